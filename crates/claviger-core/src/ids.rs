@@ -1,0 +1,135 @@
+//! Names of things: sessions, versions, attempts, users at a provider.
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use uuid::{Builder, Uuid};
+
+use crate::time::Timestamp;
+
+/// The id of one device's session: a UUID of version 7 (RFC 9562 section 5.7), so ids sort by the time of sign-in.
+///
+/// It is a name, never a credential: what opens a session is its [`SessionSecret`](crate::secret::SessionSecret).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(Uuid);
+
+impl SessionId {
+    /// Makes an id from the time of sign-in and ten random octets.
+    pub fn new(at: Timestamp, random: [u8; 10]) -> Self {
+        Self(Builder::from_unix_timestamp_millis(at.as_millis().max(0).unsigned_abs(), &random).into_uuid())
+    }
+
+    /// Takes an id back from its sixteen octets.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The sixteen octets.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// When the session began, to the millisecond: the first 48 bits of the id.
+    pub fn created_at(&self) -> Timestamp {
+        let millis = self.0.as_u128() >> 80;
+        Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({})", self.0)
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = MalformedId;
+
+    fn from_str(text: &str) -> Result<Self, MalformedId> {
+        text.parse().map(Self).map_err(|_| MalformedId)
+    }
+}
+
+/// Text that names no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a session id")]
+pub struct MalformedId;
+
+/// Counts the committed changes of one row: every write is a compare-and-set on it, and it grows by one each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(pub u64);
+
+impl Version {
+    /// The version of a row that was just inserted.
+    pub const FIRST: Self = Self(1);
+
+    /// The version after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+/// One attempt to refresh a pair, or to settle a revocation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AttemptId(pub [u8; 16]);
+
+impl fmt::Debug for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+/// The provider that vouches for a user, by the name the configuration gives it, such as `twitch`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProviderName(pub String);
+
+impl fmt::Display for ProviderName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A user at a provider. Never an e-mail address, never a login name: both can pass to somebody else
+/// (OpenID Connect Core section 5.7).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subject {
+    /// Who vouches for the user.
+    pub provider: ProviderName,
+    /// The provider's own, stable id of the user.
+    pub id: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_id_tells_when_it_was_made() {
+        let at = Timestamp::from_millis(1_790_000_000_123);
+        let id = SessionId::new(at, [0xff; 10]);
+        assert_eq!(id.created_at(), at);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(SessionId::from_bytes(*id.as_bytes()), id);
+    }
+
+    #[test]
+    fn ids_sort_by_time() {
+        let earlier = SessionId::new(Timestamp::from_millis(1), [0xff; 10]);
+        let later = SessionId::new(Timestamp::from_millis(2), [0; 10]);
+        assert!(earlier < later);
+    }
+
+    #[test]
+    fn text_that_names_no_session_is_refused() {
+        for text in ["", "1", "../..", "zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz"] {
+            assert_eq!(text.parse::<SessionId>(), Err(MalformedId), "{text}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Lifetimes, limits and what is known of a provider's habits: the data that the rules go by.
+
+use std::time::Duration;
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a session lives, and how old its proof may grow. Both clocks are the server's (NIST SP 800-63B-4 section 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// A session that nobody used for so long ends. Background work is no use (invariant IDLE).
+    pub idle: Duration,
+    /// A session of this age ends, used or not.
+    pub absolute: Duration,
+    /// A proof from the provider counts for so long with assurance `session` (Twitch asks for one an hour).
+    pub proof: Duration,
+    /// A session may live so long on answers that prove nothing.
+    pub unverified: Duration,
+    /// An access token is taken for expired so long before it is.
+    pub refresh_margin: Duration,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self {
+            idle: 14 * DAY,
+            absolute: 30 * DAY,
+            proof: HOUR,
+            unverified: DAY,
+            refresh_margin: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Who can open a refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Custody {
+    /// Only the device, with the secret in its cookie. A stolen database with the server's keys opens none.
+    #[default]
+    Device,
+    /// The server, at any time: for work on behalf of users who are away.
+    Server,
+    /// Nobody: the token says once who signed in and is then revoked and forgotten.
+    None,
+}
+
+/// What a refresh does to the refresh token that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// The same token is good again and again.
+    None,
+    /// A new one may come, and the old one goes on for a while.
+    Rotates,
+    /// A new one comes, and the old one is spent at once.
+    OneTime,
+}
+
+/// What is known, or assumed, of a provider's habits. It decides what may be done about an answer that was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProviderHabits {
+    /// What a refresh does to the token that was sent.
+    pub rotation: Rotation,
+    /// For so long after a refresh the spent token may be sent once more and buys the same answer.
+    pub replay_window: Duration,
+    /// Whether a spent token that is sent again ends the user's whole connection.
+    pub reuse_kills_connection: bool,
+}
+
+impl ProviderHabits {
+    /// Twitch with a confidential client: refresh tokens do not expire, the documentation shows the same one returned,
+    /// and nothing proves that reuse harms (Twitch docs, "Refreshing access tokens"). Unproven, so configurable.
+    pub const TWITCH: Self = Self {
+        rotation: Rotation::Rotates,
+        replay_window: Duration::from_secs(30),
+        reuse_kills_connection: false,
+    };
+
+    /// Whether a refresh token whose answer was lost `ago` may be sent a second time.
+    pub fn may_replay(&self, ago: Duration) -> bool {
+        match self.rotation {
+            Rotation::None => true,
+            Rotation::Rotates => !self.reuse_kills_connection || ago < self.replay_window,
+            Rotation::OneTime => ago < self.replay_window,
+        }
+    }
+}
+
+/// Everything has a limit. Each is named here with its unit.
+pub mod limits {
+    use std::time::Duration;
+
+    /// A sign-in that was not finished by then starts again (OWASP ASVS 5.0, 10.1.2).
+    pub const LOGIN_LIFETIME: Duration = Duration::from_secs(10 * 60);
+    /// So many sign-ins may be open in one browser; the oldest makes room.
+    pub const LOGINS_PER_BROWSER: usize = 5;
+    /// The provider has so long for one answer.
+    pub const PROVIDER_ANSWER: Duration = Duration::from_secs(10);
+    /// The provider has so long to accept a connection.
+    pub const PROVIDER_CONNECT: Duration = Duration::from_secs(5);
+    /// A claim on a row holds so long: longer than [`PROVIDER_ANSWER`] and the commit after it.
+    pub const CLAIM_LEASE: Duration = Duration::from_secs(30);
+    /// A request waits so long for somebody else's refresh.
+    pub const ADOPTION_WAIT: Duration = Duration::from_secs(12);
+    /// An answer of the provider is read up to so many bytes.
+    pub const PROVIDER_ANSWER_BYTES: usize = 64 * 1024;
+    /// A token longer than this is refused: Twitch's have 30 to 60 characters, JWTs rarely 4,000.
+    pub const TOKEN_BYTES: usize = 8 * 1024;
+    /// `return_to` longer than this is refused.
+    pub const RETURN_TO_BYTES: usize = 2 * 1024;
+    /// A device's name is cut to so many characters.
+    pub const DEVICE_LABEL_CHARS: usize = 80;
+    /// A user's display name is cut to so many characters.
+    pub const DISPLAY_NAME_CHARS: usize = 64;
+    /// A user may have so many devices, unless configured otherwise. Twitch keeps 50 live tokens for one user of one app.
+    pub const DEVICES_PER_USER: u32 = 20;
+    /// A device list names so many sessions at most.
+    pub const DEVICES_LISTED: usize = 200;
+    /// The browser's Cookie header is read up to so many bytes.
+    pub const COOKIE_HEADER_BYTES: usize = 16 * 1024;
+    /// A session cookie's name and value together stay below so many bytes.
+    pub const SESSION_COOKIE_BYTES: usize = 300;
+    /// A cookie's name and value together may have so many octets (RFC 6265bis section 5.6); browsers drop larger ones.
+    pub const COOKIE_BYTES: usize = 4096;
+    /// Uses of a session are written down at most so often.
+    pub const LAST_SEEN_EVERY: Duration = Duration::from_secs(60);
+    /// So many ids of sessions whose cookie alone is not to be believed are kept in memory.
+    pub const DISTRUSTED_SESSIONS: usize = 100_000;
+    /// So many sessions are kept in memory for requests with assurance `session`.
+    pub const CACHED_SESSIONS: usize = 10_000;
+    /// Background work takes so many rows at a time.
+    pub const BATCH_ROWS: usize = 256;
+    /// The first pause after a revocation that failed; it doubles up to [`REVOCATION_PAUSE_MAX`].
+    pub const REVOCATION_PAUSE: Duration = Duration::from_secs(2);
+    /// The longest pause between two tries of a revocation.
+    pub const REVOCATION_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
+    /// A revocation that is still owed after so long is given up: no access token of a known provider lives longer.
+    pub const REVOCATION_GIVEN_UP_AFTER: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+    /// Pause before a client tries again, where nobody said how long.
+    pub const RETRY_AFTER: Duration = Duration::from_secs(5);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_outlives_the_answer_it_waits_for() {
+        assert!(limits::CLAIM_LEASE > limits::PROVIDER_ANSWER + limits::PROVIDER_CONNECT);
+    }
+
+    #[test]
+    fn a_replay_is_allowed_by_the_providers_habits_only() {
+        let window = Duration::from_secs(30);
+        let habits = |rotation, reuse_kills_connection| ProviderHabits {
+            rotation,
+            replay_window: window,
+            reuse_kills_connection,
+        };
+        let table = [
+            (habits(Rotation::None, true), window, true),
+            (habits(Rotation::Rotates, false), window, true),
+            (habits(Rotation::Rotates, true), window, false),
+            (habits(Rotation::Rotates, true), Duration::from_secs(29), true),
+            (habits(Rotation::OneTime, false), window, false),
+            (habits(Rotation::OneTime, false), Duration::from_secs(29), true),
+        ];
+        for (habits, ago, expected) in table {
+            assert_eq!(habits.may_replay(ago), expected, "{habits:?} {ago:?}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Where a sign-in may send the browser afterwards: a path of this site, and nothing else (RFC 9700 section 4.11.1).
+
+use std::fmt;
+
+use crate::policy::limits::RETURN_TO_BYTES;
+
+/// A path of this site with its query, such as `/inbox?page=2`. It cannot name another origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReturnTo(String);
+
+impl ReturnTo {
+    /// Checks what a client asked for. None if it could lead a browser anywhere but to this site.
+    ///
+    /// A browser drops tabs and line breaks from an address, takes `\` for `/`, and reads `//` at the start as the
+    /// name of a host (WHATWG URL, "basic URL parser"). So the text must begin with one slash, must not go on with a
+    /// second one in any guise, and may hold printable ASCII only; everything else has to be percent-encoded.
+    pub fn parse(text: &str) -> Option<Self> {
+        let second = text.strip_prefix('/')?.chars().next();
+        let safe = text.len() <= RETURN_TO_BYTES
+            && !matches!(second, Some('/' | '\\'))
+            && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+            && !climbs(text);
+        safe.then(|| Self(text.to_owned()))
+    }
+
+    /// The front page.
+    pub fn root() -> Self {
+        Self("/".to_owned())
+    }
+
+    /// The path with its query.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whether dot segments could move a later `//` to the front, as in `/.//host`.
+fn climbs(text: &str) -> bool {
+    let path = text.split(['?', '#']).next().unwrap_or_default();
+    path.split('/').any(|segment| {
+        let plain = segment.to_ascii_lowercase().replace("%2e", ".");
+        plain == "." || plain == ".."
+    })
+}
+
+impl Default for ReturnTo {
+    fn default() -> Self {
+        Self::root()
+    }
+}
+
+impl fmt::Display for ReturnTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use url::Url;
+
+    use super::*;
+
+    #[test]
+    fn paths_of_this_site_pass() {
+        for text in [
+            "/",
+            "/a",
+            "/a/b?c=d&e=%2F%2Ff",
+            "/a?next=https://b.example/",
+            "/%2F%2Fx",
+            "/a//b",
+            "/a#b",
+            "/.well-known/x",
+        ] {
+            assert_eq!(ReturnTo::parse(text).as_ref().map(ReturnTo::as_str), Some(text));
+        }
+    }
+
+    #[test]
+    fn hostile_forms_are_refused() {
+        let long = format!("/{}", "a".repeat(RETURN_TO_BYTES));
+        for text in [
+            "",
+            "a",
+            "//h",
+            "///h",
+            "/\\h",
+            "\\h",
+            "\\\\h",
+            "https:h",
+            "https://h",
+            "//h@x",
+            "/\t/h",
+            "/\n/h",
+            "/\r/h",
+            " /a",
+            "/ a",
+            "\t//h",
+            "/a\0",
+            "javascript:alert(1)",
+            "/\u{2f}\u{2f}h/..",
+            "/.//h",
+            "/..//h",
+            "/%2e//h",
+            "/a/%2E%2e//h",
+            "/a/../..//h",
+            "/ä",
+            "/\u{ff0f}h",
+            &long,
+        ] {
+            assert_eq!(ReturnTo::parse(text), None, "{text:?}");
+        }
+    }
+
+    fn hostile() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            Just("/"),
+            Just("\\"),
+            Just("//"),
+            Just(".."),
+            Just("."),
+            Just("%2e"),
+            Just("%2f"),
+            Just("%5c"),
+            Just("\t"),
+            Just("\n"),
+            Just("\r"),
+            Just("@"),
+            Just(":"),
+            Just("https:"),
+            Just("evil.example"),
+            Just("?"),
+            Just("#"),
+            Just(" "),
+            Just("\0"),
+            Just("ﬀ"),
+            Just("[::1]"),
+        ];
+        prop_oneof![
+            proptest::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat()),
+            any::<String>(),
+            any::<String>().prop_map(|tail| format!("/{tail}")),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+        #[test]
+        fn whatever_passes_stays_on_this_site(text in hostile()) {
+            if let Some(path) = ReturnTo::parse(&text) {
+                let base = Url::parse("https://app.example/auth/callback").unwrap();
+                let target = base.join(path.as_str()).unwrap();
+                prop_assert_eq!(target.origin(), base.origin());
+                prop_assert!(target.username().is_empty() && target.password().is_none());
+                prop_assert!(!target.path().starts_with("//"), "{}", target);
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Secrets as types that cannot be printed: `Debug` redacts, there is no `Display`, and memory is wiped on drop.
+
+use std::fmt;
+
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+macro_rules! secret_string {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone)]
+        pub struct $name(SecretString);
+
+        impl $name {
+            /// Takes the value in; from here on it cannot be printed by accident.
+            pub fn new(value: impl Into<String>) -> Self {
+                Self(SecretString::from(value.into()))
+            }
+
+            /// The plain value. Each call is a place that a review looks at.
+            pub fn expose(&self) -> &str {
+                self.0.expose_secret()
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(redacted)"))
+            }
+        }
+    };
+}
+
+secret_string! {
+    /// A token that calls the provider's API (RFC 6749 section 1.4).
+    AccessToken
+}
+secret_string! {
+    /// A token that buys the next pair (RFC 6749 section 1.5).
+    RefreshToken
+}
+secret_string! {
+    /// The code that a callback brings, good for one exchange (RFC 6749 section 4.1.2).
+    AuthorizationCode
+}
+secret_string! {
+    /// The app's own credential at the provider.
+    ClientSecret
+}
+secret_string! {
+    /// What binds a code to the sign-in that asked for it (RFC 7636 section 4.1).
+    CodeVerifier
+}
+
+/// The 256-bit secret of one session. The browser holds it, sealed in its cookie; the store holds only its hash.
+#[derive(Clone)]
+pub struct SessionSecret(Zeroizing<[u8; 32]>);
+
+impl SessionSecret {
+    /// Wraps 32 random octets.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The plain octets.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// What the store may know of this secret. SHA-256 is enough for 256 random bits (OWASP ASVS 5.0, 11.4).
+    pub fn hash(&self) -> SecretHash {
+        SecretHash(Sha256::digest(self.0.as_slice()).into())
+    }
+}
+
+impl fmt::Debug for SessionSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionSecret(redacted)")
+    }
+}
+
+/// SHA-256 of a [`SessionSecret`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SecretHash(pub [u8; 32]);
+
+impl SecretHash {
+    /// Compares in constant time.
+    pub fn matches(&self, secret: &SessionSecret) -> bool {
+        self.0.ct_eq(&secret.hash().0).into()
+    }
+}
+
+impl fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretHash(..)")
+    }
+}
+
+/// A keyed hash of a refresh token: tells two of them apart in a journal without telling what they are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint(pub [u8; 16]);
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fingerprint(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let shown = format!(
+            "{:?} {:?} {:?} {:?}",
+            AccessToken::new("canary"),
+            SessionSecret::new([7; 32]),
+            SessionSecret::new([7; 32]).hash(),
+            Fingerprint([7; 16]),
+        );
+        assert!(!shown.contains("canary") && !shown.contains('7'), "{shown}");
+    }
+
+    #[test]
+    fn a_hash_matches_its_own_secret_only() {
+        let hash = SessionSecret::new([1; 32]).hash();
+        assert!(hash.matches(&SessionSecret::new([1; 32])));
+        assert!(!hash.matches(&SessionSecret::new([2; 32])));
+    }
+}

@@ -1,0 +1,460 @@
+//! A device's session as a row: its states, and the changes that lead from one to the next.
+//!
+//! Each change takes the row and gives the next one, with the version one higher. A store writes it only if the stored
+//! version is still the one the change started from, so a change that lost a race is never written. No change leads
+//! out of [`State::Ended`] (invariant ENDED).
+//!
+//! ```text
+//!            rotate                          suspect
+//!   Parked ─────────▶ Live ◀──────────────── Suspect
+//!     ▲    ◀───────── │  ▲ ───────────────▶ │
+//!     │      park     │  └── prove ─────────┘ │
+//!     └───────────────┴────── end ────────────┴──▶ Ended
+//! ```
+
+use crate::{
+    device::DeviceLabel,
+    ids::{AttemptId, SessionId, Subject, Version},
+    policy::{Custody, ProviderHabits, Rotation},
+    secret::{Fingerprint, SecretHash},
+    time::{Expiry, Timestamp},
+};
+
+/// One device's sign-in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Names the row.
+    pub id: SessionId,
+    /// Counts the row's committed changes.
+    pub version: Version,
+    /// Who signed in.
+    pub subject: Subject,
+    /// What the provider called the user at sign-in: for pages and headers, never a key.
+    pub display_name: String,
+    /// What the store knows of the secret in the browser's cookie.
+    pub secret_hash: SecretHash,
+    /// Who can open the refresh token.
+    pub custody: Custody,
+    /// The device in words.
+    pub device: DeviceLabel,
+    /// When the user signed in.
+    pub created_at: Timestamp,
+    /// When the user last used the session, to about a minute. Kept beside the version: a use changes no pair and no state.
+    pub last_seen_at: Timestamp,
+    /// Where the session stands.
+    pub state: State,
+}
+
+/// Where a session stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The access token works as far as is known.
+    Live(Holding),
+    /// The access token expired, or went unproven for too long, and nobody is using it: the next request refreshes.
+    Parked(Holding),
+    /// The provider rejected this pair's access token: it must be proven or refreshed before it is used again.
+    Suspect(Holding),
+    /// Over for good. The tokens are erased; the row stays as a tombstone until it is purged.
+    Ended {
+        /// Why.
+        reason: EndReason,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// What a session that has not ended holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The token pair, sealed. None with custody [`Custody::None`].
+    pub pair: Option<SealedPair>,
+    /// When the provider last proved the access token good.
+    pub proven_at: Timestamp,
+    /// A refresh that is under way, or whose answer was lost.
+    pub claim: Option<Claim>,
+}
+
+/// A token pair, sealed and bound to its row and to [`SealedPair::generation`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedPair {
+    /// The version of the row at which the pair was written. Both blobs are bound to it.
+    pub generation: Version,
+    /// The access token with its scopes, sealed under the server's keyring.
+    pub access: SealedBlob,
+    /// The refresh token, sealed as the session's custody says. None where the provider gave none.
+    pub refresh: Option<SealedBlob>,
+    /// When the access token expires.
+    pub expiry: Expiry,
+}
+
+/// Sealed bytes. They are no secret, but they are nobody's business in a log either.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SealedBlob(pub Vec<u8>);
+
+impl std::fmt::Debug for SealedBlob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SealedBlob({} bytes)", self.0.len())
+    }
+}
+
+/// A refresh in flight: written before the request is sent, so that a crash leaves a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose refresh it is.
+    pub attempt: AttemptId,
+    /// When it was taken.
+    pub taken_at: Timestamp,
+    /// Until when nobody else may take it.
+    pub lease_until: Timestamp,
+    /// Which refresh token is being sent.
+    pub fingerprint: Fingerprint,
+    /// Whether this sends a refresh token a second time, by the recovery rule.
+    pub replay: bool,
+    /// Whether the request was sent and its answer is known to be lost.
+    pub answer_lost: bool,
+}
+
+impl Claim {
+    /// Whether nobody can say if the provider spent the refresh token: the answer was lost, or its owner died.
+    pub fn ambiguous(&self, now: Timestamp) -> bool {
+        self.answer_lost || self.lease_until <= now
+    }
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndReason {
+    /// The user signed out on this device.
+    SignedOut,
+    /// The user ended this session from another device.
+    SignedOutFromAnotherDevice,
+    /// The user signed out everywhere.
+    SignedOutEverywhere,
+    /// The same browser signed in again.
+    ReplacedBySignIn,
+    /// The user disconnected the app at the provider.
+    DisconnectedAtProvider,
+    /// The provider says that the refresh token is dead.
+    RefreshTokenRejected,
+    /// The provider says that the token belongs to another app or another user.
+    TokenOfAnotherSubject,
+    /// Nobody used the session for too long.
+    Idle,
+    /// The session reached its greatest age.
+    TooOld,
+    /// The user signed in on more devices than are allowed, and this one was used least recently.
+    DeviceLimit,
+    /// An administrator ended it.
+    Administrator,
+    /// The provider asked for it.
+    ProviderLogout,
+    /// The account at the provider is gone.
+    AccountGone,
+}
+
+impl EndReason {
+    /// Every reason with its stable name, as stores and JSON write it.
+    pub const NAMES: [(Self, &'static str); 13] = [
+        (Self::SignedOut, "signed_out"),
+        (Self::SignedOutFromAnotherDevice, "signed_out_from_another_device"),
+        (Self::SignedOutEverywhere, "signed_out_everywhere"),
+        (Self::ReplacedBySignIn, "replaced_by_sign_in"),
+        (Self::DisconnectedAtProvider, "disconnected_at_provider"),
+        (Self::RefreshTokenRejected, "refresh_token_rejected"),
+        (Self::TokenOfAnotherSubject, "token_of_another_subject"),
+        (Self::Idle, "idle"),
+        (Self::TooOld, "too_old"),
+        (Self::DeviceLimit, "device_limit"),
+        (Self::Administrator, "administrator"),
+        (Self::ProviderLogout, "provider_logout"),
+        (Self::AccountGone, "account_gone"),
+    ];
+
+    /// The stable name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(reason, _)| *reason == self).map_or("unknown", |(_, name)| name)
+    }
+
+    /// The reason with this stable name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(reason, _)| *reason)
+    }
+
+    /// Whether it concerns every device of the user. All others end one row only (invariant BLAST).
+    pub fn user_wide(self) -> bool {
+        matches!(
+            self,
+            Self::SignedOutEverywhere
+                | Self::DisconnectedAtProvider
+                | Self::ProviderLogout
+                | Self::AccountGone
+        )
+    }
+}
+
+/// Why a change does not apply to the row as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The session has ended.
+    #[error("the session has ended")]
+    Ended,
+    /// The row holds another pair by now.
+    #[error("the row holds a newer pair")]
+    Superseded,
+    /// Another refresh holds the row, or the recovery rule forbids this one.
+    #[error("the row is claimed by another attempt")]
+    Claimed,
+    /// The row holds no pair.
+    #[error("the session holds no tokens")]
+    NoPair,
+}
+
+/// A revocation that the provider is still owed. It outlives the session it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwedRevocation {
+    /// The session whose token it is; with `generation` it opens the blob.
+    pub session: SessionId,
+    /// The generation of the pair.
+    pub generation: Version,
+    /// Who issued the token.
+    pub provider: crate::ids::ProviderName,
+    /// The sealed access token.
+    pub access: SealedBlob,
+    /// When the token dies by itself.
+    pub expiry: Expiry,
+    /// Since when it is owed.
+    pub owed_at: Timestamp,
+}
+
+/// What a refresh may do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshStep {
+    /// Take the claim and send the refresh token.
+    Send,
+    /// Take the claim and send the refresh token a second time: its first answer was lost.
+    Replay,
+    /// Somebody else is at it: wait for the new pair.
+    Wait {
+        /// Until when that attempt holds the row.
+        lease_until: Timestamp,
+    },
+    /// The pair cannot be saved by rule: the user has to sign in again. The row stays as it is.
+    SignInAgain,
+}
+
+impl Session {
+    /// What the session holds, unless it ended.
+    pub fn holding(&self) -> Option<&Holding> {
+        match &self.state {
+            State::Live(holding) | State::Parked(holding) | State::Suspect(holding) => Some(holding),
+            State::Ended { .. } => None,
+        }
+    }
+
+    /// The pair, if the session has not ended and holds one.
+    pub fn pair(&self) -> Option<&SealedPair> {
+        self.holding().and_then(|holding| holding.pair.as_ref())
+    }
+
+    /// Whether the session is over.
+    pub fn ended(&self) -> bool {
+        matches!(self.state, State::Ended { .. })
+    }
+
+    /// Whether a refresh was sent whose outcome nobody knows.
+    pub fn ambiguous(&self, now: Timestamp) -> bool {
+        self.holding().and_then(|holding| holding.claim).is_some_and(|claim| claim.ambiguous(now))
+    }
+
+    /// What a refresh of this row may do now, by the claim on it and the provider's habits.
+    ///
+    /// # Errors
+    /// [`Refused::Ended`], or [`Refused::NoPair`] where there is nothing to refresh with.
+    pub fn refresh_step(&self, now: Timestamp, habits: &ProviderHabits) -> Result<RefreshStep, Refused> {
+        let holding = self.holding().ok_or(Refused::Ended)?;
+        holding.pair.as_ref().and_then(|pair| pair.refresh.as_ref()).ok_or(Refused::NoPair)?;
+        let Some(claim) = holding.claim else { return Ok(RefreshStep::Send) };
+        if !claim.ambiguous(now) {
+            return Ok(RefreshStep::Wait { lease_until: claim.lease_until });
+        }
+        let spent_at_most_once = habits.rotation == Rotation::None || !claim.replay;
+        if spent_at_most_once && habits.may_replay(now.since(claim.taken_at)) {
+            return Ok(RefreshStep::Replay);
+        }
+        Ok(RefreshStep::SignInAgain)
+    }
+
+    /// Takes the row for one refresh. The caller has asked [`Session::refresh_step`] whether it may.
+    ///
+    /// # Errors
+    /// [`Refused::Ended`], [`Refused::NoPair`].
+    pub fn claim(self, claim: Claim) -> Result<Self, Refused> {
+        self.change(|state| {
+            state.with_holding(|holding| {
+                holding.pair.as_ref().ok_or(Refused::NoPair)?;
+                holding.claim = Some(claim);
+                Ok(())
+            })
+        })
+    }
+
+    /// Gives the row back: the provider answered, and the refresh token is unspent.
+    ///
+    /// # Errors
+    /// [`Refused::Ended`], or [`Refused::Claimed`] if the claim is somebody else's by now.
+    pub fn release(self, attempt: AttemptId) -> Result<Self, Refused> {
+        self.change(|state| {
+            state.with_holding(|holding| {
+                holding.owned_claim(attempt)?;
+                holding.claim = None;
+                Ok(())
+            })
+        })
+    }
+
+    /// Records that the refresh token was sent and the answer is lost.
+    ///
+    /// # Errors
+    /// [`Refused::Ended`], or [`Refused::Claimed`] if the claim is somebody else's by now.
+    pub fn lose_answer(self, attempt: AttemptId) -> Result<Self, Refused> {
+        self.change(|state| {
+            state.with_holding(|holding| {
+                holding.owned_claim(attempt)?.answer_lost = true;
+                Ok(())
+            })
+        })
+    }
+
+    /// Puts the new pair in place of the old one. `seal` gets the generation that the pair is bound to.
+    ///
+    /// # Errors
+    /// [`Refused::Ended`], or [`Refused::Claimed`] if the claim is somebody else's by now.
+    pub fn rotate(
+        self,
+        attempt: AttemptId,
+        now: Timestamp,
+        seal: impl FnOnce(Version) -> SealedPair,
+    ) -> Result<Self, Refused> {
+        let generation = self.version.next();
+        self.change(|state| {
+            let mut holding = state.into_holding()?;
+            holding.owned_claim(attempt)?;
+            Ok(State::Live(Holding { pair: Some(seal(generation)), proven_at: now, claim: None }))
+        })
+    }
+
+    /// Records that the provider proved this pair's access token good. It says nothing of the user's presence.
+    ///
+    /// # Errors
+    /// [`Refused::Ended`], or [`Refused::Superseded`] if the proof is of an older pair.
+    pub fn prove(self, generation: Version, at: Timestamp) -> Result<Self, Refused> {
+        self.change(|state| {
+            let mut holding = state.into_holding()?;
+            holding.require(generation)?;
+            holding.proven_at = holding.proven_at.max(at);
+            Ok(State::Live(holding))
+        })
+    }
+
+    /// Records that the provider rejected this pair's access token.
+    ///
+    /// # Errors
+    /// [`Refused::Ended`], or [`Refused::Superseded`] if the answer is about an older pair.
+    pub fn suspect(self, generation: Version) -> Result<Self, Refused> {
+        self.change(|state| {
+            let holding = state.into_holding()?;
+            holding.require(generation)?;
+            Ok(State::Suspect(holding))
+        })
+    }
+
+    /// Sets the session aside until a request refreshes it.
+    ///
+    /// # Errors
+    /// [`Refused::Ended`], or [`Refused::Superseded`] if the row holds a newer pair.
+    pub fn park(self, generation: Version) -> Result<Self, Refused> {
+        self.change(|state| {
+            let holding = state.into_holding()?;
+            holding.require(generation)?;
+            Ok(State::Parked(holding))
+        })
+    }
+
+    /// Ends the session: erases the tokens, and says which revocation the provider is owed.
+    ///
+    /// # Errors
+    /// [`Refused::Ended`] if it had ended before; the first reason stays.
+    pub fn end(self, reason: EndReason, at: Timestamp) -> Result<(Self, Option<OwedRevocation>), Refused> {
+        if self.ended() {
+            return Err(Refused::Ended);
+        }
+        let owed = self.owed_revocation(at);
+        let ended = self.change(|_| Ok(State::Ended { reason, at }))?;
+        Ok((ended, owed))
+    }
+
+    fn owed_revocation(&self, owed_at: Timestamp) -> Option<OwedRevocation> {
+        let pair = self.pair().filter(|pair| !pair.expiry.passed(owed_at))?;
+        Some(OwedRevocation {
+            session: self.id,
+            generation: pair.generation,
+            provider: self.subject.provider.clone(),
+            access: pair.access.clone(),
+            expiry: pair.expiry,
+            owed_at,
+        })
+    }
+
+    fn change(mut self, next: impl FnOnce(State) -> Result<State, Refused>) -> Result<Self, Refused> {
+        self.state = next(self.state)?;
+        self.version = self.version.next();
+        Ok(self)
+    }
+}
+
+impl State {
+    fn into_holding(self) -> Result<Holding, Refused> {
+        match self {
+            Self::Live(holding) | Self::Parked(holding) | Self::Suspect(holding) => Ok(holding),
+            Self::Ended { .. } => Err(Refused::Ended),
+        }
+    }
+
+    fn with_holding(
+        mut self,
+        edit: impl FnOnce(&mut Holding) -> Result<(), Refused>,
+    ) -> Result<Self, Refused> {
+        match &mut self {
+            Self::Live(holding) | Self::Parked(holding) | Self::Suspect(holding) => edit(holding)?,
+            Self::Ended { .. } => return Err(Refused::Ended),
+        }
+        Ok(self)
+    }
+}
+
+impl Holding {
+    fn require(&self, generation: Version) -> Result<(), Refused> {
+        match &self.pair {
+            Some(pair) if pair.generation == generation => Ok(()),
+            Some(_) => Err(Refused::Superseded),
+            None => Err(Refused::NoPair),
+        }
+    }
+
+    fn owned_claim(&mut self, attempt: AttemptId) -> Result<&mut Claim, Refused> {
+        self.claim.as_mut().filter(|claim| claim.attempt == attempt).ok_or(Refused::Claimed)
+    }
+}
+
+/// Which sessions must end so that a user has no more than `limit`: those used least recently, never `newcomer`.
+///
+/// `open` are the user's sessions that have not ended, `newcomer` among them.
+pub fn over_limit(open: &[Session], newcomer: SessionId, limit: u32) -> Vec<SessionId> {
+    let surplus = open.len().saturating_sub(limit.max(1) as usize);
+    let mut others: Vec<_> = open.iter().filter(|session| session.id != newcomer).collect();
+    others.sort_by_key(|session| (session.last_seen_at, session.id));
+    others.into_iter().take(surplus).map(|session| session.id).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

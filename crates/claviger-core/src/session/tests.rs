@@ -1,0 +1,199 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{ids::ProviderName, secret::SessionSecret};
+
+const T0: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+const OURS: AttemptId = AttemptId([1; 16]);
+const THEIRS: AttemptId = AttemptId([2; 16]);
+
+fn pair(generation: Version) -> SealedPair {
+    SealedPair {
+        generation,
+        access: SealedBlob(vec![1]),
+        refresh: Some(SealedBlob(vec![2])),
+        expiry: Expiry::At(T0.after(Duration::from_secs(14_000))),
+    }
+}
+
+pub(crate) fn live() -> Session {
+    Session {
+        id: SessionId::new(T0, [1; 10]),
+        version: Version::FIRST,
+        subject: Subject { provider: ProviderName("twitch".into()), id: "141981764".into() },
+        display_name: "ada".into(),
+        secret_hash: SessionSecret::new([9; 32]).hash(),
+        custody: Custody::Device,
+        device: DeviceLabel::new("Firefox on Linux"),
+        created_at: T0,
+        last_seen_at: T0,
+        state: State::Live(Holding { pair: Some(pair(Version::FIRST)), proven_at: T0, claim: None }),
+    }
+}
+
+fn claim(attempt: AttemptId) -> Claim {
+    Claim {
+        attempt,
+        taken_at: T0,
+        lease_until: T0.after(Duration::from_secs(30)),
+        fingerprint: Fingerprint([3; 16]),
+        replay: false,
+        answer_lost: false,
+    }
+}
+
+fn ended() -> Session {
+    live().end(EndReason::SignedOut, T0).unwrap().0
+}
+
+type Change = fn(Session) -> Result<Session, Refused>;
+
+/// Every change, with the arguments of the owner of the claim and of the current pair.
+fn changes() -> Vec<(&'static str, Change)> {
+    vec![
+        ("claim", |s| s.claim(claim(OURS))),
+        ("release", |s| s.release(OURS)),
+        ("lose_answer", |s| s.lose_answer(OURS)),
+        ("rotate", |s| s.rotate(OURS, T0, pair)),
+        ("prove", |s| {
+            let generation = s.pair().map_or(Version::FIRST, |p| p.generation);
+            s.prove(generation, T0)
+        }),
+        ("suspect", |s| {
+            let generation = s.pair().map_or(Version::FIRST, |p| p.generation);
+            s.suspect(generation)
+        }),
+        ("park", |s| {
+            let generation = s.pair().map_or(Version::FIRST, |p| p.generation);
+            s.park(generation)
+        }),
+        ("end", |s| s.end(EndReason::SignedOut, T0).map(|(s, _)| s)),
+    ]
+}
+
+#[test]
+fn nothing_leads_out_of_ended() {
+    for (name, change) in changes() {
+        assert_eq!(change(ended()), Err(Refused::Ended), "{name}");
+    }
+}
+
+#[test]
+fn a_change_with_a_claim_of_somebody_else_is_refused() {
+    let session = live().claim(claim(THEIRS)).unwrap();
+    assert_eq!(session.clone().release(OURS), Err(Refused::Claimed));
+    assert_eq!(session.clone().lose_answer(OURS), Err(Refused::Claimed));
+    assert_eq!(session.rotate(OURS, T0, pair), Err(Refused::Claimed));
+    assert_eq!(live().rotate(OURS, T0, pair), Err(Refused::Claimed));
+}
+
+#[test]
+fn an_answer_about_an_older_pair_changes_nothing() {
+    let newer = live().claim(claim(OURS)).unwrap().rotate(OURS, T0, pair).unwrap();
+    assert_eq!(newer.clone().prove(Version::FIRST, T0), Err(Refused::Superseded));
+    assert_eq!(newer.clone().suspect(Version::FIRST), Err(Refused::Superseded));
+    assert_eq!(newer.park(Version::FIRST), Err(Refused::Superseded));
+}
+
+#[test]
+fn a_rotation_binds_the_new_pair_to_the_version_that_commits_it() {
+    let session = live().claim(claim(OURS)).unwrap().rotate(OURS, T0, pair).unwrap();
+    assert_eq!(session.version, Version(3));
+    assert_eq!(session.pair().unwrap().generation, Version(3));
+    assert_eq!(session.holding().unwrap().claim, None);
+    assert!(matches!(session.state, State::Live(_)));
+}
+
+#[test]
+fn the_end_erases_the_tokens_and_owes_the_revocation() {
+    let (session, owed) = live().end(EndReason::DeviceLimit, T0).unwrap();
+    assert_eq!(session.state, State::Ended { reason: EndReason::DeviceLimit, at: T0 });
+    assert_eq!(owed.unwrap().access, SealedBlob(vec![1]));
+    let late = T0.after(Duration::from_secs(14_000));
+    assert_eq!(live().end(EndReason::Idle, late).unwrap().1, None, "an expired token needs no revocation");
+}
+
+#[test]
+fn a_proof_never_goes_back_in_time() {
+    let session = live().prove(Version::FIRST, T0.before(Duration::from_secs(5))).unwrap();
+    assert_eq!(session.holding().unwrap().proven_at, T0);
+}
+
+#[test]
+fn the_recovery_rule_sends_a_token_a_second_time_at_most_once() {
+    let one_time = ProviderHabits {
+        rotation: Rotation::OneTime,
+        replay_window: Duration::from_secs(60),
+        reuse_kills_connection: true,
+    };
+    let harmless = ProviderHabits { rotation: Rotation::None, ..one_time };
+    let in_flight = |claim: Claim| live().claim(claim).unwrap();
+    let lost = Claim { answer_lost: true, ..claim(OURS) };
+    let replayed = Claim { replay: true, ..lost };
+    let soon = T0.after(Duration::from_secs(1));
+    let leased = T0.after(Duration::from_secs(30));
+    let late = T0.after(Duration::from_secs(60));
+    let wait = RefreshStep::Wait { lease_until: leased };
+    let table = [
+        ("no claim", live(), soon, one_time, Ok(RefreshStep::Send)),
+        ("in flight", in_flight(claim(THEIRS)), soon, one_time, Ok(wait)),
+        ("lease is over", in_flight(claim(THEIRS)), leased, one_time, Ok(RefreshStep::Replay)),
+        ("answer lost", in_flight(lost), soon, one_time, Ok(RefreshStep::Replay)),
+        ("window closed", in_flight(lost), late, one_time, Ok(RefreshStep::SignInAgain)),
+        ("replay lost too", in_flight(replayed), soon, one_time, Ok(RefreshStep::SignInAgain)),
+        ("replay of a reusable token lost", in_flight(replayed), late, harmless, Ok(RefreshStep::Replay)),
+        ("ended", ended(), soon, one_time, Err(Refused::Ended)),
+    ];
+    for (name, session, now, habits, expected) in table {
+        assert_eq!(session.refresh_step(now, &habits), expected, "{name}");
+    }
+}
+
+#[test]
+fn the_device_limit_ends_those_used_least_recently() {
+    let device = |n: u8, seen: u64| Session {
+        id: SessionId::new(T0, [n; 10]),
+        last_seen_at: T0.after(Duration::from_secs(seen)),
+        ..live()
+    };
+    let open = [device(1, 50), device(2, 10), device(3, 20), device(4, 0)];
+    let newcomer = device(4, 0).id;
+    assert_eq!(over_limit(&open, newcomer, 2), vec![device(2, 10).id, device(3, 20).id]);
+    assert_eq!(over_limit(&open, newcomer, 4), vec![]);
+    assert_eq!(over_limit(&open, newcomer, 0).len(), 3, "the newcomer always stays");
+}
+
+#[test]
+fn reasons_have_distinct_names_and_only_four_are_user_wide() {
+    for (reason, name) in EndReason::NAMES {
+        assert_eq!(reason.name(), name);
+        assert_eq!(EndReason::from_name(name), Some(reason));
+    }
+    assert_eq!(EndReason::NAMES.iter().filter(|(reason, _)| reason.user_wide()).count(), 4);
+}
+
+proptest! {
+    /// MONO and ENDED over arbitrary histories of one row.
+    #[test]
+    fn each_change_raises_the_version_by_one_and_ended_is_for_ever(steps in proptest::collection::vec(0usize..8, 0..40)) {
+        let changes = changes();
+        let mut session = live();
+        for step in steps {
+            let (name, change) = changes[step];
+            match change(session.clone()) {
+                Ok(next) => {
+                    prop_assert!(!session.ended(), "{name} revived an ended row");
+                    prop_assert_eq!(next.version, session.version.next());
+                    if let Some(pair) = next.pair() {
+                        prop_assert!(pair.generation <= next.version);
+                    }
+                    session = next;
+                }
+                Err(Refused::Ended) => prop_assert!(session.ended()),
+                Err(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What a provider's answer proves, and what follows from it. Decided here and nowhere else.
+//!
+//! An answer has one of four verdicts. *Unknown never signs anybody out*, and neither does our own misconfiguration.
+//!
+//! | answer | verdict | what follows |
+//! |---|---|---|
+//! | validate 200, our client and user | Valid | the proof is recorded |
+//! | validate 200, other client or user | Rejected | this row ends, alarm |
+//! | validate 401 | Rejected, the access token only | the row is suspect |
+//! | refresh 200 | Valid | the new pair is committed |
+//! | refresh says that the token is dead | Rejected | this row ends, if it still holds that pair |
+//! | the same, to a replay after a lost answer | Unknown | the row stays, the user has to sign in again |
+//! | a word about our client or its secret | Misconfigured | alarm; nobody is signed out |
+//! | 404, 408, 429, 5xx, no connection, not understood | Unknown | nobody is signed out; later again |
+//! | a refresh was sent and its answer lost | ambiguous | the row says so; see [`Session::refresh_step`] |
+
+use std::time::Duration;
+
+use crate::{
+    ids::Version,
+    policy::limits,
+    secret::{AccessToken, RefreshToken},
+    session::{EndReason, Session},
+    time::{Expiry, Timestamp},
+};
+
+/// What an answer proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The token is good.
+    Valid,
+    /// The token is dead.
+    Rejected,
+    /// Nothing: the provider could not be asked, or its answer says nothing of the token.
+    Unknown,
+    /// Nothing about the token: our own credentials are wrong, and the operator must act.
+    Misconfigured,
+}
+
+/// Why an answer proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Trouble {
+    /// What happened.
+    pub kind: TroubleKind,
+    /// How long the provider asked us to wait (RFC 9110 section 10.2.3).
+    pub retry_after: Option<Duration>,
+}
+
+/// The kinds of trouble with a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TroubleKind {
+    /// It answered with this status.
+    Status(u16),
+    /// The request certainly never left: no name, no connection, no TLS.
+    NotSent,
+    /// The request left, or may have, and no whole answer came.
+    NoAnswer,
+    /// It answered 200 with something that is not understood.
+    Unreadable,
+}
+
+impl Trouble {
+    /// Trouble without a word on when to come back.
+    pub const fn new(kind: TroubleKind) -> Self {
+        Self { kind, retry_after: None }
+    }
+
+    /// When to come back: as asked, within reason, else the default pause.
+    pub fn pause(&self) -> Duration {
+        self.retry_after.unwrap_or(limits::RETRY_AFTER).min(Duration::from_secs(60 * 60))
+    }
+}
+
+/// A life span as providers state it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifespan {
+    /// So long from now.
+    Lasts(Duration),
+    /// Not stated.
+    Unknown,
+    /// Without end.
+    Endless,
+}
+
+impl Lifespan {
+    /// The point in time that it leads to.
+    pub fn from(self, now: Timestamp) -> Expiry {
+        match self {
+            Self::Lasts(span) => Expiry::At(now.after(span)),
+            Self::Unknown => Expiry::Unknown,
+            Self::Endless => Expiry::Never,
+        }
+    }
+}
+
+/// A pair as the provider issued it.
+#[derive(Clone, Debug)]
+pub struct IssuedPair {
+    /// The access token.
+    pub access: AccessToken,
+    /// The refresh token. A refresh that brings none keeps the old one (RFC 6749 section 6).
+    pub refresh: Option<RefreshToken>,
+    /// How long the access token lives.
+    pub lifespan: Lifespan,
+    /// The granted scopes, where the provider named them.
+    pub scopes: Option<Vec<String>>,
+}
+
+/// What the token endpoint answered to a code or a refresh token.
+#[derive(Clone, Debug)]
+pub enum TokenAnswer {
+    /// A pair.
+    Issued(IssuedPair),
+    /// The code or the refresh token is dead.
+    Rejected,
+    /// Our client or its secret is wrong.
+    Misconfigured,
+    /// It refused for now; what was sent is unspent.
+    Unknown(Trouble),
+    /// What was sent may be spent, and the answer is lost.
+    Lost(Trouble),
+}
+
+/// Who a token belongs to, as the provider says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// The app that the token was issued to.
+    pub client_id: String,
+    /// The user; none for an app's own token.
+    pub subject_id: Option<String>,
+    /// What the user is called.
+    pub display_name: Option<String>,
+    /// How long the token lives on.
+    pub lifespan: Lifespan,
+    /// The granted scopes.
+    pub scopes: Vec<String>,
+}
+
+/// What the provider answered when asked about an access token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValidateAnswer {
+    /// The token is good, and this is whose it is.
+    Valid(Proof),
+    /// The token is dead. Whether it expired, was revoked or the user disconnected, the answer does not tell.
+    Rejected,
+    /// Nothing is proven.
+    Unknown(Trouble),
+}
+
+/// What the provider answered to a revocation (RFC 7009).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RevokeAnswer {
+    /// The token is dead, now or already before.
+    Done,
+    /// Our client is wrong.
+    Misconfigured,
+    /// The token may live on: ask again.
+    Unknown(Trouble),
+}
+
+/// What a 401 of the provider's API is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiRefusal {
+    /// The access token is dead.
+    DeadToken,
+    /// Perhaps the token; only the provider's validation can tell.
+    Unclear,
+    /// Something else, such as a missing scope or a wrong client: the caller's business.
+    NotTheToken,
+}
+
+impl ValidateAnswer {
+    /// The verdict on a token that should be of this client and, where known, of this user.
+    pub fn verdict(&self, client_id: &str, subject_id: Option<&str>) -> Verdict {
+        match self {
+            Self::Valid(proof) => {
+                let ours = proof.client_id == client_id
+                    && proof.subject_id.is_some()
+                    && subject_id.is_none_or(|id| proof.subject_id.as_deref() == Some(id));
+                if ours { Verdict::Valid } else { Verdict::Rejected }
+            }
+            Self::Rejected => Verdict::Rejected,
+            Self::Unknown(_) => Verdict::Unknown,
+        }
+    }
+}
+
+/// What follows from a validation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterValidate {
+    /// Record the proof of this pair.
+    Prove(Version),
+    /// The pair belongs to somebody else: end this row and raise an alarm.
+    End(EndReason),
+    /// Mark this pair's row as suspect.
+    Suspect(Version),
+    /// Nothing is proven.
+    Nothing(Trouble),
+}
+
+/// Decides what follows from a validation of the pair with this generation.
+pub fn after_validate(
+    session: &Session,
+    generation: Version,
+    client_id: &str,
+    answer: &ValidateAnswer,
+) -> AfterValidate {
+    match (answer, answer.verdict(client_id, Some(&session.subject.id))) {
+        (ValidateAnswer::Valid(_), Verdict::Valid) => AfterValidate::Prove(generation),
+        (ValidateAnswer::Valid(_), _) => AfterValidate::End(EndReason::TokenOfAnotherSubject),
+        (ValidateAnswer::Rejected, _) => AfterValidate::Suspect(generation),
+        (ValidateAnswer::Unknown(trouble), _) => AfterValidate::Nothing(*trouble),
+    }
+}
+
+/// What follows from a refresh.
+#[derive(Clone, Debug)]
+pub enum AfterRefresh {
+    /// Commit this pair.
+    Commit(IssuedPair),
+    /// End this row, if reading it again shows the same claim on the same pair.
+    End(EndReason),
+    /// Give the row back; nothing was spent. Try again after the pause.
+    Release(Trouble),
+    /// Give the row back and tell the operator; nothing was spent.
+    ReleaseAndAlarm,
+    /// Keep the claim and mark its answer as lost.
+    MarkLost(Trouble),
+}
+
+/// Decides what follows from a refresh, which may have been a replay of one whose answer was lost.
+///
+/// A dead token after a lost answer proves only that the lost answer held its successor. It is nobody's fault and no
+/// theft, so the row stays (invariant TRANSIENT) until the user signs in again.
+pub fn after_refresh(answer: TokenAnswer, replay: bool) -> AfterRefresh {
+    match answer {
+        TokenAnswer::Issued(pair) => AfterRefresh::Commit(pair),
+        TokenAnswer::Rejected if replay => AfterRefresh::MarkLost(Trouble::new(TroubleKind::NoAnswer)),
+        TokenAnswer::Rejected => AfterRefresh::End(EndReason::RefreshTokenRejected),
+        TokenAnswer::Misconfigured if replay => AfterRefresh::MarkLost(Trouble::new(TroubleKind::NoAnswer)),
+        TokenAnswer::Misconfigured => AfterRefresh::ReleaseAndAlarm,
+        TokenAnswer::Unknown(trouble) if replay => AfterRefresh::MarkLost(trouble),
+        TokenAnswer::Unknown(trouble) => AfterRefresh::Release(trouble),
+        TokenAnswer::Lost(trouble) => AfterRefresh::MarkLost(trouble),
+    }
+}
+
+#[cfg(test)]
+mod tests;

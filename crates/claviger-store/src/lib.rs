@@ -1,0 +1,183 @@
+//! Where sessions are kept: the trait that every store implements, a store in memory, and the conformance suite.
+//!
+//! A store decides nothing. The rules in [`claviger_core::session`] make the next row; a store writes it only if the
+//! row's version is still the one the rules started from. So no store can lose an update, revive an ended row, or tell
+//! two writers that both won, and no lock of one process is needed for any of it.
+
+mod conformance;
+mod memory;
+
+use async_trait::async_trait;
+use claviger_core::{
+    ids::{AttemptId, SessionId, Subject},
+    session::{EndReason, OwedRevocation, Session},
+    time::Timestamp,
+};
+
+pub use conformance::{Harness, conformance};
+pub use memory::MemoryStore;
+
+/// Keeps sessions, the revocations owed to providers, and the sign-ins that were used up.
+///
+/// Every method is atomic and, where the store is durable, durable when it returns.
+///
+/// # Errors
+/// Each method fails with [`StoreError`] if the store could not do it; then nothing is changed, unless the error is
+/// [`StoreError::Unavailable`] on a write, whose outcome is unknown.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Whether the store can be read and written.
+    async fn check(&self) -> Result<(), StoreError>;
+
+    /// Adds a session that just began. In the same step ends the session it replaces, and those of the user's devices
+    /// that are over the limit ([`claviger_core::session::over_limit`]), and owes their revocations.
+    /// Gives the rows it ended.
+    async fn insert(&self, session: Session, placement: Placement) -> Result<Vec<Session>, StoreError>;
+
+    /// The row as it is now, ended or not.
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
+
+    /// Puts `next` in the place of the row it was made from, if that is still the stored one: compare-and-set on the
+    /// version, `next.version` being one higher. `last_seen_at` is left as stored. In the same step owes `owed`.
+    async fn replace(&self, next: &Session, owed: Option<&OwedRevocation>) -> Result<Replaced, StoreError>;
+
+    /// The user's sessions that have not ended, last used first, at most `limit`.
+    async fn devices(&self, subject: &Subject, limit: usize) -> Result<Vec<Session>, StoreError>;
+
+    /// Ends all sessions of the selection that have not ended, in one step, and owes their revocations.
+    /// Gives the rows it ended.
+    async fn end_all(
+        &self,
+        selection: &Selection,
+        reason: EndReason,
+        at: Timestamp,
+    ) -> Result<Vec<Session>, StoreError>;
+
+    /// Moves `last_seen_at` forward, never back, and changes nothing else, the version included.
+    /// Ended and unknown rows are passed over.
+    async fn touch(&self, seen: &[(SessionId, Timestamp)]) -> Result<(), StoreError>;
+
+    /// Sessions that have not ended and were last seen at or before `idle_since`, or created at or before
+    /// `created_until`; at most `limit`.
+    async fn overdue(
+        &self,
+        idle_since: Timestamp,
+        created_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<SessionId>, StoreError>;
+
+    /// Ids of sessions that ended or are suspect, the youngest sign-in first, at most `limit`.
+    async fn distrusted(&self, limit: usize) -> Result<Vec<SessionId>, StoreError>;
+
+    /// Deletes tombstones of sessions created at or before `created_until`, at most `limit`. Gives their number.
+    async fn purge(&self, created_until: Timestamp, limit: usize) -> Result<usize, StoreError>;
+
+    /// Uses up a sign-in's state. True for the first caller, false ever after, until `expires_at` at least.
+    async fn spend_login(&self, state_hash: [u8; 32], expires_at: Timestamp) -> Result<bool, StoreError>;
+
+    /// Forgets used-up states that expired at or before `now`, at most `limit`. Gives their number.
+    async fn forget_logins(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError>;
+
+    /// Adds a revocation that is owed to the provider, due at once.
+    async fn owe(&self, owed: &OwedRevocation) -> Result<(), StoreError>;
+
+    /// Takes revocations that are due and leased to nobody, the oldest first, at most `limit`.
+    /// They are leased to `attempt` until `lease_until`.
+    async fn take_owed(
+        &self,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Owed>, StoreError>;
+
+    /// Closes a revocation that `attempt` holds: it is confirmed, or moot. False if the lease went to somebody else.
+    async fn settle_owed(&self, id: OwedId, attempt: AttemptId) -> Result<bool, StoreError>;
+
+    /// Gives a revocation that `attempt` holds back, due again at `due_at`, its tries one more.
+    /// False if the lease went to somebody else.
+    async fn postpone_owed(
+        &self,
+        id: OwedId,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// How many revocations are owed, and since when the oldest.
+    async fn owed_backlog(&self) -> Result<Backlog, StoreError>;
+}
+
+/// What an insert does to the user's other sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// So many sessions may the user have, the new one among them. At least one.
+    pub limit: u32,
+    /// The session of the same browser that the new one replaces.
+    pub replaces: Option<SessionId>,
+}
+
+/// Which of a user's sessions are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// Whose.
+    pub subject: Subject,
+    /// But not this one.
+    pub except: Option<SessionId>,
+    /// Only those created before this time: a sign-in that is younger than the event is spared.
+    pub created_before: Timestamp,
+}
+
+/// What became of a compare-and-set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// The row is the new one.
+    Done,
+    /// Another writer was first. This is the row now, if it still exists.
+    Conflict(Option<Box<Session>>),
+}
+
+/// Names an owed revocation in its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OwedId(pub i64);
+
+/// A revocation that was taken to be carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owed {
+    /// Its name.
+    pub id: OwedId,
+    /// What is owed.
+    pub revocation: OwedRevocation,
+    /// How often it was tried before.
+    pub tries: u32,
+}
+
+/// How much is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// How many revocations.
+    pub count: u64,
+    /// Since when the oldest of them is owed.
+    pub oldest: Option<Timestamp>,
+}
+
+/// Why a store could not do it. Each says who must act.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached or is busy: try again. Of a write nobody can say whether it happened.
+    #[error("the session store is unavailable ({0}); this may pass by itself")]
+    Unavailable(String),
+    /// There is no room left: the operator must make some.
+    #[error("the session store is full ({0}); the operator must free space")]
+    Full(String),
+    /// It may not be written: the operator must change that.
+    #[error("the session store is read-only ({0}); the operator must make it writable")]
+    ReadOnly(String),
+    /// What is stored cannot be understood: the operator must restore it.
+    #[error("the session store is damaged ({0}); the operator must restore it from a backup")]
+    Corrupt(String),
+}
+
+/// The error of a store whose rows hold what no session can.
+pub fn corrupt(what: &str) -> StoreError {
+    StoreError::Corrupt(what.to_owned())
+}
