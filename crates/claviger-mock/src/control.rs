@@ -1,0 +1,279 @@
+//! The control API under `/mock/`: settings, faults, clients, users, tokens and the log, as JSON.
+
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::config::{Client, LiveTokenLimit, Settings, User};
+use crate::exchange::{self, Answer, Call, Refusal};
+use crate::faults::{Fault, FaultKind};
+use crate::limits;
+use crate::log::LogEntry;
+use crate::mock::MockTwitch;
+use crate::pages;
+use crate::secret::Secret;
+use crate::state::SignIn;
+
+/// Tokens that one listing shows.
+const LISTED: usize = 1_000;
+
+/// A client to register; id and secret are made up where they are missing.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewClient {
+    client_id: Option<String>,
+    client_secret: Option<Secret>,
+    #[serde(default)]
+    public: bool,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    redirect_uris: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct DisconnectOrder {
+    client_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+enum KillOrder {
+    Token(String),
+    Fingerprint(String),
+}
+
+impl MockTwitch {
+    /// Answers `/` and everything under `/mock/`.
+    pub(crate) fn control(&mut self, call: &mut Call<'_>) -> Answer {
+        if !call.is_get() && call.is_cross_site() {
+            let refusal =
+                Refusal::new(StatusCode::FORBIDDEN, "the control API takes no orders from other sites");
+            return refusal.into_answer();
+        }
+        let answer = match call.request.uri().path() {
+            "/" | "/mock" | "/mock/" if call.is_get() => Ok(pages::index(self, &self.base_url(call))),
+            "/mock/style.css" if call.is_get() => Ok(pages::style()),
+            path => self.control_api(call, path),
+        };
+        answer.unwrap_or_else(Refusal::into_answer)
+    }
+
+    fn control_api(&mut self, call: &Call<'_>, path: &str) -> Result<Answer, Refusal> {
+        let path = path.strip_prefix("/mock/").unwrap_or_default();
+        let segments: Vec<&str> = path.split('/').collect();
+        let method = if call.is_get() { &Method::GET } else { call.request.method() };
+        match (method.as_str(), segments.as_slice()) {
+            ("GET", ["settings"]) => Ok(exchange::json(StatusCode::OK, &self.settings)),
+            ("PATCH", ["settings"]) => self.patch_settings(call),
+            ("GET", ["faults"]) => Ok(ok(&json!({ "faults": self.faults().collect::<Vec<_>>() }))),
+            ("POST", ["faults"]) => self.post_fault(call),
+            ("DELETE", ["faults"]) => Ok(done(|| self.clear_faults())),
+            ("GET", ["clients"]) => Ok(self.list_clients()),
+            ("POST", ["clients"]) => self.post_client(call),
+            ("GET", ["users"]) => Ok(ok(&json!({ "users": self.users().collect::<Vec<_>>() }))),
+            ("POST", ["users"]) => self.post_user(call),
+            (_, ["users", user_id, rest @ ..]) => self.user_order(call, method, user_id, rest),
+            ("GET", ["tokens"]) => Ok(self.list_tokens(call.now_ms)),
+            ("POST", ["tokens", "kill"]) => self.kill_order(call),
+            ("GET", ["log"]) => Ok(self.list_log(call)),
+            ("DELETE", ["log"]) => Ok(done(|| self.clear_log())),
+            ("GET", ["counters"]) => Ok(exchange::json(StatusCode::OK, self.counters())),
+            ("POST", ["signing-key", "rotate"]) => Ok(done(|| self.rotate_signing_key())),
+            ("POST", ["reset"]) => Ok(done(|| self.reset())),
+            _ => Err(unknown("control call")),
+        }
+    }
+
+    fn patch_settings(&mut self, call: &Call<'_>) -> Result<Answer, Refusal> {
+        let patch: serde_json::Map<String, Value> = body(call)?;
+        let mut merged = serde_json::to_value(&self.settings).unwrap_or_default();
+        if let Some(fields) = merged.as_object_mut() {
+            fields.extend(patch);
+        }
+        let settings: Settings = serde_json::from_value(merged).map_err(unreadable)?;
+        check_settings(&settings)?;
+        self.settings = settings;
+        Ok(exchange::json(StatusCode::OK, &self.settings))
+    }
+
+    fn post_fault(&mut self, call: &Call<'_>) -> Result<Answer, Refusal> {
+        let fault: Fault = body(call)?;
+        if let FaultKind::Status { status, .. } = &fault.kind
+            && !(400..600).contains(status)
+        {
+            return Err(Refusal::bad_request("a status fault has a status from 400 to 599"));
+        }
+        if self.faults().count() >= limits::FAULTS {
+            return Err(Refusal::bad_request("too many faults are waiting"));
+        }
+        self.add_fault(fault.clone());
+        Ok(exchange::json(StatusCode::CREATED, &fault))
+    }
+
+    fn list_clients(&self) -> Answer {
+        let clients: Vec<Value> = self
+            .clients()
+            .map(|client| {
+                json!({
+                    "client_id": client.client_id,
+                    "name": client.name,
+                    "public": client.client_secret.is_none(),
+                    "redirect_uris": client.redirect_uris,
+                })
+            })
+            .collect();
+        ok(&json!({ "clients": clients }))
+    }
+
+    fn post_client(&mut self, call: &Call<'_>) -> Result<Answer, Refusal> {
+        let new: NewClient = body(call)?;
+        let client_id = new.client_id.unwrap_or_else(|| self.mint.code());
+        let secret = new.client_secret.unwrap_or_else(|| Secret::new(self.mint.client_secret()));
+        let client = Client {
+            name: if new.name.is_empty() { client_id.clone() } else { new.name },
+            client_id,
+            client_secret: (!new.public).then_some(secret),
+            redirect_uris: new.redirect_uris,
+        };
+        client.check().map_err(Refusal::bad_request)?;
+        if self.clients.len() >= limits::CLIENTS {
+            return Err(Refusal::bad_request("too many clients"));
+        }
+        let answer = json!({
+            "client_id": client.client_id,
+            "client_secret": client.client_secret.as_ref().map(Secret::expose),
+            "name": client.name,
+            "redirect_uris": client.redirect_uris,
+        });
+        self.add_client(client);
+        Ok(exchange::json(StatusCode::CREATED, &answer))
+    }
+
+    fn post_user(&mut self, call: &Call<'_>) -> Result<Answer, Refusal> {
+        let mut user: User = body(call)?;
+        if user.display_name.is_empty() {
+            user.display_name.clone_from(&user.login);
+        }
+        user.check().map_err(Refusal::bad_request)?;
+        if self.users.len() >= limits::USERS {
+            return Err(Refusal::bad_request("too many users"));
+        }
+        self.add_user(user.clone());
+        Ok(exchange::json(StatusCode::CREATED, &user))
+    }
+
+    fn user_order(
+        &mut self,
+        call: &Call<'_>,
+        method: &Method,
+        user_id: &str,
+        order: &[&str],
+    ) -> Result<Answer, Refusal> {
+        if !self.users.contains_key(user_id) {
+            return Err(unknown("user"));
+        }
+        match (method.as_str(), order) {
+            ("DELETE", []) => Ok(done(|| self.delete_user(user_id))),
+            ("POST", ["disconnect"]) => self.disconnect_order(call, user_id),
+            ("POST", ["expire-access-tokens"]) => {
+                Ok(ok(&json!({ "expired": self.expire_access_tokens(user_id) })))
+            }
+            ("POST", ["kill-tokens"]) => Ok(ok(&json!({ "killed": self.kill_tokens(user_id) }))),
+            _ => Err(unknown("control call")),
+        }
+    }
+
+    fn disconnect_order(&mut self, call: &Call<'_>, user_id: &str) -> Result<Answer, Refusal> {
+        let order: DisconnectOrder =
+            if call.request.body().is_empty() { DisconnectOrder::default() } else { body(call)? };
+        let client_ids: Vec<String> = match order.client_id {
+            Some(client_id) => vec![client_id],
+            None => self.clients.keys().cloned().collect(),
+        };
+        let disconnected: Vec<String> =
+            client_ids.into_iter().filter(|client_id| self.disconnect(user_id, client_id)).collect();
+        Ok(ok(&json!({ "disconnected": disconnected })))
+    }
+
+    fn list_tokens(&self, now_ms: i64) -> Answer {
+        let row = |kind: &str, value: &String, sign_in: &SignIn, expires_in_secs: Option<i64>| {
+            json!({
+                "kind": kind,
+                "fingerprint": self.fingerprint(value),
+                "client_id": sign_in.pair.client_id,
+                "user_id": sign_in.pair.user_id,
+                "scopes": sign_in.scopes,
+                "expires_in_secs": expires_in_secs,
+            })
+        };
+        let access = self.state.live_access(now_ms).map(|(value, token)| {
+            let expires_in_secs = token.expires_at_ms.saturating_sub(now_ms) / 1_000;
+            row("access", value, &token.sign_in, Some(expires_in_secs))
+        });
+        let refresh =
+            self.state.live_refresh().map(|(value, token)| row("refresh", value, &token.sign_in, None));
+        let tokens: Vec<Value> = access.take(LISTED).chain(refresh.take(LISTED)).collect();
+        ok(&json!({ "tokens": tokens }))
+    }
+
+    fn kill_order(&mut self, call: &Call<'_>) -> Result<Answer, Refusal> {
+        let token = match body(call)? {
+            KillOrder::Token(token) => token,
+            KillOrder::Fingerprint(wanted) => {
+                let access = self.state.live_access(call.now_ms).map(|(value, _)| value);
+                let mut values = access.chain(self.state.live_refresh().map(|(value, _)| value));
+                let found = values.find(|value| self.fingerprint(value) == wanted);
+                found.cloned().ok_or_else(|| unknown("token"))?
+            }
+        };
+        Ok(ok(&json!({ "killed": self.kill_token(&token) })))
+    }
+
+    /// The log, oldest first; `endpoint`, `grant_type` and `after` (a sequence number) choose entries.
+    fn list_log(&self, call: &Call<'_>) -> Answer {
+        let endpoint = call.params.filled("endpoint");
+        let grant_type = call.params.filled("grant_type");
+        let after = call.params.filled("after").and_then(|after| after.parse().ok()).unwrap_or(0);
+        let chosen = |entry: &&LogEntry| {
+            endpoint.is_none_or(|name| entry.endpoint.name() == name)
+                && grant_type.is_none_or(|name| entry.grant_type.as_deref() == Some(name))
+                && entry.sequence > after
+        };
+        ok(&json!({ "log": self.log().filter(chosen).collect::<Vec<_>>() }))
+    }
+}
+
+fn check_settings(settings: &Settings) -> Result<(), Refusal> {
+    let needs_one = match settings.live_token_limit {
+        LiveTokenLimit::Off => 1,
+        LiveTokenLimit::KillsOldest(most) | LiveTokenLimit::Refuses(most) => most,
+    };
+    if needs_one == 0 {
+        return Err(Refusal::bad_request("live_token_limit must be at least 1"));
+    }
+    Ok(())
+}
+
+fn body<T: DeserializeOwned>(call: &Call<'_>) -> Result<T, Refusal> {
+    serde_json::from_slice(call.request.body()).map_err(unreadable)
+}
+
+fn unreadable(error: serde_json::Error) -> Refusal {
+    Refusal::bad_request(format!("the JSON body is not as expected: {error}"))
+}
+
+fn unknown(what: &str) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, format!("unknown {what}"))
+}
+
+fn ok(value: &Value) -> Answer {
+    exchange::json(StatusCode::OK, value)
+}
+
+fn done<T>(order: impl FnOnce() -> T) -> Answer {
+    order();
+    exchange::empty(StatusCode::NO_CONTENT)
+}

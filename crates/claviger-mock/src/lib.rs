@@ -1,0 +1,98 @@
+//! A local Twitch: sign-in pages, tokens, a little of Helix, and faults on demand.
+//!
+//! Nobody offers Twitch developers a login that runs on their own machine. This crate does, for people who try an
+//! app in a browser, for tests, and for a simulator:
+//!
+//! * [`MockTwitch`] is a plain value: [`MockTwitch::handle`] takes a request and a time and returns a [`Reply`]. It
+//!   has no clock, no randomness and no IO, so that the same seed and calls give the same answers. (The key that
+//!   signs id_tokens is random; nothing else is.)
+//! * [`Server`] puts it on a socket.
+//! * [`cli`] is the command `claviger mock-twitch`.
+//!
+//! ```
+//! use claviger_mock::{Config, DEMO_CLIENT_ID, Endpoint, Fault, FaultKind, MockTwitch};
+//!
+//! let mut mock = MockTwitch::new(Config::demo(), 7);
+//! mock.add_fault(Fault::once(Endpoint::Validate, FaultKind::too_many_requests(None)));
+//! let tokens = mock.sign_in("100000001", DEMO_CLIENT_ID, &["user:read:email"], 0).unwrap();
+//! let request = http::Request::get("/oauth2/validate")
+//!     .header("authorization", format!("OAuth {}", tokens.access_token))
+//!     .body(bytes::Bytes::new())
+//!     .unwrap();
+//! assert_eq!(mock.handle(&request, 0).response.status(), 429);
+//! assert_eq!(mock.handle(&request, 0).response.status(), 200);
+//! ```
+//!
+//! # What it answers
+//!
+//! | path | what |
+//! |---|---|
+//! | `/` | an overview for people |
+//! | `/oauth2/authorize` | the consent page; a silent redirect where the browser's user has agreed before |
+//! | `/oauth2/token` | `authorization_code`, `refresh_token`, `client_credentials` |
+//! | `/oauth2/validate`, `/oauth2/revoke` | as at Twitch |
+//! | `/oauth2/.well-known/openid-configuration`, `/oauth2/keys`, `/oauth2/userinfo` | OpenID Connect |
+//! | `/helix/users`, `/helix/authorization/users`, `/helix/subscriptions` | with rate limit; the last wants a scope |
+//! | `/settings/connections` | where a user takes an app's access away |
+//!
+//! The consent form has radio inputs `name="user"` (`id="user-<id>"`) and buttons `name="decision"` with the values
+//! `authorize` and `deny` (their ids as well). The connections page has buttons `id="disconnect-<user>-<client>"`.
+//!
+//! Left out: the device flow, the implicit flow, `multipart/form-data` bodies, and EventSub.
+//!
+//! # The control API
+//!
+//! JSON under `/mock/`; calls that change something are refused when a browser sends them from another site.
+//!
+//! | call | what |
+//! |---|---|
+//! | `GET`, `PATCH /mock/settings` | [`Settings`]; a patch names the fields to change |
+//! | `GET`, `POST`, `DELETE /mock/faults` | [`Fault`]s: list, add one, clear all |
+//! | `GET`, `POST /mock/clients` | `{"client_id"?, "client_secret"?, "public"?, "name"?, "redirect_uris"?}`; the answer to POST carries the secret |
+//! | `GET`, `POST /mock/users` | [`User`]s |
+//! | `DELETE /mock/users/{id}` | deletes the account |
+//! | `POST /mock/users/{id}/disconnect` | `{"client_id": ..}`, or no body for all clients |
+//! | `POST /mock/users/{id}/expire-access-tokens` | refresh tokens go on working |
+//! | `POST /mock/users/{id}/kill-tokens` | all tokens, as a changed password does |
+//! | `GET /mock/tokens` | live tokens by fingerprint |
+//! | `POST /mock/tokens/kill` | `{"token": ..}` or `{"fingerprint": ..}` |
+//! | `GET`, `DELETE /mock/log` | [`LogEntry`]s; `?endpoint=`, `?grant_type=`, `?after=<sequence>` |
+//! | `GET /mock/counters` | [`Counters`] |
+//! | `POST /mock/signing-key/rotate` | a new key for id_tokens |
+//! | `POST /mock/reset` | back to the start |
+//!
+//! A fault is, for example,
+//! `{"endpoint": "token", "grant_type": "refresh_token", "calls": 2, "kind": "close_after"}`. The kinds are
+//! `status` (`status`, `body`, `retry_after`: `{"seconds": 5}` or `{"date_in_seconds": 5}`), `delay` (`delay_ms`),
+//! `close_before`, `close_after` and `malformed` (`body`: `garbage`, `truncated`, `html`, `other_shape`). Without
+//! `calls` it stays until cleared; `skip` lets so many calls pass first.
+
+pub mod cli;
+mod clock;
+mod config;
+mod connections;
+mod control;
+mod exchange;
+mod faults;
+mod helix;
+mod limits;
+mod log;
+mod mock;
+mod oauth;
+mod pages;
+mod scopes;
+mod secret;
+mod server;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use config::{
+    Client, Config, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, DEMO_REDIRECT_URI, LiveTokenLimit, Rotation,
+    Settings, User,
+};
+pub use faults::{Fault, FaultKind, MalformedBody, RetryAfter};
+pub use log::{Counters, Endpoint, LogEntry, Outcome};
+pub use mock::{Connection, MockTwitch, Reply, SignedIn};
+pub use secret::Secret;
+pub use server::Server;

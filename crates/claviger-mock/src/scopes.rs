@@ -1,0 +1,42 @@
+//! Scopes in words, for the consent page.
+
+/// What a scope allows, in words; a scope that is not listed is shown by its name alone.
+pub(crate) fn in_words(scope: &str) -> &'static str {
+    match scope {
+        "openid" => "Know who you are",
+        "user:read:email" => "See your e-mail address",
+        "user:edit" => "Change your profile description",
+        "user:read:follows" => "See the channels that you follow",
+        "user:read:subscriptions" => "See the channels that you subscribe to",
+        "user:read:blocked_users" => "See the people that you have blocked",
+        "user:manage:blocked_users" => "Block and unblock people for you",
+        "user:read:broadcast" => "See your stream's settings",
+        "user:read:chat" => "Read chat as you",
+        "user:write:chat" => "Write in chat as you",
+        "user:manage:whispers" => "Read and send whispers as you",
+        "chat:read" => "Read chat messages",
+        "chat:edit" => "Send chat messages",
+        "channel:read:subscriptions" => "See who subscribes to your channel",
+        "channel:read:redemptions" => "See channel point redemptions",
+        "channel:manage:redemptions" => "Manage channel point rewards and redemptions",
+        "channel:manage:broadcast" => "Change your stream's title, category and markers",
+        "channel:read:polls" => "See your polls",
+        "channel:manage:polls" => "Run polls for you",
+        "channel:read:predictions" => "See your predictions",
+        "channel:manage:predictions" => "Run predictions for you",
+        "channel:read:vips" => "See your channel's VIPs",
+        "channel:manage:vips" => "Change your channel's VIPs",
+        "channel:manage:moderators" => "Change your channel's moderators",
+        "channel:manage:raids" => "Start raids for you",
+        "channel:edit:commercial" => "Run commercials on your channel",
+        "bits:read" => "See Bits given in your channel",
+        "clips:edit" => "Make clips as you",
+        "moderation:read" => "See moderation in your channel",
+        "moderator:read:followers" => "See who follows your channel",
+        "moderator:read:chatters" => "See who is in your chat",
+        "moderator:manage:banned_users" => "Ban and unban people",
+        "moderator:manage:chat_messages" => "Delete chat messages",
+        "moderator:manage:announcements" => "Make announcements in chat",
+        _ => "",
+    }
+}
