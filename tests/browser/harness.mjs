@@ -1,0 +1,185 @@
+// What the browser tests share: the demo, Chromium, devices, and a person who signs in.
+//
+// `cargo xtask browser` sets the two variables read here:
+//   CLAVIGER_BIN  the built gateway
+//   CHROMIUM      the browser
+//
+// Whatever is started here is stopped by `stopAll`, and dies by itself when the test process does: the demo through
+// keeper.mjs, Chromium because the pipe that controls it closes. Nothing sleeps; every wait is for an event, and the
+// limits below only turn a wait that never ends into an error.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { chromium } from 'playwright-core';
+
+const READY_LIMIT_MS = 30_000;
+const PAGE_LIMIT_MS = 15_000;
+const LOG_LIMIT_LINES = 5_000;
+
+const KEEPER = fileURLToPath(new URL('keeper.mjs', import.meta.url));
+
+const CHROMIUM_ARGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--no-proxy-server',
+  // A page that asks for anything outside this computer gets an error at once.
+  '--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost , EXCLUDE 127.0.0.1',
+];
+
+// Newest last; each entry stops one started thing.
+const started = [];
+
+/** The value of an environment variable, or an error that says how to get it. */
+function required(name) {
+  const value = process.env[name];
+  if (!value) throw new Error(`${name} is not set: run the browser tests with \`cargo xtask browser\``);
+  return value;
+}
+
+/**
+ * Starts `claviger demo` on free ports with data of its own. Resolves, once it answers, to
+ * `{ app, mock, log, stop }`: two addresses, the lines it has printed so far, and a way to stop it before `stopAll`.
+ *
+ * `data`: a directory to keep instead of a temporary one; `args`: further arguments; `env`: further variables.
+ */
+export async function startDemo({ data, args = [], env = {} } = {}) {
+  const directory = data ?? (await mkdtemp(join(tmpdir(), 'claviger-browser-')));
+  return startProgram(required('CLAVIGER_BIN'), ['demo', '--port', '0', '--json', '--data', directory, ...args], {
+    keys: ['app', 'mock'],
+    remove: data ? undefined : directory,
+    env,
+  });
+}
+
+/**
+ * Starts a program that prints a line of JSON with all of `keys` on standard output when it is ready.
+ * Resolves to that object with `log` and `stop` added. The directory `remove` goes when the program has ended.
+ */
+export async function startProgram(program, args, { keys, remove = '-', env = {} }) {
+  const keeper = spawn(process.execPath, [KEEPER, remove, program, ...args], { env: { ...process.env, ...env } });
+  const closed = once(keeper, 'close');
+  const log = [];
+  const failure = (what) => new Error([`${program} ${args.join(' ')}: ${what}`, ...log].join('\n'));
+
+  let stopping;
+  const stop = () => {
+    stopping ??= (async () => {
+      keeper.stdin.on('error', () => {}).end();
+      const [exitCode] = await closed;
+      if (exitCode !== 0) throw failure('did not end well');
+    })();
+    return stopping;
+  };
+  started.push(stop);
+
+  try {
+    return { ...(await firstAnswer(keeper, keys, log)), log, stop };
+  } catch (error) {
+    await stop().catch(() => {});
+    started.splice(started.indexOf(stop), 1);
+    throw failure(error.message);
+  }
+}
+
+/** Collects what a process prints into `log`, and resolves to its first line of JSON that has all of `keys`. */
+function firstAnswer(child, keys, log) {
+  const keep = (line) => {
+    log.push(line);
+    if (log.length > LOG_LIMIT_LINES) log.shift();
+  };
+  createInterface({ input: child.stderr }).on('line', keep);
+  return new Promise((resolve, reject) => {
+    const deadline = setTimeout(
+      () => reject(new Error(`was not ready within ${READY_LIMIT_MS} ms`)),
+      READY_LIMIT_MS,
+    );
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      keep(line);
+      const answer = parsed(line);
+      if (!keys.every((key) => key in answer)) return;
+      clearTimeout(deadline);
+      resolve(answer);
+    });
+    child.once('close', () => {
+      clearTimeout(deadline);
+      reject(new Error('ended before it was ready'));
+    });
+  });
+}
+
+/** The object in a line of JSON; an empty one where the line is something else. */
+function parsed(line) {
+  if (!line.startsWith('{')) return {};
+  try {
+    return JSON.parse(line);
+  } catch {
+    return {};
+  }
+}
+
+/** Starts a headless Chromium with an empty profile. */
+export async function launchBrowser() {
+  const browser = await chromium.launch({
+    executablePath: required('CHROMIUM'),
+    args: CHROMIUM_ARGS,
+    headless: true,
+  });
+  started.push(() => browser.close());
+  return browser;
+}
+
+/**
+ * A device of its own: a browser context, which shares no cookie and no storage with any other.
+ * `options` are playwright's, for example `userAgent`, `colorScheme` or `javaScriptEnabled`.
+ */
+export async function newDevice(browser, options = {}) {
+  const device = await browser.newContext({ locale: 'en-GB', timezoneId: 'UTC', ...options });
+  device.setDefaultTimeout(PAGE_LIMIT_MS);
+  return device;
+}
+
+/**
+ * Goes to `app`, is sent to the mock's consent page, answers as `user` and waits until the app's page has loaded.
+ * `user` is an id or a name on that page; `decision` is "authorize" or "deny".
+ */
+export async function signIn(page, app, user, { decision = 'authorize' } = {}) {
+  await page.goto(app);
+  const byId = page.locator(`input[name=user][value=${JSON.stringify(user)}]`);
+  await byId.or(page.getByRole('radio', { name: user, exact: true })).check();
+  const { origin } = new URL(app);
+  await Promise.all([
+    page.waitForURL((url) => url.origin === origin),
+    page.locator(`button[name=decision][value=${decision}]`).click(),
+  ]);
+}
+
+/** A device that looks the same on every computer; `colorScheme` is "light" or "dark". */
+export function screenshotDevice(browser, colorScheme) {
+  const viewport = { width: 1100, height: 800 };
+  return newDevice(browser, { colorScheme, viewport, deviceScaleFactor: 2, reducedMotion: 'reduce' });
+}
+
+/** Writes what `page` shows, from top to bottom, to `docs/<name>.png`. */
+export async function screenshot(page, name) {
+  const path = fileURLToPath(new URL(`../../docs/${name}.png`, import.meta.url));
+  await page.screenshot({ path, fullPage: true, animations: 'disabled', caret: 'hide' });
+}
+
+/** Stops everything that was started here, the newest first; fails if anything did not stop cleanly. */
+export async function stopAll() {
+  const failures = [];
+  while (started.length > 0) {
+    await started.pop()().catch((error) => failures.push(error));
+  }
+  if (failures.length > 0) throw new AggregateError(failures, failures.map((error) => error.message).join('\n'));
+}

@@ -1,0 +1,175 @@
+//! The browser tests: makes sure that Chromium, Node.js and playwright-core are there, builds the gateway, runs them.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::tools::{self, Version, output, run};
+
+const TESTS: &str = "tests/browser";
+const LOCK: &str = "package-lock.json";
+
+/// The first Node.js whose test runner knows all options that are used here.
+const NODE: Version = Version(20, 11, 0);
+
+/// One test file may take this long.
+const FILE_LIMIT_MS: u32 = 300_000;
+
+/// Names that Chromium and its kin are installed under.
+const CHROMIUM_NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+const CHROMIUM_ON_MACOS: &str = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome";
+
+/// Makes sure that everything but the gateway is there, and returns where Chromium is.
+///
+/// # Errors
+/// If something is missing that cannot be installed from here; the text says what to do.
+pub(crate) fn prepare() -> Result<PathBuf> {
+    check_node()?;
+    let chromium = chromium()?;
+    install_packages()?;
+    Ok(chromium)
+}
+
+/// Runs tests/browser/*.test.mjs, one file at a time.
+///
+/// # Errors
+/// If a test fails or something that the tests need is missing.
+pub(crate) fn test() -> Result<()> {
+    let files = test_files()?;
+    let mut node = node()?;
+    let limit = format!("--test-timeout={FILE_LIMIT_MS}");
+    run(node.args(["--test", "--test-reporter=spec", "--test-concurrency=1", &limit]).args(files))
+}
+
+/// Makes the pictures in docs/.
+///
+/// # Errors
+/// If they cannot be made.
+pub(crate) fn screenshot() -> Result<()> {
+    run(node()?.arg(format!("{TESTS}/screenshot.mjs")))
+}
+
+/// Node.js with the variables that tests/browser/harness.mjs reads.
+fn node() -> Result<Command> {
+    let chromium = prepare()?;
+    let gateway = gateway()?;
+    let mut node = tools::command("node");
+    node.env("CHROMIUM", chromium).env("CLAVIGER_BIN", gateway);
+    Ok(node)
+}
+
+fn check_node() -> Result<()> {
+    let found = tools::version_of(tools::command("node").arg("--version"));
+    let has_npm = tools::on_path("npm").is_some();
+    ensure!(
+        found.is_some_and(|version| version >= NODE) && has_npm,
+        "the browser tests need Node.js {NODE} or newer with npm (found: Node.js {}, {} npm). Install it, or leave \
+         these tests out with `cargo xtask test --no-browser`.",
+        found.map_or_else(|| "none".to_owned(), |version| version.to_string()),
+        if has_npm { "with" } else { "without" },
+    );
+    Ok(())
+}
+
+fn chromium() -> Result<PathBuf> {
+    if let Some(chosen) = env::var_os("CLAVIGER_CHROMIUM") {
+        let chosen = PathBuf::from(chosen);
+        ensure!(chosen.is_file(), "CLAVIGER_CHROMIUM is {}, where there is no file", chosen.display());
+        return Ok(chosen);
+    }
+    if let Some(found) = installed_chromium() {
+        return Ok(found);
+    }
+    if tools::can_apt_install() {
+        println!("Chromium is missing: installing it");
+        tools::apt_install("chromium")?;
+    }
+    installed_chromium().context(
+        "the browser tests need Chromium. Install it (on Debian, as root: apt-get install chromium), or name a \
+         Chromium or Chrome with CLAVIGER_CHROMIUM, or leave these tests out with `cargo xtask test --no-browser`.",
+    )
+}
+
+fn installed_chromium() -> Option<PathBuf> {
+    let on_macos = Path::new(CHROMIUM_ON_MACOS);
+    CHROMIUM_NAMES
+        .iter()
+        .find_map(|name| tools::on_path(name))
+        .or_else(|| on_macos.is_file().then(|| on_macos.to_path_buf()))
+}
+
+/// `npm ci`, unless the packages of this very lock file are there already.
+fn install_packages() -> Result<()> {
+    let tests = tools::root().join(TESTS);
+    let lock = std::fs::read(tests.join(LOCK)).with_context(|| format!("{TESTS}/{LOCK}"))?;
+    let installed = tests.join("node_modules").join(".installed-lock.json");
+    if std::fs::read(&installed).is_ok_and(|installed| installed == lock) {
+        return Ok(());
+    }
+    run(tools::command("npm").arg("ci").current_dir(&tests))
+        .context("the packages of tests/browser could not be installed")?;
+    std::fs::write(&installed, lock).with_context(|| installed.display().to_string())
+}
+
+/// The test files in the order of their names, relative to the root.
+fn test_files() -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(tools::root().join(TESTS)).context(TESTS)?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<Result<Vec<_>>>()?;
+    names.retain(|name| name.ends_with(".test.mjs"));
+    names.sort();
+    ensure!(!names.is_empty(), "there is no *.test.mjs in {TESTS}");
+    Ok(names.into_iter().map(|name| format!("{TESTS}/{name}")).collect())
+}
+
+/// The gateway that is tested: the one that CLAVIGER_BIN names, or one that is built now.
+fn gateway() -> Result<PathBuf> {
+    if let Some(chosen) = env::var_os("CLAVIGER_BIN") {
+        return Ok(chosen.into());
+    }
+    println!("building the gateway");
+    let build = ["build", "-p", "claviger", "--locked", "--message-format", "json-render-diagnostics"];
+    let messages = output(tools::cargo().args(build))?;
+    let Some(path) = executable(&messages) else { bail!("cargo built no executable named claviger") };
+    Ok(path)
+}
+
+/// The path of the executable `claviger` in the messages of `cargo build`.
+fn executable(messages: &str) -> Option<PathBuf> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    messages
+        .filter(|message| message.pointer("/target/name").and_then(Value::as_str) == Some("claviger"))
+        .find_map(|message| Some(message.get("executable")?.as_str()?.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_found_among_the_messages_of_cargo() {
+        let messages = r#"
+            {"reason":"compiler-artifact","target":{"name":"build-script-build"},"executable":"/target/build-script"}
+            {"reason":"compiler-artifact","target":{"name":"claviger"},"executable":null}
+            {"reason":"compiler-artifact","target":{"name":"claviger"},"executable":"/target/debug/claviger"}
+            {"reason":"build-finished","success":true}
+        "#;
+        assert_eq!(executable(messages), Some(PathBuf::from("/target/debug/claviger")));
+        assert_eq!(executable(""), None);
+    }
+
+    #[test]
+    fn the_lock_file_of_the_browser_tests_names_no_address_to_download_from() {
+        let lock = std::fs::read_to_string(tools::root().join(TESTS).join(LOCK)).unwrap();
+        assert!(lock.contains("playwright-core"));
+        assert!(!lock.contains("://"));
+    }
+
+    #[test]
+    fn the_test_files_are_found() {
+        assert!(test_files().unwrap().contains(&format!("{TESTS}/harness.test.mjs")));
+    }
+}

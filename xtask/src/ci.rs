@@ -1,0 +1,52 @@
+//! The lists of steps behind `cargo xtask ci` and `cargo xtask test`.
+
+use anyhow::Result;
+
+use crate::steps::Steps;
+use crate::tools::{self, run};
+use crate::{browser, closures, deny, generated, layers};
+
+/// Everything that must pass before a change lands.
+///
+/// # Errors
+/// If any step failed.
+pub(crate) fn ci() -> Result<()> {
+    let before = generated::snapshot()?;
+    let mut steps = Steps::default();
+    steps.run("format", || run(tools::cargo().args(["fmt", "--all", "--check"])));
+    steps.run("layers", layers::check);
+    steps.run("closures", || closures::check(false));
+    steps.run("clippy", || {
+        let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+        run(tools::cargo().args(clippy))
+    });
+    steps.run("deny", || deny::check(false));
+    steps.run("docs", || {
+        let doc = ["doc", "--workspace", "--no-deps", "--locked"];
+        run(tools::cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))
+    });
+    add_tests(&mut steps, true);
+    steps.run("generated files", || generated::check(&before));
+    steps.finish()
+}
+
+/// All tests, with or without those that need a browser.
+///
+/// # Errors
+/// If any test failed or could not run.
+pub(crate) fn test(with_browser: bool) -> Result<()> {
+    let mut steps = Steps::default();
+    add_tests(&mut steps, with_browser);
+    steps.finish()
+}
+
+/// What the browser tests lack is told first, before minutes of compiling.
+fn add_tests(steps: &mut Steps, with_browser: bool) {
+    if with_browser {
+        steps.run("browser tools", || browser::prepare().map(drop));
+    }
+    steps.run("Rust tests", || run(tools::cargo().args(["test", "--workspace", "--locked"])));
+    if with_browser {
+        steps.run("browser tests", browser::test);
+    }
+}

@@ -1,0 +1,86 @@
+//! One command for everything that a developer or CI runs: `cargo xtask --help`.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "telling the developer what happens is its work"
+)]
+
+mod browser;
+mod ci;
+mod closures;
+mod deny;
+mod generated;
+mod layers;
+mod steps;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Everything that a developer or CI runs on Claviger.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything that must pass before a change lands
+    ///
+    /// Formatting, layers, clippy, dependency rules, docs, all tests, and that none of this changed a file.
+    /// A failing step does not stop the others; the table at the end names every step with its result and time.
+    Ci,
+    /// All tests: Rust tests with doc tests, then the browser tests
+    ///
+    /// Installs what the browser tests need where it can (Chromium by apt when root on Debian, playwright-core by
+    /// npm) and says what it cannot install.
+    Test {
+        /// Leave the browser tests out; then nothing but a Rust toolchain and a C compiler is needed
+        #[arg(long)]
+        no_browser: bool,
+    },
+    /// Which of our crates may depend on which, and what the pure crates reach
+    ///
+    /// The arrows stand in xtask/src/layers.rs. For each pure crate the names of all external packages that it
+    /// reaches are compared with the list of that name in xtask/closures.
+    Layers {
+        /// Write the lists in xtask/closures anew; packages that are banned there stay banned
+        #[arg(long)]
+        bless: bool,
+    },
+    /// Licences, banned packages and sources of the dependencies, as deny.toml says
+    ///
+    /// Installs cargo-deny if it is missing or too old, which takes a few minutes.
+    Deny {
+        /// Also ask the advisory database, which needs the network
+        #[arg(long)]
+        advisories: bool,
+    },
+    /// The browser tests alone: tests/browser/*.test.mjs against a freshly built gateway
+    ///
+    /// CLAVIGER_CHROMIUM names the browser to use; CLAVIGER_BIN names a gateway to test instead of building one.
+    Browser,
+    /// Makes the pictures in docs/ from the running demo: tests/browser/screenshot.mjs
+    Screenshot,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Ci => ci::ci(),
+        Task::Test { no_browser } => ci::test(!no_browser),
+        Task::Layers { bless } => layers::check().and_then(|()| closures::check(bless)),
+        Task::Deny { advisories } => deny::check(advisories),
+        Task::Browser => browser::test(),
+        Task::Screenshot => browser::screenshot(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
