@@ -75,6 +75,11 @@ impl ProviderHabits {
         reuse_kills_connection: false,
     };
 
+    /// Whether sending a spent refresh token again does harm.
+    pub fn reuse_is_harmful(&self) -> bool {
+        self.rotation == Rotation::OneTime || self.reuse_kills_connection
+    }
+
     /// Whether a refresh token whose answer was lost `ago` may be sent a second time.
     pub fn may_replay(&self, ago: Duration) -> bool {
         match self.rotation {
@@ -106,7 +111,7 @@ pub mod limits {
     /// A token longer than this is refused: Twitch's have 30 to 60 characters, JWTs rarely 4,000.
     pub const TOKEN_BYTES: usize = 8 * 1024;
     /// `return_to` longer than this is refused.
-    pub const RETURN_TO_BYTES: usize = 2 * 1024;
+    pub const RETURN_TO_BYTES: usize = 1024;
     /// A device's name is cut to so many characters.
     pub const DEVICE_LABEL_CHARS: usize = 80;
     /// A user's display name is cut to so many characters.
@@ -127,8 +132,28 @@ pub mod limits {
     pub const DISTRUSTED_SESSIONS: usize = 100_000;
     /// So many sessions are kept in memory for requests with assurance `session`.
     pub const CACHED_SESSIONS: usize = 10_000;
+    /// So many uses of sessions wait to be written down while the store cannot be written; more are forgotten.
+    pub const PENDING_USES: usize = 100_000;
+    /// A change of one row is tried so often when other writers are first.
+    pub const COMPARE_AND_SET_TRIES: usize = 16;
+    /// A request may need so many steps (prove, refresh, end) before it is served or denied.
+    pub const STEPS_PER_REQUEST: usize = 6;
+    /// Pause between two looks at a row that another instance is refreshing.
+    pub const ADOPTION_POLL: Duration = Duration::from_millis(50);
+    /// The first pause after a write that failed with a pair in hand; it doubles up to [`COMMIT_PAUSE_MAX`].
+    pub const COMMIT_PAUSE: Duration = Duration::from_millis(50);
+    /// The longest pause between two tries to write a pair that is in hand.
+    pub const COMMIT_PAUSE_MAX: Duration = Duration::from_secs(5);
+    /// Work in flight has so long to finish when the process stops.
+    pub const SHUTDOWN_DRAIN: Duration = Duration::from_secs(20);
     /// Background work takes so many rows at a time.
     pub const BATCH_ROWS: usize = 256;
+    /// The provider is asked so often whose a new token is, where it does not answer.
+    pub const IDENTIFY_TRIES: usize = 2;
+    /// So many revocations are taken at a time.
+    pub const REVOCATIONS_AT_ONCE: usize = 16;
+    /// Revocations that were taken are nobody else's for so long: longer than all of them take.
+    pub const REVOCATION_LEASE: Duration = Duration::from_secs(5 * 60);
     /// The first pause after a revocation that failed; it doubles up to [`REVOCATION_PAUSE_MAX`].
     pub const REVOCATION_PAUSE: Duration = Duration::from_secs(2);
     /// The longest pause between two tries of a revocation.

@@ -12,13 +12,14 @@
 //! | the same, to a replay after a lost answer | Unknown | the row stays, the user has to sign in again |
 //! | a word about our client or its secret | Misconfigured | alarm; nobody is signed out |
 //! | 404, 408, 429, 5xx, no connection, not understood | Unknown | nobody is signed out; later again |
+//! | 500, 502, 504 to a refresh, where a spent token must not be sent again | ambiguous | as for a lost answer |
 //! | a refresh was sent and its answer lost | ambiguous | the row says so; see [`Session::refresh_step`] |
 
 use std::time::Duration;
 
 use crate::{
     ids::Version,
-    policy::limits,
+    policy::{ProviderHabits, limits},
     secret::{AccessToken, RefreshToken},
     session::{EndReason, Session},
     time::{Expiry, Timestamp},
@@ -63,6 +64,11 @@ impl Trouble {
     /// Trouble without a word on when to come back.
     pub const fn new(kind: TroubleKind) -> Self {
         Self { kind, retry_after: None }
+    }
+
+    /// Whether a gateway before the provider may have answered so after the provider did what was asked.
+    pub const fn may_follow_success(&self) -> bool {
+        matches!(self.kind, TroubleKind::Status(500 | 502 | 504))
     }
 
     /// When to come back: as asked, within reason, else the default pause.
@@ -232,7 +238,7 @@ pub enum AfterRefresh {
 ///
 /// A dead token after a lost answer proves only that the lost answer held its successor. It is nobody's fault and no
 /// theft, so the row stays (invariant TRANSIENT) until the user signs in again.
-pub fn after_refresh(answer: TokenAnswer, replay: bool) -> AfterRefresh {
+pub fn after_refresh(answer: TokenAnswer, replay: bool, habits: &ProviderHabits) -> AfterRefresh {
     match answer {
         TokenAnswer::Issued(pair) => AfterRefresh::Commit(pair),
         TokenAnswer::Rejected if replay => AfterRefresh::MarkLost(Trouble::new(TroubleKind::NoAnswer)),
@@ -240,6 +246,9 @@ pub fn after_refresh(answer: TokenAnswer, replay: bool) -> AfterRefresh {
         TokenAnswer::Misconfigured if replay => AfterRefresh::MarkLost(Trouble::new(TroubleKind::NoAnswer)),
         TokenAnswer::Misconfigured => AfterRefresh::ReleaseAndAlarm,
         TokenAnswer::Unknown(trouble) if replay => AfterRefresh::MarkLost(trouble),
+        TokenAnswer::Unknown(trouble) if habits.reuse_is_harmful() && trouble.may_follow_success() => {
+            AfterRefresh::MarkLost(trouble)
+        }
         TokenAnswer::Unknown(trouble) => AfterRefresh::Release(trouble),
         TokenAnswer::Lost(trouble) => AfterRefresh::MarkLost(trouble),
     }

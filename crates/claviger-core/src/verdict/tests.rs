@@ -33,6 +33,7 @@ fn every_answer_to_a_validation_has_its_consequence() {
 
 #[test]
 fn every_answer_to_a_refresh_has_its_consequence() {
+    let twitch = &ProviderHabits::TWITCH;
     let trouble = Trouble::new(TroubleKind::Status(503));
     let issued = || {
         TokenAnswer::Issued(IssuedPair {
@@ -58,12 +59,28 @@ fn every_answer_to_a_refresh_has_its_consequence() {
         (|| TokenAnswer::Lost(Trouble::new(TroubleKind::NoAnswer)), "mark lost", "mark lost"),
     ];
     for (answer, first, replay) in table {
-        assert_eq!(kind(&after_refresh(answer(), false)), first, "{:?}", answer());
-        assert_eq!(kind(&after_refresh(answer(), true)), replay, "{:?}", answer());
+        assert_eq!(kind(&after_refresh(answer(), false, twitch)), first, "{:?}", answer());
+        assert_eq!(kind(&after_refresh(answer(), true, twitch)), replay, "{:?}", answer());
     }
-    assert_eq!(kind(&after_refresh(issued(), false)), "commit");
-    assert_eq!(kind(&after_refresh(issued(), true)), "commit");
+    assert_eq!(kind(&after_refresh(issued(), false, twitch)), "commit");
+    assert_eq!(kind(&after_refresh(issued(), true, twitch)), "commit");
     assert_eq!(trouble.pause(), limits::RETRY_AFTER);
+}
+
+#[test]
+fn a_gateways_error_may_hide_a_spent_token() {
+    let strict = ProviderHabits { reuse_kills_connection: true, ..ProviderHabits::TWITCH };
+    let lost = |status, habits| {
+        let answer = TokenAnswer::Unknown(Trouble::new(TroubleKind::Status(status)));
+        matches!(after_refresh(answer, false, habits), AfterRefresh::MarkLost(_))
+    };
+    for status in [500, 502, 504] {
+        assert!(lost(status, &strict), "{status}");
+        assert!(!lost(status, &ProviderHabits::TWITCH), "{status}");
+    }
+    for status in [404, 408, 429, 503] {
+        assert!(!lost(status, &strict), "{status}");
+    }
 }
 
 #[test]

@@ -1,0 +1,26 @@
+//! OAuth providers as requests to build and answers to read. Nothing here sends, waits or reads a clock.
+//!
+//! [`Provider`] builds each request as a plain value. Whoever sends it brings back the answer, or its word that there is
+//! none ([`Unanswered`]), and [`Provider`] says what that proves, in the terms of [`claviger_core::verdict`].
+//!
+//! Three rules stand above the others. Only words that certainly mean a dead token count as [`Rejected`]; whatever is not
+//! understood proves nothing. Words about our client are [`Misconfigured`] and sign nobody out. A refresh token that was
+//! sent and whose answer cannot be read is [`Lost`]: it may be spent.
+//!
+//! Sources: RFC 6749 (OAuth 2.0), RFC 6750 (bearer tokens), RFC 7009 (revocation), RFC 7636 (PKCE), and Twitch's
+//! documentation: "Getting OAuth access tokens", "Refreshing access tokens", "Validating tokens", "Revoking access
+//! tokens". Where Twitch answers otherwise than it documents, both are understood.
+//!
+//! [`Rejected`]: claviger_core::verdict::TokenAnswer::Rejected
+//! [`Misconfigured`]: claviger_core::verdict::TokenAnswer::Misconfigured
+//! [`Lost`]: claviger_core::verdict::TokenAnswer::Lost
+
+mod answer;
+mod body;
+mod provider;
+mod request;
+mod words;
+
+pub use answer::Unanswered;
+pub use provider::{Endpoints, Provider};
+pub use request::LoginRequest;

@@ -1,0 +1,164 @@
+use claviger_core::secret::ClientSecret;
+use proptest::prelude::*;
+
+use super::*;
+use crate::provider::Endpoints;
+
+fn provider() -> Provider {
+    Provider::twitch(
+        "id&1",
+        ClientSecret::new("s3%/=+ ä"),
+        "http://localhost:3000/callback?a=b",
+        vec!["user:read:email".into(), "chat:read".into()],
+        Endpoints::twitch(),
+    )
+}
+
+/// A request as lines: method and address, headers in order of name, body.
+fn shown(request: &Request<Bytes>) -> String {
+    let mut headers: Vec<_> = request
+        .headers()
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
+    headers.sort();
+    let body = std::str::from_utf8(request.body()).unwrap();
+    format!("{} {}\n{}\n\n{body}", request.method(), request.uri(), headers.join("\n"))
+}
+
+fn check(request: &Request<Bytes>, expected: &str) {
+    assert_eq!(shown(request), expected);
+}
+
+#[test]
+fn a_code_is_exchanged_with_the_redirect_uri_of_its_own_request() {
+    let request = provider().exchange_code(
+        &AuthorizationCode::new("c%/=+&"),
+        &CodeVerifier::new("v"),
+        "https://old.example/cb",
+    );
+    check(
+        &request,
+        "POST https://id.twitch.tv/oauth2/token\n\
+         accept: application/json\n\
+         content-type: application/x-www-form-urlencoded\n\n\
+         client_id=id%261&client_secret=s3%25%2F%3D%2B+%C3%A4&code=c%25%2F%3D%2B%26&grant_type=authorization_code\
+         &redirect_uri=https%3A%2F%2Fold.example%2Fcb",
+    );
+}
+
+#[test]
+fn the_verifier_goes_with_the_code_where_pkce_is_understood() {
+    let provider = Provider { pkce: true, ..provider() };
+    let request =
+        provider.exchange_code(&AuthorizationCode::new("c"), &CodeVerifier::new("v~._-1"), "https://a/");
+    let body = std::str::from_utf8(request.body()).unwrap();
+    assert!(body.ends_with("&redirect_uri=https%3A%2F%2Fa%2F&code_verifier=v%7E._-1"), "{body}");
+}
+
+#[test]
+fn a_refresh_token_stands_in_the_body_only() {
+    check(
+        &provider().refresh(&RefreshToken::new("r%/=+")),
+        "POST https://id.twitch.tv/oauth2/token\n\
+         accept: application/json\n\
+         content-type: application/x-www-form-urlencoded\n\n\
+         client_id=id%261&client_secret=s3%25%2F%3D%2B+%C3%A4&grant_type=refresh_token&refresh_token=r%25%2F%3D%2B",
+    );
+}
+
+#[test]
+fn a_validation_carries_its_token_in_a_sensitive_header() {
+    let request = provider().validate(&AccessToken::new("a%/=+"));
+    check(
+        &request,
+        "GET https://id.twitch.tv/oauth2/validate\n\
+         accept: application/json\n\
+         authorization: OAuth a%/=+\n\n",
+    );
+    assert!(request.headers()[AUTHORIZATION].is_sensitive());
+    assert!(!format!("{request:?}").contains("a%/=+"));
+}
+
+#[test]
+fn a_token_that_no_header_can_carry_is_not_sent() {
+    let request = provider().validate(&AccessToken::new("a\r\nx: y"));
+    assert!(request.headers().get(AUTHORIZATION).is_none());
+}
+
+#[test]
+fn a_revocation_needs_no_secret() {
+    check(
+        &provider().revoke(&AccessToken::new("a%/=+")),
+        "POST https://id.twitch.tv/oauth2/revoke\n\
+         accept: application/json\n\
+         content-type: application/x-www-form-urlencoded\n\n\
+         client_id=id%261&token=a%25%2F%3D%2B",
+    );
+}
+
+#[test]
+fn a_browser_is_sent_with_what_the_provider_asks_for() {
+    let verifier = CodeVerifier::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
+    let login = LoginRequest { state: "s&=+", verifier: &verifier, force_verify: false };
+    let plain = "https://id.twitch.tv/oauth2/authorize?client_id=id%261\
+                 &redirect_uri=http%3A%2F%2Flocalhost%3A3000%2Fcallback%3Fa%3Db&response_type=code\
+                 &scope=user%3Aread%3Aemail+chat%3Aread&state=s%26%3D%2B";
+    assert_eq!(provider().authorize_url(&login).as_str(), plain);
+    let forced = LoginRequest { force_verify: true, ..login };
+    assert_eq!(provider().authorize_url(&forced).as_str(), format!("{plain}&force_verify=true"));
+    // The example of RFC 7636, appendix B.
+    let pkce = Provider { pkce: true, ..provider() };
+    assert_eq!(
+        pkce.authorize_url(&login).as_str(),
+        format!(
+            "{plain}&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256"
+        )
+    );
+}
+
+#[test]
+fn scope_is_sent_even_without_scopes_and_a_query_of_the_endpoint_stays() {
+    let mut provider = Provider { scopes: vec![], ..provider() };
+    provider.endpoints.authorize.set_query(Some("a=b"));
+    let verifier = CodeVerifier::new("v");
+    let url = provider.authorize_url(&LoginRequest { state: "s", verifier: &verifier, force_verify: false });
+    assert!(url.as_str().starts_with("https://id.twitch.tv/oauth2/authorize?a=b&client_id="), "{url}");
+    assert!(url.as_str().ends_with("&response_type=code&scope=&state=s"), "{url}");
+}
+
+proptest! {
+    #[test]
+    fn every_address_can_be_asked(path in "\\PC{0,60}", query in proptest::option::of("\\PC{0,60}")) {
+        let mut url = Url::parse("https://id.example/").unwrap();
+        url.set_path(&path);
+        url.set_query(query.as_deref());
+        prop_assert_eq!(uri(&url).to_string(), url.as_str());
+    }
+
+    #[test]
+    fn no_secret_stands_in_an_address(secret in "[A-Za-z0-9]{20,40}") {
+        let provider = Provider { client_secret: ClientSecret::new(secret.clone()), ..provider() };
+        let (access, refresh) = (AccessToken::new(secret.clone()), RefreshToken::new(secret.clone()));
+        let (code, verifier) = (AuthorizationCode::new(secret.clone()), CodeVerifier::new(secret.clone()));
+        let login = LoginRequest { state: "s", verifier: &verifier, force_verify: false };
+        let requests = [
+            provider.exchange_code(&code, &verifier, "https://a/"),
+            provider.refresh(&refresh),
+            provider.validate(&access),
+            provider.revoke(&access),
+        ];
+        for request in requests {
+            prop_assert!(!request.uri().to_string().contains(&secret));
+        }
+        prop_assert!(!provider.authorize_url(&login).as_str().contains(&secret));
+    }
+
+    #[test]
+    fn a_form_reads_back_what_was_put_in(token in "[!-~]{1,100}") {
+        let request = provider().refresh(&RefreshToken::new(token.clone()));
+        let fields: Vec<_> = form_urlencoded::parse(request.body()).collect();
+        prop_assert_eq!(fields[3].1.as_ref(), token.as_str());
+        prop_assert_eq!(fields.len(), 4);
+    }
+}

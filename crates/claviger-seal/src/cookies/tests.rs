@@ -1,0 +1,202 @@
+use claviger_core::policy::limits::{RETURN_TO_BYTES, TOKEN_BYTES};
+use proptest::prelude::*;
+
+use super::*;
+use crate::keyring::{KeyId, RootKey};
+
+const NONCE: Nonce = [9; 12];
+
+fn ring() -> Keyring {
+    Keyring::new(vec![RootKey::new(KeyId(1), [1; 32])]).unwrap()
+}
+
+fn session_cookie(provider: &str, id: &str, display_name: &str) -> SessionCookie {
+    SessionCookie {
+        session: SessionId::from_bytes([2; 16]),
+        secret: SessionSecret::new([3; 32]),
+        identity: Some(CookieIdentity {
+            subject: Subject { provider: ProviderName(provider.into()), id: id.into() },
+            display_name: display_name.into(),
+        }),
+    }
+}
+
+fn login(redirect_uri: &str, return_to: &str) -> LoginCookie {
+    LoginCookie {
+        provider: ProviderName("twitch".into()),
+        state: [7; 32],
+        verifier: CodeVerifier::new("v".repeat(43)),
+        redirect_uri: redirect_uri.into(),
+        return_to: ReturnTo::parse(return_to).unwrap(),
+        started_at: Timestamp::from_millis(1_790_000_000_123),
+    }
+}
+
+fn hint(token: &str) -> AccessHint {
+    AccessHint {
+        session: SessionId::from_bytes([2; 16]),
+        generation: Version(3),
+        token: AccessToken::new(token),
+        expires_at: Timestamp::from_millis(-4),
+    }
+}
+
+#[test]
+fn an_identity_is_cut_or_left_out_to_fit() {
+    // Whether there is an identity, and how many octets of the display name are left of how many.
+    let table = [
+        ("twitch", "141981764".to_owned(), "Ⓣwitch_dev".to_owned(), Some(12)),
+        ("twitch", "141981764".to_owned(), "x".repeat(95), Some(95)),
+        ("twitch", "141981764".to_owned(), "x".repeat(96), Some(95)),
+        ("twitch", "141981764".to_owned(), "ä".repeat(64), Some(94)),
+        ("twitch", "141981764".to_owned(), "😀".repeat(64), Some(92)),
+        ("twitch", "1".repeat(104), "x".repeat(64), Some(0)),
+        ("twitch", "1".repeat(105), "x".to_owned(), None),
+        ("twitch", "1".repeat(255), String::new(), None),
+        ("", String::new(), String::new(), Some(0)),
+    ];
+    for (provider, id, name, left) in table {
+        let cookie = session_cookie(provider, &id, &name);
+        let sealed = cookie.seal(&ring(), NONCE);
+        assert!(NAME_BYTES + sealed.len() < SESSION_COOKIE_BYTES, "{}", sealed.len());
+        let opened = SessionCookie::open(&ring(), &sealed).unwrap();
+        let expected = left.map(|left| session_cookie(provider, &id, &name[..left]).identity.unwrap());
+        assert_eq!(opened.identity, expected, "{id} {name}");
+    }
+}
+
+#[test]
+fn the_cookie_of_an_ordinary_user_is_small() {
+    let sealed = session_cookie("twitch", "141981764", "TwitchDev").seal(&ring(), NONCE);
+    assert_eq!(sealed.len(), 144);
+}
+
+#[test]
+fn a_token_too_large_for_a_cookie_stays_in_the_store() {
+    let longest = PLAIN_BYTES - 16 - 8 - 8 - 2;
+    let sealed = hint(&"x".repeat(longest)).seal(&ring(), NONCE).unwrap();
+    assert_eq!(NAME_BYTES + sealed.len(), COOKIE_BYTES);
+    assert!(AccessHint::open(&ring(), &sealed).is_ok());
+    assert_eq!(hint(&"x".repeat(longest + 1)).seal(&ring(), NONCE), None);
+    assert_eq!(hint(&"x".repeat(TOKEN_BYTES)).seal(&ring(), NONCE), None);
+}
+
+#[test]
+fn the_longest_return_to_fits_beside_an_ordinary_redirect_uri() {
+    let longest = format!("/{}", "a".repeat(RETURN_TO_BYTES - 1));
+    let redirect_uri = "https://app.example/auth/callback";
+    let sealed = login(redirect_uri, &longest).seal(&ring(), NONCE);
+    assert_eq!(LoginCookie::open(&ring(), &sealed).unwrap().return_to.as_str(), longest);
+    let sealed = login(&format!("https://app.example/{}", "b".repeat(1000)), &longest).seal(&ring(), NONCE);
+    assert!(NAME_BYTES + sealed.len() <= COOKIE_BYTES);
+    assert_eq!(LoginCookie::open(&ring(), &sealed).unwrap().return_to, ReturnTo::root());
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let shown = format!(
+        "{:?} {:?} {:?}",
+        login("https://app.example/", "/canary"),
+        session_cookie("twitch", "141981764", "name"),
+        hint("canary"),
+    );
+    assert!(!shown.contains("canary") && !shown.contains("vvv"), "{shown}");
+    assert!(!shown.contains("7, 7") && !shown.contains("3, 3"), "{shown}");
+}
+
+#[test]
+fn a_cookie_of_one_kind_does_not_open_as_another() {
+    let ring = ring();
+    let session = session_cookie("twitch", "1", "name").seal(&ring, NONCE);
+    let login = login("https://app.example/", "/").seal(&ring, NONCE);
+    let hint = hint("token").seal(&ring, NONCE).unwrap();
+    for other in [&login, &hint] {
+        assert_eq!(SessionCookie::open(&ring, other).unwrap_err(), OpenError::Invalid);
+    }
+    for other in [&session, &hint] {
+        assert_eq!(LoginCookie::open(&ring, other).unwrap_err(), OpenError::Invalid);
+    }
+    for other in [&session, &login] {
+        assert_eq!(AccessHint::open(&ring, other).unwrap_err(), OpenError::Invalid);
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_session_cookie_is_short_and_opens(
+        session: [u8; 16],
+        secret: [u8; 32],
+        identity in proptest::option::of(("\\PC{0,20}", "\\PC{0,150}", "\\PC{0,150}")),
+        nonce: Nonce,
+    ) {
+        let identity = identity.map(|(provider, id, display_name)| CookieIdentity {
+            subject: Subject { provider: ProviderName(provider), id },
+            display_name,
+        });
+        let cookie = SessionCookie { session: SessionId::from_bytes(session), secret: SessionSecret::new(secret), identity };
+        let sealed = cookie.seal(&ring(), nonce);
+        prop_assert!(NAME_BYTES + sealed.len() < SESSION_COOKIE_BYTES);
+        let opened = SessionCookie::open(&ring(), &sealed).unwrap();
+        prop_assert_eq!(opened.session, cookie.session);
+        prop_assert_eq!(opened.secret.expose(), cookie.secret.expose());
+        match (opened.identity, cookie.identity) {
+            (Some(opened), Some(sealed)) => {
+                prop_assert_eq!(opened.subject, sealed.subject);
+                prop_assert!(sealed.display_name.starts_with(&opened.display_name));
+            }
+            (None, Some(sealed)) => {
+                prop_assert!(sealed.subject.provider.0.len() + sealed.subject.id.len() > 100);
+            }
+            (None, None) => {}
+            (Some(_), None) => prop_assert!(false, "an identity out of nothing"),
+        }
+    }
+
+    #[test]
+    fn every_login_and_hint_opens(
+        state: [u8; 32],
+        provider in "[a-z]{1,20}",
+        verifier in "[A-Za-z0-9._~-]{43,128}",
+        redirect_uri in "https://[a-z]{1,60}/[a-z/]{0,60}",
+        path in "/[a-z0-9?=&]{0,200}",
+        millis: i64,
+        token in "[!-~]{1,2000}",
+        generation: u64,
+    ) {
+        let cookie = LoginCookie {
+            provider: ProviderName(provider),
+            state,
+            verifier: CodeVerifier::new(verifier),
+            redirect_uri,
+            return_to: ReturnTo::parse(&path).unwrap(),
+            started_at: Timestamp::from_millis(millis),
+        };
+        let opened = LoginCookie::open(&ring(), &cookie.seal(&ring(), NONCE)).unwrap();
+        prop_assert_eq!(opened.provider, cookie.provider);
+        prop_assert_eq!(opened.state, cookie.state);
+        prop_assert_eq!(opened.verifier.expose(), cookie.verifier.expose());
+        prop_assert_eq!(opened.redirect_uri, cookie.redirect_uri);
+        prop_assert_eq!(opened.return_to, cookie.return_to);
+        prop_assert_eq!(opened.started_at, cookie.started_at);
+
+        let hint = AccessHint { generation: Version(generation), ..hint(&token) };
+        let opened = AccessHint::open(&ring(), &hint.seal(&ring(), NONCE).unwrap()).unwrap();
+        prop_assert_eq!((opened.session, opened.generation), (hint.session, hint.generation));
+        prop_assert_eq!((opened.token.expose(), opened.expires_at), (token.as_str(), hint.expires_at));
+    }
+
+    #[test]
+    fn no_arbitrary_text_opens(text in "\\PC{0,200}|AQAAAAE[A-Za-z0-9_-]{0,300}") {
+        prop_assert!(SessionCookie::open(&ring(), &text).is_err());
+        prop_assert!(LoginCookie::open(&ring(), &text).is_err());
+        prop_assert!(AccessHint::open(&ring(), &text).is_err());
+    }
+
+    #[test]
+    fn no_contents_make_a_reader_panic(plain in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let ring = ring();
+        let _ = SessionCookie::open(&ring, &ring.seal_cookie(CookiePurpose::Session, &plain, NONCE));
+        let _ = LoginCookie::open(&ring, &ring.seal_cookie(CookiePurpose::Login, &plain, NONCE));
+        let _ = AccessHint::open(&ring, &ring.seal_cookie(CookiePurpose::AccessHint, &plain, NONCE));
+    }
+}
