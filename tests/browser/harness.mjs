@@ -148,12 +148,24 @@ export async function newDevice(browser, options = {}) {
   return device;
 }
 
+/** Goes to `app`, is shown the sign-in page, and goes on to the mock's consent page. */
+export async function toConsentPage(page, app) {
+  await page.goto(app);
+  await page.locator('#sign-in').click();
+  await page.locator('button[name=decision][value=authorize]').waitFor();
+}
+
 /**
- * Goes to `app`, is sent to the mock's consent page, answers as `user` and waits until the app's page has loaded.
+ * Goes to `app`, is led to the mock's consent page, answers as `user` and waits until the app's page has loaded.
  * `user` is an id or a name on that page; `decision` is "authorize" or "deny".
  */
-export async function signIn(page, app, user, { decision = 'authorize' } = {}) {
-  await page.goto(app);
+export async function signIn(page, app, user, options = {}) {
+  await toConsentPage(page, app);
+  await consent(page, app, user, options);
+}
+
+/** Answers the mock's consent page that `page` shows. */
+export async function consent(page, app, user, { decision = 'authorize' } = {}) {
   const byId = page.locator(`input[name=user][value=${JSON.stringify(user)}]`);
   await byId.or(page.getByRole('radio', { name: user, exact: true })).check();
   const { origin } = new URL(app);
@@ -164,9 +176,9 @@ export async function signIn(page, app, user, { decision = 'authorize' } = {}) {
 }
 
 /** A device that looks the same on every computer; `colorScheme` is "light" or "dark". */
-export function screenshotDevice(browser, colorScheme) {
-  const viewport = { width: 1100, height: 800 };
-  return newDevice(browser, { colorScheme, viewport, deviceScaleFactor: 2, reducedMotion: 'reduce' });
+export function screenshotDevice(browser, colorScheme, options = {}) {
+  const viewport = { width: 800, height: 640 };
+  return newDevice(browser, { colorScheme, viewport, deviceScaleFactor: 2, reducedMotion: 'reduce', ...options });
 }
 
 /** Writes what `page` shows, from top to bottom, to `docs/<name>.png`. */

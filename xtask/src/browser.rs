@@ -4,10 +4,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
+use anyhow::{Context as _, Result, ensure};
 
-use crate::tools::{self, Version, output, run};
+use crate::built;
+use crate::tools::{self, Version, run};
 
 const TESTS: &str = "tests/browser";
 const LOCK: &str = "package-lock.json";
@@ -131,35 +131,12 @@ fn gateway() -> Result<PathBuf> {
         return Ok(chosen.into());
     }
     println!("building the gateway");
-    let build = ["build", "-p", "claviger", "--locked", "--message-format", "json-render-diagnostics"];
-    let messages = output(tools::cargo().args(build))?;
-    let Some(path) = executable(&messages) else { bail!("cargo built no executable named claviger") };
-    Ok(path)
-}
-
-/// The path of the executable `claviger` in the messages of `cargo build`.
-fn executable(messages: &str) -> Option<PathBuf> {
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    messages
-        .filter(|message| message.pointer("/target/name").and_then(Value::as_str) == Some("claviger"))
-        .find_map(|message| Some(message.get("executable")?.as_str()?.into()))
+    built::executable("claviger", &[])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_executable_is_found_among_the_messages_of_cargo() {
-        let messages = r#"
-            {"reason":"compiler-artifact","target":{"name":"build-script-build"},"executable":"/target/build-script"}
-            {"reason":"compiler-artifact","target":{"name":"claviger"},"executable":null}
-            {"reason":"compiler-artifact","target":{"name":"claviger"},"executable":"/target/debug/claviger"}
-            {"reason":"build-finished","success":true}
-        "#;
-        assert_eq!(executable(messages), Some(PathBuf::from("/target/debug/claviger")));
-        assert_eq!(executable(""), None);
-    }
 
     #[test]
     fn the_lock_file_of_the_browser_tests_names_no_address_to_download_from() {

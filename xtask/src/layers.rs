@@ -79,6 +79,12 @@ const ARROWS: &[Arrows] = &[
         tests_are_free: false,
     },
     Arrows {
+        from: "claviger-bench",
+        to: &["claviger-core", "claviger-seal", "claviger-store", "claviger-store-sqlite"],
+        why: "a benchmark fills a store and then meets the gateway as users do, as a program",
+        tests_are_free: true,
+    },
+    Arrows {
         from: "xtask",
         to: &[],
         why: "the tooling must build while everything else is broken",

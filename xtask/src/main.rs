@@ -5,7 +5,9 @@
     reason = "telling the developer what happens is its work"
 )]
 
+mod bench;
 mod browser;
+mod built;
 mod ci;
 mod closures;
 mod deny;
@@ -63,6 +65,14 @@ enum Task {
     ///
     /// CLAVIGER_CHROMIUM names the browser to use; CLAVIGER_BIN names a gateway to test instead of building one.
     Browser,
+    /// Measures the gateway beside a baseline in the same run
+    ///
+    /// Builds for release. Installs wrk where it can. Say `cargo xtask bench check --help` for what can be chosen.
+    Bench {
+        /// What to measure, such as `check`, and its options
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Makes the pictures in docs/ from the running demo: tests/browser/screenshot.mjs
     Screenshot,
 }
@@ -74,6 +84,7 @@ fn main() -> ExitCode {
         Task::Layers { bless } => layers::check().and_then(|()| closures::check(bless)),
         Task::Deny { advisories } => deny::check(advisories),
         Task::Browser => browser::test(),
+        Task::Bench { arguments } => bench::run(&arguments),
         Task::Screenshot => browser::screenshot(),
     };
     match result {

@@ -1,0 +1,44 @@
+//! The baseline: an axum handler that does nothing, on the same accept loop as the gateway.
+
+use std::{net::SocketAddr, process::Stdio};
+
+use anyhow::{Context, Result};
+use axum::{Router, routing::get};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+/// Serves until it is killed. Prints its address first.
+pub(crate) async fn serve() -> Result<()> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    println!("{}", listener.local_addr()?);
+    let app = Router::new().route("/auth/check", get(|| async {}));
+    axum_server::from_tcp(listener)?.serve(app.into_make_service_with_connect_info::<SocketAddr>()).await?;
+    Ok(())
+}
+
+/// The baseline as a process of its own, ended when dropped.
+pub(crate) struct Bare {
+    _process: Child,
+    address: String,
+}
+
+impl Bare {
+    pub(crate) async fn start() -> Result<Self> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .arg("bare")
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("the baseline does not start")?;
+        let output = process.stdout.take().context("no output")?;
+        let address = BufReader::new(output).lines().next_line().await?.context("no address")?;
+        Ok(Self { _process: process, address })
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+}

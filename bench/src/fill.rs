@@ -1,0 +1,90 @@
+//! Fills a store with sessions, as sign-ins would leave them, and makes their cookies.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use claviger_core::{
+    device::DeviceLabel,
+    ids::{ProviderName, SessionId, Subject, Version},
+    policy::Custody,
+    secret::{AccessToken, RefreshToken, SessionSecret},
+    session::{Holding, SealedPair, Session, State},
+    time::{Expiry, Timestamp},
+};
+use claviger_seal::{AccessPlain, CookieIdentity, Keyring, PairBinding, RefreshLock, SessionCookie};
+use claviger_store::{Placement, Store};
+use claviger_store_sqlite::SqliteStore;
+use tokio::task::JoinSet;
+
+const WRITERS: u32 = 64;
+
+/// Writes `count` sessions into the file and gives their cookies' values.
+pub(crate) async fn fill(file: &Path, ring: &Keyring, count: u32) -> Result<Vec<String>> {
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(file)?);
+    let mut cookies = Vec::with_capacity(count as usize);
+    let mut writes = JoinSet::new();
+    for number in 0..count {
+        let (session, cookie) = session(ring, number)?;
+        cookies.push(cookie);
+        if writes.len() >= WRITERS as usize {
+            writes.join_next().await.context("a write is under way")???;
+        }
+        let store = Arc::clone(&store);
+        writes.spawn(async move {
+            store
+                .insert(session, Placement { limit: 20, replaces: None })
+                .await
+                .map(drop)
+                .map_err(anyhow::Error::from)
+        });
+    }
+    while let Some(written) = writes.join_next().await {
+        written??;
+    }
+    Ok(cookies)
+}
+
+fn session(ring: &Keyring, number: u32) -> Result<(Session, String)> {
+    let now = now()?;
+    let id = SessionId::new(now, random()?);
+    let secret = SessionSecret::new(random()?);
+    let subject = Subject { provider: ProviderName("twitch".into()), id: (100_000_000 + number).to_string() };
+    let display_name = format!("user_{number}");
+    let binding = PairBinding { provider: &subject.provider, session: id, generation: Version::FIRST };
+    let access = AccessPlain { token: AccessToken::new(format!("{number:030}")), scopes: Vec::new() };
+    let refresh = RefreshToken::new(format!("{number:050}"));
+    let pair = SealedPair {
+        generation: Version::FIRST,
+        access: ring.seal_access(binding, &access, random()?),
+        refresh: Some(ring.seal_refresh(binding, RefreshLock::Device(&secret), &refresh, random()?)),
+        expiry: Expiry::At(now.after(Duration::from_secs(4 * 60 * 60))),
+    };
+    let session = Session {
+        id,
+        version: Version::FIRST,
+        subject: subject.clone(),
+        display_name: display_name.clone(),
+        secret_hash: secret.hash(),
+        custody: Custody::Device,
+        device: DeviceLabel::new("Firefox on Linux"),
+        created_at: now,
+        last_seen_at: now,
+        state: State::Live(Holding { pair: Some(pair), proven_at: now, claim: None }),
+    };
+    let cookie =
+        SessionCookie { session: id, secret, identity: Some(CookieIdentity { subject, display_name }) };
+    Ok((session, cookie.seal(ring, random()?)))
+}
+
+#[expect(clippy::disallowed_methods, reason = "sessions must look as if they began now")]
+fn now() -> Result<Timestamp> {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH)?;
+    Ok(Timestamp::EPOCH.after(since_epoch))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a measurement has no engine to ask")]
+pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,99 @@
+//! The gateway as users run it: the release binary with a configuration file and a SQLite file.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use claviger_seal::{KeyId, Keyring, RootKey};
+use secrecy::ExposeSecret;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::fill::{fill, random};
+
+/// A running gateway with sessions in its file, ended when dropped.
+pub(crate) struct Gateway {
+    process: Child,
+    address: String,
+    cookies: Vec<String>,
+    _directory: TempDir,
+}
+
+impl Gateway {
+    pub(crate) async fn start(binary: &Path, sessions: u32) -> Result<Self> {
+        let directory = TempDir::new()?;
+        let root = RootKey::new(KeyId(1), random()?);
+        let keys = directory.path().join("claviger.keys");
+        std::fs::write(&keys, root.encode().expose_secret())?;
+        let file = directory.path().join("claviger.db");
+        let cookies = fill(&file, &Keyring::new(vec![root])?, sessions).await?;
+        let address = free_address()?;
+        let config = directory.path().join("claviger.toml");
+        std::fs::write(&config, configuration(&address, directory.path()))?;
+        let process = Command::new(binary)
+            .args(["serve", "--config"])
+            .arg(&config)
+            .env("RUST_LOG", "warn")
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("the gateway does not start")?;
+        let mut gateway = Self { process, address, cookies, _directory: directory };
+        gateway.wait_until_ready().await?;
+        Ok(gateway)
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn cookies(&self) -> &[String] {
+        &self.cookies
+    }
+
+    /// The gateway's resident memory.
+    pub(crate) fn resident_mib(&self) -> Result<f64> {
+        let id = self.process.id().context("the gateway has ended")?;
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib / 1024.0)
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<()> {
+        for _ in 0..200 {
+            if let Some(status) = self.process.try_wait()? {
+                bail!("the gateway ended at once: {status}");
+            }
+            let asked = reqwest::get(format!("http://{}/readyz", self.address)).await;
+            if asked.is_ok_and(|answer| answer.status().is_success()) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        bail!("the gateway was not ready in time")
+    }
+}
+
+fn free_address() -> Result<String> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+fn configuration(address: &str, directory: &Path) -> String {
+    let port = address.rsplit(':').next().unwrap_or_default();
+    let directory = directory.display();
+    format!(
+        r#"listen = "{address}"
+public_url = "http://localhost:{port}"
+insecure_plain_http_for_development = true
+keyring_file = "{directory}/claviger.keys"
+
+[provider]
+client_id = "benchmark-client"
+client_secret = "not-a-real-secret"
+mock_url_for_development = "http://127.0.0.1:9"
+
+[store]
+path = "{directory}/claviger.db"
+"#
+    )
+}

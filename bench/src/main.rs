@@ -1,0 +1,120 @@
+//! Measures the gateway beside a baseline in the same run, so that ratios mean something on any machine.
+//!
+//! `cargo xtask bench check` builds and starts it. It needs `wrk` on the PATH.
+
+#![allow(clippy::print_stdout, reason = "a program whose output is its purpose")]
+
+mod bare;
+mod fill;
+mod gateway;
+mod load;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::load::Measured;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Requests a second and p99 of /auth/check beside a bare axum handler, and the gateway's memory.
+    Check(Check),
+    /// The baseline: an axum handler that does nothing, behind the gateway's accept loop.
+    Bare,
+}
+
+#[derive(clap::Args)]
+struct Check {
+    /// The gateway's binary, built for release.
+    #[arg(long)]
+    gateway: PathBuf,
+    /// So many sessions stand in the store.
+    #[arg(long, default_value_t = 100_000)]
+    sessions: u32,
+    /// So many of them are used by the load.
+    #[arg(long, default_value_t = 1_000)]
+    active: u32,
+    /// Each measurement takes so long.
+    #[arg(long, default_value_t = 5)]
+    seconds: u32,
+    /// Each is repeated so often, in turns; the median counts.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Check(options) => check(&options).await,
+        Command::Bare => bare::serve().await,
+    }
+}
+
+async fn check(options: &Check) -> Result<()> {
+    let few = gateway::Gateway::start(&options.gateway, options.active).await?;
+    let load = load::Load::new(few.cookies(), options.seconds)?;
+    load.run(few.address(), "/auth/check?assurance=session").await?;
+    let memory_few = few.resident_mib()?;
+    drop(few);
+
+    println!("filling the store with {} sessions", options.sessions);
+    let gateway = gateway::Gateway::start(&options.gateway, options.sessions).await?;
+    let memory_idle = gateway.resident_mib()?;
+    let cookies = gateway.cookies().get(..options.active as usize).unwrap_or(gateway.cookies());
+    let load = load::Load::new(cookies, options.seconds)?;
+    let bare = bare::Bare::start().await?;
+    let mut rounds = Rounds::default();
+    for round in 1..=options.rounds {
+        println!("round {round} of {}", options.rounds);
+        rounds.bare.push(load.run(bare.address(), "/auth/check").await?);
+        rounds.cookie.push(load.run(gateway.address(), "/auth/check?assurance=cookie").await?);
+        rounds.session.push(load.run(gateway.address(), "/auth/check?assurance=session").await?);
+    }
+    rounds.print();
+    println!(
+        "\nmemory, MiB resident: {memory_few:.1} with {} sessions in the file and under load;\n\
+         {memory_idle:.1} with {} at rest, {:.1} under load (to reach: 64)",
+        options.active,
+        options.sessions,
+        gateway.resident_mib()?
+    );
+    Ok(())
+}
+
+#[derive(Default)]
+struct Rounds {
+    bare: Vec<Measured>,
+    cookie: Vec<Measured>,
+    session: Vec<Measured>,
+}
+
+impl Rounds {
+    fn print(&self) {
+        let base = Measured::median(&self.bare);
+        println!(
+            "\n{:<28}{:>12}{:>8}{:>12}{:>8}{:>12}",
+            "", "requests/s", "ratio", "p99 ms", "ratio", "to reach"
+        );
+        for (name, runs, reach) in [
+            ("bare axum handler", &self.bare, ""),
+            ("assurance cookie", &self.cookie, "0.85"),
+            ("assurance session", &self.session, "0.80"),
+        ] {
+            let median = Measured::median(runs);
+            println!(
+                "{name:<28}{:>12.0}{:>8.2}{:>12.2}{:>8.2}{reach:>12}",
+                median.per_second,
+                median.per_second / base.per_second,
+                median.p99_millis,
+                median.p99_millis / base.p99_millis,
+            );
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Reading, setting and removing our cookies. An app's own cookies are never touched.
+
+use claviger_core::policy::limits;
+use cookie::Cookie;
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::site::Site;
+
+/// Every cookie of a request with its value, as the browser sent them. HTTP/2 may split them over several fields.
+fn all(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter(|field| field.len() <= limits::COOKIE_HEADER_BYTES)
+        .filter_map(|field| field.to_str().ok())
+        .flat_map(|field| field.split(';'))
+        .filter_map(|pair| pair.trim_matches([' ', '\t']).split_once('='))
+}
+
+/// The value of the only cookie of this name. None if there is none, or more than one: then one of them was planted
+/// by somebody else, and taking either would be a guess.
+pub(crate) fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = all(headers).filter(|(known, _)| *known == name).map(|(_, value)| value);
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
+}
+
+/// The names of cookies that begin so, in the order of the request.
+pub(crate) fn with_prefix<'a>(headers: &'a HeaderMap, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    all(headers).map(|(name, _)| name).filter(move |name| name.starts_with(prefix))
+}
+
+/// Adds a Set-Cookie field.
+pub(crate) fn set(headers: &mut HeaderMap, cookie: &Cookie<'_>) {
+    match HeaderValue::try_from(cookie.to_string()) {
+        Ok(mut value) => {
+            value.set_sensitive(true);
+            headers.append(header::SET_COOKIE, value);
+        }
+        Err(_) => tracing::error!("a cookie could not be written: its value is not fit for a header"),
+    }
+}
+
+/// Takes our cookies out of a request and leaves the app's as they are.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    let fields: Vec<HeaderValue> = headers.get_all(header::COOKIE).iter().cloned().collect();
+    headers.remove(header::COOKIE);
+    for field in fields {
+        let kept = without_ours(field.as_bytes()).and_then(|kept| HeaderValue::from_bytes(&kept).ok());
+        if let Some(mut value) = kept {
+            value.set_sensitive(true);
+            headers.append(header::COOKIE, value);
+        }
+    }
+}
+
+fn without_ours(field: &[u8]) -> Option<Vec<u8>> {
+    let kept: Vec<&[u8]> = field
+        .split(|byte| *byte == b';')
+        .map(<[u8]>::trim_ascii)
+        .filter(|pair| !pair.is_empty() && !is_ours(pair))
+        .collect();
+    (!kept.is_empty()).then(|| kept.join(&b"; "[..]))
+}
+
+fn is_ours(pair: &[u8]) -> bool {
+    let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+    std::str::from_utf8(name).is_ok_and(Site::is_ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn headers(fields: &[&str]) -> HeaderMap {
+        fields.iter().map(|field| (header::COOKIE, HeaderValue::from_str(field).unwrap())).collect()
+    }
+
+    #[test]
+    fn one_cookie_is_found_and_two_of_a_name_are_refused() {
+        let table = [
+            (vec!["a=1; n=2"], Some("2")),
+            (vec!["n=2"], Some("2")),
+            (vec!["a=1", "n=2"], Some("2")),
+            (vec!["n=2=="], Some("2==")),
+            (vec!["n=1; n=2"], None),
+            (vec!["n=1", "n=1"], None),
+            (vec!["N=1"], None),
+            (vec!["nn=1"], None),
+            (vec![], None),
+        ];
+        for (fields, expected) in table {
+            assert_eq!(only(&headers(&fields), "n"), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn an_oversized_field_is_not_read() {
+        let long = format!("n=1; a={}", "x".repeat(limits::COOKIE_HEADER_BYTES));
+        assert_eq!(only(&headers(&[&long]), "n"), None);
+    }
+
+    #[test]
+    fn an_app_sees_its_own_cookies_only() {
+        let table: [(&[&str], &[&str]); 5] = [
+            (&["a=1; __Host-claviger=x; b=2"], &["a=1; b=2"]),
+            (&["__Host-claviger=x"], &[]),
+            (&["a=1", "__Host-claviger-login-abc=x; claviger-insecure=y"], &["a=1"]),
+            (&["__Host-claviger-hint=x;a=1"], &["a=1"]),
+            (&["__Host-clavigerette=x"], &["__Host-clavigerette=x"]),
+        ];
+        for (before, after) in table {
+            let mut stripped = headers(before);
+            strip(&mut stripped);
+            let left: Vec<_> = stripped.get_all(header::COOKIE).iter().map(|v| v.to_str().unwrap()).collect();
+            assert_eq!(left, after, "{before:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_cookie_of_ours_reaches_an_app(field in "([ab;= ]|__Host-claviger|claviger-insecure|-hint|-login-x)*") {
+            let mut stripped = headers(&[&field]);
+            strip(&mut stripped);
+            let ours = all(&stripped).any(|(name, _)| Site::is_ours(name.trim()));
+            prop_assert!(!ours);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The headers that tell an app behind us who is calling. Only we may set them.
+
+use claviger_engine::Caller;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+/// Whose users these are, such as `twitch`.
+pub const HEADER_PROVIDER: HeaderName = HeaderName::from_static("x-auth-provider");
+/// The provider's id of the user: the key to know a user by.
+pub const HEADER_USER: HeaderName = HeaderName::from_static("x-auth-user");
+/// What the provider called the user at sign-in, percent-encoded where it is not plain ASCII. Not a key.
+pub const HEADER_NAME: HeaderName = HeaderName::from_static("x-auth-name");
+/// The id of the device's session. A name, not a credential.
+pub const HEADER_SESSION: HeaderName = HeaderName::from_static("x-auth-session");
+
+const PREFIX: &[u8] = b"x-auth-";
+const UNSAFE_IN_HEADERS: &AsciiSet = &CONTROLS.add(b'%');
+
+/// Removes every inbound header that could be taken for one of ours. Servers that fold `_` to `-` are common.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    let foreign: Vec<HeaderName> = headers.keys().filter(|name| looks_like_ours(name)).cloned().collect();
+    for name in foreign {
+        headers.remove(name);
+    }
+}
+
+fn looks_like_ours(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    name.len() >= PREFIX.len()
+        && name
+            .iter()
+            .zip(PREFIX)
+            .all(|(byte, expected)| byte == expected || (*byte == b'_' && *expected == b'-'))
+}
+
+/// Says who is calling.
+pub(crate) fn add(headers: &mut HeaderMap, caller: &Caller) {
+    let subject = caller.subject();
+    put(headers, HEADER_PROVIDER, &subject.provider.0);
+    put(headers, HEADER_USER, &subject.id);
+    put(headers, HEADER_NAME, caller.display_name());
+    put(headers, HEADER_SESSION, &caller.session().to_string());
+}
+
+fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    let plain = value.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'%');
+    let value = if plain {
+        HeaderValue::from_str(value)
+    } else {
+        HeaderValue::try_from(utf8_percent_encode(value, UNSAFE_IN_HEADERS).to_string())
+    };
+    if let Ok(value) = value {
+        headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_else_says_who_is_calling() {
+        let mut headers = HeaderMap::new();
+        for name in ["x-auth-user", "x_auth_user", "x-auth_name", "x-auth-anything", "x-authority", "accept"]
+        {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static("evil"));
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static("twice"));
+        }
+        strip(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "x-authority"]);
+    }
+
+    #[test]
+    fn a_name_cannot_break_out_of_its_header() {
+        let mut headers = HeaderMap::new();
+        put(&mut headers, HEADER_NAME, "Zoë\r\nX-Evil: 1 100%");
+        assert_eq!(headers.get(HEADER_NAME).unwrap(), "Zo%C3%AB%0D%0AX-Evil: 1 100%25");
+    }
+}

@@ -1,0 +1,150 @@
+//! Claviger inside an axum app: the sign-in routes, the devices page, a tower layer and extractors.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `site` | what the outside sees of this app: its origin, its cookies' names and attributes |
+//! | `cookies` | reading, setting and removing our cookies |
+//! | `identity` | the headers that tell an app behind us who is calling |
+//! | `guard` | protection of unsafe methods by Fetch Metadata and Origin |
+//! | `respond` | what each denial and error looks like, as a page or as JSON |
+//! | `routes` | one file for each public address |
+//! | `layer`, `extract` | what an app adds to its own routes |
+//!
+//! ```no_run
+//! # async fn app(engine: claviger_engine::Engine) {
+//! use axum::{Router, routing::get};
+//! use claviger_axum::{Claviger, Site, SignedIn};
+//!
+//! let claviger = Claviger::new(engine, Site::new("https://app.example"));
+//! let app: Router = Router::new()
+//!     .route("/", get(|SignedIn(caller): SignedIn| async move { format!("Hello {}", caller.display_name()) }))
+//!     .layer(claviger.layer())
+//!     .merge(claviger.routes());
+//! # }
+//! ```
+
+mod cookies;
+mod extract;
+mod guard;
+mod identity;
+mod layer;
+mod navigation;
+mod pages;
+mod params;
+mod respond;
+mod routes;
+mod site;
+
+use std::sync::Arc;
+
+use axum::{Router, response::Response};
+use claviger_core::request::Assurance;
+use claviger_engine::{Caller, Denied, Engine, Grant};
+use claviger_seal::{AccessHint, SessionCookie};
+use http::{HeaderMap, Method, request::Parts};
+
+pub use extract::{MaybeSignedIn, SignedIn};
+pub use identity::{HEADER_NAME, HEADER_PROVIDER, HEADER_SESSION, HEADER_USER};
+pub use layer::{Authenticate, ClavigerLayer};
+pub use navigation::can_navigate;
+pub use site::{SameSite, Site};
+
+/// An engine and the site that it serves. Cheap to clone.
+#[derive(Clone)]
+pub struct Claviger {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Engine,
+    site: Site,
+}
+
+impl Claviger {
+    /// Puts an engine to work for a site.
+    pub fn new(engine: Engine, site: Site) -> Self {
+        Self { inner: Arc::new(Inner { engine, site }) }
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    /// What the outside sees of this app.
+    pub fn site(&self) -> &Site {
+        &self.inner.site
+    }
+
+    /// The public routes: sign-in, sign-out, the devices page, forward-auth and health.
+    pub fn routes(&self) -> Router {
+        routes::router(self.clone())
+    }
+
+    /// A layer that says of every request who is calling. Requests of nobody pass; [`SignedIn`] turns them away.
+    pub fn layer(&self) -> ClavigerLayer {
+        ClavigerLayer::new(self.clone(), Assurance::Session)
+    }
+
+    /// The same with another assurance.
+    pub fn layer_with(&self, assurance: Assurance) -> ClavigerLayer {
+        ClavigerLayer::new(self.clone(), assurance)
+    }
+
+    /// Says who is calling.
+    ///
+    /// # Errors
+    /// See [`Engine::authenticate`].
+    pub async fn caller(&self, headers: &HeaderMap, assurance: Assurance) -> Result<Caller, Denied> {
+        self.engine().authenticate(self.cookie(headers)?, assurance).await
+    }
+
+    /// The request's session cookie, opened. A request that shows two is refused: one of them was planted.
+    ///
+    /// # Errors
+    /// [`Denied::NoSession`] if there is none that opens; [`Denied::UnknownKey`].
+    pub fn cookie(&self, headers: &HeaderMap) -> Result<SessionCookie, Denied> {
+        let value = cookies::only(headers, self.site().session_cookie()).ok_or(Denied::NoSession)?;
+        self.engine().open_cookie(value)
+    }
+
+    /// The access token that the browser carries as a hint, if the configuration has it carry one.
+    pub fn access_hint(&self, headers: &HeaderMap) -> Option<AccessHint> {
+        if !self.engine().settings().carry_access_token {
+            return None;
+        }
+        cookies::only(headers, self.site().hint_cookie())
+            .and_then(|value| self.engine().open_access_hint(value))
+    }
+
+    /// Has the browser carry this grant as a hint, if the configuration wants it.
+    pub fn set_access_hint(&self, headers: &mut HeaderMap, cookie: &SessionCookie, grant: &Grant) {
+        if let Some(value) = self.engine().access_hint(cookie.session, grant) {
+            cookies::set(headers, &self.site().hint(value));
+        }
+    }
+
+    /// The answer to a request that is not served: a navigation is led to the sign-in, others get JSON.
+    pub fn deny(&self, request: &Parts, denied: &Denied) -> Response {
+        respond::denied(request, denied)
+    }
+
+    /// Lets a request pass unless it is unsafe and was not made by a page of this site.
+    ///
+    /// # Errors
+    /// The answer to give instead.
+    pub fn guard(&self, method: &Method, headers: &HeaderMap) -> Result<(), Response> {
+        guard::judge(self.site(), method, headers).map_err(|crossed| respond::cross_site(headers, crossed))
+    }
+
+    /// Removes what only we may tell an app, and what an app must not see: inbound identity headers and our cookies.
+    pub fn strip_request(&self, headers: &mut HeaderMap) {
+        identity::strip(headers);
+        cookies::strip(headers);
+    }
+
+    /// Tells an app who is calling.
+    pub fn add_identity(&self, headers: &mut HeaderMap, caller: &Caller) {
+        identity::add(headers, caller);
+    }
+}

@@ -1,0 +1,264 @@
+//! What each denial and error looks like: as a page to a person, as JSON to a program. One place says which status.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    response::{IntoResponse, Redirect, Response},
+};
+use claviger_core::return_to::ReturnTo;
+use claviger_engine::{Denied, EndError, LoginError};
+use claviger_store::StoreError;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
+use serde::Serialize;
+
+use crate::{
+    guard::Crossed,
+    navigation::{can_navigate, wants_html},
+    pages::{Action, Message},
+    params::BadParams,
+};
+
+/// An error in a form that a program can act on.
+#[derive(Debug, Serialize)]
+struct ErrorBody<'a> {
+    /// A stable name.
+    error: &'a str,
+    /// Words for a person.
+    message: &'a str,
+    /// Where a person signs in, where that would help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login: Option<&'a str>,
+    /// Why a session ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+/// An error before it becomes a page or JSON.
+pub(crate) struct Problem {
+    pub(crate) status: StatusCode,
+    pub(crate) error: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) message: String,
+    pub(crate) reason: Option<&'static str>,
+    pub(crate) retry_after: Option<Duration>,
+    /// What a person may do next: where to, and the words for it.
+    pub(crate) action: Action,
+    sign_in_helps: bool,
+}
+
+impl Problem {
+    pub(crate) fn new(
+        status: StatusCode,
+        error: &'static str,
+        title: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        let message = message.into();
+        let (reason, retry_after, action) = (None, None, Action::home());
+        Self { status, error, title, message, reason, retry_after, action, sign_in_helps: false }
+    }
+
+    fn with_sign_in(self, reason: Option<&'static str>) -> Self {
+        Self { action: Action::sign_in(), reason, sign_in_helps: true, ..self }
+    }
+
+    fn later(self, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), action: Action::again(), ..self }
+    }
+
+    /// The page or the JSON.
+    pub(crate) fn answer(&self, as_page: bool) -> Response {
+        let mut response = if as_page {
+            Message { title: self.title, text: &self.message, action: &self.action }.into_response()
+        } else {
+            Json(ErrorBody {
+                error: self.error,
+                message: &self.message,
+                login: self.sign_in_helps.then_some("/auth/login"),
+                reason: self.reason,
+            })
+            .into_response()
+        };
+        *response.status_mut() = self.status;
+        if let Some(pause) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
+        }
+        no_store(response)
+    }
+}
+
+/// Nobody may keep an answer that depends on a session (OWASP ASVS 5.0, 14.3.2).
+pub(crate) fn no_store(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The answer to a request that is not served.
+pub(crate) fn denied(request: &Parts, denied: &Denied) -> Response {
+    let navigates = can_navigate(&request.method, &request.headers);
+    let problem = of_denied(denied);
+    if navigates && problem.sign_in_helps {
+        let target = request.uri.path_and_query().map_or("/", |path| path.as_str());
+        return to_sign_in(target);
+    }
+    problem.answer(navigates)
+}
+
+/// Leads a navigation to the sign-in, and back to where it wanted to go.
+pub(crate) fn to_sign_in(target: &str) -> Response {
+    let return_to = ReturnTo::parse(target).unwrap_or_default();
+    let query: String =
+        form_urlencoded::Serializer::new(String::new()).append_pair("return_to", return_to.as_str()).finish();
+    no_store(Redirect::to(&format!("/auth/sign-in?{query}")).into_response())
+}
+
+pub(crate) fn of_denied(denied: &Denied) -> Problem {
+    let signed_out = |message: &str, reason| {
+        Problem::new(StatusCode::UNAUTHORIZED, "sign_in_required", "Please sign in", message)
+            .with_sign_in(reason)
+    };
+    match denied {
+        Denied::NoSession => signed_out("You are not signed in.", None),
+        Denied::Ended(reason) => signed_out("You were signed out on this device.", Some(reason.name())),
+        Denied::SignInAgain => signed_out("Please sign in again to go on.", Some("renewal_needed")),
+        Denied::ProviderTrouble { retry_after } => provider_trouble(*retry_after),
+        Denied::Misconfigured => misconfigured(),
+        Denied::Store(error) => store_trouble(error),
+        Denied::UnknownKey(id) => unknown_key(id.0),
+    }
+}
+
+/// The answer to a sign-in that did not succeed.
+pub(crate) fn of_login_error(error: &LoginError) -> Problem {
+    let again = |error, title, message: &str| {
+        Problem::new(StatusCode::BAD_REQUEST, error, title, message).with_sign_in(None)
+    };
+    match error {
+        LoginError::Stale => again(
+            "sign_in_stale",
+            "This sign-in is no longer open",
+            "It took longer than ten minutes, or it began in another browser. Nothing is lost: start again.",
+        ),
+        LoginError::AlreadyUsed => again(
+            "sign_in_used",
+            "This sign-in is already finished",
+            "The page was opened a second time. If you are signed in, just go on; else start again.",
+        ),
+        LoginError::DeniedByUser => again(
+            "access_denied",
+            "You did not sign in",
+            "You chose not to give access. Nothing was changed.",
+        ),
+        LoginError::RefusedByProvider(_) => again(
+            "refused_by_provider",
+            "The sign-in was refused",
+            "The sign-in service refused this sign-in. Try again; if it stays so, tell the people who run this site.",
+        ),
+        LoginError::WrongIssuer => again(
+            "wrong_issuer",
+            "The sign-in was stopped",
+            "The answer came from another sign-in service than the one that was asked. Nobody was signed in.",
+        ),
+        LoginError::CodeRejected => again(
+            "code_rejected",
+            "The sign-in took too long",
+            "The sign-in service does not accept this answer any more. Start again.",
+        ),
+        LoginError::NotOurToken => again(
+            "not_our_token",
+            "The sign-in was stopped",
+            "The sign-in service answered with somebody else's sign-in. Nobody was signed in.",
+        ),
+        LoginError::ScopesMissing => again(
+            "scopes_missing",
+            "Something is missing",
+            "This site needs all of the access it asked for. Start again and agree to all of it.",
+        ),
+        LoginError::ProviderTrouble { retry_after } => {
+            Problem { action: Action::sign_in(), ..provider_trouble(*retry_after) }
+        }
+        LoginError::Misconfigured => misconfigured(),
+        LoginError::Store(error) => store_trouble(error),
+        LoginError::UnknownKey(id) => unknown_key(id.0),
+    }
+}
+
+pub(crate) fn of_end_error(error: &EndError) -> Problem {
+    match error {
+        EndError::NotFound => Problem {
+            action: Action::devices(),
+            ..Problem::new(
+                StatusCode::NOT_FOUND,
+                "no_such_device",
+                "No such device",
+                "This device is not, or no longer, in your list.",
+            )
+        },
+        EndError::Store(error) => store_trouble(error),
+    }
+}
+
+pub(crate) fn of_bad_params(error: &BadParams) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "bad_request", "This address is not right", error.to_string())
+}
+
+/// The answer to an unsafe request that another site may have made.
+pub(crate) fn cross_site(headers: &HeaderMap, crossed: Crossed) -> Response {
+    let message = match crossed {
+        Crossed::AnotherSite => "Another site tried to do this in your name. Nothing was changed.",
+        Crossed::SaysNothing => {
+            "The request does not say which page made it. Programs must send an Origin header. Nothing was changed."
+        }
+    };
+    tracing::warn!(?crossed, "a cross-site request was refused");
+    Problem::new(StatusCode::FORBIDDEN, "cross_site", "This was stopped for your safety", message)
+        .answer(wants_html(headers))
+}
+
+fn provider_trouble(retry_after: Duration) -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "provider_unavailable",
+        "One moment, please",
+        "The sign-in service does not answer at the moment. You are still signed in; try again shortly.",
+    )
+    .later(retry_after)
+}
+
+fn misconfigured() -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "misconfigured",
+        "This is our fault",
+        "The sign-in service refuses this site's own credentials. The people who run this site must mend that.",
+    )
+    .later(Duration::from_secs(60))
+}
+
+fn unknown_key(id: u32) -> Problem {
+    tracing::error!(key = id, "a key is missing from the keyring: add it; nobody was signed out");
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "key_missing",
+        "This is our fault",
+        "A key is missing on this site's server. You are still signed in; the people who run this site must mend that.",
+    )
+    .later(Duration::from_secs(60))
+}
+
+fn store_trouble(error: &StoreError) -> Problem {
+    tracing::error!(%error, "a request could not be served");
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "store_unavailable",
+        "One moment, please",
+        "This site cannot look up who is signed in at the moment. You are still signed in; try again shortly.",
+    )
+    .later(claviger_core::policy::limits::RETRY_AFTER)
+}
+
+/// For routes: whether the client should get a page.
+pub(crate) fn as_page(method: &Method, headers: &HeaderMap) -> bool {
+    can_navigate(method, headers) || (*method == Method::POST && wants_html(headers))
+}

@@ -1,0 +1,176 @@
+//! `GET /auth/devices`, `POST /auth/devices/{id}/end`, `POST /auth/devices/end-others`: the user's devices,
+//! as a page and as JSON.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    response::{IntoResponse, Redirect, Response},
+};
+use claviger_core::{
+    ids::SessionId,
+    request::Assurance,
+    session::{EndReason, Session},
+    time::Timestamp,
+};
+use claviger_engine::{Caller, Denied, EndError, Target};
+use http::{HeaderMap, Method, StatusCode, request::Parts};
+use serde::Serialize;
+
+use super::{logout::signed_out, session::rfc3339};
+use crate::{
+    Claviger,
+    pages::{Device, Devices, When},
+    respond::{self, as_page, no_store},
+};
+
+#[derive(Serialize)]
+struct ListBody<'a> {
+    devices: Vec<DeviceBody<'a>>,
+}
+
+#[derive(Serialize)]
+struct DeviceBody<'a> {
+    id: String,
+    name: &'a str,
+    this_device: bool,
+    first_seen: String,
+    last_seen: String,
+}
+
+#[derive(Serialize)]
+struct EndedBody {
+    ended: usize,
+}
+
+/// Lists the devices, this one first.
+pub(crate) async fn list(State(claviger): State<Claviger>, parts: Parts) -> Response {
+    let caller = match claviger.caller(&parts.headers, Assurance::Session).await {
+        Ok(caller) => caller,
+        Err(denied) => return claviger.deny(&parts, &denied),
+    };
+    let page = as_page(&parts.method, &parts.headers);
+    let sessions = match claviger.engine().devices(caller.subject()).await {
+        Ok(sessions) => sessions,
+        Err(error) => return respond::of_denied(&Denied::Store(error)).answer(page),
+    };
+    if page { as_html(&caller, &sessions, claviger.engine().now()) } else { as_json(&caller, &sessions) }
+}
+
+/// Signs one device out. This one may be named too; that is a sign-out.
+pub(crate) async fn end_one(
+    State(claviger): State<Claviger>,
+    Path(id): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    let page = as_page(&method, &headers);
+    let caller = match claviger.caller(&headers, Assurance::Session).await {
+        Ok(caller) => caller,
+        Err(denied) => return respond::of_denied(&denied).answer(page),
+    };
+    let Ok(id) = id.parse::<SessionId>() else {
+        return respond::of_end_error(&EndError::NotFound).answer(page);
+    };
+    let own = id == caller.session();
+    let reason = if own { EndReason::SignedOut } else { EndReason::SignedOutFromAnotherDevice };
+    let target = Target::DeviceOf(caller.subject().clone(), id);
+    match claviger.engine().end(target, reason).await {
+        Ok(_) if own => signed_out(&claviger, page),
+        Ok(ended) => done(ended, page),
+        Err(error) => respond::of_end_error(&error).answer(page),
+    }
+}
+
+/// Signs all other devices out.
+pub(crate) async fn end_others(State(claviger): State<Claviger>, parts: Parts) -> Response {
+    let page = as_page(&parts.method, &parts.headers);
+    let caller = match claviger.caller(&parts.headers, Assurance::Session).await {
+        Ok(caller) => caller,
+        Err(denied) => return respond::of_denied(&denied).answer(page),
+    };
+    let target = Target::Others(caller.subject().clone(), caller.session());
+    match claviger.engine().end(target, EndReason::SignedOutFromAnotherDevice).await {
+        Ok(ended) => done(ended, page),
+        Err(error) => respond::of_end_error(&error).answer(page),
+    }
+}
+
+fn done(ended: usize, page: bool) -> Response {
+    let answer = if page {
+        Redirect::to("/auth/devices").into_response()
+    } else {
+        (StatusCode::OK, Json(EndedBody { ended })).into_response()
+    };
+    no_store(answer)
+}
+
+fn as_json(caller: &Caller, sessions: &[Session]) -> Response {
+    let devices = sessions
+        .iter()
+        .map(|session| DeviceBody {
+            id: session.id.to_string(),
+            name: session.device.as_str(),
+            this_device: session.id == caller.session(),
+            first_seen: rfc3339(session.created_at),
+            last_seen: rfc3339(session.last_seen_at),
+        })
+        .collect();
+    no_store(Json(ListBody { devices }).into_response())
+}
+
+fn as_html(caller: &Caller, sessions: &[Session], now: Timestamp) -> Response {
+    let this_id = caller.session().to_string();
+    let devices: Vec<Device> = sessions.iter().map(|session| device(session, now)).collect();
+    Devices {
+        display_name: caller.display_name(),
+        this: devices.iter().find(|device| device.id == this_id),
+        others: devices.iter().filter(|device| device.id != this_id).collect(),
+    }
+    .into_response()
+}
+
+fn device(session: &Session, now: Timestamp) -> Device {
+    Device {
+        id: session.id.to_string(),
+        name: session.device.to_string(),
+        first_seen: when(session.created_at, now),
+        last_seen: when(session.last_seen_at, now),
+        note: session.ambiguous(now).then_some("Has to sign in again, or is just doing so"),
+    }
+}
+
+fn when(at: Timestamp, now: Timestamp) -> When {
+    When { words: words(now.since(at).as_secs()), exact: rfc3339(at) }
+}
+
+/// How long ago, as a person would say it.
+fn words(secs: u64) -> String {
+    let (count, unit) = match secs {
+        0..120 => return "just now".to_owned(),
+        120..7200 => (secs / 60, "minutes"),
+        7200..172_800 => (secs / 3600, "hours"),
+        _ => (secs / 86_400, "days"),
+    };
+    format!("{count} {unit} ago")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_as_people_say_them() {
+        let table = [
+            (0, "just now"),
+            (119, "just now"),
+            (120, "2 minutes ago"),
+            (7199, "119 minutes ago"),
+            (7200, "2 hours ago"),
+            (172_799, "47 hours ago"),
+            (172_800, "2 days ago"),
+        ];
+        for (secs, expected) in table {
+            assert_eq!(words(secs), expected);
+        }
+    }
+}

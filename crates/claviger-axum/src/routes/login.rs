@@ -1,0 +1,48 @@
+//! `GET /auth/login?return_to=&switch=`: begins a sign-in.
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Redirect, Response},
+};
+use claviger_core::{policy::limits, return_to::ReturnTo};
+use http::{StatusCode, request::Parts};
+
+use crate::{
+    Claviger, cookies,
+    params::{BadParams, Params},
+    respond::{self, Problem, as_page, no_store},
+};
+
+/// Leads the browser to the provider. `return_to` is a path of this site, `switch=true` lets the user choose another
+/// account. Changes nothing but the browser's own sign-in cookies.
+pub(crate) async fn login(State(claviger): State<Claviger>, parts: Parts) -> Response {
+    let (return_to, switch) = match read(&parts) {
+        Ok(asked) => asked,
+        Err(problem) => return problem.answer(as_page(&parts.method, &parts.headers)),
+    };
+    let started = claviger.engine().begin_login(return_to, switch);
+    let mut response = no_store(Redirect::to(&started.location).into_response());
+    let headers = response.headers_mut();
+    let site = claviger.site();
+    // Sign-ins that were given up in this browser make room, so that they cannot pile up in its requests.
+    let under_way: Vec<&str> = cookies::with_prefix(&parts.headers, site.login_cookie_prefix()).collect();
+    let surplus = (under_way.len() + 1).saturating_sub(limits::LOGINS_PER_BROWSER);
+    for name in under_way.into_iter().take(surplus) {
+        cookies::set(headers, &site.removal(name));
+    }
+    cookies::set(headers, &site.login(&started.tag, started.cookie));
+    response
+}
+
+fn read(parts: &Parts) -> Result<(ReturnTo, bool), Problem> {
+    let bad = |error: BadParams| respond::of_bad_params(&error);
+    let params = Params::of(&parts.uri).map_err(bad)?;
+    let return_to = match params.one("return_to").map_err(bad)? {
+        None | Some("") => ReturnTo::root(),
+        Some(text) => ReturnTo::parse(text).ok_or_else(|| {
+            let message = "After the sign-in only a page of this site can follow; return_to names none.";
+            Problem::new(StatusCode::BAD_REQUEST, "bad_return_to", "This address is not right", message)
+        })?,
+    };
+    Ok((return_to, params.one("switch").map_err(bad)? == Some("true")))
+}

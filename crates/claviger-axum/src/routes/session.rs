@@ -1,0 +1,55 @@
+//! `GET /auth/session`: who is signed in, for scripts.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use claviger_core::{request::Assurance, session::Session, time::Timestamp};
+use http::request::Parts;
+use serde::Serialize;
+
+use crate::{
+    Claviger,
+    respond::{self, no_store},
+};
+
+#[derive(Serialize)]
+struct Body<'a> {
+    provider: &'a str,
+    user: &'a str,
+    name: &'a str,
+    session: String,
+    device: &'a str,
+    signed_in_at: String,
+    /// When the session ends even if it is used.
+    ends_at: String,
+}
+
+/// JSON, never a redirect and never a token (RFC 10017 section 6.1.2.1).
+pub(crate) async fn session(State(claviger): State<Claviger>, parts: Parts) -> Response {
+    match claviger.caller(&parts.headers, Assurance::Session).await {
+        Ok(caller) => match caller.row() {
+            Some(row) => no_store(Json(body(&claviger, row)).into_response()),
+            None => respond::of_denied(&claviger_engine::Denied::NoSession).answer(false),
+        },
+        Err(denied) => respond::of_denied(&denied).answer(false),
+    }
+}
+
+fn body<'a>(claviger: &Claviger, row: &'a Session) -> Body<'a> {
+    Body {
+        provider: &row.subject.provider.0,
+        user: &row.subject.id,
+        name: &row.display_name,
+        session: row.id.to_string(),
+        device: row.device.as_str(),
+        signed_in_at: rfc3339(row.created_at),
+        ends_at: rfc3339(row.created_at.after(claviger.engine().settings().lifetimes.absolute)),
+    }
+}
+
+/// A time for programs (RFC 3339).
+pub(crate) fn rfc3339(at: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(at.as_millis()).map(|time| time.to_string()).unwrap_or_default()
+}

@@ -1,0 +1,125 @@
+//! Load a row, let a rule make the next one, write it by compare-and-set; again if another writer was first.
+
+use std::sync::Arc;
+
+use claviger_core::{
+    ids::SessionId,
+    policy::limits,
+    session::{OwedRevocation, Refused, Session},
+};
+use claviger_store::{Replaced, StoreError};
+
+use crate::Engine;
+
+/// The next row, with the revocation that is owed for the one before.
+pub(crate) type Next = (Session, Option<OwedRevocation>);
+
+/// Makes the next row from the row as it is.
+pub(crate) trait Rule: Fn(Session) -> Result<Next, Refused> + Send + Sync {}
+
+impl<F: Fn(Session) -> Result<Next, Refused> + Send + Sync> Rule for F {}
+
+/// What became of a change.
+#[derive(Debug)]
+pub(crate) enum Amended {
+    /// The row is changed.
+    Done(Arc<Session>),
+    /// The rule refused the row as it is now.
+    Refused(Refused, Arc<Session>),
+    /// There is no such row.
+    Missing,
+}
+
+impl Engine {
+    /// The row: from memory where it is known, else from the store.
+    pub(crate) async fn row(&self, id: SessionId) -> Result<Option<Arc<Session>>, StoreError> {
+        match self.inner.known.row(id) {
+            Some(session) => Ok(Some(session)),
+            None => self.fresh_row(id).await,
+        }
+    }
+
+    /// The row as the store has it.
+    pub(crate) async fn fresh_row(&self, id: SessionId) -> Result<Option<Arc<Session>>, StoreError> {
+        let reading = self.inner.known.reading();
+        let session = self.inner.parts.store.load(id).await?.map(Arc::new);
+        if let Some(session) = &session {
+            self.inner.known.keep(session, reading);
+        }
+        Ok(session)
+    }
+
+    /// Changes a row by a rule. The rule is asked anew for the row as it is after each lost race.
+    pub(crate) async fn amend(&self, id: SessionId, rule: impl Rule) -> Result<Amended, StoreError> {
+        match self.inner.parts.store.load(id).await? {
+            Some(row) => self.amend_row(row, &rule).await,
+            None => Ok(Amended::Missing),
+        }
+    }
+
+    /// Changes a row by a rule for something that must not be lost, such as a pair in hand: where the store fails it
+    /// tries again, and ends only with the process.
+    pub(crate) async fn amend_surely(&self, id: SessionId, rule: impl Rule) -> Amended {
+        self.surely(|| self.amend(id, &rule)).await
+    }
+
+    /// Repeats a write until the store takes it.
+    pub(crate) async fn surely<T, F>(&self, write: impl Fn() -> F) -> T
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut pause = limits::COMMIT_PAUSE;
+        loop {
+            match write().await {
+                Ok(done) => return done,
+                Err(error) => {
+                    tracing::error!(%error, "a change that must not be lost waits for the session store")
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(limits::COMMIT_PAUSE_MAX);
+        }
+    }
+
+    async fn amend_row(&self, mut row: Session, rule: &impl Rule) -> Result<Amended, StoreError> {
+        for _ in 0..limits::COMPARE_AND_SET_TRIES {
+            let (next, owed) = match rule(row.clone()) {
+                Ok(next) => next,
+                Err(refused) => return Ok(Amended::Refused(refused, Arc::new(row))),
+            };
+            match self.replace(&next, owed.as_ref()).await? {
+                Replaced::Done => return Ok(Amended::Done(Arc::new(next))),
+                Replaced::Conflict(Some(current)) => row = *current,
+                Replaced::Conflict(None) => return Ok(Amended::Missing),
+            }
+        }
+        Err(StoreError::Unavailable("one row is changed by too many writers at once".to_owned()))
+    }
+
+    /// Writes a row if it is still the one that `next` was made from, and takes note of it.
+    pub(crate) async fn replace(
+        &self,
+        next: &Session,
+        owed: Option<&OwedRevocation>,
+    ) -> Result<Replaced, StoreError> {
+        let replaced = self.inner.parts.store.replace(next, owed).await;
+        match &replaced {
+            Ok(Replaced::Done) => self.note_change(next),
+            Ok(Replaced::Conflict(Some(current))) => self.note_change(current),
+            Ok(Replaced::Conflict(None)) | Err(_) => self.inner.known.forget(next.id),
+        }
+        if owed.is_some() {
+            self.inner.owed.notify_one();
+        }
+        replaced
+    }
+
+    /// Takes note of a row that changed, here or elsewhere.
+    pub(crate) fn note_change(&self, session: &Session) {
+        self.inner.known.changed(session);
+        if session.ended() {
+            // Nobody listening is fine: then no stream of it is open.
+            let _ = self.inner.ended.send(session.id);
+        }
+    }
+}

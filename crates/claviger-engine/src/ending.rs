@@ -1,0 +1,103 @@
+//! Ends sessions. Whatever asks for it, it is done here: commit the end, take note of it, owe the revocations.
+
+use claviger_core::{
+    ids::{SessionId, Subject},
+    policy::limits,
+    session::{EndReason, Refused, Session},
+    time::Timestamp,
+};
+use claviger_seal::SessionCookie;
+use claviger_store::{Selection, StoreError};
+
+use crate::{Engine, amend::Amended, errors::EndError};
+
+/// Which sessions to end.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// This one.
+    One(SessionId),
+    /// This one, if it is one of the user's.
+    DeviceOf(Subject, SessionId),
+    /// All of the user's that exist now, but for the one given.
+    Others(Subject, SessionId),
+    /// All of the user's that were created before this time.
+    AllOf(Subject, Timestamp),
+}
+
+impl Engine {
+    /// Ends the sessions and gives how many had not ended before. Safe to repeat.
+    ///
+    /// When it returns, the end is durable, no request of this process is served with them any more, and their
+    /// revocations are owed. Trouble with the provider neither delays nor undoes it.
+    ///
+    /// # Errors
+    /// [`EndError::NotFound`] for a single session that does not exist or is not the user's.
+    pub async fn end(&self, target: Target, reason: EndReason) -> Result<usize, EndError> {
+        let ended = match target {
+            Target::One(id) => self.end_one(id, reason, |_| true).await?,
+            Target::DeviceOf(subject, id) => self.end_one(id, reason, |row| row.subject == subject).await?,
+            Target::Others(subject, except) => {
+                self.end_selection(subject, Some(except), self.now(), reason).await?
+            }
+            Target::AllOf(subject, before) => self.end_selection(subject, None, before, reason).await?,
+        };
+        tracing::info!(count = ended, reason = reason.name(), "sessions ended");
+        Ok(ended)
+    }
+
+    /// Ends the session that this cookie opens; a cookie that merely names it ends nothing.
+    ///
+    /// # Errors
+    /// [`EndError::NotFound`] if there is no such session.
+    pub async fn end_own(&self, cookie: &SessionCookie, reason: EndReason) -> Result<usize, EndError> {
+        self.end_one(cookie.session, reason, |row| row.secret_hash.matches(&cookie.secret)).await
+    }
+
+    /// The sessions of a user that have not ended, last used first.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn devices(&self, subject: &Subject) -> Result<Vec<Session>, StoreError> {
+        self.inner.parts.store.devices(subject, limits::DEVICES_LISTED).await
+    }
+
+    pub(crate) async fn end_one(
+        &self,
+        id: SessionId,
+        reason: EndReason,
+        meant: impl Fn(&Session) -> bool + Send + Sync,
+    ) -> Result<usize, EndError> {
+        let at = self.now();
+        let amended =
+            self.amend(
+                id,
+                |row: Session| if meant(&row) { row.end(reason, at) } else { Err(Refused::Superseded) },
+            );
+        match amended.await? {
+            Amended::Done(_) => Ok(1),
+            Amended::Refused(Refused::Ended, _) => Ok(0),
+            Amended::Refused(..) | Amended::Missing => Err(EndError::NotFound),
+        }
+    }
+
+    async fn end_selection(
+        &self,
+        subject: Subject,
+        except: Option<SessionId>,
+        created_before: Timestamp,
+        reason: EndReason,
+    ) -> Result<usize, StoreError> {
+        let selection = Selection { subject, except, created_before };
+        let ended = self.inner.parts.store.end_all(&selection, reason, self.now()).await?;
+        self.note_endings(&ended);
+        Ok(ended.len())
+    }
+
+    /// Takes note of rows that the store ended in one step.
+    pub(crate) fn note_endings(&self, ended: &[Session]) {
+        ended.iter().for_each(|session| self.note_change(session));
+        if !ended.is_empty() {
+            self.inner.owed.notify_one();
+        }
+    }
+}

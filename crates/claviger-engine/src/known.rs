@@ -1,0 +1,126 @@
+//! What memory holds of sessions. It saves reading the store, and is never more trusted than the store.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use claviger_core::{
+    ids::SessionId,
+    policy::limits,
+    session::{Session, State},
+};
+use quick_cache::sync::Cache;
+
+pub(crate) struct Known {
+    rows: Cache<SessionId, Arc<Session>>,
+    /// Counts changes, so that a row read before a change is not kept after it.
+    epoch: AtomicU64,
+    distrusted: RwLock<Distrusted>,
+}
+
+/// Sessions whose cookie alone is not to be believed, because they ended or are suspect.
+///
+/// Bounded: when it is full the oldest sign-in is dropped and the horizon rises to it, and no cookie at or below the
+/// horizon is believed without reading the store.
+#[derive(Default)]
+struct Distrusted {
+    ids: BTreeSet<SessionId>,
+    horizon: Option<SessionId>,
+}
+
+impl Known {
+    pub(crate) fn new(rows: usize) -> Self {
+        Self { rows: Cache::new(rows), epoch: AtomicU64::new(0), distrusted: RwLock::default() }
+    }
+
+    /// The row as this process last saw it.
+    pub(crate) fn row(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.rows.get(&id)
+    }
+
+    /// Whether a sealed cookie of this session has to be checked with the store.
+    pub(crate) fn distrusts(&self, id: SessionId) -> bool {
+        let distrusted = self.distrusted.read().unwrap_or_else(PoisonError::into_inner);
+        distrusted.ids.contains(&id) || distrusted.horizon.is_some_and(|horizon| id <= horizon)
+    }
+
+    /// Marks the moment before a row is read from the store.
+    pub(crate) fn reading(&self) -> Reading {
+        Reading(self.epoch.load(Ordering::SeqCst))
+    }
+
+    /// Keeps a row that was read from the store, unless anything changed since `reading`.
+    pub(crate) fn keep(&self, session: &Arc<Session>, reading: Reading) {
+        if self.epoch.load(Ordering::SeqCst) != reading.0 {
+            return;
+        }
+        self.rows.insert(session.id, Arc::clone(session));
+        if self.epoch.load(Ordering::SeqCst) != reading.0 {
+            self.rows.remove(&session.id);
+        }
+    }
+
+    /// Takes note of a row that this process changed: after this, no request is served by an older one.
+    pub(crate) fn changed(&self, session: &Session) {
+        match session.state {
+            State::Suspect(_) | State::Ended { .. } => self.distrust(session.id),
+            State::Live(_) | State::Parked(_) => self.trust(session.id),
+        }
+        self.forget(session.id);
+    }
+
+    /// Makes the next request of this session read the store.
+    pub(crate) fn forget(&self, id: SessionId) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.rows.remove(&id);
+    }
+
+    /// Takes over what the store knows at start.
+    pub(crate) fn distrust_all(&self, ids: Vec<SessionId>) {
+        ids.into_iter().for_each(|id| self.distrust(id));
+    }
+
+    fn distrust(&self, id: SessionId) {
+        let mut distrusted = self.distrusted.write().unwrap_or_else(PoisonError::into_inner);
+        distrusted.ids.insert(id);
+        if distrusted.ids.len() >= limits::DISTRUSTED_SESSIONS {
+            let oldest = distrusted.ids.pop_first();
+            distrusted.horizon = distrusted.horizon.max(oldest);
+        }
+    }
+
+    fn trust(&self, id: SessionId) {
+        let known = self.distrusted.read().unwrap_or_else(PoisonError::into_inner).ids.contains(&id);
+        if known {
+            self.distrusted.write().unwrap_or_else(PoisonError::into_inner).ids.remove(&id);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Reading(u64);
+
+#[cfg(test)]
+mod tests {
+    use claviger_core::time::Timestamp;
+
+    use super::*;
+
+    fn id(n: usize) -> SessionId {
+        SessionId::new(Timestamp::from_millis(i64::try_from(n).unwrap()), [0; 10])
+    }
+
+    #[test]
+    fn a_full_list_forgets_the_oldest_and_believes_no_cookie_of_its_age() {
+        let known = Known::new(1);
+        known.distrust_all((1..=limits::DISTRUSTED_SESSIONS).map(|n| id(2 * n)).collect());
+        assert!(known.distrusts(id(2)), "forgotten, but at the horizon");
+        assert!(known.distrusts(id(1)), "below the horizon");
+        assert!(!known.distrusts(id(3)));
+        assert!(known.distrusts(id(4)));
+    }
+}

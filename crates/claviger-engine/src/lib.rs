@@ -1,0 +1,181 @@
+//! Carries out what the rules decide: load a row, let [`claviger_core`] decide, commit by compare-and-set, then act.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `login` | begins a sign-in, and finishes it with a new session |
+//! | `authenticate` | says who is calling and whether the session is still good; hands on the access token |
+//! | `refresh` | replaces a pair: claim, send once, commit |
+//! | `prove` | asks the provider about an access token |
+//! | `ending` | the one place that ends sessions, whatever asked for it |
+//! | `outbox` | carries out the revocations that are owed |
+//! | `background` | writes down uses, ends what is overdue, purges tombstones |
+//! | `known` | what memory holds of sessions: a bounded cache, and the list of those whose cookie alone is not believed |
+//! | `ports` | what the engine needs of the world: a clock, random bytes, a way to the provider |
+//!
+//! Several engines may share one store: no lock of this process is needed for correctness. What is shared within the
+//! process (flights, cache) only saves work.
+
+mod amend;
+mod authenticate;
+mod background;
+mod client;
+mod ending;
+mod errors;
+mod flights;
+mod known;
+mod login;
+mod outbox;
+mod ports;
+mod prove;
+mod refresh;
+mod touches;
+
+use std::sync::Arc;
+
+use claviger_core::{
+    ids::SessionId,
+    policy::{Custody, Lifetimes, limits},
+    time::Timestamp,
+};
+use claviger_provider::Provider;
+use claviger_seal::{Keyring, Nonce};
+use claviger_store::{Store, StoreError};
+use tokio::sync::{Notify, broadcast};
+use tokio_util::task::TaskTracker;
+
+pub use authenticate::{Caller, Grant};
+pub use client::HttpClient;
+pub use ending::Target;
+pub use errors::{Denied, EndError, LoginError};
+pub use login::{Callback, LoginStarted, SignedIn, login_tag};
+pub use ports::{Clock, Entropy, OsEntropy, ProviderHttp, SystemClock};
+
+use flights::Flights;
+use known::Known;
+use touches::Touches;
+
+/// What an operator decides. The defaults are safe.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How long sessions and proofs live.
+    pub lifetimes: Lifetimes,
+    /// Who can open a refresh token of a session that begins now.
+    pub custody: Custody,
+    /// So many devices may a user have; the one used least recently makes room.
+    pub devices_per_user: u32,
+    /// Whether the browser also carries its access token, sealed, as a hint that saves reading the store.
+    pub carry_access_token: bool,
+    /// So many sessions are kept in memory.
+    pub cached_sessions: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lifetimes: Lifetimes::default(),
+            custody: Custody::Device,
+            devices_per_user: limits::DEVICES_PER_USER,
+            carry_access_token: false,
+            cached_sessions: limits::CACHED_SESSIONS,
+        }
+    }
+}
+
+/// What the engine works with.
+pub struct Parts {
+    /// Where sessions are kept.
+    pub store: Arc<dyn Store>,
+    /// The way to the provider.
+    pub http: Arc<dyn ProviderHttp>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Random bytes.
+    pub entropy: Arc<dyn Entropy>,
+    /// The server's keys.
+    pub keyring: Keyring,
+    /// Whom users sign in with.
+    pub provider: Provider,
+    /// What the operator decided.
+    pub settings: Settings,
+}
+
+/// Keeps the sessions of one app. Cheap to clone; all clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Parts,
+    known: Known,
+    touches: Touches,
+    refreshes: Flights<refresh::Outcome>,
+    proofs: Flights<prove::Outcome>,
+    tasks: TaskTracker,
+    owed: Notify,
+    ended: broadcast::Sender<SessionId>,
+}
+
+impl Engine {
+    /// Makes an engine, and learns from the store which sessions ended lately.
+    ///
+    /// # Errors
+    /// If the store cannot be read and written.
+    pub async fn start(parts: Parts) -> Result<Self, StoreError> {
+        parts.store.check().await?;
+        let known = Known::new(parts.settings.cached_sessions);
+        known.distrust_all(parts.store.distrusted(limits::DISTRUSTED_SESSIONS).await?);
+        let tasks = TaskTracker::new();
+        let inner = Inner {
+            known,
+            touches: Touches::new(parts.settings.cached_sessions),
+            refreshes: Flights::new(tasks.clone()),
+            proofs: Flights::new(tasks.clone()),
+            tasks,
+            owed: Notify::new(),
+            ended: broadcast::channel(1024).0,
+            parts,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Whom users sign in with.
+    pub fn provider(&self) -> &Provider {
+        &self.inner.parts.provider
+    }
+
+    /// What the operator decided.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.parts.settings
+    }
+
+    /// The store, for health checks and lists.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.parts.store
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        self.inner.parts.clock.now()
+    }
+
+    /// Tells of each session that ends, so that open streams of it can be closed. A receiver that fell behind is told
+    /// so and must take every session for ended until it has asked.
+    pub fn endings(&self) -> broadcast::Receiver<SessionId> {
+        self.inner.ended.subscribe()
+    }
+
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.inner.parts.keyring
+    }
+
+    pub(crate) fn nonce(&self) -> Nonce {
+        self.random()
+    }
+
+    pub(crate) fn random<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.inner.parts.entropy.fill(&mut bytes);
+        bytes
+    }
+}

@@ -1,0 +1,109 @@
+//! Carries out the revocations that providers are owed. They outlive the sessions they came from, and restarts.
+
+use std::time::Duration;
+
+use claviger_core::{
+    ids::AttemptId,
+    policy::limits,
+    session::OwedRevocation,
+    time::{Expiry, Timestamp},
+    verdict::RevokeAnswer,
+};
+use claviger_seal::{OpenError, PairBinding};
+use claviger_store::{Owed, StoreError};
+
+use crate::Engine;
+
+/// What to do with a revocation after a try.
+enum Next {
+    Settle,
+    Postpone(Duration),
+}
+
+impl Engine {
+    /// Carries out what is owed and due, until nothing is. Gives how many were settled.
+    ///
+    /// # Errors
+    /// If the store cannot be used; what is owed stays owed.
+    pub async fn settle_owed(&self) -> Result<usize, StoreError> {
+        let mut settled = 0;
+        loop {
+            let (attempt, now) = (AttemptId(self.random()), self.now());
+            let lease_until = now.after(limits::REVOCATION_LEASE);
+            let taken = self
+                .inner
+                .parts
+                .store
+                .take_owed(attempt, now, lease_until, limits::REVOCATIONS_AT_ONCE)
+                .await?;
+            if taken.is_empty() {
+                return Ok(settled);
+            }
+            for owed in taken {
+                settled += usize::from(self.settle(&owed, attempt).await?);
+            }
+        }
+    }
+
+    async fn settle(&self, owed: &Owed, attempt: AttemptId) -> Result<bool, StoreError> {
+        match self.try_revocation(owed).await {
+            Next::Settle => self.inner.parts.store.settle_owed(owed.id, attempt).await,
+            Next::Postpone(pause) => {
+                let due_at = self.now().after(pause);
+                self.inner.parts.store.postpone_owed(owed.id, attempt, due_at).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    async fn try_revocation(&self, owed: &Owed) -> Next {
+        let OwedRevocation { session, generation, provider, access, .. } = &owed.revocation;
+        if moot(&owed.revocation, self.now()) {
+            return Next::Settle;
+        }
+        let binding = PairBinding { provider, session: *session, generation: *generation };
+        let token = match self.keyring().open_access(binding, access) {
+            Ok(access) => access.token,
+            Err(error) => {
+                let key = if let OpenError::UnknownKey(id) = error { Some(id.0) } else { None };
+                tracing::error!(%session, ?key, "a token that must be revoked does not open: check the keyring");
+                return Next::Postpone(limits::REVOCATION_PAUSE_MAX);
+            }
+        };
+        let answer = self.inner.parts.http.send(self.provider().revoke(&token)).await;
+        match self.provider().read_revoke(answer, self.now()) {
+            RevokeAnswer::Done => Next::Settle,
+            RevokeAnswer::Unknown(trouble) => {
+                Next::Postpone(pause_after(owed.tries).max(trouble.retry_after.unwrap_or_default()))
+            }
+            RevokeAnswer::Misconfigured => {
+                tracing::error!("the provider does not know this app: revocations wait until that is mended");
+                Next::Postpone(limits::REVOCATION_PAUSE_MAX)
+            }
+        }
+    }
+}
+
+/// Whether the token is dead by itself by now.
+fn moot(owed: &OwedRevocation, now: Timestamp) -> bool {
+    match owed.expiry {
+        Expiry::At(_) => owed.expiry.passed(now),
+        Expiry::Unknown | Expiry::Never => now.since(owed.owed_at) >= limits::REVOCATION_GIVEN_UP_AFTER,
+    }
+}
+
+fn pause_after(tries: u32) -> Duration {
+    (limits::REVOCATION_PAUSE * 2u32.saturating_pow(tries.min(16))).min(limits::REVOCATION_PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_bound() {
+        assert_eq!(pause_after(0), limits::REVOCATION_PAUSE);
+        assert_eq!(pause_after(1), limits::REVOCATION_PAUSE * 2);
+        assert_eq!(pause_after(u32::MAX), limits::REVOCATION_PAUSE_MAX);
+    }
+}

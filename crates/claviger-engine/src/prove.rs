@@ -1,0 +1,78 @@
+//! Asks the provider about an access token, and records what the answer proves.
+
+use std::sync::Arc;
+
+use claviger_core::{
+    ids::SessionId,
+    session::{Refused, SealedPair, Session},
+    verdict::{AfterValidate, Trouble, ValidateAnswer, after_validate},
+};
+use claviger_seal::{AccessPlain, PairBinding};
+
+use crate::{Engine, amend::Amended, errors::Denied};
+
+/// What a proof came to.
+#[derive(Clone, Debug)]
+pub(crate) enum Proof {
+    /// The answer said something, and this is the row after it.
+    Settled(Arc<Session>),
+    /// The answer proves nothing.
+    Nothing(Trouble),
+}
+
+pub(crate) type Outcome = Result<Proof, Denied>;
+
+impl Engine {
+    /// Asks the provider about the row's access token. Callers at the same time share one question.
+    pub(crate) async fn prove(&self, id: SessionId) -> Outcome {
+        let engine = self.clone();
+        let flight = self.inner.proofs.join(id, move || async move { engine.prove_once(id).await });
+        flight.await.unwrap_or_else(|| Err(Denied::lost_task()))
+    }
+
+    async fn prove_once(&self, id: SessionId) -> Outcome {
+        let row = self.fresh_row(id).await?.ok_or(Denied::NoSession)?;
+        let Some(pair) = row.pair() else { return Ok(Proof::Settled(row)) };
+        let asked_at = self.now();
+        let answer = self.ask_about(&row, pair).await?;
+        let after = after_validate(&row, pair.generation, &self.provider().client_id, &answer);
+        let amended = match after {
+            AfterValidate::Nothing(trouble) => return Ok(Proof::Nothing(trouble)),
+            AfterValidate::Prove(generation) => {
+                self.amend(id, |row: Session| Ok((row.prove(generation, asked_at)?, None))).await?
+            }
+            AfterValidate::Suspect(generation) => {
+                tracing::info!(session = %id, "the provider rejected an access token");
+                self.amend(id, |row: Session| Ok((row.suspect(generation)?, None))).await?
+            }
+            AfterValidate::End(reason) => {
+                tracing::error!(session = %id, "the provider says that a stored token belongs to somebody else");
+                let generation = pair.generation;
+                let at = self.now();
+                self.amend(id, |row: Session| match row.pair() {
+                    Some(current) if current.generation != generation => Err(Refused::Superseded),
+                    _ => row.end(reason, at),
+                })
+                .await?
+            }
+        };
+        match amended {
+            Amended::Done(row) | Amended::Refused(_, row) => Ok(Proof::Settled(row)),
+            Amended::Missing => Err(Denied::NoSession),
+        }
+    }
+
+    /// What the provider says of this pair's access token now. Changes nothing.
+    pub(crate) async fn ask_about(&self, row: &Session, pair: &SealedPair) -> Result<ValidateAnswer, Denied> {
+        let access = self.open_access(row, pair)?;
+        let answer = self.inner.parts.http.send(self.provider().validate(&access.token)).await;
+        Ok(self.provider().read_validate(answer, self.now()))
+    }
+
+    /// The access token of a pair.
+    pub(crate) fn open_access(&self, row: &Session, pair: &SealedPair) -> Result<AccessPlain, Denied> {
+        let binding =
+            PairBinding { provider: &row.subject.provider, session: row.id, generation: pair.generation };
+        self.keyring().open_access(binding, &pair.access).map_err(Denied::from_row)
+    }
+}

@@ -1,0 +1,285 @@
+//! Replaces a session's pair: claim the row, send the refresh token once, commit the new pair.
+//!
+//! The task runs to its end whoever waits for it. Once the request may have left, nothing here gives up before the
+//! outcome is written down, or the process dies; then the claim in the row tells of it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use claviger_core::{
+    ids::{AttemptId, SessionId, Version},
+    policy::{Custody, limits},
+    secret::{RefreshToken, SessionSecret},
+    session::{Claim, EndReason, OwedRevocation, RefreshStep, Refused, SealedPair, Session, State},
+    verdict::{AfterRefresh, IssuedPair, ValidateAnswer, after_refresh},
+};
+use claviger_seal::{AccessPlain, PairBinding, RefreshLock};
+use claviger_store::Replaced;
+
+use crate::{Engine, amend::Amended, errors::Denied};
+
+pub(crate) type Outcome = Result<Arc<Session>, Denied>;
+
+/// A row that this process claimed, with the token to send.
+struct Claimed {
+    row: Session,
+    claim: Claim,
+    token: RefreshToken,
+    secret: SessionSecret,
+}
+
+impl Engine {
+    /// Gives the row with a pair newer than `seen`, refreshing it if nobody else does. Callers at the same time share
+    /// one refresh; a caller that stops waiting does not stop it.
+    pub(crate) async fn refresh(&self, id: SessionId, seen: Version, secret: &SessionSecret) -> Outcome {
+        let (engine, secret) = (self.clone(), secret.clone());
+        let flight =
+            self.inner.refreshes.join(id, move || async move { engine.refresh_once(id, seen, secret).await });
+        match tokio::time::timeout(limits::ADOPTION_WAIT, flight).await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => Err(Denied::lost_task()),
+            Err(_) => Err(Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER }),
+        }
+    }
+
+    async fn refresh_once(&self, id: SessionId, seen: Version, secret: SessionSecret) -> Outcome {
+        let deadline = self.now().after(limits::ADOPTION_WAIT);
+        while self.now() < deadline {
+            let row = self.fresh_row(id).await?.ok_or(Denied::NoSession)?;
+            let newer = row.pair().is_some_and(|pair| pair.generation > seen);
+            if newer && matches!(row.state, State::Live(_)) {
+                return Ok(row);
+            }
+            let step = match row.refresh_step(self.now(), &self.provider().habits) {
+                Ok(step) => step,
+                Err(Refused::Ended) => return Err(Denied::of_ended(&row)),
+                Err(_) => return Err(Denied::SignInAgain),
+            };
+            let replay = match step {
+                RefreshStep::Send => false,
+                RefreshStep::Replay => true,
+                RefreshStep::SignInAgain => return Err(Denied::SignInAgain),
+                RefreshStep::Wait { .. } => {
+                    tokio::time::sleep(limits::ADOPTION_POLL).await;
+                    continue;
+                }
+            };
+            if replay {
+                self.require_reachable(&row).await?;
+            }
+            if let Some(claimed) = self.take_claim(&row, replay, &secret).await? {
+                return self.send_refresh(claimed).await;
+            }
+        }
+        Err(Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER })
+    }
+
+    /// A refresh token is sent a second time only to a provider that answers: a replay must not be wasted on an outage.
+    async fn require_reachable(&self, row: &Session) -> Result<(), Denied> {
+        let Some(pair) = row.pair() else { return Ok(()) };
+        match self.ask_about(row, pair).await? {
+            ValidateAnswer::Unknown(trouble) => Err(Denied::ProviderTrouble { retry_after: trouble.pause() }),
+            ValidateAnswer::Valid(_) | ValidateAnswer::Rejected => Ok(()),
+        }
+    }
+
+    /// Writes the claim down. None if another writer was first.
+    async fn take_claim(
+        &self,
+        row: &Session,
+        replay: bool,
+        secret: &SessionSecret,
+    ) -> Result<Option<Claimed>, Denied> {
+        let token = self.open_refresh(row, secret)?;
+        let taken_at = self.now();
+        let claim = Claim {
+            attempt: AttemptId(self.random()),
+            taken_at,
+            lease_until: taken_at.after(limits::CLAIM_LEASE),
+            fingerprint: self.keyring().fingerprint(&token),
+            replay,
+            answer_lost: false,
+        };
+        let Ok(next) = row.clone().claim(claim) else { return Ok(None) };
+        match self.replace(&next, None).await {
+            Ok(Replaced::Done) => Ok(Some(Claimed { row: next, claim, token, secret: secret.clone() })),
+            Ok(Replaced::Conflict(_)) => Ok(None),
+            Err(error) => {
+                self.release_unsent(row.id, claim.attempt);
+                Err(Denied::Store(error))
+            }
+        }
+    }
+
+    /// A claim that may or may not have been written, and was not sent, must not look like a lost answer.
+    fn release_unsent(&self, id: SessionId, attempt: AttemptId) {
+        let engine = self.clone();
+        self.inner.tasks.spawn(async move {
+            engine.amend_surely(id, move |row: Session| Ok((row.release(attempt)?, None))).await;
+        });
+    }
+
+    async fn send_refresh(&self, claimed: Claimed) -> Outcome {
+        let answer = self.inner.parts.http.send(self.provider().refresh(&claimed.token)).await;
+        let answer = self.provider().read_token(answer, self.now());
+        let (id, attempt) = (claimed.row.id, claimed.claim.attempt);
+        match after_refresh(answer, claimed.claim.replay, &self.provider().habits) {
+            AfterRefresh::Commit(pair) => self.commit_pair(claimed, pair).await,
+            AfterRefresh::End(reason) => self.end_rejected(&claimed, reason).await,
+            AfterRefresh::Release(trouble) => {
+                tracing::warn!(session = %id, ?trouble, "a refresh was put off");
+                self.amend_surely(id, move |row: Session| Ok((row.release(attempt)?, None))).await;
+                Err(Denied::ProviderTrouble { retry_after: trouble.pause() })
+            }
+            AfterRefresh::ReleaseAndAlarm => {
+                tracing::error!(
+                    "the provider refuses this app's client id or secret: check the configuration"
+                );
+                self.amend_surely(id, move |row: Session| Ok((row.release(attempt)?, None))).await;
+                Err(Denied::Misconfigured)
+            }
+            AfterRefresh::MarkLost(trouble) => {
+                tracing::warn!(session = %id, ?trouble, "the answer to a refresh is lost");
+                self.amend_surely(id, move |row: Session| Ok((row.lose_answer(attempt)?, None))).await;
+                Err(Denied::ProviderTrouble { retry_after: trouble.pause() })
+            }
+        }
+    }
+
+    /// Commits the new pair. If the row ended or was taken over meanwhile, the pair is owed a revocation instead.
+    async fn commit_pair(&self, claimed: Claimed, issued: IssuedPair) -> Outcome {
+        let now = self.now();
+        let attempt = claimed.claim.attempt;
+        let ours: Mutex<Vec<SealedPair>> = Mutex::default();
+        let amended = self
+            .amend_surely(claimed.row.id, |row: Session| {
+                let sealed_for = row.clone();
+                let next = row.rotate(attempt, now, |generation| {
+                    let pair = self.seal_issued(&sealed_for, generation, &issued, &claimed);
+                    ours.lock().unwrap_or_else(PoisonError::into_inner).push(pair.clone());
+                    pair
+                })?;
+                Ok((next, None))
+            })
+            .await;
+        let ours = ours.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match amended {
+            Amended::Done(row) => Ok(row),
+            // A write whose outcome was unknown had succeeded after all.
+            Amended::Refused(_, row) if row.pair().is_some_and(|pair| ours.contains(pair)) => Ok(row),
+            Amended::Refused(_, row) => {
+                self.owe_issued(&claimed.row, &issued).await;
+                if row.ended() { Err(Denied::of_ended(&row)) } else { Ok(row) }
+            }
+            Amended::Missing => {
+                self.owe_issued(&claimed.row, &issued).await;
+                Err(Denied::NoSession)
+            }
+        }
+    }
+
+    /// Ends the row whose refresh token is dead, if reading it again shows that it still is our claim.
+    async fn end_rejected(&self, claimed: &Claimed, reason: EndReason) -> Outcome {
+        let (attempt, at) = (claimed.claim.attempt, self.now());
+        let amended = self
+            .amend_surely(claimed.row.id, |row: Session| {
+                let still_ours =
+                    row.holding().and_then(|holding| holding.claim).is_some_and(|c| c.attempt == attempt);
+                if still_ours || row.ended() { row.end(reason, at) } else { Err(Refused::Claimed) }
+            })
+            .await;
+        match amended {
+            Amended::Done(row) => {
+                tracing::info!(session = %row.id, reason = reason.name(), "session ended");
+                self.check_siblings(&row);
+                Err(Denied::Ended(reason))
+            }
+            Amended::Refused(_, row) if row.ended() => Err(Denied::of_ended(&row)),
+            Amended::Refused(_, row) => Ok(row),
+            Amended::Missing => Err(Denied::NoSession),
+        }
+    }
+
+    /// One dead refresh token may mean that the user disconnected the app: asks about the user's other devices.
+    /// Each answer concerns its own row only.
+    fn check_siblings(&self, ended: &Session) {
+        let (engine, subject) = (self.clone(), ended.subject.clone());
+        self.inner.tasks.spawn(async move {
+            let devices = engine.inner.parts.store.devices(&subject, limits::DEVICES_LISTED).await;
+            for sibling in devices.unwrap_or_default() {
+                if let Err(error) = engine.prove(sibling.id).await {
+                    tracing::warn!(session = %sibling.id, %error, "another device of the user could not be checked");
+                }
+            }
+        });
+    }
+
+    fn open_refresh(&self, row: &Session, secret: &SessionSecret) -> Result<RefreshToken, Denied> {
+        let pair = row.pair().ok_or(Denied::SignInAgain)?;
+        let sealed = pair.refresh.as_ref().ok_or(Denied::SignInAgain)?;
+        let binding =
+            PairBinding { provider: &row.subject.provider, session: row.id, generation: pair.generation };
+        self.keyring()
+            .open_refresh(binding, refresh_lock(row.custody, secret), sealed)
+            .map_err(Denied::from_row)
+    }
+
+    /// Seals what a refresh brought. A scope or refresh token that it left out stays as it was (RFC 6749 section 6).
+    fn seal_issued(
+        &self,
+        row: &Session,
+        generation: Version,
+        issued: &IssuedPair,
+        claimed: &Claimed,
+    ) -> SealedPair {
+        let scopes = issued.scopes.clone().or_else(|| {
+            row.pair().and_then(|pair| self.open_access(row, pair).ok()).map(|access| access.scopes)
+        });
+        let refresh = issued.refresh.as_ref().unwrap_or(&claimed.token);
+        self.seal_pair(row, generation, issued, scopes.unwrap_or_default(), Some((refresh, &claimed.secret)))
+    }
+
+    /// Seals a pair for its row. The refresh token, if it is to be kept, comes with the device's secret.
+    pub(crate) fn seal_pair(
+        &self,
+        row: &Session,
+        generation: Version,
+        issued: &IssuedPair,
+        scopes: Vec<String>,
+        refresh: Option<(&RefreshToken, &SessionSecret)>,
+    ) -> SealedPair {
+        let binding = PairBinding { provider: &row.subject.provider, session: row.id, generation };
+        let access = AccessPlain { token: issued.access.clone(), scopes };
+        let ring = self.keyring();
+        SealedPair {
+            generation,
+            access: ring.seal_access(binding, &access, self.nonce()),
+            refresh: refresh.map(|(token, secret)| {
+                ring.seal_refresh(binding, refresh_lock(row.custody, secret), token, self.nonce())
+            }),
+            expiry: issued.lifespan.from(self.now()),
+        }
+    }
+
+    /// Owes the revocation of a pair that no row will hold.
+    pub(crate) async fn owe_issued(&self, row: &Session, issued: &IssuedPair) {
+        let generation = row.version.next();
+        let pair = self.seal_pair(row, generation, issued, Vec::new(), None);
+        let owed = OwedRevocation {
+            session: row.id,
+            generation,
+            provider: row.subject.provider.clone(),
+            access: pair.access,
+            expiry: pair.expiry,
+            owed_at: self.now(),
+        };
+        self.surely(|| self.inner.parts.store.owe(&owed)).await;
+        self.inner.owed.notify_one();
+    }
+}
+
+fn refresh_lock(custody: Custody, secret: &SessionSecret) -> RefreshLock<'_> {
+    match custody {
+        Custody::Device | Custody::None => RefreshLock::Device(secret),
+        Custody::Server => RefreshLock::Server,
+    }
+}

@@ -1,0 +1,33 @@
+//! The engine against a mock provider and a store in memory, in virtual time.
+//!
+//! Tests name the invariants that they check. Whoever adds one starts with [`world::World`].
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper of a test may fail as a test does"
+)]
+
+mod authenticate;
+mod background;
+mod dropped;
+mod ending;
+mod grants;
+mod lifetimes;
+mod login;
+mod login_devices;
+mod login_trouble;
+mod outbox;
+mod proofs;
+mod refresh;
+mod refresh_ends;
+mod refresh_lost;
+mod refresh_races;
+mod refresh_trouble;
+mod secrets;
+mod shelf;
+mod stories;
+mod twitch;
+mod world;

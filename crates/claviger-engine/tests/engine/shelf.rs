@@ -1,0 +1,219 @@
+//! One instance's way to the store: it fails when told to, before or after the deed, and can be made to wait.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use claviger_core::{
+    ids::{AttemptId, SessionId, Subject},
+    session::{EndReason, OwedRevocation, Session},
+    time::Timestamp,
+};
+use claviger_store::{
+    Backlog, MemoryStore, Method, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
+};
+
+use crate::twitch::Gate;
+
+pub(crate) struct Shelf {
+    inner: Arc<MemoryStore>,
+    tricks: Mutex<VecDeque<(Method, Trick)>>,
+    down: Mutex<Option<StoreError>>,
+    slow: AtomicBool,
+}
+
+/// What happens to one call.
+#[derive(Clone)]
+pub(crate) enum Trick {
+    /// It passes.
+    Pass,
+    /// It fails and does nothing.
+    Fail,
+    /// It does its work, and then fails: nobody can say whether it happened.
+    FailAfter,
+    /// It waits at the gate before it does its work.
+    HoldBefore(Arc<Gate>),
+    /// It does its work and waits at the gate before it returns.
+    HoldAfter(Arc<Gate>),
+}
+
+pub(crate) fn unavailable() -> StoreError {
+    StoreError::Unavailable("a test".to_owned())
+}
+
+impl Shelf {
+    pub(crate) fn new(inner: Arc<MemoryStore>) -> Self {
+        Self { inner, tricks: Mutex::default(), down: Mutex::default(), slow: AtomicBool::new(false) }
+    }
+
+    /// Plays a trick on the next call of this method that has none yet.
+    pub(crate) fn next(&self, method: Method, trick: Trick) {
+        self.tricks.lock().unwrap().push_back((method, trick));
+    }
+
+    /// Holds the next call of this method back after its work is done.
+    pub(crate) fn hold_after(&self, method: Method) -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        self.next(method, Trick::HoldAfter(Arc::clone(&gate)));
+        gate
+    }
+
+    /// Holds the next call of this method back before it does its work.
+    pub(crate) fn hold_before(&self, method: Method) -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        self.next(method, Trick::HoldBefore(Arc::clone(&gate)));
+        gate
+    }
+
+    /// Takes the store away from this instance, or gives it back.
+    pub(crate) fn down(&self, down: bool) {
+        *self.down.lock().unwrap() = down.then(unavailable);
+    }
+
+    /// Makes every call give way to others before and after its work, as a real store does.
+    pub(crate) fn slow(&self) {
+        self.slow.store(true, Ordering::SeqCst);
+    }
+
+    async fn give_way(&self) {
+        if self.slow.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn trick(&self, method: Method) -> Trick {
+        let mut tricks = self.tricks.lock().unwrap();
+        let index = tricks.iter().position(|(at, _)| *at == method);
+        index.and_then(|index| tricks.remove(index)).map_or(Trick::Pass, |(_, trick)| trick)
+    }
+
+    async fn through<T>(
+        &self,
+        method: Method,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.give_way().await;
+        let down = self.down.lock().unwrap().clone();
+        if let Some(error) = down {
+            return Err(error);
+        }
+        match self.trick(method) {
+            Trick::Pass => {
+                let done = work.await;
+                self.give_way().await;
+                done
+            }
+            Trick::Fail => Err(unavailable()),
+            Trick::FailAfter => {
+                work.await?;
+                Err(unavailable())
+            }
+            Trick::HoldBefore(gate) => {
+                gate.wait().await;
+                work.await
+            }
+            Trick::HoldAfter(gate) => {
+                let done = work.await;
+                gate.wait().await;
+                done
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Shelf {
+    async fn check(&self) -> Result<(), StoreError> {
+        self.through(Method::Check, self.inner.check()).await
+    }
+
+    async fn insert(&self, session: Session, placement: Placement) -> Result<Vec<Session>, StoreError> {
+        self.through(Method::Insert, self.inner.insert(session, placement)).await
+    }
+
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.through(Method::Load, self.inner.load(id)).await
+    }
+
+    async fn replace(&self, next: &Session, owed: Option<&OwedRevocation>) -> Result<Replaced, StoreError> {
+        self.through(Method::Replace, self.inner.replace(next, owed)).await
+    }
+
+    async fn devices(&self, subject: &Subject, limit: usize) -> Result<Vec<Session>, StoreError> {
+        self.through(Method::Devices, self.inner.devices(subject, limit)).await
+    }
+
+    async fn end_all(
+        &self,
+        selection: &Selection,
+        reason: EndReason,
+        at: Timestamp,
+    ) -> Result<Vec<Session>, StoreError> {
+        self.through(Method::EndAll, self.inner.end_all(selection, reason, at)).await
+    }
+
+    async fn touch(&self, seen: &[(SessionId, Timestamp)]) -> Result<(), StoreError> {
+        self.through(Method::Touch, self.inner.touch(seen)).await
+    }
+
+    async fn overdue(
+        &self,
+        idle_since: Timestamp,
+        created_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<SessionId>, StoreError> {
+        self.through(Method::Overdue, self.inner.overdue(idle_since, created_until, limit)).await
+    }
+
+    async fn distrusted(&self, limit: usize) -> Result<Vec<SessionId>, StoreError> {
+        self.through(Method::Distrusted, self.inner.distrusted(limit)).await
+    }
+
+    async fn purge(&self, created_until: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.through(Method::Purge, self.inner.purge(created_until, limit)).await
+    }
+
+    async fn spend_login(&self, state_hash: [u8; 32], expires_at: Timestamp) -> Result<bool, StoreError> {
+        self.through(Method::SpendLogin, self.inner.spend_login(state_hash, expires_at)).await
+    }
+
+    async fn forget_logins(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.through(Method::ForgetLogins, self.inner.forget_logins(now, limit)).await
+    }
+
+    async fn owe(&self, owed: &OwedRevocation) -> Result<(), StoreError> {
+        self.through(Method::Owe, self.inner.owe(owed)).await
+    }
+
+    async fn take_owed(
+        &self,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Owed>, StoreError> {
+        self.through(Method::TakeOwed, self.inner.take_owed(attempt, now, lease_until, limit)).await
+    }
+
+    async fn settle_owed(&self, id: OwedId, attempt: AttemptId) -> Result<bool, StoreError> {
+        self.through(Method::SettleOwed, self.inner.settle_owed(id, attempt)).await
+    }
+
+    async fn postpone_owed(
+        &self,
+        id: OwedId,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.through(Method::PostponeOwed, self.inner.postpone_owed(id, attempt, due_at)).await
+    }
+
+    async fn owed_backlog(&self) -> Result<Backlog, StoreError> {
+        self.through(Method::OwedBacklog, self.inner.owed_backlog()).await
+    }
+}

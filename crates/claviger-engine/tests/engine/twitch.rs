@@ -1,0 +1,201 @@
+//! The way to the mock without a socket. Answers can be held back, and bodies rewritten.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use claviger_core::policy::limits;
+use claviger_engine::{Callback, Clock, ProviderHttp};
+use claviger_mock::{Config, Connection, DEMO_CLIENT_ID, Endpoint, Fault, FaultKind, MockTwitch, Settings};
+use claviger_provider::Unanswered;
+use http::{Request, Response, StatusCode};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use crate::world::{ManualClock, code};
+
+type Rewrite = Box<dyn Fn(&mut Value) + Send>;
+
+pub(crate) struct Twitch {
+    mock: Mutex<MockTwitch>,
+    clock: Arc<ManualClock>,
+    gates: Mutex<VecDeque<(Endpoint, Arc<Gate>)>>,
+    rewrites: Mutex<Vec<(Endpoint, Rewrite)>>,
+    unreachable: Mutex<bool>,
+    /// Every secret that went by: tokens, codes, verifiers.
+    secrets: Mutex<Vec<String>>,
+}
+
+/// Where something waits until a test lets it go.
+#[derive(Default)]
+pub(crate) struct Gate {
+    arrived: Notify,
+    open: Notify,
+}
+
+impl Gate {
+    /// Waits until somebody stands at the gate.
+    pub(crate) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// Lets one go.
+    pub(crate) fn open(&self) {
+        self.open.notify_one();
+    }
+
+    pub(crate) async fn wait(&self) {
+        self.arrived.notify_one();
+        self.open.notified().await;
+    }
+}
+
+impl Twitch {
+    pub(crate) fn new(settings: Settings, clock: Arc<ManualClock>) -> Self {
+        let config = Config::strict().settings(|own| *own = settings);
+        Self {
+            mock: Mutex::new(MockTwitch::new(config, 1)),
+            clock,
+            gates: Mutex::default(),
+            rewrites: Mutex::default(),
+            unreachable: Mutex::default(),
+            secrets: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn mock(&self) -> MutexGuard<'_, MockTwitch> {
+        self.mock.lock().unwrap()
+    }
+
+    /// Every call of the endpoint fails until the faults are cleared.
+    pub(crate) fn always(&self, endpoint: Endpoint, kind: FaultKind) {
+        self.mock().add_fault(Fault::always(endpoint, kind));
+    }
+
+    /// The next call of the endpoint fails.
+    pub(crate) fn once(&self, endpoint: Endpoint, kind: FaultKind) {
+        self.mock().add_fault(Fault::once(endpoint, kind));
+    }
+
+    pub(crate) fn mend(&self) {
+        self.mock().clear_faults();
+        self.rewrites.lock().unwrap().clear();
+        *self.unreachable.lock().unwrap() = false;
+    }
+
+    /// No request leaves until [`Twitch::mend`].
+    pub(crate) fn unplug(&self) {
+        *self.unreachable.lock().unwrap() = true;
+    }
+
+    /// The next answer of the endpoint takes effect there and is held back here.
+    pub(crate) fn hold(&self, endpoint: Endpoint) -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        self.gates.lock().unwrap().push_back((endpoint, Arc::clone(&gate)));
+        gate
+    }
+
+    /// Changes every good answer of the endpoint until [`Twitch::mend`].
+    pub(crate) fn rewrite(&self, endpoint: Endpoint, change: impl Fn(&mut Value) + Send + 'static) {
+        self.rewrites.lock().unwrap().push((endpoint, Box::new(change)));
+    }
+
+    pub(crate) fn calls(&self, endpoint: Endpoint) -> u64 {
+        self.mock().calls(endpoint)
+    }
+
+    pub(crate) fn refreshes(&self) -> u64 {
+        self.mock().token_calls("refresh_token")
+    }
+
+    /// Whether the provider takes this access token. No fault of validations gets in the way.
+    pub(crate) fn lives(&self, token: &str) -> bool {
+        let request = Request::get("/helix/users")
+            .header("authorization", format!("Bearer {token}"))
+            .header("client-id", DEMO_CLIENT_ID)
+            .body(Bytes::new())
+            .unwrap();
+        let now_ms = self.clock.now().as_millis();
+        self.mock().handle(&request, now_ms).response.status() == StatusCode::OK
+    }
+
+    /// Follows a browser to the authorization page and back to the app.
+    pub(crate) fn authorize(&self, location: &str) -> Callback {
+        let request = Request::get(location).body(Bytes::new()).unwrap();
+        let reply = self.mock().handle(&request, self.clock.now().as_millis());
+        let location = reply.response.headers()[http::header::LOCATION].to_str().unwrap().to_owned();
+        let back = url::Url::parse(&location).unwrap();
+        let param = |name: &str| back.query_pairs().find(|(key, _)| key == name).map(|(_, v)| v.into_owned());
+        let sent = param("code");
+        self.secrets.lock().unwrap().extend(sent.clone());
+        Callback {
+            state: param("state").unwrap_or_default(),
+            code: sent.as_deref().map(code),
+            error: param("error"),
+            iss: param("iss"),
+        }
+    }
+
+    /// Every secret that went by so far.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        self.secrets.lock().unwrap().clone()
+    }
+
+    fn note_request(&self, request: &Request<Bytes>) {
+        let body = url::form_urlencoded::parse(request.body());
+        let secret = ["client_secret", "code", "code_verifier", "refresh_token", "token"];
+        let found = body.filter(|(name, _)| secret.contains(&name.as_ref())).map(|(_, value)| value.into_owned());
+        self.secrets.lock().unwrap().extend(found);
+    }
+
+    fn shape(&self, endpoint: Option<Endpoint>, answer: &mut Response<Bytes>) {
+        let Ok(mut body) = serde_json::from_slice::<Value>(answer.body()) else { return };
+        let tokens = ["access_token", "refresh_token"].map(|name| body[name].as_str().map(str::to_owned));
+        self.secrets.lock().unwrap().extend(tokens.into_iter().flatten());
+        if answer.status() != StatusCode::OK {
+            return;
+        }
+        for (_, change) in self.rewrites.lock().unwrap().iter().filter(|(at, _)| Some(*at) == endpoint) {
+            change(&mut body);
+        }
+        *answer.body_mut() = Bytes::from(body.to_string());
+    }
+
+    fn gate(&self, endpoint: Option<Endpoint>) -> Option<Arc<Gate>> {
+        let mut gates = self.gates.lock().unwrap();
+        let index = gates.iter().position(|(at, _)| Some(*at) == endpoint)?;
+        gates.remove(index).map(|(_, gate)| gate)
+    }
+}
+
+#[async_trait]
+impl ProviderHttp for Twitch {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Unanswered> {
+        if *self.unreachable.lock().unwrap() {
+            return Err(Unanswered::NotSent);
+        }
+        tokio::task::yield_now().await;
+        self.note_request(&request);
+        let endpoint = Endpoint::of_path(request.uri().path());
+        let mut reply = {
+            let now_ms = self.clock.now().as_millis();
+            self.mock().handle(&request, now_ms)
+        };
+        self.shape(endpoint, &mut reply.response);
+        if let Some(gate) = self.gate(endpoint) {
+            gate.wait().await;
+        }
+        if reply.delay > limits::PROVIDER_ANSWER {
+            tokio::time::sleep(limits::PROVIDER_ANSWER).await;
+            return Err(Unanswered::NoAnswer);
+        }
+        tokio::time::sleep(reply.delay).await;
+        match reply.connection {
+            Connection::Keep => Ok(reply.response),
+            Connection::CloseWithoutAnswer => Err(Unanswered::NoAnswer),
+        }
+    }
+}

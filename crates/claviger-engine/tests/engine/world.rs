@@ -1,0 +1,351 @@
+//! One provider, one store, a clock that tests move, and as many instances of the engine as a test wants.
+
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use claviger_core::{
+    ids::{ProviderName, SessionId, Subject},
+    policy::{Custody, ProviderHabits, Rotation},
+    request::Assurance,
+    return_to::ReturnTo,
+    secret::{AuthorizationCode, ClientSecret},
+    session::{EndReason, Session, State},
+    time::Timestamp,
+};
+use claviger_engine::{
+    Callback, Caller, Clock, Denied, Engine, Entropy, Grant, LoginError, LoginStarted, Parts, Settings, SignedIn,
+};
+use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, DEMO_REDIRECT_URI};
+use claviger_provider::{Endpoints, Provider};
+use claviger_seal::{KeyId, Keyring, PairBinding, RootKey, SessionCookie};
+use claviger_store::{MemoryStore, Store};
+
+use crate::{shelf::Shelf, twitch::Twitch};
+
+pub(crate) const ADA: &str = "100000001";
+pub(crate) const GRACE: &str = "100000002";
+pub(crate) const SCOPE: &str = "user:read:email";
+/// When the tests begin.
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+/// How long the mock's access tokens live.
+pub(crate) const TOKEN_LIFE: Duration = Duration::from_secs(14_000);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const NOW: Assurance = Assurance::Provider { max_age: Duration::ZERO };
+
+/// A refresh token is good for one refresh, and nobody answers a second one.
+pub(crate) const ONE_TIME: ProviderHabits = ProviderHabits {
+    rotation: Rotation::OneTime,
+    replay_window: Duration::ZERO,
+    reuse_kills_connection: true,
+};
+/// A new refresh token comes, and the old one goes on for a while.
+pub(crate) const ROTATES: ProviderHabits = ProviderHabits::TWITCH;
+
+/// Time that passes with tokio's, and jumps when a test says so.
+pub(crate) struct ManualClock {
+    begun: tokio::time::Instant,
+    jumped_ms: AtomicI64,
+}
+
+impl ManualClock {
+    #[expect(clippy::disallowed_methods, reason = "tokio's paused time is part of the clock of tests")]
+    fn new() -> Self {
+        Self { begun: tokio::time::Instant::now(), jumped_ms: AtomicI64::new(0) }
+    }
+
+    /// Jumps forward. Timers do not notice.
+    pub(crate) fn jump(&self, by: Duration) {
+        self.jumped_ms.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// Jumps to a point in time.
+    pub(crate) fn jump_to(&self, at: Timestamp) {
+        assert!(at >= self.now(), "time goes forward");
+        self.jump(at.since(self.now()));
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        let jumped = self.jumped_ms.load(Ordering::SeqCst);
+        Timestamp::from_millis(START.as_millis() + jumped).after(self.begun.elapsed())
+    }
+}
+
+/// Bytes that follow from a seed (the mixer of SplitMix64).
+pub(crate) struct Seeded(AtomicU64);
+
+impl Seeded {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+}
+
+impl Entropy for Seeded {
+    fn fill(&self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst);
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            let word = (z ^ (z >> 31)).to_be_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    }
+}
+
+/// What a test changes before the world begins.
+pub(crate) struct Setup {
+    pub(crate) settings: Settings,
+    pub(crate) provider: Provider,
+    pub(crate) mock: claviger_mock::Settings,
+}
+
+/// Everything but the engines.
+pub(crate) struct World {
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) twitch: Arc<Twitch>,
+    /// The store itself; its counters count what all instances did.
+    pub(crate) memory: Arc<MemoryStore>,
+    pub(crate) provider: Provider,
+    pub(crate) settings: Settings,
+    entropy: Arc<Seeded>,
+}
+
+/// One engine with its own way to the store.
+pub(crate) struct Instance {
+    pub(crate) engine: Engine,
+    pub(crate) shelf: Arc<Shelf>,
+}
+
+impl Deref for Instance {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+/// What a browser holds after a sign-in.
+#[derive(Clone, Debug)]
+pub(crate) struct Browser {
+    pub(crate) session: SessionId,
+    pub(crate) value: String,
+    pub(crate) hint: Option<String>,
+    pub(crate) cookie: SessionCookie,
+}
+
+impl World {
+    /// The usual world with one instance.
+    pub(crate) async fn start() -> (Self, Instance) {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> (Self, Instance) {
+        let mut setup = Setup {
+            settings: Settings::default(),
+            provider: Provider::twitch(
+                DEMO_CLIENT_ID,
+                ClientSecret::new(DEMO_CLIENT_SECRET),
+                DEMO_REDIRECT_URI,
+                vec![SCOPE.to_owned()],
+                Endpoints::twitch_at(&"http://mock.test/".parse().unwrap()),
+            ),
+            mock: claviger_mock::Settings::default(),
+        };
+        change(&mut setup);
+        let clock = Arc::new(ManualClock::new());
+        let world = Self {
+            twitch: Arc::new(Twitch::new(setup.mock, Arc::clone(&clock))),
+            clock,
+            memory: Arc::new(MemoryStore::new()),
+            provider: setup.provider,
+            settings: setup.settings,
+            entropy: Arc::new(Seeded::new(7)),
+        };
+        let app = world.instance().await;
+        (world, app)
+    }
+
+    /// One more engine on the same store; or the same one after a restart.
+    pub(crate) async fn instance(&self) -> Instance {
+        self.instance_with(&[1]).await
+    }
+
+    /// An engine whose keyring has these keys, the newest first.
+    pub(crate) async fn instance_with(&self, keys: &[u32]) -> Instance {
+        let shelf = Arc::new(Shelf::new(Arc::clone(&self.memory)));
+        let engine = Engine::start(self.parts(Arc::clone(&shelf), keys)).await.unwrap();
+        Instance { engine, shelf }
+    }
+
+    pub(crate) fn parts(&self, shelf: Arc<Shelf>, keys: &[u32]) -> Parts {
+        Parts {
+            store: shelf,
+            http: Arc::clone(&self.twitch) as _,
+            clock: Arc::clone(&self.clock) as _,
+            entropy: Arc::clone(&self.entropy) as _,
+            keyring: keyring(keys),
+            provider: self.provider.clone(),
+            settings: self.settings,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Moves time, and nothing else.
+    pub(crate) fn pass(&self, by: Duration) {
+        self.clock.jump(by);
+    }
+
+    /// Lets tasks run that wait for nothing but their turn, or for a timer within `by`.
+    pub(crate) async fn run_for(&self, by: Duration) {
+        tokio::time::sleep(by).await;
+    }
+
+    /// Lets spawned tasks come to rest.
+    pub(crate) async fn rest(&self) {
+        self.run_for(Duration::from_millis(1)).await;
+    }
+
+    /// The row as it is stored.
+    pub(crate) async fn row(&self, id: SessionId) -> Session {
+        self.memory.load(id).await.unwrap().expect("the row is there")
+    }
+
+    /// Why the row ended, if it did.
+    pub(crate) async fn end_reason(&self, id: SessionId) -> Option<EndReason> {
+        match self.row(id).await.state {
+            State::Ended { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// How many revocations are owed.
+    pub(crate) async fn owed(&self) -> u64 {
+        self.memory.owed_backlog().await.unwrap().count
+    }
+
+    /// The access token that a row holds.
+    pub(crate) async fn access_token(&self, id: SessionId) -> String {
+        self.token_of(&self.row(id).await)
+    }
+
+    pub(crate) fn token_of(&self, row: &Session) -> String {
+        let pair = row.pair().expect("the row holds a pair");
+        let at = PairBinding { provider: &row.subject.provider, session: row.id, generation: pair.generation };
+        keyring(&[1, 2]).open_access(at, &pair.access).unwrap().token.expose().to_owned()
+    }
+
+    /// Sends the browser to the provider, where this user agrees at once.
+    pub(crate) fn agree(&self, user: &str, started: &LoginStarted) -> Callback {
+        self.twitch.mock().settings_mut().authorize_at_once_as = Some(user.to_owned());
+        self.twitch.authorize(&started.location)
+    }
+
+    pub(crate) async fn sign_in(&self, app: &Instance, user: &str) -> Browser {
+        self.sign_in_again(app, user, None).await.unwrap()
+    }
+
+    /// Signs in from a browser that may show an older session.
+    pub(crate) async fn sign_in_again(
+        &self,
+        app: &Instance,
+        user: &str,
+        shown: Option<&SessionCookie>,
+    ) -> Result<Browser, LoginError> {
+        let started = app.begin_login(ReturnTo::root(), false);
+        let callback = self.agree(user, &started);
+        let signed_in = app.finish_login(callback, Some(&started.cookie), shown, "curl/8").await?;
+        Ok(Browser::of(app, &signed_in))
+    }
+
+    /// Signs in on several devices, a second apart.
+    pub(crate) async fn sign_in_on(&self, app: &Instance, devices: usize) -> Vec<Browser> {
+        let mut browsers = Vec::new();
+        for _ in 0..devices {
+            browsers.push(self.sign_in(app, ADA).await);
+            self.pass(SECOND);
+        }
+        browsers
+    }
+
+    /// Lets the access token of every session expire.
+    pub(crate) fn expire_tokens(&self) {
+        self.pass(TOKEN_LIFE);
+    }
+
+    /// SPENT: no spent refresh token was ever sent.
+    pub(crate) fn assert_nothing_spent_twice(&self) {
+        assert_eq!(self.twitch.mock().counters().reused_refresh_tokens, 0, "SPENT");
+    }
+
+    /// CASCADE: after what is owed was carried out, this access token is dead at the provider.
+    pub(crate) async fn assert_revoked(&self, app: &Instance, token: &str) {
+        self.rest().await;
+        app.settle_owed().await.unwrap();
+        assert!(!self.twitch.lives(token), "CASCADE");
+        assert_eq!(self.owed().await, 0, "CASCADE");
+    }
+}
+
+impl Browser {
+    pub(crate) fn of(app: &Engine, signed_in: &SignedIn) -> Self {
+        Self {
+            session: signed_in.session,
+            value: signed_in.cookie.clone(),
+            hint: signed_in.access_hint.clone(),
+            cookie: app.open_cookie(&signed_in.cookie).unwrap(),
+        }
+    }
+
+    /// A request of this browser with assurance `session`.
+    pub(crate) async fn asks(&self, app: &Engine) -> Result<Caller, Denied> {
+        self.asks_with(app, Assurance::Session).await
+    }
+
+    pub(crate) async fn asks_with(&self, app: &Engine, assurance: Assurance) -> Result<Caller, Denied> {
+        app.authenticate(self.cookie.clone(), assurance).await
+    }
+
+    /// The access token for a call of this browser.
+    pub(crate) async fn grant(&self, app: &Engine) -> Result<Grant, Denied> {
+        app.grant(&self.cookie, None).await
+    }
+}
+
+pub(crate) fn subject(user: &str) -> Subject {
+    Subject { provider: ProviderName("twitch".to_owned()), id: user.to_owned() }
+}
+
+pub(crate) fn keyring(keys: &[u32]) -> Keyring {
+    let root = |id: &u32| RootKey::new(KeyId(*id), [u8::try_from(*id).unwrap(); 32]);
+    Keyring::new(keys.iter().map(root).collect()).unwrap()
+}
+
+pub(crate) fn code(value: &str) -> AuthorizationCode {
+    AuthorizationCode::new(value)
+}
+
+pub(crate) fn custody(custody: Custody) -> impl FnOnce(&mut Setup) {
+    move |setup| setup.settings.custody = custody
+}
+
+pub(crate) fn habits(habits: ProviderHabits) -> impl FnOnce(&mut Setup) {
+    move |setup| setup.provider.habits = habits
+}
+
+/// Whether the request was refused because the provider or the store is in trouble, and nobody signed out for it.
+pub(crate) fn passing<T>(outcome: &Result<T, Denied>) -> bool {
+    matches!(outcome, Err(Denied::ProviderTrouble { .. } | Denied::Misconfigured | Denied::Store(_)))
+}
