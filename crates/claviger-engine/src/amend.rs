@@ -102,16 +102,34 @@ impl Engine {
         next: &Session,
         owed: Option<&OwedRevocation>,
     ) -> Result<Replaced, StoreError> {
-        let replaced = self.inner.parts.store.replace(next, owed).await;
-        match &replaced {
-            Ok(Replaced::Done) => self.note_change(next),
-            Ok(Replaced::Conflict(Some(current))) => self.note_change(current),
-            Ok(Replaced::Conflict(None)) | Err(_) => self.inner.known.forget(next.id),
-        }
-        if owed.is_some() {
-            self.inner.owed.notify_one();
-        }
-        replaced
+        let (engine, next, owed) = (self.clone(), next.clone(), owed.cloned());
+        self.detached(async move {
+            let replaced = engine.inner.parts.store.replace(&next, owed.as_ref()).await;
+            match &replaced {
+                Ok(Replaced::Done) => engine.note_change(&next),
+                Ok(Replaced::Conflict(Some(current))) => engine.note_change(current),
+                Ok(Replaced::Conflict(None)) | Err(_) => engine.inner.known.forget(next.id),
+            }
+            if owed.is_some() {
+                engine.inner.owed.notify_one();
+            }
+            replaced
+        })
+        .await
+    }
+
+    /// Does a write and takes note of it, even if the caller goes away in between: else memory would vouch for a row
+    /// that the store no longer has.
+    pub(crate) async fn detached<T, E>(
+        &self,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let lost = |_| Err(StoreError::Unavailable("a task ended without an outcome".to_owned()).into());
+        self.inner.tasks.spawn(work).await.unwrap_or_else(lost)
     }
 
     /// Takes note of a row that changed, here or elsewhere.

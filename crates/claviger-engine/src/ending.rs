@@ -88,9 +88,13 @@ impl Engine {
         reason: EndReason,
     ) -> Result<usize, StoreError> {
         let selection = Selection { subject, except, created_before };
-        let ended = self.inner.parts.store.end_all(&selection, reason, self.now()).await?;
-        self.note_endings(&ended);
-        Ok(ended.len())
+        let engine = self.clone();
+        self.detached(async move {
+            let ended = engine.inner.parts.store.end_all(&selection, reason, engine.now()).await?;
+            engine.note_endings(&ended);
+            Ok(ended.len())
+        })
+        .await
     }
 
     /// Takes note of rows that the store ended in one step.

@@ -1,7 +1,7 @@
 //! What memory holds of sessions. It saves reading the store, and is never more trusted than the store.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -9,7 +9,7 @@ use std::{
 };
 
 use claviger_core::{
-    ids::SessionId,
+    ids::{SessionId, Version},
     policy::limits,
     session::{Session, State},
 };
@@ -28,7 +28,8 @@ pub(crate) struct Known {
 /// horizon is believed without reading the store.
 #[derive(Default)]
 struct Distrusted {
-    ids: BTreeSet<SessionId>,
+    /// With the version at which the distrust began; an end is for ever.
+    ids: BTreeMap<SessionId, Version>,
     horizon: Option<SessionId>,
 }
 
@@ -45,7 +46,7 @@ impl Known {
     /// Whether a sealed cookie of this session has to be checked with the store.
     pub(crate) fn distrusts(&self, id: SessionId) -> bool {
         let distrusted = self.distrusted.read().unwrap_or_else(PoisonError::into_inner);
-        distrusted.ids.contains(&id) || distrusted.horizon.is_some_and(|horizon| id <= horizon)
+        distrusted.ids.contains_key(&id) || distrusted.horizon.is_some_and(|horizon| id <= horizon)
     }
 
     /// Marks the moment before a row is read from the store.
@@ -67,8 +68,9 @@ impl Known {
     /// Takes note of a row that this process changed: after this, no request is served by an older one.
     pub(crate) fn changed(&self, session: &Session) {
         match session.state {
-            State::Suspect(_) | State::Ended { .. } => self.distrust(session.id),
-            State::Live(_) | State::Parked(_) => self.trust(session.id),
+            State::Ended { .. } => self.distrust(session.id, FOR_EVER),
+            State::Suspect(_) => self.distrust(session.id, session.version),
+            State::Live(_) | State::Parked(_) => self.trust(session.id, session.version),
         }
         self.forget(session.id);
     }
@@ -81,28 +83,36 @@ impl Known {
 
     /// Takes over what the store knows at start.
     pub(crate) fn distrust_all(&self, ids: Vec<SessionId>) {
-        ids.into_iter().for_each(|id| self.distrust(id));
+        // Whether one of these ended or is suspect shows when its row is read.
+        ids.into_iter().for_each(|id| self.distrust(id, Version::FIRST));
     }
 
-    fn distrust(&self, id: SessionId) {
+    /// Changes may be noted in another order than they were committed in, so the younger one counts.
+    fn distrust(&self, id: SessionId, since: Version) {
         let mut distrusted = self.distrusted.write().unwrap_or_else(PoisonError::into_inner);
-        distrusted.ids.insert(id);
+        let known = distrusted.ids.entry(id).or_insert(since);
+        *known = since.max(*known);
         if distrusted.ids.len() >= limits::DISTRUSTED_SESSIONS {
-            let oldest = distrusted.ids.pop_first();
+            let oldest = distrusted.ids.pop_first().map(|(id, _)| id);
             distrusted.horizon = distrusted.horizon.max(oldest);
         }
     }
 
-    fn trust(&self, id: SessionId) {
-        let known = self.distrusted.read().unwrap_or_else(PoisonError::into_inner).ids.contains(&id);
-        if known {
-            self.distrusted.write().unwrap_or_else(PoisonError::into_inner).ids.remove(&id);
+    fn trust(&self, id: SessionId, since: Version) {
+        let older = |distrusted: &Distrusted| distrusted.ids.get(&id).is_some_and(|known| *known < since);
+        if older(&self.distrusted.read().unwrap_or_else(PoisonError::into_inner)) {
+            let mut distrusted = self.distrusted.write().unwrap_or_else(PoisonError::into_inner);
+            if older(&distrusted) {
+                distrusted.ids.remove(&id);
+            }
         }
     }
 }
 
 #[derive(Clone, Copy)]
 pub(crate) struct Reading(u64);
+
+const FOR_EVER: Version = Version(u64::MAX);
 
 #[cfg(test)]
 mod tests {
@@ -122,5 +132,18 @@ mod tests {
         assert!(known.distrusts(id(1)), "below the horizon");
         assert!(!known.distrusts(id(3)));
         assert!(known.distrusts(id(4)));
+    }
+
+    #[test]
+    fn changes_noted_out_of_order_revive_nothing() {
+        let known = Known::new(1);
+        known.distrust(id(1), FOR_EVER);
+        known.trust(id(1), Version(7));
+        assert!(known.distrusts(id(1)), "ENDED: an end is for ever");
+        known.distrust(id(2), Version(3));
+        known.trust(id(2), Version(2));
+        assert!(known.distrusts(id(2)), "an older change says nothing");
+        known.trust(id(2), Version(4));
+        assert!(!known.distrusts(id(2)));
     }
 }

@@ -99,6 +99,19 @@ impl Engine {
         user_agent: &str,
     ) -> Result<SignedIn, LoginError> {
         let login = self.open_login(&callback.state, login_cookie)?;
+        let (engine, replaces, user_agent) = (self.clone(), replaces.cloned(), user_agent.to_owned());
+        // A browser that goes away must not leave a pair that nobody keeps.
+        self.detached(async move { engine.finish(callback, login, replaces.as_ref(), &user_agent).await })
+            .await
+    }
+
+    async fn finish(
+        &self,
+        callback: Callback,
+        login: LoginCookie,
+        replaces: Option<&SessionCookie>,
+        user_agent: &str,
+    ) -> Result<SignedIn, LoginError> {
         let state_hash = Sha256::digest(login.state).into();
         let forget_at = login.started_at.after(limits::LOGIN_LIFETIME * 2);
         if !self.inner.parts.store.spend_login(state_hash, forget_at).await? {

@@ -4,6 +4,7 @@
 //! row's version is still the one the rules started from. So no store can lose an update, revive an ended row, or tell
 //! two writers that both won, and no lock of one process is needed for any of it.
 
+#[cfg(any(test, feature = "conformance"))]
 mod conformance;
 mod memory;
 
@@ -14,8 +15,9 @@ use claviger_core::{
     time::Timestamp,
 };
 
+#[cfg(any(test, feature = "conformance"))]
 pub use conformance::{Harness, conformance};
-pub use memory::MemoryStore;
+pub use memory::{MemoryStore, Method};
 
 /// Keeps sessions, the revocations owed to providers, and the sign-ins that were used up.
 ///
@@ -31,21 +33,24 @@ pub trait Store: Send + Sync + 'static {
 
     /// Adds a session that just began. In the same step ends the session it replaces, and those of the user's devices
     /// that are over the limit ([`claviger_core::session::over_limit`]), and owes their revocations.
-    /// Gives the rows it ended.
+    /// Gives the rows it ended: at the time the new session was created, the replaced one first.
+    ///
+    /// An id that is taken is refused as unavailable, whatever the row in its place: another sign-in gets another id.
     async fn insert(&self, session: Session, placement: Placement) -> Result<Vec<Session>, StoreError>;
 
     /// The row as it is now, ended or not.
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
 
     /// Puts `next` in the place of the row it was made from, if that is still the stored one: compare-and-set on the
-    /// version, `next.version` being one higher. `last_seen_at` is left as stored. In the same step owes `owed`.
+    /// version, `next.version` being one higher, and it has not ended. The subject, `created_at` and `last_seen_at` are
+    /// left as stored. In the same step owes `owed`.
     async fn replace(&self, next: &Session, owed: Option<&OwedRevocation>) -> Result<Replaced, StoreError>;
 
-    /// The user's sessions that have not ended, last used first, at most `limit`.
+    /// The user's sessions that have not ended, last used first, of equals the youngest; at most `limit`.
     async fn devices(&self, subject: &Subject, limit: usize) -> Result<Vec<Session>, StoreError>;
 
     /// Ends all sessions of the selection that have not ended, in one step, and owes their revocations.
-    /// Gives the rows it ended.
+    /// Gives the rows it ended, in the order of their ids.
     async fn end_all(
         &self,
         selection: &Selection,
@@ -58,7 +63,8 @@ pub trait Store: Send + Sync + 'static {
     async fn touch(&self, seen: &[(SessionId, Timestamp)]) -> Result<(), StoreError>;
 
     /// Sessions that have not ended and were last seen at or before `idle_since`, or created at or before
-    /// `created_until`; at most `limit`.
+    /// `created_until`; at most `limit`. The idle ones come first, the longest idle before the others; then the old ones,
+    /// the oldest before the others. Each comes once.
     async fn overdue(
         &self,
         idle_since: Timestamp,
@@ -69,20 +75,21 @@ pub trait Store: Send + Sync + 'static {
     /// Ids of sessions that ended or are suspect, the youngest sign-in first, at most `limit`.
     async fn distrusted(&self, limit: usize) -> Result<Vec<SessionId>, StoreError>;
 
-    /// Deletes tombstones of sessions created at or before `created_until`, at most `limit`. Gives their number.
+    /// Deletes tombstones of sessions created at or before `created_until`, the oldest first, at most `limit`.
+    /// Gives their number.
     async fn purge(&self, created_until: Timestamp, limit: usize) -> Result<usize, StoreError>;
 
     /// Uses up a sign-in's state. True for the first caller, false ever after, until `expires_at` at least.
     async fn spend_login(&self, state_hash: [u8; 32], expires_at: Timestamp) -> Result<bool, StoreError>;
 
-    /// Forgets used-up states that expired at or before `now`, at most `limit`. Gives their number.
+    /// Forgets used-up states that expired at or before `now`, the oldest first, at most `limit`. Gives their number.
     async fn forget_logins(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError>;
 
-    /// Adds a revocation that is owed to the provider, due at once.
+    /// Adds a revocation that is owed to the provider, due from [`OwedRevocation::owed_at`] on.
     async fn owe(&self, owed: &OwedRevocation) -> Result<(), StoreError>;
 
-    /// Takes revocations that are due and leased to nobody, the oldest first, at most `limit`.
-    /// They are leased to `attempt` until `lease_until`.
+    /// Takes revocations that are due and leased to nobody, the longest due first, at most `limit`.
+    /// They are leased to `attempt` until `lease_until`, and due again then.
     async fn take_owed(
         &self,
         attempt: AttemptId,
@@ -175,6 +182,11 @@ pub enum StoreError {
     /// What is stored cannot be understood: the operator must restore it.
     #[error("the session store is damaged ({0}); the operator must restore it from a backup")]
     Corrupt(String),
+}
+
+/// The error of an insert whose id is taken.
+pub fn id_is_taken() -> StoreError {
+    StoreError::Unavailable("the session id is taken".to_owned())
 }
 
 /// The error of a store whose rows hold what no session can.

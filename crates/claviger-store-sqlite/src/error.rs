@@ -1,0 +1,143 @@
+//! What went wrong, told by SQLite's codes and never by its words: those may hold what a log must not.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use claviger_store::{StoreError, corrupt};
+use rusqlite::{Error as SqlError, ffi, ffi::ErrorCode};
+
+/// Why the store could not be opened. Each is the operator's to solve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The directory is not there. It is not made, since a mistyped path would start an empty store.
+    #[error("the directory {} of the session store does not exist; create it or correct the path", .0.display())]
+    NoDirectory(PathBuf),
+    /// A file serves one process at a time.
+    #[error("the session store {} is in use by {holder}; one file serves one process at a time", .path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// Who uses it, as far as is known.
+        holder: String,
+    },
+    /// A newer version of this program wrote it.
+    #[error(
+        "the session store {} has schema {found}, and this version knows schemas up to {known}; use the newer version",
+        .path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The newest schema that this version knows.
+        known: i64,
+    },
+    /// It is a database of some other program.
+    #[error("{} is a database, but no session store; nothing was changed in it", .0.display())]
+    Foreign(PathBuf),
+    /// The SQLite that was linked may damage files: its WAL-reset bug was fixed in 3.51.3 (sqlite.org/wal.html).
+    #[error("SQLite {0} may damage its files; at least 3.51.3 is needed")]
+    OldSqlite(&'static str),
+    /// Anything that may also happen later.
+    #[error("{}: {source}", .path.display())]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        source: StoreError,
+    },
+}
+
+impl OpenError {
+    pub(crate) fn io(path: &Path, error: &io::Error) -> Self {
+        Self::Store { path: path.to_owned(), source: of_io(error) }
+    }
+
+    pub(crate) fn sql(path: &Path, error: &SqlError) -> Self {
+        Self::Store { path: path.to_owned(), source: of_sql(error) }
+    }
+}
+
+/// A [`StoreError`] that `?` makes from SQLite's errors.
+#[derive(Debug)]
+pub(crate) struct Fault(pub(crate) StoreError);
+
+impl From<SqlError> for Fault {
+    fn from(error: SqlError) -> Self {
+        Self(of_sql(&error))
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self(error)
+    }
+}
+
+pub(crate) fn of_sql(error: &SqlError) -> StoreError {
+    match error {
+        SqlError::SqliteFailure(code, _) | SqlError::SqlInputError { error: code, .. } => of_code(*code),
+        SqlError::FromSqlConversionFailure(column, ..)
+        | SqlError::IntegralValueOutOfRange(column, _)
+        | SqlError::InvalidColumnType(column, ..)
+        | SqlError::InvalidColumnIndex(column) => corrupt(&format!("column {column} of a result")),
+        SqlError::Utf8Error(..) => corrupt("a text that is not UTF-8"),
+        SqlError::QueryReturnedNoRows => corrupt("a result without a row"),
+        _ => StoreError::Unavailable("an unexpected answer of SQLite".to_owned()),
+    }
+}
+
+fn of_code(code: ffi::Error) -> StoreError {
+    let text = format!("{}, SQLite's code {}", ffi::code_to_str(code.extended_code), code.extended_code);
+    match code.code {
+        ErrorCode::DiskFull => StoreError::Full(text),
+        ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
+            StoreError::ReadOnly(text)
+        }
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Corrupt(text),
+        _ => StoreError::Unavailable(text),
+    }
+}
+
+fn of_io(error: &io::Error) -> StoreError {
+    let text = error.kind().to_string();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(text),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::IsADirectory => {
+            StoreError::ReadOnly(text)
+        }
+        _ => StoreError::Unavailable(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_come_from_codes() {
+        type Kind = fn(String) -> StoreError;
+        let table: [(i32, Kind); 9] = [
+            (ffi::SQLITE_FULL, StoreError::Full),
+            (ffi::SQLITE_READONLY, StoreError::ReadOnly),
+            (ffi::SQLITE_CANTOPEN, StoreError::ReadOnly),
+            (ffi::SQLITE_PERM, StoreError::ReadOnly),
+            (ffi::SQLITE_CORRUPT, StoreError::Corrupt),
+            (ffi::SQLITE_NOTADB, StoreError::Corrupt),
+            (ffi::SQLITE_BUSY, StoreError::Unavailable),
+            (ffi::SQLITE_IOERR_WRITE, StoreError::Unavailable),
+            (ffi::SQLITE_CONSTRAINT, StoreError::Unavailable),
+        ];
+        for (code, kind) in table {
+            let error = SqlError::SqliteFailure(ffi::Error::new(code), Some("canary".to_owned()));
+            let told = of_sql(&error);
+            let empty = kind(String::new());
+            assert_eq!(std::mem::discriminant(&told), std::mem::discriminant(&empty), "code {code}: {told}");
+            assert!(!told.to_string().contains("canary"), "SECRET: SQLite's own words stay inside: {told}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The file itself: private, and in the hands of one process.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{Read as _, Seek as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use crate::error::OpenError;
+
+/// A process id is read up to so many bytes.
+const HOLDER_BYTES: u64 = 20;
+
+/// The hold on a store's file. The operating system lets go of it when the process dies, however it dies.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    _file: File,
+}
+
+/// Takes hold of the file's name, by a lock on a file beside it. SQLite's own locks would not do: they let several
+/// processes in, each of which would trust what it keeps in memory.
+pub(crate) fn hold(path: &Path) -> Result<Hold, OpenError> {
+    require_directory(path)?;
+    let mut file = private_file(&beside(path)).map_err(|error| OpenError::io(path, &error))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(OpenError::InUse { path: path.to_owned(), holder: holder(file) });
+        }
+        Err(TryLockError::Error(error)) => return Err(OpenError::io(path, &error)),
+    }
+    // Only a help for the one who is refused: without it the hold is as good.
+    let written = file.set_len(0).and_then(|()| file.rewind());
+    if let Err(error) = written.and_then(|()| write!(file, "{}", std::process::id())) {
+        tracing::warn!(kind = %error.kind(), "the lock of the session store does not say who holds it");
+    }
+    Ok(Hold { _file: file })
+}
+
+/// Makes the file if it is not there. SQLite gives its log and its index the same mode.
+pub(crate) fn create(path: &Path) -> Result<(), OpenError> {
+    let file = private_file(path).map_err(|error| OpenError::io(path, &error))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = file.metadata().map_err(|error| OpenError::io(path, &error))?.permissions().mode();
+        if mode & 0o077 != 0 {
+            tracing::warn!(
+                mode = %format_args!("{:o}", mode & 0o777),
+                "others than its owner may open the session store"
+            );
+        }
+    }
+    drop(file);
+    Ok(())
+}
+
+fn require_directory(path: &Path) -> Result<(), OpenError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if parent.is_dir() { Ok(()) } else { Err(OpenError::NoDirectory(parent.to_owned())) }
+}
+
+fn private_file(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+fn holder(file: File) -> String {
+    let mut text = String::new();
+    let read = file.take(HOLDER_BYTES).read_to_string(&mut text);
+    match (read, text.trim().parse::<u32>()) {
+        (Ok(_), Ok(process)) => format!("process {process}"),
+        _ => "another process".to_owned(),
+    }
+}

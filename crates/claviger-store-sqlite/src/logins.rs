@@ -1,0 +1,26 @@
+//! The table of sign-ins' states that were used up.
+
+use claviger_core::time::Timestamp;
+use rusqlite::{Connection, params};
+
+use crate::{error::Fault, sessions::rows};
+
+#[cfg(test)]
+pub(crate) const STATEMENTS: &[&str] = &[SPEND, FORGET];
+
+const SPEND: &str = "INSERT INTO spent_login (state_hash, expires_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+const FORGET: &str = "DELETE FROM spent_login WHERE state_hash IN
+    (SELECT state_hash FROM spent_login WHERE expires_at <= ?1 ORDER BY expires_at, state_hash LIMIT ?2)";
+
+pub(crate) fn spend(
+    connection: &Connection,
+    state_hash: &[u8; 32],
+    expires_at: Timestamp,
+) -> Result<bool, Fault> {
+    let inserted = connection.prepare_cached(SPEND)?.execute(params![state_hash, expires_at.as_millis()])?;
+    Ok(inserted == 1)
+}
+
+pub(crate) fn forget(connection: &Connection, now: Timestamp, limit: usize) -> Result<usize, Fault> {
+    Ok(connection.prepare_cached(FORGET)?.execute(params![now.as_millis(), rows(limit)])?)
+}

@@ -1,0 +1,265 @@
+//! Tests that reach inside the store. Those that need only its trait stand in `tests/`.
+
+use std::{path::PathBuf, sync::Arc};
+
+use claviger_core::{
+    device::DeviceLabel,
+    ids::{ProviderName, SessionId, Subject, Version},
+    policy::Custody,
+    secret::SecretHash,
+    session::{EndReason, Holding, SealedBlob, SealedPair, Session, State},
+    time::{Expiry, Timestamp},
+};
+use claviger_store::{Placement, Store, StoreError};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use crate::{SqliteStore, error::Fault, logins, owed, sessions};
+
+const ROOMY: Placement = Placement { limit: 1000, replaces: None };
+
+fn open() -> (TempDir, PathBuf, SqliteStore) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sessions.db");
+    let store = SqliteStore::open(&path).unwrap();
+    (directory, path, store)
+}
+
+fn t(secs: i64) -> Timestamp {
+    Timestamp::from_millis(secs * 1000)
+}
+
+fn session(tag: u8) -> Session {
+    let pair = SealedPair {
+        generation: Version::FIRST,
+        access: SealedBlob(vec![tag; 2000]),
+        refresh: None,
+        expiry: Expiry::Never,
+    };
+    Session {
+        id: SessionId::new(t(i64::from(tag)), [tag; 10]),
+        version: Version::FIRST,
+        subject: Subject { provider: ProviderName("twitch".to_owned()), id: "ada".to_owned() },
+        display_name: "Ada".to_owned(),
+        secret_hash: SecretHash([tag; 32]),
+        custody: Custody::Device,
+        device: DeviceLabel::new("Firefox on Linux"),
+        created_at: t(0),
+        last_seen_at: t(0),
+        state: State::Live(Holding { pair: Some(pair), proven_at: t(0), claim: None }),
+    }
+}
+
+fn ended(session: Session) -> Session {
+    session.end(EndReason::SignedOut, t(9)).unwrap().0
+}
+
+fn statements() -> impl Iterator<Item = &'static str> {
+    [sessions::STATEMENTS, owed::STATEMENTS, logins::STATEMENTS].concat().into_iter()
+}
+
+#[test]
+fn every_statement_prepares() {
+    let (_directory, path, store) = open();
+    let connection = Connection::open(&path).unwrap();
+    for sql in statements() {
+        connection.prepare(sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
+    }
+    drop(store);
+}
+
+#[test]
+fn no_statement_goes_through_a_whole_table() {
+    let (_directory, path, store) = open();
+    let connection = Connection::open(&path).unwrap();
+    for sql in statements().filter(|sql| !sql.contains("count(*)")) {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let bounds = vec![1; statement.parameter_count()];
+        let plan: Vec<String> = statement
+            .query_map(rusqlite::params_from_iter(bounds), |row| row.get(3))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let scans = |step: &&String| {
+            // The statement may walk an index in order up to its limit, and what a subquery gave.
+            let walk = ["pulse_distrusted", "pulse_by_", "pulse_tombstones", "SCAN (subquery"];
+            step.starts_with("SCAN") && !walk.iter().any(|allowed| step.contains(allowed))
+        };
+        assert_eq!(plan.iter().find(scans), None, "{sql}\n{plan:#?}");
+    }
+    drop(store);
+}
+
+#[test]
+fn the_bundled_sqlite_has_no_wal_reset_bug() {
+    assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+}
+
+#[tokio::test]
+async fn the_database_itself_refuses_to_revive_an_ended_row() {
+    let (_directory, path, store) = open();
+    let tombstone = ended(session(1));
+    store.insert(tombstone.clone(), ROOMY).await.unwrap();
+    let connection = Connection::open(&path).unwrap();
+    for sql in [
+        "UPDATE pulse SET state = 0, proven_at = 1, version = version + 1",
+        "UPDATE pulse SET last_seen_at = 99",
+        "UPDATE session SET end_reason = NULL, ended_at = NULL",
+        "UPDATE session SET end_reason = 'idle'",
+    ] {
+        let refused = connection.execute(sql, []).unwrap_err();
+        assert_eq!(
+            refused.sqlite_error_code(),
+            Some(rusqlite::ErrorCode::ConstraintViolation),
+            "ENDED: {sql}"
+        );
+    }
+    assert_eq!(store.load(tombstone.id).await, Ok(Some(tombstone)));
+}
+
+#[tokio::test]
+async fn a_proof_writes_the_narrow_table_alone() {
+    let (_directory, path, store) = open();
+    let row = session(1);
+    store.insert(row.clone(), ROOMY).await.unwrap();
+    let connection = Connection::open(&path).unwrap();
+    let alarm = "CREATE TRIGGER alarm BEFORE UPDATE ON session BEGIN SELECT RAISE(ABORT, 'written'); END";
+    connection.execute_batch(alarm).unwrap();
+    let proven = row.prove(Version::FIRST, t(5)).unwrap();
+    store.replace(&proven, None).await.unwrap();
+    assert_eq!(store.load(proven.id).await, Ok(Some(proven.clone())));
+    store.replace(&ended(proven), None).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_changes_nothing() {
+    let (_directory, _path, store) = open();
+    store.insert(session(0), ROOMY).await.unwrap();
+    let limit = async |pages: i64| {
+        let set = move |connection: &Connection| {
+            Ok(connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?)
+        };
+        store.write(set).await.unwrap();
+    };
+    // SQLite raises a limit that is below the file's size to that size.
+    limit(1).await;
+    let mut stored = 1;
+    let refused = loop {
+        match store.insert(session(stored), ROOMY).await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 200, "the file was not full");
+    };
+    assert!(matches!(refused, StoreError::Full(_)), "{refused:?}");
+    assert!(refused.to_string().contains("free space"), "says what to do: {refused}");
+    assert_eq!(store.load(session(stored).id).await, Ok(None), "nothing of it was written");
+    let first = session(0);
+    assert_eq!(store.load(first.id).await, Ok(Some(first.clone())), "what was there can be read");
+    store.touch(&[(first.id, t(50))]).await.expect("what needs no room can be written");
+
+    limit(1_000_000).await;
+    store.insert(session(stored), ROOMY).await.expect("the writer goes on when there is room");
+}
+
+#[tokio::test]
+async fn a_read_only_file_is_told_and_changes_nothing() {
+    let (_directory, _path, store) = open();
+    let row = session(1);
+    store.insert(row.clone(), ROOMY).await.unwrap();
+    store.write(|connection| Ok(connection.pragma_update(None, "query_only", true)?)).await.unwrap();
+    for refused in [
+        store.insert(session(2), ROOMY).await.unwrap_err(),
+        store.check().await.unwrap_err(),
+        store.replace(&ended(row.clone()), None).await.unwrap_err(),
+        store.spend_login([1; 32], t(1)).await.unwrap_err(),
+    ] {
+        assert!(matches!(refused, StoreError::ReadOnly(_)), "{refused:?}");
+        assert!(refused.to_string().contains("make it writable"), "says what to do: {refused}");
+    }
+    assert_eq!(store.load(row.id).await, Ok(Some(row)), "it can be read");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_job_that_fails_or_panics_fails_alone() {
+    let (_directory, _path, store) = open();
+    let store = Arc::new(store);
+    let mut tasks = Vec::new();
+    for tag in 0..90 {
+        let store = Arc::clone(&store);
+        tasks.push(tokio::spawn(async move {
+            let write = move |connection: &Connection| {
+                sessions::insert(connection, &session(tag), ROOMY)?;
+                match tag % 3 {
+                    0 => Ok(()),
+                    1 => Err(Fault(StoreError::Full("a test".to_owned()))),
+                    _ => panic!("a test"),
+                }
+            };
+            (tag, store.write(write).await)
+        }));
+    }
+    for task in tasks {
+        let (tag, result) = task.await.unwrap();
+        match (tag % 3, &result) {
+            (0, Ok(())) | (1, Err(StoreError::Full(_))) | (2, Err(StoreError::Unavailable(_))) => {}
+            _ => panic!("{tag}: {result:?}"),
+        }
+        let stored = store.load(session(tag).id).await.unwrap().is_some();
+        assert_eq!(stored, tag % 3 == 0, "a job that failed left nothing, {tag}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_commit_that_fails_fails_for_all_who_share_it() {
+    let (_directory, _path, store) = open();
+    let store = Arc::new(store);
+    // A reference that is checked at the commit only, and leads nowhere.
+    let trap = "CREATE TABLE trap (id BLOB REFERENCES session (id) DEFERRABLE INITIALLY DEFERRED)";
+    store.write(|connection| Ok(connection.execute_batch(trap)?)).await.unwrap();
+    // Holds the writer until the others have come.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (holding, held) = tokio::sync::oneshot::channel();
+    let first = {
+        let store = Arc::clone(&store);
+        let write = move |_: &Connection| Ok(holding.send(()).is_ok() && wait.recv().is_ok());
+        tokio::spawn(async move { store.write(write).await })
+    };
+    held.await.unwrap();
+    let (queued, mut count) = tokio::sync::mpsc::unbounded_channel();
+    let others: Vec<_> = (0..5)
+        .map(|tag| {
+            let (store, queued) = (Arc::clone(&store), queued.clone());
+            tokio::spawn(async move {
+                let write = store.write(move |connection| {
+                    sessions::insert(connection, &session(tag), ROOMY)?;
+                    if tag == 3 {
+                        connection.execute("INSERT INTO trap VALUES (x'00')", [])?;
+                    }
+                    Ok(())
+                });
+                let mut write = std::pin::pin!(write);
+                let mut told = false;
+                std::future::poll_fn(|context| {
+                    let polled = write.as_mut().poll(context);
+                    if !std::mem::replace(&mut told, true) {
+                        queued.send(()).unwrap();
+                    }
+                    polled
+                })
+                .await
+            })
+        })
+        .collect();
+    for _ in 0..5 {
+        count.recv().await.unwrap();
+    }
+    go.send(()).unwrap();
+    assert_eq!(first.await.unwrap(), Ok(true), "it was committed before the others came");
+    for (other, tag) in others.into_iter().zip(0..) {
+        let result = other.await.unwrap();
+        assert!(matches!(result, Err(StoreError::Unavailable(_))), "{tag}: {result:?}");
+        assert_eq!(store.load(session(tag).id).await, Ok(None), "nothing of it was written");
+    }
+    store.insert(session(0), ROOMY).await.expect("the writer goes on");
+}

@@ -1,0 +1,167 @@
+//! The one who writes: a thread with a connection of its own, which commits for all who wait at that moment.
+//!
+//! A commit that survives a power cut waits for the disk. One at a time, that is the limit of the whole store; so the
+//! jobs that arrive while one commit waits share the next. Each has a savepoint and fails alone.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, PoisonError, mpsc as blocking},
+    thread,
+    time::Duration,
+};
+
+use claviger_store::StoreError;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{error::Fault, file::Hold};
+
+/// So many jobs may wait; who comes later waits to be let in.
+const WAITING_JOBS: usize = 1024;
+/// So many jobs share a commit.
+const BATCH_JOBS: usize = 256;
+/// Dropping the store waits so long for the jobs that were accepted.
+const CLOSING: Duration = Duration::from_secs(10);
+
+pub(crate) struct Writer {
+    jobs: Option<mpsc::Sender<Box<dyn Job>>>,
+    /// Is cut off when the thread ends. In a mutex only because a receiver may not be shared.
+    ended: Mutex<blocking::Receiver<()>>,
+}
+
+impl Writer {
+    /// Starts the thread. The hold on the file goes with it, so that nobody else writes before it is done.
+    pub(crate) fn start(connection: Connection, hold: Hold) -> std::io::Result<Self> {
+        let (jobs, waiting) = mpsc::channel(WAITING_JOBS);
+        let (running, ended) = blocking::channel();
+        thread::Builder::new().name("claviger-sqlite".to_owned()).spawn(move || {
+            let _running: blocking::Sender<()> = running;
+            let _hold = hold;
+            write_all(&connection, waiting);
+            if connection.close().is_err() {
+                tracing::warn!("the session store did not close cleanly; it is recovered when next opened");
+            }
+        })?;
+        Ok(Self { jobs: Some(jobs), ended: Mutex::new(ended) })
+    }
+
+    /// Has `work` done and committed. Once it was accepted, it is done even if the caller goes away.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
+        let (reply, answer) = oneshot::channel();
+        let task = Task { work: Some(work), result: None, reply };
+        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
+        jobs.send(Box::new(task)).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Lets no more jobs in and waits, within bounds, until those that were accepted are done.
+    pub(crate) fn close(&mut self) {
+        self.jobs = None;
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(CLOSING) == Err(blocking::RecvTimeoutError::Timeout) {
+            tracing::warn!(
+                "the session store still writes what it accepted; it goes on while the process lives"
+            );
+        }
+    }
+}
+
+trait Job: Send {
+    /// Does the work and keeps its result.
+    fn run(&mut self, connection: &Connection) -> Result<(), StoreError>;
+    /// Tells the caller, once it is known whether the work was committed.
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct Task<T, W> {
+    work: Option<W>,
+    /// None until the work was run to its end.
+    result: Option<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, W> Job for Task<T, W>
+where
+    T: Send,
+    W: FnOnce(&Connection) -> Result<T, Fault> + Send,
+{
+    fn run(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        let work = self.work.take().ok_or_else(unfinished)?;
+        let result = work(connection).map_err(|Fault(error)| error);
+        let ran = result.as_ref().map(drop).map_err(Clone::clone);
+        self.result = Some(result);
+        ran
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let answer = match (self.result, committed) {
+            (Some(Err(error)), _) | (_, Err(error)) => Err(error),
+            (Some(Ok(value)), Ok(())) => Ok(value),
+            (None, Ok(())) => Err(unfinished()),
+        };
+        // Nobody is there to be told if the caller has gone.
+        let _ = self.reply.send(answer);
+    }
+}
+
+fn unfinished() -> StoreError {
+    StoreError::Unavailable("the write was not finished".to_owned())
+}
+
+fn write_all(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Job>>) {
+    while let Some(first) = waiting.blocking_recv() {
+        let mut batch = vec![first];
+        while batch.len() < BATCH_JOBS
+            && let Ok(next) = waiting.try_recv()
+        {
+            batch.push(next);
+        }
+        let committed = write_batch(connection, &mut batch).map_err(|Fault(error)| error);
+        for job in batch {
+            job.answer(committed.clone());
+        }
+    }
+}
+
+/// Runs the jobs in one transaction. If it fails as a whole, nothing of any job is left.
+fn write_batch(connection: &Connection, batch: &mut [Box<dyn Job>]) -> Result<(), Fault> {
+    let committed = run_and_commit(connection, batch);
+    if committed.is_err() && !connection.is_autocommit() {
+        execute(connection, ROLLBACK)?;
+    }
+    committed
+}
+
+fn run_and_commit(connection: &Connection, batch: &mut [Box<dyn Job>]) -> Result<(), Fault> {
+    execute(connection, BEGIN)?;
+    for job in batch {
+        execute(connection, SAVEPOINT)?;
+        let ran =
+            catch_unwind(AssertUnwindSafe(|| job.run(connection))).unwrap_or_else(|_| Err(unfinished()));
+        if let Err(error) = ran {
+            // Some errors undo the transaction (sqlite.org/lang_transaction.html, section 3), and with it the jobs before.
+            if connection.is_autocommit() {
+                return Err(Fault(error));
+            }
+            execute(connection, UNDO)?;
+        }
+        execute(connection, RELEASE)?;
+    }
+    execute(connection, COMMIT)
+}
+
+const BEGIN: &str = "BEGIN IMMEDIATE";
+const SAVEPOINT: &str = "SAVEPOINT job";
+const UNDO: &str = "ROLLBACK TO job";
+const RELEASE: &str = "RELEASE job";
+const COMMIT: &str = "COMMIT";
+const ROLLBACK: &str = "ROLLBACK";
+
+fn execute(connection: &Connection, sql: &str) -> Result<(), Fault> {
+    connection.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! Files that are not what they should be: each gives a clear error, when opened or when used, and never a panic.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic, and so may what it calls")]
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use claviger_core::{ids::AttemptId, session::EndReason};
+use claviger_store::{Selection, Store, StoreError};
+use claviger_store_sqlite::{OpenError, SqliteStore};
+use common::{ROOMY, session, t};
+use rusqlite::Connection;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+mod common;
+
+const PAGE: u64 = 4096;
+const ROWS: u32 = 500;
+
+async fn filled() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sessions.db");
+    let store = Arc::new(SqliteStore::open(&path).unwrap());
+    let mut inserts = JoinSet::new();
+    for tag in 0..ROWS {
+        let store = Arc::clone(&store);
+        inserts.spawn(async move { store.insert(session(tag), ROOMY).await.unwrap() });
+    }
+    inserts.join_all().await;
+    (directory, path)
+}
+
+fn overwrite(path: &Path, from: u64, bytes: &[u8]) {
+    let mut file = OpenOptions::new().write(true).open(path).unwrap();
+    file.seek(SeekFrom::Start(from)).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
+fn corrupt_when_opened(path: &Path) {
+    let error = SqliteStore::open(path).unwrap_err();
+    let OpenError::Store { source: StoreError::Corrupt(_), .. } = error else { panic!("{error:?}") };
+    assert!(error.to_string().contains("restore it from a backup"), "says what to do: {error}");
+}
+
+/// Calls everything and gives what failed.
+async fn use_all(store: &SqliteStore) -> Vec<StoreError> {
+    let mut errors = Vec::new();
+    for tag in 0..ROWS {
+        let row = session(tag);
+        errors.extend(store.load(row.id).await.err());
+        errors.extend(store.touch(&[(row.id, t(9000))]).await.err());
+        let (ended, owed) = row.end(EndReason::Idle, t(9000)).unwrap();
+        if tag % 2 == 0 {
+            errors.extend(store.replace(&ended, owed.as_ref()).await.err());
+        }
+    }
+    for tag in 0..10 {
+        let subject = session(tag).subject;
+        errors.extend(store.devices(&subject, 1000).await.err());
+        let selection = Selection { subject, except: None, created_before: t(100_000) };
+        errors.extend(store.end_all(&selection, EndReason::Administrator, t(9000)).await.err());
+    }
+    errors.extend(store.check().await.err());
+    errors.extend(store.overdue(t(9000), t(9000), 1000).await.err());
+    errors.extend(store.distrusted(1000).await.err());
+    errors.extend(store.take_owed(AttemptId([1; 16]), t(9000), t(9001), 1000).await.err());
+    errors.extend(store.owed_backlog().await.err());
+    errors.extend(store.purge(t(9000), 1000).await.err());
+    errors.extend(store.spend_login([1; 32], t(1)).await.err());
+    errors.extend(store.forget_logins(t(1), 10).await.err());
+    errors.extend(store.insert(session(ROWS), ROOMY).await.err());
+    errors
+}
+
+#[tokio::test]
+async fn a_garbled_header_is_told_when_opened() {
+    let (_directory, path) = filled().await;
+    overwrite(&path, 0, &[0xa5; 100]);
+    corrupt_when_opened(&path);
+}
+
+#[tokio::test]
+async fn a_file_of_something_else_is_told_when_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sessions.db");
+    fs::write(&path, "not a database, but quite some text\n".repeat(500)).unwrap();
+    corrupt_when_opened(&path);
+}
+
+#[tokio::test]
+async fn a_truncated_file_is_told_when_opened() {
+    let (_directory, path) = filled().await;
+    let bytes = fs::metadata(&path).unwrap().len();
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(bytes / 2).unwrap();
+    corrupt_when_opened(&path);
+}
+
+#[tokio::test]
+async fn overwritten_pages_are_told_when_used() {
+    for garbage in [0x00, 0xa5, 0xff] {
+        for every in [1, 2, 5] {
+            let (_directory, path) = filled().await;
+            let pages = fs::metadata(&path).unwrap().len() / PAGE;
+            for page in (1..pages).filter(|page| page % every == 0) {
+                overwrite(&path, page * PAGE, &[garbage; PAGE as usize]);
+            }
+            let errors = match SqliteStore::open(&path) {
+                Ok(store) => use_all(&store).await,
+                Err(OpenError::Store { source, .. }) => vec![source],
+                Err(other) => panic!("{other:?}"),
+            };
+            assert!(!errors.is_empty(), "some of it was noticed");
+            assert!(
+                errors
+                    .iter()
+                    .all(|error| matches!(error, StoreError::Corrupt(_) | StoreError::Unavailable(_))),
+                "{garbage} every {every}: {errors:?}"
+            );
+            assert!(errors.iter().any(|error| matches!(error, StoreError::Corrupt(_))), "{errors:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_garbled_log_loses_what_it_held_and_nothing_else() {
+    let (_directory, path) = filled().await;
+    fs::write(format!("{}-wal", path.display()), [0xa5; 10_000]).unwrap();
+    let store = SqliteStore::open(&path).expect("a log that does not check is no log");
+    assert!(store.load(session(1).id).await.unwrap().is_some());
+    assert_eq!(store.check().await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_row_that_no_session_can_be_is_told_with_its_column() {
+    let (_directory, path) = filled().await;
+    let damages = [
+        ("UPDATE session SET custody = 'nobody' WHERE id = ?1", "custody"),
+        ("UPDATE session SET secret_hash = x'00' WHERE id = ?1", "secret_hash"),
+        ("UPDATE session SET access = NULL WHERE id = ?1", "generation"),
+        ("UPDATE session SET expiry = 'soon' WHERE id = ?1", "expiry"),
+        ("UPDATE session SET claim_replay = 1 WHERE id = ?1", "claim_attempt"),
+        ("UPDATE pulse SET proven_at = NULL WHERE id = ?1", "proven_at"),
+        ("UPDATE pulse SET state = 7 WHERE id = ?1", "state"),
+        ("UPDATE pulse SET version = -1 WHERE id = ?1", "version"),
+        ("UPDATE session SET display_name = CAST(x'ff' AS TEXT) WHERE id = ?1", "display_name"),
+        ("UPDATE session SET end_reason = 'boredom', ended_at = 1 WHERE id = ?1", "end_reason"),
+    ];
+    let connection = Connection::open(&path).unwrap();
+    connection.pragma_update(None, "ignore_check_constraints", true).unwrap();
+    for ((sql, _), tag) in damages.iter().zip(1..) {
+        assert_eq!(connection.execute(sql, [session(tag).id.as_bytes()]).unwrap(), 1, "{sql}");
+    }
+    drop(connection);
+    let store = SqliteStore::open(&path).unwrap();
+    for ((_, column), tag) in damages.iter().zip(1..) {
+        let told = StoreError::Corrupt(format!("column {column}"));
+        assert_eq!(store.load(session(tag).id).await, Err(told));
+    }
+    assert!(store.load(session(99).id).await.unwrap().is_some(), "other rows are as good as before");
+}
+
+#[test]
+fn a_missing_directory_is_told_and_not_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("missing").join("sessions.db");
+    let error = SqliteStore::open(&path).unwrap_err();
+    assert!(matches!(error, OpenError::NoDirectory(_)), "{error:?}");
+    assert!(error.to_string().contains("create it or correct the path"), "{error}");
+    assert!(!directory.path().join("missing").exists());
+}
+
+#[test]
+fn a_directory_in_place_of_the_file_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sessions.db");
+    fs::create_dir(&path).unwrap();
+    let error = SqliteStore::open(&path).unwrap_err();
+    assert!(matches!(error, OpenError::Store { source: StoreError::ReadOnly(_), .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_told_and_left_alone() {
+    let (_directory, path) = filled().await;
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 999).unwrap();
+    let error = SqliteStore::open(&path).unwrap_err();
+    assert!(matches!(error, OpenError::Newer { found: 999, known: 1, .. }), "{error:?}");
+    assert!(error.to_string().contains("use the newer version"), "{error}");
+}
+
+#[test]
+fn a_database_of_another_program_is_told_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sessions.db");
+    let theirs = Connection::open(&path).unwrap();
+    theirs.execute_batch("CREATE TABLE recipes (name TEXT)").unwrap();
+    drop(theirs);
+    let error = SqliteStore::open(&path).unwrap_err();
+    assert!(matches!(error, OpenError::Foreign(_)), "{error:?}");
+    let theirs = Connection::open(&path).unwrap();
+    let tables: i64 = theirs.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+    let mode: String = theirs.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+    assert_eq!((tables, mode.as_str()), (1, "delete"), "nothing was changed");
+}

@@ -1,0 +1,106 @@
+//! The suite that every store runs. Time is an argument of every method, so nothing in here waits for a clock.
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "a check that fails panics: this module is a test that other crates run"
+)]
+
+mod background;
+mod ending;
+mod fixtures;
+mod logins;
+mod owed;
+mod rows;
+
+use std::{pin::Pin, sync::Arc};
+
+use crate::Store;
+
+/// Makes the stores that the suite runs on.
+pub trait Harness {
+    /// A store that is empty and shares nothing with those made before.
+    fn fresh(&self) -> impl Future<Output = Arc<dyn Store>> + Send;
+}
+
+type Check = fn(Arc<dyn Store>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+macro_rules! checks {
+    ($($module:ident: $($check:ident)*;)*) => {
+        [$($((stringify!($check), (|store| Box::pin($module::$check(store))) as Check),)*)*]
+    };
+}
+
+/// Runs every check, each on a store of its own. Wants a runtime of tokio with several threads: only there do the checks
+/// of races race.
+///
+/// # Panics
+/// If a check fails; the message names all that did. Where a check concerns an invariant of the project, its messages
+/// begin with the invariant's name.
+pub async fn conformance(harness: &impl Harness) {
+    let mut failed = Vec::new();
+    for (name, check) in checks() {
+        let store = harness.fresh().await;
+        if let Err(error) = tokio::spawn(check(store)).await {
+            failed.push(format!("- {}: {}", name.replace('_', " "), message(error)));
+        }
+    }
+    assert!(failed.is_empty(), "{} checks of the store failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+fn checks() -> impl IntoIterator<Item = (&'static str, Check)> {
+    checks! {
+        rows:
+            every_field_comes_back_as_it_went_in
+            every_end_reason_comes_back
+            an_unknown_row_is_none
+            an_id_is_taken_once
+            a_change_is_written_if_its_version_follows
+            a_change_of_a_missing_row_is_a_conflict
+            a_change_leaves_the_last_use_and_the_owner_as_stored
+            one_of_many_writers_wins
+            versions_never_go_back_for_a_reader
+            an_ended_row_never_changes;
+        ending:
+            devices_are_listed_last_used_first
+            a_sign_in_replaces_the_one_before_it
+            a_sign_in_ends_what_is_over_the_limit
+            a_sign_in_owes_what_it_ends
+            the_end_of_all_takes_exactly_the_selection
+            the_end_of_all_owes_each_live_pair_once
+            the_end_of_all_and_a_sign_in_leave_no_half
+            the_end_of_all_and_a_change_leave_no_half
+            two_ends_of_all_end_each_row_once;
+        background:
+            a_use_moves_forward_only
+            a_use_changes_nothing_else
+            a_use_of_an_ended_row_is_passed_over
+            a_use_and_a_change_lose_nothing_of_each_other
+            overdue_rows_are_the_idle_and_the_old
+            distrusted_rows_come_youngest_first
+            a_purge_takes_tombstones_only
+            a_store_that_works_says_so;
+        logins:
+            a_state_is_used_up_once
+            one_of_many_callbacks_wins
+            expired_states_are_forgotten;
+        owed:
+            a_revocation_comes_back_as_it_went_in
+            a_replacement_owes_with_it_or_not_at_all
+            a_lease_keeps_others_away
+            the_longest_due_come_first
+            only_the_holder_settles
+            only_the_holder_postpones
+            many_takers_share_without_overlap
+            the_backlog_counts_what_is_owed
+            what_is_owed_outlives_its_row;
+    }
+}
+
+fn message(error: tokio::task::JoinError) -> String {
+    let Ok(panic) = error.try_into_panic() else { return "cancelled".to_owned() };
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panicked").to_owned()
+}
