@@ -11,6 +11,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -62,10 +63,11 @@ export async function startDemo({ data, args = [], env = {} } = {}) {
 }
 
 /**
- * Starts a program that prints a line of JSON with all of `keys` on standard output when it is ready.
- * Resolves to that object with `log` and `stop` added. The directory `remove` goes when the program has ended.
+ * Starts a program. It is ready when it prints a line of JSON with all of `keys` on standard output, or, where there
+ * are none, a line that matches `ready` anywhere. Resolves to that object, or the match as `ready`, with `log` and
+ * `stop` added. The directory `remove` goes when the program has ended.
  */
-export async function startProgram(program, args, { keys, remove = '-', env = {} }) {
+export async function startProgram(program, args, { keys, ready, remove = '-', env = {} }) {
   const keeper = spawn(process.execPath, [KEEPER, remove, program, ...args], { env: { ...process.env, ...env } });
   const closed = once(keeper, 'close');
   const log = [];
@@ -83,7 +85,7 @@ export async function startProgram(program, args, { keys, remove = '-', env = {}
   started.push(stop);
 
   try {
-    return { ...(await firstAnswer(keeper, keys, log)), log, stop };
+    return { ...(await firstAnswer(keeper, answersWith(keys, ready), log)), log, stop };
   } catch (error) {
     await stop().catch(() => {});
     started.splice(started.indexOf(stop), 1);
@@ -91,25 +93,35 @@ export async function startProgram(program, args, { keys, remove = '-', env = {}
   }
 }
 
-/** Collects what a process prints into `log`, and resolves to its first line of JSON that has all of `keys`. */
-function firstAnswer(child, keys, log) {
+/** Reads a line that a program printed: gives what it says if it says that the program is ready. */
+function answersWith(keys, ready) {
+  return (line) => {
+    if (ready) return line.match(ready) && { ready: line.match(ready) };
+    const answer = parsed(line);
+    return keys.every((key) => key in answer) && answer;
+  };
+}
+
+/** Collects what a process prints into `log`, and resolves to the first line in which `read` finds an answer. */
+function firstAnswer(child, read, log) {
   const keep = (line) => {
     log.push(line);
     if (log.length > LOG_LIMIT_LINES) log.shift();
   };
-  createInterface({ input: child.stderr }).on('line', keep);
   return new Promise((resolve, reject) => {
     const deadline = setTimeout(
       () => reject(new Error(`was not ready within ${READY_LIMIT_MS} ms`)),
       READY_LIMIT_MS,
     );
-    createInterface({ input: child.stdout }).on('line', (line) => {
-      keep(line);
-      const answer = parsed(line);
-      if (!keys.every((key) => key in answer)) return;
-      clearTimeout(deadline);
-      resolve(answer);
-    });
+    for (const input of [child.stdout, child.stderr]) {
+      createInterface({ input }).on('line', (line) => {
+        keep(line);
+        const answer = read(line);
+        if (!answer) return;
+        clearTimeout(deadline);
+        resolve(answer);
+      });
+    }
     child.once('close', () => {
       clearTimeout(deadline);
       reject(new Error('ended before it was ready'));
@@ -125,6 +137,26 @@ function parsed(line) {
   } catch {
     return {};
   }
+}
+
+/** A port that nothing listens on at the moment. */
+export async function freePort() {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address();
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+/** The gateway that is tested. */
+export function gateway() {
+  return required('CLAVIGER_BIN');
+}
+
+/** Stops something with all the rest: `stop` is called by `stopAll`. */
+export function stopLater(stop) {
+  started.push(stop);
 }
 
 /** Starts a headless Chromium with an empty profile. */

@@ -5,7 +5,7 @@ import { after, before, describe, test } from 'node:test';
 import { consent, launchBrowser, newDevice, signIn, startDemo, stopAll, toConsentPage } from './harness.mjs';
 
 const ADA = '100000001';
-const BEN = '100000002';
+const GRACE = '100000002';
 
 let demo;
 before(async () => {
@@ -19,12 +19,10 @@ async function freshPage(options) {
   return device.newPage();
 }
 
-/** What a script on this page learns of who is signed in. */
-function sessionInfo(page) {
-  return page.evaluate(async () => {
-    const answer = await fetch('/auth/session');
-    return { status: answer.status, body: await answer.json() };
-  });
+/** What this browser's cookies say of who is signed in. */
+async function sessionInfo(page) {
+  const answer = await page.request.get(`${demo.app}/auth/session`);
+  return { status: answer.status(), body: await answer.json() };
 }
 
 describe('signing in', () => {
@@ -36,6 +34,17 @@ describe('signing in', () => {
     assert.equal(status, 200);
     assert.equal(body.user, ADA);
     assert.match(body.device, /^Chrome/);
+  });
+
+  test('the app is told who it is, and its script calls Twitch in their name', async () => {
+    const page = await freshPage();
+    await signIn(page, demo.app, ADA);
+    await page.getByRole('heading', { name: 'Hello, ada_builds' }).waitFor();
+    const answer = page.waitForResponse(`${demo.app}/api/twitch/users`);
+    await page.getByRole('link', { name: 'Ask Twitch about me' }).click();
+    const { data } = await (await answer).json();
+    assert.equal(data[0].id, ADA);
+    await page.locator('#answer').getByText('Ada_Builds').waitFor();
   });
 
   test('a person who denies is told so, is not signed in, and may try again', async () => {
@@ -108,8 +117,8 @@ describe('devices', () => {
       userAgent: 'Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1',
       viewport: { width: 390, height: 844 },
     });
-    await signIn(desk, demo.app, BEN);
-    await signIn(phone, demo.app, BEN);
+    await signIn(desk, demo.app, GRACE);
+    await signIn(phone, demo.app, GRACE);
 
     await desk.goto(`${demo.app}/auth/devices`);
     await phone.goto(`${demo.app}/auth/devices`);

@@ -20,6 +20,9 @@ const FILE_LIMIT_MS: u32 = 300_000;
 
 /// Names that Chromium and its kin are installed under.
 const CHROMIUM_NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+/// What the tests of docs/forward-auth.md start, with the Debian package of each.
+const FRONT_PROXIES: &[(&str, &str)] =
+    &[("nginx", "nginx-light"), ("caddy", "caddy"), ("openssl", "openssl")];
 const CHROMIUM_ON_MACOS: &str = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome";
 
 /// Makes sure that everything but the gateway is there, and returns where Chromium is.
@@ -29,6 +32,7 @@ const CHROMIUM_ON_MACOS: &str = "/Applications/Google Chrome.app/Contents/MacOS/
 pub(crate) fn prepare() -> Result<PathBuf> {
     check_node()?;
     let chromium = chromium()?;
+    FRONT_PROXIES.iter().try_for_each(|(program, package)| front_proxy(program, package))?;
     install_packages()?;
     Ok(chromium)
 }
@@ -91,6 +95,19 @@ fn chromium() -> Result<PathBuf> {
         "the browser tests need Chromium. Install it (on Debian, as root: apt-get install chromium), or name a \
          Chromium or Chrome with CLAVIGER_CHROMIUM, or leave these tests out with `cargo xtask test --no-browser`.",
     )
+}
+
+fn front_proxy(program: &str, package: &str) -> Result<()> {
+    if tools::on_path(program).is_none() && tools::can_apt_install() {
+        println!("{program} is missing: installing it");
+        tools::apt_install(package)?;
+    }
+    ensure!(
+        tools::on_path(program).is_some(),
+        "the tests behind front proxies need {program}. Install it (on Debian, as root: apt-get install {package}), \
+         or leave these tests out with `cargo xtask test --no-browser`."
+    );
+    Ok(())
 }
 
 fn installed_chromium() -> Option<PathBuf> {

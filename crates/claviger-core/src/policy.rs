@@ -68,12 +68,10 @@ pub struct ProviderHabits {
 
 impl ProviderHabits {
     /// Twitch with a confidential client: refresh tokens do not expire, the documentation shows the same one returned,
-    /// and nothing proves that reuse harms (Twitch docs, "Refreshing access tokens"). Unproven, so configurable.
-    pub const TWITCH: Self = Self {
-        rotation: Rotation::Rotates,
-        replay_window: Duration::from_secs(30),
-        reuse_kills_connection: false,
-    };
+    /// and nothing proves that reuse harms (Twitch docs, "Refreshing access tokens"). None of it is promised, so a new
+    /// token is taken when one comes, and a lost answer is asked for again within a day.
+    pub const TWITCH: Self =
+        Self { rotation: Rotation::Rotates, replay_window: DAY, reuse_kills_connection: false };
 
     /// Whether sending a spent refresh token again does harm.
     pub fn reuse_is_harmful(&self) -> bool {
@@ -84,8 +82,7 @@ impl ProviderHabits {
     pub fn may_replay(&self, ago: Duration) -> bool {
         match self.rotation {
             Rotation::None => true,
-            Rotation::Rotates => !self.reuse_kills_connection || ago < self.replay_window,
-            Rotation::OneTime => ago < self.replay_window,
+            Rotation::Rotates | Rotation::OneTime => ago < self.replay_window,
         }
     }
 }
@@ -183,7 +180,8 @@ mod tests {
         };
         let table = [
             (habits(Rotation::None, true), window, true),
-            (habits(Rotation::Rotates, false), window, true),
+            (habits(Rotation::Rotates, false), window, false),
+            (habits(Rotation::Rotates, false), Duration::from_secs(29), true),
             (habits(Rotation::Rotates, true), window, false),
             (habits(Rotation::Rotates, true), Duration::from_secs(29), true),
             (habits(Rotation::OneTime, false), window, false),
