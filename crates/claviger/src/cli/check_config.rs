@@ -1,0 +1,27 @@
+//! `claviger check-config`
+
+use std::fmt::Write as _;
+
+use super::{ConfigArgs, print};
+use crate::{
+    config::{Config, explain, secrets::Secrets},
+    gateway::redirect_uri,
+};
+
+pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
+    let layers = args.layers()?;
+    print(&explain::settings(&layers))?;
+    let config = Config::new(&layers)?;
+    Secrets::load(&config, &layers)?;
+    let mut text = String::new();
+    for warning in explain::warnings(&config) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "\nwarning: {warning}");
+    }
+    let _ = writeln!(
+        text,
+        "\nThe configuration can be used. Redirect URI to register: {}",
+        redirect_uri(&config)
+    );
+    print(&text)
+}

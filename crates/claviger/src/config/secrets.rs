@@ -1,0 +1,95 @@
+//! Reads the secrets that a configuration names: the client secret and the root keys.
+
+use std::path::Path;
+
+use claviger_core::secret::ClientSecret;
+use claviger_seal::{Keyring, RootKey};
+use zeroize::Zeroizing;
+
+use super::{Config, Layers, Problem, Problems};
+
+/// Files of secrets are read up to so many bytes.
+const SECRET_FILE_BYTES: u64 = 64 * 1024;
+
+/// The secrets of a configuration.
+#[derive(Debug)]
+pub struct Secrets {
+    /// The client secret.
+    pub client_secret: ClientSecret,
+    /// The root keys.
+    pub keyring: Keyring,
+}
+
+impl Secrets {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// What cannot be read or understood. No error shows a secret.
+    pub fn load(config: &Config, layers: &Layers) -> Result<Self, Problems> {
+        match (client_secret(config, layers), keyring(config, layers)) {
+            (Ok(client_secret), Ok(keyring)) => Ok(Self { client_secret, keyring }),
+            (secret, keyring) => Err(Problems(secret.err().into_iter().chain(keyring.err()).collect())),
+        }
+    }
+}
+
+fn client_secret(config: &Config, layers: &Layers) -> Result<ClientSecret, Problem> {
+    let (key, secret) = match (&config.provider.client_secret, &config.provider.client_secret_file) {
+        (Some(secret), _) => ("provider.client_secret", Zeroizing::new(secret.expose().to_owned())),
+        (None, Some(path)) => {
+            let key = "provider.client_secret_file";
+            (key, read(path).map_err(|what| layers.problem(key, what))?)
+        }
+        (None, None) => return Err(layers.problem("provider.client_secret_file", "is needed")),
+    };
+    let secret = secret.trim();
+    if secret.is_empty() || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(
+            layers.problem(key, "holds no client secret: one word is expected, as the provider shows it")
+        );
+    }
+    Ok(ClientSecret::new(secret))
+}
+
+fn keyring(config: &Config, layers: &Layers) -> Result<Keyring, Problem> {
+    let (key, keys) = match (&config.keyring, &config.keyring_file) {
+        (Some(keys), _) => ("keyring", keys.iter().map(|key| RootKey::parse(key.expose())).collect()),
+        (None, Some(path)) => {
+            let text = read(path).map_err(|what| layers.problem("keyring_file", what))?;
+            ("keyring_file", parse_lines(&text))
+        }
+        (None, None) => return Err(layers.problem("keyring_file", "is needed")),
+    };
+    let keys = keys.map_err(|error| layers.problem(key, error.to_string()))?;
+    Keyring::new(keys).map_err(|error| layers.problem(key, error.to_string()))
+}
+
+/// Reads root keys, one in each line, newest first.
+pub(crate) fn parse_lines(text: &str) -> Result<Vec<RootKey>, claviger_seal::KeyFormatError> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(RootKey::parse).collect()
+}
+
+/// Reads a small file of text into memory that is wiped.
+pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, String> {
+    let shown = path.display();
+    let length = std::fs::metadata(path).map_err(|error| format!("{shown} cannot be read ({error})"))?.len();
+    if length > SECRET_FILE_BYTES {
+        return Err(format!("{shown} is too large for a file of secrets"));
+    }
+    let bytes = std::fs::read(path).map_err(|error| format!("{shown} cannot be read ({error})"))?;
+    String::from_utf8(bytes).map(Zeroizing::new).map_err(|_| format!("{shown} is not text"))
+}
+
+/// Whether others than its owner can read a file.
+#[cfg(unix)]
+pub(crate) fn others_can_read(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o007 != 0)
+}
+
+/// Whether others than its owner can read a file; not told on this system.
+#[cfg(not(unix))]
+pub(crate) fn others_can_read(_path: &Path) -> bool {
+    false
+}

@@ -1,0 +1,409 @@
+//! Every setting there is: the one table that finds unknown keys, fills in defaults, reads environment variables,
+//! explains a configuration and writes docs/configuration.md.
+
+/// What a value looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Text.
+    Text,
+    /// Text that is never shown.
+    Secret,
+    /// Texts that are never shown.
+    Secrets,
+    /// The path of a file; relative paths start where the process does.
+    Path,
+    /// An http or https address.
+    Url,
+    /// An IP address and a port.
+    Socket,
+    /// `true` or `false`.
+    Switch,
+    /// A whole number.
+    Number,
+    /// A span of time such as `"30s"`, `"1h 30m"` or `"14d"`.
+    Span,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A list of texts.
+    Texts,
+    /// A list of tables with these keys.
+    Tables(&'static [Setting]),
+}
+
+impl Kind {
+    /// Whether values of this kind are never shown.
+    pub fn is_secret(self) -> bool {
+        matches!(self, Self::Secret | Self::Secrets)
+    }
+
+    /// What a value looks like, for people.
+    pub fn in_words(self) -> String {
+        match self {
+            Self::Text => "text".to_owned(),
+            Self::Secret => "secret text".to_owned(),
+            Self::Secrets => "list of secret texts".to_owned(),
+            Self::Path => "path of a file".to_owned(),
+            Self::Url => "address".to_owned(),
+            Self::Socket => "IP address and port".to_owned(),
+            Self::Switch => "`true` or `false`".to_owned(),
+            Self::Number => "number".to_owned(),
+            Self::Span => "span of time".to_owned(),
+            Self::Word(words) => {
+                words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ")
+            }
+            Self::Texts => "list of texts".to_owned(),
+            Self::Tables(_) => "list of tables".to_owned(),
+        }
+    }
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its key, with dots between the sections.
+    pub key: &'static str,
+    /// What its value looks like.
+    pub kind: Kind,
+    /// Its value where nobody sets it, as TOML. None: it has no value then.
+    pub default: Option<&'static str>,
+    /// A value as TOML, for the documentation.
+    pub example: &'static str,
+    /// What it is for.
+    pub doc: &'static str,
+}
+
+const fn setting(key: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Setting {
+    Setting {
+        key,
+        kind,
+        default,
+        example: match default {
+            Some(default) => default,
+            None => "",
+        },
+        doc,
+    }
+}
+
+const fn needed(key: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Setting {
+    Setting { key, kind, default: None, example, doc }
+}
+
+/// The keys of one of `[[routes]]`.
+pub const ROUTE: &[Setting] = &[
+    needed(
+        "path",
+        Kind::Text,
+        "\"/admin\"",
+        "The path and everything below it: `/admin` means `/admin` and `/admin/…`, not `/administrator`.",
+    ),
+    needed(
+        "assurance",
+        Kind::Word(&["none", "cookie", "session", "provider"]),
+        "\"provider\"",
+        "Who vouches for a request. `none`: nobody, anyone may come, and the app is told nothing. `cookie`: the sealed \
+         cookie. `session`: the session's row, proven by the provider within `session.proof`. `provider`: the provider \
+         itself, asked not longer ago than `max_age`.",
+    ),
+    needed(
+        "max_age",
+        Kind::Span,
+        "\"5m\"",
+        "With assurance `provider`: how old its answer may be. Without it, it is asked each time.",
+    ),
+];
+
+/// The keys of one of `[[api.allow]]`.
+pub const ALLOWED: &[Setting] = &[
+    needed("method", Kind::Text, "\"GET\"", "The method. `GET` allows `HEAD` as well."),
+    needed(
+        "path",
+        Kind::Text,
+        "\"/users\"",
+        "The path below `/api/twitch`: exactly this one, or with `/*` at its end everything below it.",
+    ),
+];
+
+/// All settings, in the order of the documentation.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "listen",
+        Kind::Socket,
+        Some("\"127.0.0.1:8080\""),
+        "Where the gateway listens, for plain HTTP/1.1 and HTTP/2. TLS is the business of the proxy in front of it.",
+    ),
+    needed(
+        "public_url",
+        Kind::Url,
+        "\"https://app.example\"",
+        "The address under which browsers reach the gateway. It decides the redirect URI (`{public_url}/auth/callback`, to be registered with the provider), the cookies, and which pages may send changes. It has to be https, unless `insecure_plain_http_for_development` is set.",
+    ),
+    needed(
+        "upstream",
+        Kind::Url,
+        "\"http://127.0.0.1:3000\"",
+        "The app that the gateway stands in front of. Without it only Claviger's own addresses are served, as forward-auth needs.",
+    ),
+    setting(
+        "trusted_proxies",
+        Kind::Texts,
+        Some("[]"),
+        "IP addresses of the proxies in front of the gateway. `X-Forwarded-…` headers count from these only.",
+    ),
+    setting(
+        "insecure_plain_http_for_development",
+        Kind::Switch,
+        Some("false"),
+        "Allows a `public_url` of plain http on localhost. Never for production: cookies travel in the clear and are named `claviger-insecure`.",
+    ),
+    needed(
+        "keyring",
+        Kind::Secrets,
+        "[\"1:…\"]",
+        "The root keys, newest first, as `claviger keys generate` prints them. The first seals, each opens what it sealed. Better in a file: `keyring_file`.",
+    ),
+    needed(
+        "keyring_file",
+        Kind::Path,
+        "\"/etc/claviger/keyring\"",
+        "A file with one root key in each line, newest first. Empty lines and lines that begin with `#` are passed over.",
+    ),
+    setting(
+        "store.path",
+        Kind::Path,
+        Some("\"claviger.db\""),
+        "The SQLite file that holds the sessions. It is made if it does not exist; its directory has to exist.",
+    ),
+    needed("provider.client_id", Kind::Text, "\"abc123\"", "The client id of your app at Twitch."),
+    needed(
+        "provider.client_secret",
+        Kind::Secret,
+        "\"…\"",
+        "The client secret of your app at Twitch. Better in a file: `provider.client_secret_file`.",
+    ),
+    needed(
+        "provider.client_secret_file",
+        Kind::Path,
+        "\"/etc/claviger/client-secret\"",
+        "A file that holds the client secret and nothing else.",
+    ),
+    setting(
+        "provider.scopes",
+        Kind::Texts,
+        Some("[]"),
+        "What a sign-in asks the user for, such as `user:read:email`. Ask for as little as you need.",
+    ),
+    needed(
+        "provider.mock_url_for_development",
+        Kind::Url,
+        "\"http://127.0.0.1:8410\"",
+        "Sends users to a mock of Twitch at this address (`claviger mock-twitch`), where anybody can sign in as anybody. Needs `insecure_plain_http_for_development`.",
+    ),
+    setting(
+        "session.custody",
+        Kind::Word(&["device", "server", "none"]),
+        Some("\"device\""),
+        "Who can open a refresh token. `device`: only the browser's next request, with the secret in its cookie; a stolen database holds none. `server`: the server, at any time. `none`: nobody; the tokens say once who signed in and are revoked, and there is no API proxy.",
+    ),
+    setting(
+        "session.idle",
+        Kind::Span,
+        Some("\"14d\""),
+        "A session that its user does not use for so long ends.",
+    ),
+    setting("session.absolute", Kind::Span, Some("\"30d\""), "A session of this age ends, used or not."),
+    setting(
+        "session.proof",
+        Kind::Span,
+        Some("\"1h\""),
+        "A proof from the provider counts for so long. Twitch asks for one an hour.",
+    ),
+    setting(
+        "session.max_unverified",
+        Kind::Span,
+        Some("\"24h\""),
+        "A session may live so long while the provider answers nothing that proves anything.",
+    ),
+    setting(
+        "session.devices_per_user",
+        Kind::Number,
+        Some("20"),
+        "So many devices may a user have signed in; the one used least recently makes room. Twitch keeps about 50 tokens for one user of one app.",
+    ),
+    setting(
+        "session.carry_access_token",
+        Kind::Switch,
+        Some("false"),
+        "Whether the browser carries its access token in a second sealed cookie, which saves reading the store on API calls. It is a hint, never authority.",
+    ),
+    setting(
+        "session.same_site",
+        Kind::Word(&["lax", "strict"]),
+        Some("\"lax\""),
+        "`strict` keeps the session cookie from coming along when somebody follows a link from another site: the user arrives signed out there.",
+    ),
+    setting(
+        "proxy.preserve_host",
+        Kind::Switch,
+        Some("true"),
+        "Whether the app sees the `Host` that the browser asked for; otherwise it sees its own, from `upstream`.",
+    ),
+    setting(
+        "proxy.connect_timeout",
+        Kind::Span,
+        Some("\"5s\""),
+        "The app has so long to accept a connection.",
+    ),
+    setting(
+        "proxy.answer_timeout",
+        Kind::Span,
+        Some("\"60s\""),
+        "The app has so long to begin its answer. The answer itself may take as long as it likes.",
+    ),
+    setting(
+        "routes",
+        Kind::Tables(ROUTE),
+        Some("[]"),
+        "Which assurance each path needs; the longest path that fits decides, and `session` where none does. A path that servers could read in more than one way needs the strictest assurance of all its readings; one with `..`, a backslash or the like is refused.",
+    ),
+    setting(
+        "api.allow",
+        Kind::Tables(ALLOWED),
+        Some("[{ method = \"GET\", path = \"/users\" }]"),
+        "Which calls of the provider's API pass through `/api/twitch/…`. The default lets a user's pages read the user's own profile and nothing else.",
+    ),
+    setting(
+        "api.max_body_bytes",
+        Kind::Number,
+        Some("1048576"),
+        "The body of an API call may have so many bytes.",
+    ),
+    setting(
+        "api.answer_timeout",
+        Kind::Span,
+        Some("\"30s\""),
+        "The provider's API has so long to begin its answer, and for each pause within it.",
+    ),
+    setting(
+        "limits.connections",
+        Kind::Number,
+        Some("4096"),
+        "So many connections are served at a time; more wait to be accepted.",
+    ),
+    setting(
+        "limits.header_read",
+        Kind::Span,
+        Some("\"10s\""),
+        "A new connection has so long to send the whole head of its first request.",
+    ),
+    setting(
+        "limits.keep_alive",
+        Kind::Span,
+        Some("\"130s\""),
+        "A connection that was used may wait so long for the whole head of its next request. Keep it above the time for \
+         which the proxy in front keeps idle connections (nginx: 60s, Traefik: 90s, Caddy: 120s), or that proxy will now \
+         and then use one that is just being closed.",
+    ),
+    setting(
+        "limits.body_pause",
+        Kind::Span,
+        Some("\"60s\""),
+        "The body of a request may pause for so long before the request is given up.",
+    ),
+    setting(
+        "limits.header_bytes",
+        Kind::Number,
+        Some("32768"),
+        "The head of a request may have so many bytes; at least 8192.",
+    ),
+    setting(
+        "limits.shutdown",
+        Kind::Span,
+        Some("\"25s\""),
+        "Requests have so long to finish when the gateway is told to stop.",
+    ),
+    setting(
+        "log.format",
+        Kind::Word(&["text", "json"]),
+        Some("\"text\""),
+        "How log lines on standard error look.",
+    ),
+    setting(
+        "log.filter",
+        Kind::Text,
+        Some("\"info\""),
+        "Which log lines are written, in the language of `RUST_LOG`: `info`, `claviger=debug,warn`. The variable `RUST_LOG` counts where neither file nor environment sets this.",
+    ),
+];
+
+/// The setting of this key.
+pub fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+/// Whether settings lie below this key.
+pub fn is_section(key: &str) -> bool {
+    SETTINGS.iter().any(|setting| setting.key.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The known key that looks most like an unknown one, if any does.
+pub fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|key| (distance(unknown, key), key))
+        .filter(|(distance, key)| *distance <= key.len().max(unknown.len()) / 3)
+        .min()
+        .map(|(_, key)| key)
+}
+
+/// How many letters have to be added, removed or changed to turn one text into the other (Levenshtein).
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (line, letter) in from.chars().enumerate() {
+        let mut next = vec![line + 1];
+        for ((above, before), other) in row.iter().skip(1).zip(&row).zip(&to) {
+            let left = next.last().copied().unwrap_or_default();
+            next.push((above + 1).min(left + 1).min(before + usize::from(letter != *other)));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_key_is_told_what_it_may_have_been_meant_to_be() {
+        let keys = || SETTINGS.iter().map(|setting| setting.key);
+        let table = [
+            ("publicurl", Some("public_url")),
+            ("session.idel", Some("session.idle")),
+            ("provider.clientid", Some("provider.client_id")),
+            ("colour", None),
+        ];
+        for (unknown, expected) in table {
+            assert_eq!(nearest(unknown, keys()), expected, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn distances_are_counted_in_letters() {
+        let table = [("", "", 0), ("a", "", 1), ("", "ab", 2), ("kitten", "sitting", 3), ("same", "same", 0)];
+        for (from, to, expected) in table {
+            assert_eq!(distance(from, to), expected, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn no_key_is_taken_for_what_container_systems_set_for_a_service_of_our_name() {
+        for setting in SETTINGS {
+            assert!(
+                !setting.key.starts_with("service") && !setting.key.starts_with("port"),
+                "{}",
+                setting.key
+            );
+        }
+    }
+}

@@ -1,0 +1,263 @@
+use super::*;
+use super::{
+    layers::literal,
+    secrets::Secrets,
+    settings::{Kind, SETTINGS, Setting},
+};
+
+const MINIMAL: &str = r#"
+public_url = "https://app.example"
+upstream = "http://127.0.0.1:3000"
+keyring = ["1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]
+
+[provider]
+client_id = "abc"
+client_secret = "canary-secret"
+"#;
+
+fn load(text: &str, variables: &[(&str, &str)]) -> Result<(Config, Layers), Problems> {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let layers = Layers::defaults().text(text, "claviger.toml")?.environment(variables)?;
+    Ok((Config::new(&layers)?, layers))
+}
+
+fn problems(text: &str, variables: &[(&str, &str)]) -> String {
+    load(text, variables).map(drop).unwrap_err().to_string()
+}
+
+/// The smallest configuration with one line more at the top.
+fn with(line: &str) -> String {
+    format!("{line}\n{MINIMAL}")
+}
+
+#[test]
+fn the_smallest_configuration_is_enough() {
+    let (config, layers) = load(MINIMAL, &[]).unwrap();
+    assert_eq!(config.public_url.origin(), "https://app.example");
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.session.idle.0.as_secs(), 14 * 86_400);
+    assert_eq!(config.api.allow, [Allowed { method: "GET".into(), path: "/users".into() }]);
+    assert!(Secrets::load(&config, &layers).is_ok());
+}
+
+#[test]
+fn the_environment_stands_above_the_file_and_the_file_above_defaults() {
+    let text = format!("{MINIMAL}\n[session]\nidle = \"7d\"\nproof = \"30m\"\n");
+    let variables = [
+        ("CLAVIGER_SESSION__IDLE", "3d"),
+        ("CLAVIGER_TRUSTED_PROXIES", "10.0.0.1, ::1"),
+        ("CLAVIGER_SESSION__CARRY_ACCESS_TOKEN", "true"),
+        ("CLAVIGER_LIMITS__CONNECTIONS", "10"),
+        ("CLAVIGER_ROUTES", "[{ path = \"/open\", assurance = \"none\" }]"),
+        ("CLAVIGER_SERVICE_HOST", "10.0.0.1"),
+        ("CLAVIGER_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("PATH", "/bin"),
+    ];
+    let (config, layers) = load(&text, &variables).unwrap();
+    assert_eq!(config.session.idle.0.as_secs(), 3 * 86_400);
+    assert_eq!(config.session.proof.0.as_secs(), 30 * 60);
+    assert_eq!(config.trusted_proxies.len(), 2);
+    assert!(config.session.carry_access_token);
+    assert_eq!(config.limits.connections, 10);
+    assert_eq!(config.routes[0].assurance, RouteAssurance::None);
+    let origin = |key| layers.origin(key).unwrap().to_string();
+    assert_eq!(origin("session.idle"), "environment variable CLAVIGER_SESSION__IDLE");
+    assert_eq!(origin("session.proof"), "claviger.toml line 12");
+    assert_eq!(origin("session.absolute"), "default");
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
+    let route = |line: &str| format!("{MINIMAL}\n[[routes]]\npath = \"/a\"\nassurance = \"none\"\n{line}\n");
+    let session = |line: &str| format!("{MINIMAL}\n[session]\n{line}\n");
+    let table = [
+        (with("publik_url = \"x\""), vec!["publik_url (claviger.toml line 1)", "did you mean public_url?"]),
+        (with("colour = 1"), vec!["colour (claviger.toml line 1): there is no such setting"]),
+        (with("session = 3"), vec!["session (claviger.toml line 1): there is no such setting"]),
+        (
+            session("idel = \"1d\""),
+            vec!["session.idel (claviger.toml line 11)", "did you mean session.idle?"],
+        ),
+        (session("idle = \"soon\""), vec!["session.idle (claviger.toml line 11)", "span of time"]),
+        (session("idle = 14"), vec!["session.idle", "such as \"30s\""]),
+        (session("idle = \"60d\""), vec!["session.idle", "longer than session.absolute"]),
+        (session("idle = \"0s\""), vec!["session.idle", "a second at least"]),
+        (session("max_unverified = \"1m\""), vec!["session.max_unverified", "shorter than session.proof"]),
+        (session("devices_per_user = 0"), vec!["session.devices_per_user", "from 1 to 1000"]),
+        (session("devices_per_user = -1"), vec!["session.devices_per_user"]),
+        (session("custody = \"browser\""), vec!["session.custody", "`device`, `server`, `none`"]),
+        (route("max_age = \"5m\""), vec!["routes[0].max_age (claviger.toml line 13)", "\"provider\" only"]),
+        (route("assurence = \"none\""), vec!["routes[0].assurence", "did you mean assurance?"]),
+        (
+            route("[[routes]]\npath = \"/a/\"\nassurance = \"none\""),
+            vec!["routes[1].path", "has a rule already"],
+        ),
+        (
+            route("[[routes]]\npath = \"a\"\nassurance = \"none\""),
+            vec!["routes[1].path", "begin with a slash"],
+        ),
+        (route("[[routes]]\npath = \"/a/../b\"\nassurance = \"none\""), vec!["routes[1].path", "plain path"]),
+        (route("[[routes]]\npath = \"/a/*\"\nassurance = \"none\""), vec!["routes[1].path", "no '*'"]),
+        (
+            route("[[routes]]\npath = \"/auth/x\"\nassurance = \"none\""),
+            vec!["routes[1].path", "Claviger's own"],
+        ),
+        (
+            route("[[routes]]\npath = \"/b\""),
+            vec!["routes[1].assurance (claviger.toml line 13)", "is needed"],
+        ),
+        (
+            format!("{MINIMAL}[[api.allow]]\nmethod = \"get\"\npath = \"/users\"\n"),
+            vec!["api.allow[0].method", "capitals"],
+        ),
+        (
+            format!("{MINIMAL}[[api.allow]]\nmethod = \"GET\"\npath = \"/a/../b\"\n"),
+            vec!["api.allow[0].path", "/*"],
+        ),
+        (format!("{MINIMAL}[limits]\nheader_bytes = 1\n"), vec!["limits.header_bytes", "from 8192"]),
+        (format!("{MINIMAL}[limits]\nheader_read = \"0s\"\n"), vec!["limits.header_read"]),
+        (format!("{MINIMAL}[log]\nfilter = \"a=b=c\"\n"), vec!["log.filter", "is no filter"]),
+        (with("listen = \"localhost\""), vec!["listen (claviger.toml line 1)"]),
+        (with("trusted_proxies = [\"proxy\"]"), vec!["trusted_proxies[0] (claviger.toml line 1)"]),
+        (with("keyring_file = \"k\""), vec!["keyring_file (claviger.toml line 1)", "keyring is set as well"]),
+        (
+            MINIMAL.replace("https:", "http:"),
+            vec!["public_url", "https://", "insecure_plain_http_for_development"],
+        ),
+        (with("insecure_plain_http_for_development = true"), vec!["public_url", "localhost"]),
+        (MINIMAL.replace("upstream", "#"), vec![]),
+        (MINIMAL.replace(":3000", ":8080"), vec!["upstream", "the gateway itself"]),
+        (MINIMAL.replace("public_url", "#"), vec!["public_url", "is needed", "CLAVIGER_PUBLIC_URL"]),
+        (MINIMAL.replace("client_id", "#"), vec!["provider.client_id", "CLAVIGER_PROVIDER__CLIENT_ID"]),
+        (MINIMAL.replace("client_secret", "#"), vec!["provider.client_secret_file", "is needed"]),
+        (MINIMAL.replace("keyring", "#"), vec!["keyring_file", "claviger keys generate"]),
+        (
+            format!("{MINIMAL}mock_url_for_development = \"http://127.0.0.1:1\"\n"),
+            vec!["anybody can sign in as anybody"],
+        ),
+        ("public_url = ".to_owned(), vec!["the file (claviger.toml line 1): is not TOML"]),
+    ];
+    for (text, expected) in table {
+        let told = load(&text, &[]).map(drop).err().map(|problems| problems.to_string());
+        assert_eq!(told.is_none(), expected.is_empty(), "{text}\n{told:?}");
+        for words in expected {
+            assert!(told.as_ref().unwrap().contains(words), "{words:?} is not told of {text}:\n{told:?}");
+        }
+    }
+}
+
+#[test]
+fn variables_that_are_no_settings_are_told() {
+    let told = problems(MINIMAL, &[("CLAVIGER_SESION__IDLE", "1d")]);
+    assert!(told.contains("environment variable CLAVIGER_SESION__IDLE"), "{told}");
+    assert!(told.contains("did you mean session.idle (CLAVIGER_SESSION__IDLE)?"), "{told}");
+    let told = problems(MINIMAL, &[("CLAVIGER_LISTEN", "nowhere")]);
+    assert!(told.contains("listen (environment variable CLAVIGER_LISTEN)"), "{told}");
+}
+
+#[test]
+fn a_secret_and_its_file_replace_each_other_between_layers() {
+    let (config, _) = load(MINIMAL, &[("CLAVIGER_PROVIDER__CLIENT_SECRET_FILE", "/run/secret")]).unwrap();
+    assert!(config.provider.client_secret.is_none());
+    let text = MINIMAL.replace("client_secret = \"canary-secret\"", "client_secret_file = \"/run/secret\"");
+    let (config, _) = load(&text, &[("CLAVIGER_PROVIDER__CLIENT_SECRET", "other")]).unwrap();
+    assert!(config.provider.client_secret_file.is_none());
+    assert_eq!(config.provider.client_secret.unwrap().expose(), "other");
+}
+
+#[test]
+fn no_error_and_no_explanation_shows_a_secret() {
+    let (config, layers) = load(MINIMAL, &[]).unwrap();
+    let told = [
+        explain::settings(&layers),
+        format!("{config:?}"),
+        explain::warnings(&config).join("\n"),
+        problems(&MINIMAL.replace("\"canary-secret\"", "[\"canary-secret\"]"), &[]),
+        problems(&MINIMAL.replace("\"canary-secret\"", "\"canary-secret"), &[]),
+        problems(&MINIMAL.replace("client_secret", "client_secrets"), &[]),
+        problems(
+            &MINIMAL.replace("public_url", "public"),
+            &[("CLAVIGER_PROVIDER__CLIENT_SECRET", "canary-two")],
+        ),
+        problems(
+            &with("upstream = \"http://user:canary@app\"")
+                .replace("upstream = \"http://127.0.0.1:3000\"", ""),
+            &[],
+        ),
+    ];
+    for text in told {
+        for secret in ["canary", "AAAAAAAA"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+    for keyring in ["canary", "1:canary", "canary:AAAA"] {
+        let text = MINIMAL.replace("1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", keyring);
+        let (config, layers) = load(&text, &[]).unwrap();
+        let told = Secrets::load(&config, &layers).unwrap_err().to_string();
+        assert!(told.contains("keyring") && !told.contains("canary"), "{told}");
+    }
+}
+
+#[test]
+fn secrets_are_read_from_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("secret"), "s3cret\n").unwrap();
+    let keys = "# newest first\n\n2:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n";
+    std::fs::write(path("keys"), keys).unwrap();
+    std::fs::write(path("empty"), "\n").unwrap();
+    let text = |secret: &str, keys: &str| {
+        MINIMAL
+            .replace("client_secret = \"canary-secret\"", &format!("client_secret_file = {:?}", path(secret)))
+            .replace(
+                "keyring = [\"1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"]",
+                &format!("keyring_file = {:?}", path(keys)),
+            )
+    };
+    let read = |secret, keys| {
+        let (config, layers) = load(&text(secret, keys), &[]).unwrap();
+        Secrets::load(&config, &layers)
+    };
+    let secrets = read("secret", "keys").unwrap();
+    assert_eq!(secrets.client_secret.expose(), "s3cret");
+    assert_eq!(format!("{:?}", secrets.keyring), "Keyring[2, 1]");
+    let told = read("empty", "missing").unwrap_err().to_string();
+    assert!(told.contains("client_secret_file") && told.contains("holds no client secret"), "{told}");
+    assert!(told.contains("keyring_file") && told.contains("cannot be read"), "{told}");
+    assert!(read("secret", "empty").unwrap_err().to_string().contains("at least one root key"));
+}
+
+#[test]
+fn the_table_and_the_configuration_know_the_same_keys() {
+    for Setting { key, kind, default, example, doc } in SETTINGS {
+        assert!(!doc.is_empty() && doc.ends_with('.'), "{key} is not described");
+        assert!(literal(example).is_some(), "{key}: the example is no TOML");
+        assert!(default.is_none_or(|default| literal(default).is_some()), "{key}: the default is no TOML");
+        if let Kind::Tables(keys) = kind {
+            let item = keys
+                .iter()
+                .map(|inner| format!("{} = {}", inner.key, inner.example))
+                .collect::<Vec<_>>()
+                .join(", ");
+            let layers = Layers::defaults().text(MINIMAL, "f").unwrap();
+            let layers = layers.text(&format!("{key} = [{{ {item} }}]"), "g").unwrap();
+            Config::new(&layers).unwrap();
+        }
+        // Each key by itself has a field: were there none, serde would call it unknown.
+        let mut layers = Layers::defaults().text(MINIMAL, "f").unwrap();
+        layers = layers.text(&format!("{key} = {example}"), "g").unwrap();
+        if let Err(problems) = Config::new(&layers) {
+            assert!(!problems.to_string().contains("unknown field"), "{problems}");
+        }
+    }
+}
+
+#[test]
+fn the_documentation_is_what_the_table_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+    let (written, made) = (std::fs::read_to_string(path).unwrap_or_default(), reference::markdown());
+    if written != made {
+        std::fs::write(path, &made).unwrap();
+        panic!("docs/configuration.md was out of date and has been written anew: look at it and commit it");
+    }
+}

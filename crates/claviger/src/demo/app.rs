@@ -1,0 +1,88 @@
+//! The sample app: any app that reads who is calling from the headers that the gateway adds.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+use askama::Template;
+use axum::{
+    Router,
+    extract::State,
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use axum_server::Handle;
+use http::{HeaderMap, StatusCode, header};
+use percent_encoding::percent_decode_str;
+
+const SCRIPT: &str = include_str!("../../templates/sample.js");
+const STYLE: &str = include_str!("../../templates/sample.css");
+
+/// The headers that the gateway adds.
+const TOLD: [&str; 4] = ["x-auth-provider", "x-auth-user", "x-auth-name", "x-auth-session"];
+
+/// A sample app that listens on a free port of this computer.
+pub(super) struct Sample {
+    address: SocketAddr,
+    handle: Handle<SocketAddr>,
+}
+
+#[derive(Template)]
+#[template(path = "sample.html")]
+struct Page<'a> {
+    name: &'a str,
+    told: Vec<(&'static str, &'a str)>,
+    mock: &'a str,
+}
+
+impl Sample {
+    /// Starts it. It links to the mock of Twitch at this address.
+    pub(super) fn start(mock: String) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        let handle = Handle::new();
+        let server = axum_server::from_tcp(listener)?.handle(handle.clone());
+        tokio::spawn(async move {
+            if let Err(error) = server.serve(router(mock).into_make_service()).await {
+                tracing::error!(%error, "the sample app stopped");
+            }
+        });
+        Ok(Self { address, handle })
+    }
+
+    /// Where it listens.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Stops it.
+    pub(super) fn stop(self) {
+        self.handle.shutdown();
+    }
+}
+
+fn router(mock: String) -> Router {
+    Router::new()
+        .route("/", get(home))
+        .route(
+            "/sample.js",
+            get(async || ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], SCRIPT)),
+        )
+        .route("/sample.css", get(async || ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE)))
+        .with_state(Arc::from(mock))
+}
+
+async fn home(State(mock): State<Arc<str>>, headers: HeaderMap) -> Response {
+    let field = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let name = percent_decode_str(field("x-auth-name")).decode_utf8_lossy();
+    let told = TOLD.map(|name| (name, field(name))).to_vec();
+    match (Page { name: &name, told, mock: &mock }).render() {
+        Ok(html) => ([(header::CACHE_CONTROL, "no-store")], Html(html)).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the sample page could not be made");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

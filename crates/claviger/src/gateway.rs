@@ -1,0 +1,180 @@
+//! Puts a gateway together: store, engine, Claviger's own routes, API proxy, reverse proxy.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use axum::{
+    Router,
+    body::{Body, HttpBody as _},
+    extract::{ConnectInfo, Request},
+    middleware::{self, Next},
+    response::Response,
+    routing::any,
+};
+use claviger_axum::{Claviger, SameSite, Site};
+use claviger_core::policy::{self, Lifetimes};
+use claviger_engine::{Engine, HttpClient, OsEntropy, Parts, Settings, SystemClock};
+use claviger_provider::{Endpoints, Provider};
+use claviger_store_sqlite::SqliteStore;
+use http::{Method, header};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::{
+    api::{self, Api},
+    config::{self, Config, secrets::Secrets},
+    pages,
+    proxy::{Proxy, body::Inbound, path, streams::Streams},
+};
+
+/// A gateway that is ready to serve.
+pub struct Gateway {
+    claviger: Claviger,
+    streams: Streams,
+    router: Router,
+}
+
+impl Gateway {
+    /// Opens the store and puts everything together. Open streams close when `stop` comes.
+    ///
+    /// # Errors
+    /// What keeps it from starting, as a sentence for the operator.
+    pub async fn open(config: &Config, secrets: Secrets, stop: CancellationToken) -> anyhow::Result<Self> {
+        let path = config.store.path.clone();
+        let store = tokio::task::spawn_blocking(move || SqliteStore::open(&path))
+            .await
+            .context("the session store could not be opened")??;
+        let engine = Engine::start(Parts {
+            store: Arc::new(store),
+            http: Arc::new(HttpClient::new().context("TLS towards the provider cannot be set up")?),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+            keyring: secrets.keyring,
+            provider: provider(config, secrets.client_secret),
+            settings: settings(&config.session),
+        })
+        .await?;
+        let claviger = Claviger::new(engine, site(config));
+        let streams = Streams::new(stop);
+        let router = router(config, &claviger, &streams)?;
+        Ok(Self { claviger, streams, router })
+    }
+
+    /// The engine and the site.
+    pub fn claviger(&self) -> &Claviger {
+        &self.claviger
+    }
+
+    /// The open requests of all sessions.
+    pub fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// Everything that is served.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+}
+
+fn router(config: &Config, claviger: &Claviger, streams: &Streams) -> anyhow::Result<Router> {
+    let tls = "TLS towards the provider or the app cannot be set up";
+    let api = Api::new(claviger.clone(), streams.clone(), config).context(tls)?;
+    let call = any(move |request: Request| {
+        let api = api.clone();
+        async move { api.serve(request).await }
+    });
+    let router =
+        claviger.routes().route(api::PREFIX, call.clone()).route(&format!("{}/{{*path}}", api::PREFIX), call);
+    let router = match config.upstream.clone() {
+        None => router.fallback(nothing),
+        Some(address) => {
+            let proxy = Proxy::new(claviger.clone(), streams.clone(), config, address).context(tls)?;
+            router.fallback(move |ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request| async move {
+                let own = path::OWN.iter().any(|own| path::is_below(request.uri().path(), own));
+                if own { nothing(request).await } else { proxy.serve(peer, request).await }
+            })
+        }
+    };
+    let pause = config.limits.body_pause.0;
+    let router = router.layer(middleware::from_fn(move |request, next| well_formed(pause, request, next)));
+    Ok(router.layer(CatchPanicLayer::custom(defect)))
+}
+
+async fn nothing(request: Request) -> Response {
+    pages::NOTHING.answer(request.method(), request.headers())
+}
+
+/// Turns away what no part of the gateway is to see, and lets no body keep it waiting.
+async fn well_formed(pause: Duration, request: Request, next: Next) -> Response {
+    let (method, headers) = (request.method(), request.headers());
+    if [Method::CONNECT, Method::TRACE].contains(method) {
+        return pages::BAD_METHOD.answer(method, headers);
+    }
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return pages::BAD_HEAD.answer(method, headers);
+    }
+    if path::read(request.uri().path()).is_err() {
+        return pages::AMBIGUOUS_PATH.answer(method, headers);
+    }
+    next.run(
+        request.map(|body| if body.is_end_stream() { body } else { Body::new(Inbound::new(body, pause)) }),
+    )
+    .await
+}
+
+/// The answer in place of a handler that panicked. Where it did is logged by the hook, without its message.
+fn defect(_panic: Box<dyn std::any::Any + Send>) -> Response {
+    pages::DEFECT.json()
+}
+
+fn site(config: &Config) -> Site {
+    Site {
+        insecure: !config.public_url.is_https(),
+        same_site: match config.session.same_site {
+            config::SameSite::Lax => SameSite::Lax,
+            config::SameSite::Strict => SameSite::Strict,
+        },
+        trusted_proxies: config.trusted_proxies.clone(),
+        cookie_lifetime: config.session.absolute.0,
+        ..Site::new(config.public_url.origin())
+    }
+}
+
+fn provider(config: &Config, client_secret: claviger_core::secret::ClientSecret) -> Provider {
+    let endpoints = match &config.provider.mock_url_for_development {
+        Some(mock) => Endpoints::twitch_at(mock.url()),
+        None => Endpoints::twitch(),
+    };
+    Provider::twitch(
+        config.provider.client_id.clone(),
+        client_secret,
+        redirect_uri(config),
+        config.provider.scopes.clone(),
+        endpoints,
+    )
+}
+
+/// The redirect URI to register with the provider.
+pub fn redirect_uri(config: &Config) -> String {
+    format!("{}/auth/callback", config.public_url.origin())
+}
+
+fn settings(session: &config::Session) -> Settings {
+    Settings {
+        lifetimes: Lifetimes {
+            idle: session.idle.0,
+            absolute: session.absolute.0,
+            proof: session.proof.0,
+            unverified: session.max_unverified.0,
+            ..Lifetimes::default()
+        },
+        custody: match session.custody {
+            config::Custody::Device => policy::Custody::Device,
+            config::Custody::Server => policy::Custody::Server,
+            config::Custody::None => policy::Custody::None,
+        },
+        devices_per_user: session.devices_per_user,
+        carry_access_token: session.carry_access_token,
+        ..Settings::default()
+    }
+}

@@ -1,0 +1,29 @@
+//! The Claviger gateway: sign-in and sessions in front of any web app.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`cli`] | the commands |
+//! | [`config`] | what an operator decides, and where each decision came from |
+//! | [`gateway`] | store, engine, routes and proxies put together |
+//! | [`server`] | the socket |
+//! | [`proxy`] | the reverse proxy |
+//! | [`api`] | the proxy to the provider's API |
+//! | [`demo`] | mock Twitch, a sample app and a gateway on one computer |
+//! | [`pages`] | errors as pages and as JSON |
+//! | [`telemetry`] | log lines |
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod gateway;
+pub mod pages;
+pub mod proxy;
+pub mod server;
+pub mod telemetry;
+
+/// Chooses the one TLS library of the process. To be called first.
+pub fn choose_tls() {
+    // An error says that it was chosen before, and there is only one to choose.
+    let _chosen = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}

@@ -1,0 +1,205 @@
+//! Calls of the provider's API in the caller's name.
+
+use claviger_mock::{DEMO_CLIENT_ID, Endpoint, Fault, FaultKind};
+use http::{StatusCode, header};
+use serde_json::Value;
+
+use crate::world::{ADA, World, echo, status_of};
+
+const USERS: &str = "/api/twitch/users";
+
+impl World {
+    async fn call(&self, path: &str, cookie: &str) -> reqwest::Response {
+        self.get(path).header(header::COOKIE, cookie).send().await.unwrap()
+    }
+
+    fn refreshes(&self) -> u64 {
+        self.mock.with(|mock| mock.token_calls("refresh_token"))
+    }
+
+    fn api_calls(&self) -> u64 {
+        self.mock.with(|mock| mock.calls(Endpoint::HelixUsers) + mock.calls(Endpoint::HelixSubscriptions))
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_made_in_the_callers_name() {
+    let world = World::echoing().await;
+    let cookie = world.sign_in(ADA).await;
+    let answer = world.call(&format!("{USERS}?first=1"), &cookie).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
+    assert_eq!(answer.headers()["cross-origin-resource-policy"], "same-origin");
+    assert_eq!(answer.headers()["ratelimit-limit"], "800");
+    let body: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    assert_eq!(body["data"][0]["id"], ADA);
+    assert_eq!(world.refreshes(), 0);
+    let client = world.mock.with(|mock| mock.log().last().unwrap().client_id.clone());
+    assert!(client.is_none_or(|client| client == DEMO_CLIENT_ID));
+}
+
+#[tokio::test]
+async fn without_a_session_no_call_is_made() {
+    let world = World::echoing().await;
+    let answer = world.get(USERS).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(world.api_calls(), 0);
+}
+
+#[tokio::test]
+async fn only_listed_calls_pass() {
+    let world = World::echoing().await;
+    let cookie = world.sign_in(ADA).await;
+    for path in ["/api/twitch/subscriptions", "/api/twitch/users/blocks", "/api/twitch/Users"] {
+        assert_eq!(world.call(path, &cookie).await.status(), StatusCode::FORBIDDEN, "{path}");
+    }
+    let post = world.post(USERS).header(header::COOKIE, &cookie).send().await.unwrap();
+    assert_eq!(post.status(), StatusCode::FORBIDDEN);
+    assert_eq!(world.api_calls(), 0);
+}
+
+#[tokio::test]
+async fn a_path_that_could_lead_elsewhere_is_refused() {
+    let settings =
+        "api.allow = [{ method = \"GET\", path = \"/users\" }, { method = \"GET\", path = \"/users/*\" }]";
+    let world = World::new(echo(), settings).await;
+    let cookie = world.sign_in(ADA).await;
+    let paths = [
+        "/api/twitch//users",
+        "/api/twitch/users/",
+        "/api/twitch/users//x",
+        "/api/twitch/./users",
+        "/api/twitch/users/../../oauth2/validate",
+        "/api/twitch/%2e%2e/oauth2/validate",
+        "/api/twitch/users%2f..",
+        "/api/twitch/users%2fx",
+        "/api/twitch/%75sers",
+        "/api/twitch/users/@evil.example",
+        "/api/twitch/@evil.example",
+        "/api/twitch/users\\x",
+        "/api/twitch/users/%5cx",
+        "/api/twitch/users;x",
+        "/api/twitch/users/http://evil.example",
+        "/api/twitch/users%00",
+        "/api/twitch/users%0d%0ax",
+        "/api/twitch/users.json",
+        "/api/twitch/users:80",
+    ];
+    for path in paths {
+        assert_eq!(world.raw_status(path, &cookie).await, 400, "{path}");
+    }
+    let absolute = format!(
+        "GET http://evil.example{USERS} HTTP/1.1\r\nhost: evil.example\r\ncookie: {cookie}\r\nconnection: close\r\n\r\n"
+    );
+    assert_eq!(status_of(&world.raw(absolute).await), 200, "the provider is asked, whatever host is named");
+    assert_eq!(world.api_calls(), 1);
+}
+
+#[tokio::test]
+async fn a_dead_token_is_renewed_once_for_all_calls_and_each_is_repeated_once() {
+    let world = World::echoing().await;
+    let cookie = world.sign_in(ADA).await;
+    world.mock.with(|mock| mock.expire_access_tokens(ADA));
+    let calls = (0..8).map(|_| world.call(USERS, &cookie));
+    for answer in futures_util::future::join_all(calls).await {
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    assert_eq!(world.refreshes(), 1);
+    assert!(world.api_calls() <= 16, "each call is repeated once at most: {}", world.api_calls());
+}
+
+#[tokio::test]
+async fn a_refusal_for_scope_is_passed_on_and_renews_nothing() {
+    let settings = "api.allow = [{ method = \"GET\", path = \"/subscriptions\" }]";
+    let world = World::new(echo(), settings).await;
+    let cookie = world.sign_in(ADA).await;
+    let answer = world.call("/api/twitch/subscriptions", &cookie).await;
+    assert!([StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&answer.status()));
+    assert!(answer.text().await.unwrap().to_lowercase().contains("scope"));
+    assert_eq!((world.refreshes(), world.api_calls()), (0, 1));
+    let session = world.call("/auth/session", &cookie).await;
+    assert_eq!(session.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_refusal_that_lasts_is_passed_on_after_one_repetition() {
+    let world = World::echoing().await;
+    let cookie = world.sign_in(ADA).await;
+    world.mock.with(|mock| {
+        let dead = r#"{"error":"Unauthorized","status":401,"message":"Invalid OAuth token"}"#.to_owned();
+        mock.add_fault(Fault::always(
+            Endpoint::HelixUsers,
+            FaultKind::Status { status: 401, body: dead, retry_after: None },
+        ));
+    });
+    assert_eq!(world.call(USERS, &cookie).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!((world.refreshes(), world.api_calls()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_body_that_was_not_kept_is_not_sent_twice_and_the_answer_says_so() {
+    let settings = "api.allow = [{ method = \"POST\", path = \"/users\" }]\napi.max_body_bytes = 60000";
+    let world = World::new(echo(), settings).await;
+    let cookie = world.sign_in(ADA).await;
+    let send = async |bytes: usize| {
+        world.mock.with(|mock| {
+            mock.clear_faults();
+            let dead = r#"{"error":"Unauthorized","status":401,"message":"Invalid OAuth token"}"#.to_owned();
+            mock.add_fault(Fault::once(
+                Endpoint::HelixUsers,
+                FaultKind::Status { status: 401, body: dead, retry_after: None },
+            ));
+        });
+        let before = world.api_calls();
+        let answer =
+            world.post(USERS).header(header::COOKIE, &cookie).body("x".repeat(bytes)).send().await.unwrap();
+        let why =
+            answer.headers().get("x-claviger-not-retried").map(|value| value.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), why, world.api_calls() - before)
+    };
+    // The mock knows no POST there, so what is repeated is answered with 404.
+    assert_eq!(send(10).await, (404, None, 2));
+    assert_eq!(send(50_000).await, (401, Some("body-too-large".to_owned()), 1));
+    assert_eq!(send(60_001).await, (413, None, 0));
+    assert_eq!(world.refreshes(), 2);
+
+    let pieces = futures_util::stream::iter((0..61).map(|_| Ok::<_, std::io::Error>("x".repeat(1_000))));
+    let endless = reqwest::Body::wrap_stream(pieces);
+    let answer = world.post(USERS).header(header::COOKIE, &cookie).body(endless).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(answer.text().await.unwrap().contains("body_too_large"));
+}
+
+#[tokio::test]
+async fn trouble_of_the_api_signs_nobody_out() {
+    let world = World::echoing().await;
+    let cookie = world.sign_in(ADA).await;
+    for (fault, expected) in [
+        (FaultKind::status(503), 503),
+        (FaultKind::too_many_requests(None), 429),
+        (FaultKind::CloseBefore, 502),
+        (FaultKind::CloseAfter, 502),
+    ] {
+        world.mock.with(|mock| mock.add_fault(Fault::once(Endpoint::HelixUsers, fault)));
+        let answer = world.call(USERS, &cookie).await;
+        assert_eq!(answer.status().as_u16(), expected);
+        assert!(answer.headers().get(header::SET_COOKIE).is_none());
+    }
+    assert_eq!(world.call(USERS, &cookie).await.status(), StatusCode::OK);
+    assert_eq!(world.refreshes(), 0);
+}
+
+#[tokio::test]
+async fn neither_token_nor_client_secret_reaches_browser_or_app() {
+    let world = World::new(echo(), "session.carry_access_token = true").await;
+    let cookie = world.sign_in(ADA).await;
+    let answer = world.call(USERS, &cookie).await;
+    let hint = crate::world::cookies_of(answer.headers());
+    assert!(hint.contains("claviger-insecure-hint="), "{hint}");
+    let both = format!("{cookie}; {hint}");
+    let again = world.call(USERS, &both).await;
+    assert_eq!(again.status(), StatusCode::OK);
+    assert!(again.headers().get(header::SET_COOKIE).is_none(), "a hint that is good is left alone");
+    let told = world.call("/echo", &both).await.text().await.unwrap();
+    assert!(!told.contains("claviger-insecure") && !told.to_lowercase().contains("bearer"), "{told}");
+}

@@ -1,0 +1,18 @@
+//! The gateway as clients meet it: real sockets, a real store in a file, mock Twitch, and a small app behind it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper of a test may fail as a test does"
+)]
+
+mod api;
+mod commands;
+mod hostile;
+mod identity;
+mod lifecycle;
+mod streaming;
+mod tunnels;
+mod world;

@@ -1,0 +1,176 @@
+//! Somebody steals the database, and the server's keys with it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper of a test may fail as a test does"
+)]
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use claviger_core::{
+    ids::Subject,
+    policy::Custody,
+    return_to::ReturnTo,
+    secret::{AuthorizationCode, ClientSecret, RefreshToken, SessionSecret},
+    session::{EndReason, Session},
+};
+use claviger_engine::{
+    Callback, Engine, HttpClient, OsEntropy, Parts, ProviderHttp, Settings, SignedIn, SystemClock, Target,
+};
+use claviger_mock::{Config, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, MockTwitch, Server};
+use claviger_provider::{Endpoints, Provider, Unanswered};
+use claviger_seal::{KeyId, Keyring, PairBinding, RefreshLock, RootKey};
+use claviger_store_sqlite::SqliteStore;
+use tempfile::TempDir;
+
+const USER: &str = "100000001";
+const REDIRECT: &str = "http://localhost:9/auth/callback";
+
+/// The way to the provider, with an ear on it: what a thief would like to find elsewhere.
+struct Overheard {
+    http: HttpClient,
+    tokens: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl ProviderHttp for Overheard {
+    async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, Unanswered> {
+        let answer = self.http.send(request).await?;
+        if let Ok(body) = serde_json::from_slice::<serde_json::Value>(answer.body()) {
+            let found = ["access_token", "refresh_token"].iter().filter_map(|name| body.get(name)?.as_str());
+            self.tokens.lock().unwrap().extend(found.map(str::to_owned));
+        }
+        Ok(answer)
+    }
+}
+
+struct Victim {
+    engine: Engine,
+    http: Arc<Overheard>,
+    mock: Server,
+    directory: TempDir,
+}
+
+impl Victim {
+    async fn new(custody: Custody) -> Self {
+        claviger::choose_tls();
+        let settings =
+            |settings: &mut claviger_mock::Settings| settings.authorize_at_once_as = Some(USER.to_owned());
+        let mock = Server::local(MockTwitch::new(Config::demo().settings(settings), 7)).unwrap();
+        let directory = TempDir::new().unwrap();
+        let http = Arc::new(Overheard { http: HttpClient::new().unwrap(), tokens: Mutex::default() });
+        let endpoints = Endpoints::twitch_at(&mock.url().parse().unwrap());
+        let secret = ClientSecret::new(DEMO_CLIENT_SECRET);
+        let engine = Engine::start(Parts {
+            store: Arc::new(SqliteStore::open(&directory.path().join("claviger.db")).unwrap()),
+            http: Arc::clone(&http) as Arc<dyn ProviderHttp>,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+            keyring: keyring(),
+            provider: Provider::twitch(DEMO_CLIENT_ID, secret, REDIRECT, Vec::new(), endpoints),
+            settings: Settings { custody, ..Settings::default() },
+        })
+        .await
+        .unwrap();
+        Self { engine, http, mock, directory }
+    }
+
+    /// Signs the user in and gives what the browser holds then.
+    async fn sign_in(&self) -> SignedIn {
+        let started = self.engine.begin_login(ReturnTo::root(), false);
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let answer = client.get(&started.location).send().await.unwrap();
+        let location =
+            answer.headers()[http::header::LOCATION].to_str().unwrap().parse::<url::Url>().unwrap();
+        let param = |name: &str| location.query_pairs().find(|(n, _)| n == name).unwrap().1.into_owned();
+        let callback = Callback {
+            state: param("state"),
+            code: Some(AuthorizationCode::new(param("code"))),
+            ..Callback::default()
+        };
+        self.engine.finish_login(callback, Some(&started.cookie), None, "Firefox/1 Linux").await.unwrap()
+    }
+
+    async fn rows(&self) -> Vec<Session> {
+        let subject = Subject { provider: self.engine.provider().name.clone(), id: USER.to_owned() };
+        self.engine.devices(&subject).await.unwrap()
+    }
+
+    /// Every byte of the stolen file, and of the files beside it.
+    fn bytes(&self) -> Vec<u8> {
+        let files = std::fs::read_dir(self.directory.path()).unwrap();
+        files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    }
+}
+
+/// The server's keys, which the thief has as well.
+fn keyring() -> Keyring {
+    Keyring::new(vec![RootKey::new(KeyId(1), [42; 32])]).unwrap()
+}
+
+fn try_open(row: &Session, lock: RefreshLock<'_>) -> Option<RefreshToken> {
+    let pair = row.pair().unwrap();
+    let at = PairBinding { provider: &row.subject.provider, session: row.id, generation: pair.generation };
+    keyring().open_refresh(at, lock, pair.refresh.as_ref()?).ok()
+}
+
+fn contains(bytes: &[u8], needle: &[u8]) -> bool {
+    bytes.windows(needle.len()).any(|window| window == needle)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stolen_database_with_the_servers_keys_opens_no_refresh_token() {
+    let victim = Victim::new(Custody::Device).await;
+    let devices = [victim.sign_in().await, victim.sign_in().await];
+    let rows = victim.rows().await;
+    assert_eq!(rows.len(), 2);
+    for row in &rows {
+        assert!(row.pair().unwrap().refresh.is_some(), "the refresh token is there, sealed");
+        assert!(try_open(row, RefreshLock::Server).is_none());
+        for guess in [row.secret_hash.0, [0; 32], [42; 32]] {
+            assert!(try_open(row, RefreshLock::Device(&SessionSecret::new(guess))).is_none());
+        }
+    }
+    for device in &devices {
+        let secret = victim.engine.open_cookie(&device.cookie).unwrap().secret;
+        let opened = rows.iter().filter(|row| try_open(row, RefreshLock::Device(&secret)).is_some());
+        assert_eq!(opened.map(|row| row.id).collect::<Vec<_>>(), [device.session], "its own, and no other");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn custody_server_is_the_choice_that_lets_the_server_open_them() {
+    let victim = Victim::new(Custody::Server).await;
+    victim.sign_in().await;
+    assert!(try_open(&victim.rows().await[0], RefreshLock::Server).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn custody_none_keeps_no_token_at_all() {
+    let victim = Victim::new(Custody::None).await;
+    victim.sign_in().await;
+    assert!(victim.rows().await[0].pair().is_none());
+    assert_eq!(victim.engine.settle_owed().await.unwrap(), 1, "the token was revoked");
+    assert_eq!(victim.mock.with(|mock| mock.live_access_tokens(USER)), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_holds_no_secret_in_plain() {
+    let victim = Victim::new(Custody::Device).await;
+    let device = victim.sign_in().await;
+    let other = victim.sign_in().await;
+    victim.engine.end(Target::One(other.session), EndReason::SignedOut).await.unwrap();
+    let bytes = victim.bytes();
+    assert!(contains(&bytes, USER.as_bytes()), "this is the right file");
+    let tokens = victim.http.tokens.lock().unwrap().clone();
+    assert_eq!(tokens.len(), 4, "two pairs were issued");
+    let secret = victim.engine.open_cookie(&device.cookie).unwrap().secret;
+    assert!(!contains(&bytes, secret.expose()), "SECRET: a session's secret");
+    for secret in tokens.iter().map(String::as_str).chain([DEMO_CLIENT_SECRET, &device.cookie]) {
+        assert!(!contains(&bytes, secret.as_bytes()), "SECRET: {secret}");
+    }
+}
