@@ -28,7 +28,11 @@ async fn private(SignedIn(caller): SignedIn) -> Html<String> {
 }
 
 /// The app, with the engine that keeps its sessions.
-pub async fn app(origin: &str, mock: &Server, directory: &std::path::Path) -> Result<(Router, Engine), Error> {
+pub async fn app(
+    origin: &str,
+    mock: &Server,
+    directory: &std::path::Path,
+) -> Result<(Router, Engine), Error> {
     let endpoints = Endpoints::twitch_at(&mock.url().parse()?);
     let redirect_uri = format!("{origin}/auth/callback");
     let secret = claviger_core::secret::ClientSecret::new(DEMO_CLIENT_SECRET);

@@ -12,17 +12,28 @@ fn all(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
         .get_all(header::COOKIE)
         .iter()
         .filter(|field| field.len() <= limits::COOKIE_HEADER_BYTES)
-        .filter_map(|field| field.to_str().ok())
-        .flat_map(|field| field.split(';'))
-        .filter_map(|pair| pair.trim_matches([' ', '\t']).split_once('='))
+        .flat_map(|field| field.as_bytes().split(|byte| *byte == b';'))
+        .filter_map(read)
+}
+
+/// Other cookies may hold any bytes and hide none of ours. A value that is no text still shows that its cookie is there.
+fn read(pair: &[u8]) -> Option<(&str, &str)> {
+    let mut halves = pair.trim_ascii().splitn(2, |byte| *byte == b'=');
+    let name = std::str::from_utf8(halves.next()?).ok().filter(|name| name.is_ascii())?;
+    Some((name, std::str::from_utf8(halves.next()?).unwrap_or_default()))
 }
 
 /// The value of the only cookie of this name. None if there is none, or more than one: then one of them was planted
 /// by somebody else, and taking either would be a guess.
 pub(crate) fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let mut values = all(headers).filter(|(known, _)| *known == name).map(|(_, value)| value);
+    let mut values = every(headers, name);
     let value = values.next()?;
     values.next().is_none().then_some(value)
+}
+
+/// The values of all cookies of this name.
+pub(crate) fn every<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
+    all(headers).filter(move |(known, _)| *known == name).map(|(_, value)| value)
 }
 
 /// The names of cookies that begin so, in the order of the request.
@@ -93,6 +104,21 @@ mod tests {
         ];
         for (fields, expected) in table {
             assert_eq!(only(&headers(&fields), "n"), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_of_others_hide_nothing() {
+        let table: [(&[u8], Option<&str>); 4] = [
+            (b"a=\xc3\xab; n=1", Some("1")),
+            (b"\xff=\xfe; n=1; \xff", Some("1")),
+            (b"n=1; n=\xff", None),
+            (b"n\xff=1", None),
+        ];
+        for (field, expected) in table {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::COOKIE, HeaderValue::from_bytes(field).unwrap());
+            assert_eq!(only(&headers, "n"), expected, "{field:?}");
         }
     }
 

@@ -5,6 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use claviger_engine::{Caller, Denied};
+use claviger_seal::SessionCookie;
 use http::{StatusCode, request::Parts};
 
 use crate::Claviger;
@@ -13,6 +14,8 @@ use crate::Claviger;
 #[derive(Clone)]
 pub(crate) struct Authenticated {
     pub(crate) outcome: Result<Caller, Denied>,
+    /// The session cookie, which handlers do not see.
+    pub(crate) shown: Result<SessionCookie, Denied>,
     pub(crate) claviger: Claviger,
 }
 
@@ -28,7 +31,7 @@ impl<S: Send + Sync> FromRequestParts<S> for SignedIn {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Response> {
-        let Authenticated { outcome, claviger } = found(parts)?;
+        let Authenticated { outcome, claviger, .. } = found(parts)?;
         outcome.map(Self).map_err(|denied| claviger.deny(parts, &denied))
     }
 }

@@ -65,14 +65,22 @@ where
             if let Err(refused) = claviger.guard(&parts.method, &parts.headers) {
                 return Ok(refused);
             }
-            let outcome = claviger.caller(&parts.headers, assurance).await;
+            // A layer inside another one finds the cookie stripped, so the outer one tells what it was.
+            let shown = match parts.extensions.get::<Authenticated>() {
+                Some(outer) => outer.shown.clone(),
+                None => claviger.cookie(&parts.headers),
+            };
+            let outcome = match shown.clone() {
+                Ok(cookie) => claviger.engine().authenticate(cookie, assurance).await,
+                Err(denied) => Err(denied),
+            };
             if let Err(denied) = &outcome
                 && !asks_for_sign_in(denied)
             {
                 return Ok(claviger.deny(&parts, denied));
             }
             claviger.strip_request(&mut parts.headers);
-            parts.extensions.insert(Authenticated { outcome, claviger });
+            parts.extensions.insert(Authenticated { outcome, shown, claviger });
             inner.call(Request::from_parts(parts, body)).await
         })
     }

@@ -55,6 +55,13 @@ pub(crate) struct SignIn<'a> {
     pub(crate) provider: &'a str,
 }
 
+/// The page that goes on by itself to another of this site.
+#[derive(Template)]
+#[template(path = "hop.html")]
+pub(crate) struct Hop<'a> {
+    pub(crate) next: &'a str,
+}
+
 /// The user's devices.
 #[derive(Template)]
 #[template(path = "devices.html")]
@@ -88,6 +95,12 @@ impl IntoResponse for Message<'_> {
 }
 
 impl IntoResponse for SignIn<'_> {
+    fn into_response(self) -> Response {
+        page(self.render())
+    }
+}
+
+impl IntoResponse for Hop<'_> {
     fn into_response(self) -> Response {
         page(self.render())
     }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use axum::{
     Json,
+    extract::OriginalUri,
     response::{IntoResponse, Redirect, Response},
 };
 use claviger_core::return_to::ReturnTo;
 use claviger_engine::{Denied, EndError, LoginError};
 use claviger_store::StoreError;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use serde::Serialize;
 
 use crate::{
@@ -67,6 +68,11 @@ impl Problem {
         Self { retry_after: Some(retry_after), action: Action::again(), ..self }
     }
 
+    /// The address of a form can only be posted to, so whoever tries again begins at the devices page.
+    pub(crate) fn posted(self) -> Self {
+        if self.retry_after.is_some() { Self { action: Action::devices(), ..self } } else { self }
+    }
+
     /// The page or the JSON.
     pub(crate) fn answer(&self, as_page: bool) -> Response {
         let mut response = if as_page {
@@ -88,9 +94,15 @@ impl Problem {
     }
 }
 
-/// Nobody may keep an answer that depends on a session (OWASP ASVS 5.0, 14.3.2).
+/// Nobody may keep an answer that depends on a session (OWASP ASVS 5.0, 14.3.2), and no other site may read it (3.5.8).
 pub(crate) fn no_store(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     response
 }
 
@@ -99,18 +111,24 @@ pub(crate) fn denied(request: &Parts, denied: &Denied) -> Response {
     let navigates = can_navigate(&request.method, &request.headers);
     let problem = of_denied(denied);
     if navigates && problem.sign_in_helps {
-        let target = request.uri.path_and_query().map_or("/", |path| path.as_str());
-        return to_sign_in(target);
+        // A nested router sees a part of the address only.
+        let uri = request.extensions.get::<OriginalUri>().map_or(&request.uri, |OriginalUri(whole)| whole);
+        let target = uri.path_and_query().map_or("/", |path| path.as_str());
+        return to_sign_in(target, denied);
     }
     problem.answer(navigates)
 }
 
 /// Leads a navigation to the sign-in, and back to where it wanted to go.
-pub(crate) fn to_sign_in(target: &str) -> Response {
+pub(crate) fn to_sign_in(target: &str, denied: &Denied) -> Response {
     let return_to = ReturnTo::parse(target).unwrap_or_default();
-    let query: String =
-        form_urlencoded::Serializer::new(String::new()).append_pair("return_to", return_to.as_str()).finish();
-    no_store(Redirect::to(&format!("/auth/sign-in?{query}")).into_response())
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("return_to", return_to.as_str());
+    // The session may be good for less than what was asked for, so being signed in is not enough to be led back.
+    if matches!(denied, Denied::SignInAgain) {
+        query.append_pair("again", "true");
+    }
+    no_store(Redirect::to(&format!("/auth/sign-in?{}", query.finish())).into_response())
 }
 
 pub(crate) fn of_denied(denied: &Denied) -> Problem {
@@ -122,10 +140,17 @@ pub(crate) fn of_denied(denied: &Denied) -> Problem {
         Denied::NoSession => signed_out("You are not signed in.", None),
         Denied::Ended(reason) => signed_out("You were signed out on this device.", Some(reason.name())),
         Denied::SignInAgain => signed_out("Please sign in again to go on.", Some("renewal_needed")),
-        Denied::ProviderTrouble { retry_after } => provider_trouble(*retry_after),
+        Denied::ProviderTrouble { retry_after } => provider_trouble(
+            *retry_after,
+            "The sign-in service does not answer at the moment. You are still signed in; try again shortly.",
+        ),
         Denied::Misconfigured => misconfigured(),
         Denied::Store(error) => store_trouble(error),
-        Denied::UnknownKey(id) => unknown_key(id.0),
+        Denied::UnknownKey(id) => unknown_key(
+            id.0,
+            "A key is missing on this site's server. You are still signed in; the people who run this site must \
+             mend that.",
+        ),
     }
 }
 
@@ -175,12 +200,22 @@ pub(crate) fn of_login_error(error: &LoginError) -> Problem {
             "Something is missing",
             "This site needs all of the access it asked for. Start again and agree to all of it.",
         ),
-        LoginError::ProviderTrouble { retry_after } => {
-            Problem { action: Action::sign_in(), ..provider_trouble(*retry_after) }
-        }
-        LoginError::Misconfigured => misconfigured(),
-        LoginError::Store(error) => store_trouble(error),
-        LoginError::UnknownKey(id) => unknown_key(id.0),
+        LoginError::ProviderTrouble { retry_after } => Problem {
+            action: Action::sign_in(),
+            ..provider_trouble(
+                *retry_after,
+                "The sign-in service does not answer at the moment. Start again shortly.",
+            )
+        },
+        LoginError::Misconfigured => Problem { action: Action::sign_in(), ..misconfigured() },
+        LoginError::Store(error) => Problem {
+            message: "This site cannot finish a sign-in at the moment. Try again shortly.".to_owned(),
+            ..store_trouble(error)
+        },
+        LoginError::UnknownKey(id) => unknown_key(
+            id.0,
+            "A key is missing on this site's server. The people who run this site must mend that.",
+        ),
     }
 }
 
@@ -216,14 +251,9 @@ pub(crate) fn cross_site(headers: &HeaderMap, crossed: Crossed) -> Response {
         .answer(wants_html(headers))
 }
 
-fn provider_trouble(retry_after: Duration) -> Problem {
-    Problem::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "provider_unavailable",
-        "One moment, please",
-        "The sign-in service does not answer at the moment. You are still signed in; try again shortly.",
-    )
-    .later(retry_after)
+fn provider_trouble(retry_after: Duration, message: &str) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable", "One moment, please", message)
+        .later(retry_after)
 }
 
 fn misconfigured() -> Problem {
@@ -236,15 +266,10 @@ fn misconfigured() -> Problem {
     .later(Duration::from_secs(60))
 }
 
-fn unknown_key(id: u32) -> Problem {
+fn unknown_key(id: u32, message: &str) -> Problem {
     tracing::error!(key = id, "a key is missing from the keyring: add it; nobody was signed out");
-    Problem::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "key_missing",
-        "This is our fault",
-        "A key is missing on this site's server. You are still signed in; the people who run this site must mend that.",
-    )
-    .later(Duration::from_secs(60))
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "key_missing", "This is our fault", message)
+        .later(Duration::from_secs(60))
 }
 
 fn store_trouble(error: &StoreError) -> Problem {

@@ -1,13 +1,11 @@
 //! Puts a gateway together: store, engine, Claviger's own routes, API proxy, reverse proxy.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use axum::{
     Router,
-    body::{Body, HttpBody as _},
     extract::{ConnectInfo, Request},
-    middleware::{self, Next},
     response::Response,
     routing::any,
 };
@@ -16,15 +14,15 @@ use claviger_core::policy::{self, Lifetimes};
 use claviger_engine::{Engine, HttpClient, OsEntropy, Parts, Settings, SystemClock};
 use claviger_provider::{Endpoints, Provider};
 use claviger_store_sqlite::SqliteStore;
-use http::{Method, header};
 use tokio_util::sync::CancellationToken;
-use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::catch_panic::CatchPanic;
 
 use crate::{
     api::{self, Api},
     config::{self, Config, secrets::Secrets},
+    entry::Entry,
     pages,
-    proxy::{Proxy, body::Inbound, path, streams::Streams},
+    proxy::{Proxy, path, streams::Streams},
 };
 
 /// A gateway that is ready to serve.
@@ -95,31 +93,12 @@ fn router(config: &Config, claviger: &Claviger, streams: &Streams) -> anyhow::Re
             })
         }
     };
-    let pause = config.limits.body_pause.0;
-    let router = router.layer(middleware::from_fn(move |request, next| well_formed(pause, request, next)));
-    Ok(router.layer(CatchPanicLayer::custom(defect)))
+    let entry = Entry::new(router, config.limits.body_pause.0);
+    Ok(Router::new().fallback_service(CatchPanic::custom(entry, defect)))
 }
 
 async fn nothing(request: Request) -> Response {
     pages::NOTHING.answer(request.method(), request.headers())
-}
-
-/// Turns away what no part of the gateway is to see, and lets no body keep it waiting.
-async fn well_formed(pause: Duration, request: Request, next: Next) -> Response {
-    let (method, headers) = (request.method(), request.headers());
-    if [Method::CONNECT, Method::TRACE].contains(method) {
-        return pages::BAD_METHOD.answer(method, headers);
-    }
-    if headers.get_all(header::HOST).iter().count() > 1 {
-        return pages::BAD_HEAD.answer(method, headers);
-    }
-    if path::read(request.uri().path()).is_err() {
-        return pages::AMBIGUOUS_PATH.answer(method, headers);
-    }
-    next.run(
-        request.map(|body| if body.is_end_stream() { body } else { Body::new(Inbound::new(body, pause)) }),
-    )
-    .await
 }
 
 /// The answer in place of a handler that panicked. Where it did is logged by the hook, without its message.
@@ -145,13 +124,18 @@ fn provider(config: &Config, client_secret: claviger_core::secret::ClientSecret)
         Some(mock) => Endpoints::twitch_at(mock.url()),
         None => Endpoints::twitch(),
     };
-    Provider::twitch(
+    let mut provider = Provider::twitch(
         config.provider.client_id.clone(),
         client_secret,
         redirect_uri(config),
         config.provider.scopes.clone(),
         endpoints,
-    )
+    );
+    if let Some(mock) = &config.provider.mock_url_for_development {
+        provider.issuer = Some(format!("{}/oauth2", mock.origin()));
+    }
+    provider.habits = config.provider.habits();
+    provider
 }
 
 /// The redirect URI to register with the provider.

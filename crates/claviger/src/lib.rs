@@ -6,6 +6,7 @@
 //! | [`config`] | what an operator decides, and where each decision came from |
 //! | [`gateway`] | store, engine, routes and proxies put together |
 //! | [`server`] | the socket |
+//! | `entry` | what every request meets first |
 //! | [`proxy`] | the reverse proxy |
 //! | [`api`] | the proxy to the provider's API |
 //! | [`demo`] | mock Twitch, a sample app and a gateway on one computer |
@@ -16,6 +17,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod demo;
+mod entry;
 pub mod gateway;
 pub mod pages;
 pub mod proxy;

@@ -31,6 +31,16 @@ struct Page {
 }
 
 impl Problem {
+    /// Makes one.
+    pub const fn new(
+        status: StatusCode,
+        error: &'static str,
+        title: &'static str,
+        message: &'static str,
+    ) -> Self {
+        Self { status, error, title, message }
+    }
+
     /// The answer: a page where a window would show it.
     pub fn answer(self, method: &Method, headers: &HeaderMap) -> Response {
         let page = can_navigate(method, headers).then(|| Page { problem: self }.render().ok()).flatten();
@@ -56,65 +66,61 @@ impl Problem {
 }
 
 /// The app refuses connections, or broke off.
-pub const APP_UNREACHABLE: Problem = Problem {
-    status: StatusCode::BAD_GATEWAY,
-    error: "app_unreachable",
-    title: "The app is not answering",
-    message: "This site's app cannot be reached at the moment. You are still signed in; try again shortly.",
-};
+pub const APP_UNREACHABLE: Problem = Problem::new(
+    StatusCode::BAD_GATEWAY,
+    "app_unreachable",
+    "The app is not answering",
+    "This site's app cannot be reached at the moment. You are still signed in; try again shortly.",
+);
 
 /// The app takes too long.
-pub const APP_SLOW: Problem = Problem {
-    status: StatusCode::GATEWAY_TIMEOUT,
-    error: "app_slow",
-    title: "The app is not answering",
-    message: "This site's app takes too long to answer. You are still signed in; try again shortly.",
-};
+pub const APP_SLOW: Problem = Problem::new(
+    StatusCode::GATEWAY_TIMEOUT,
+    "app_slow",
+    "The app is not answering",
+    "This site's app takes too long to answer. You are still signed in; try again shortly.",
+);
 
 /// The address is Claviger's own and names nothing, or there is no app behind the gateway.
-pub const NOTHING: Problem = Problem {
-    status: StatusCode::NOT_FOUND,
-    error: "not_found",
-    title: "Not found",
-    message: "There is nothing at this address.",
-};
+pub const NOTHING: Problem =
+    Problem::new(StatusCode::NOT_FOUND, "not_found", "Not found", "There is nothing at this address.");
 
 /// The body of the request did not come to its end.
-pub const BROKEN_OFF: Problem = Problem {
-    status: StatusCode::BAD_REQUEST,
-    error: "body_incomplete",
-    title: "Incomplete",
-    message: "The body of this request broke off, or paused for too long.",
-};
+pub const BROKEN_OFF: Problem = Problem::new(
+    StatusCode::BAD_REQUEST,
+    "body_incomplete",
+    "Incomplete",
+    "The body of this request broke off, or paused for too long.",
+);
 
 /// The path can be read in more than one way.
-pub const AMBIGUOUS_PATH: Problem = Problem {
-    status: StatusCode::BAD_REQUEST,
-    error: "ambiguous_path",
-    title: "This address is not right",
-    message: "The address has parts such as '..' or a backslash, which servers read in different ways.",
-};
+pub const AMBIGUOUS_PATH: Problem = Problem::new(
+    StatusCode::BAD_REQUEST,
+    "ambiguous_path",
+    "This address is not right",
+    "The address has parts such as '..' or a backslash, which servers read in different ways.",
+);
 
 /// The head of the request is not right.
-pub const BAD_HEAD: Problem = Problem {
-    status: StatusCode::BAD_REQUEST,
-    error: "bad_request",
-    title: "This request is not right",
-    message: "A request has to name one host.",
-};
+pub const BAD_HEAD: Problem = Problem::new(
+    StatusCode::BAD_REQUEST,
+    "bad_request",
+    "This request is not right",
+    "A request has to name one host.",
+);
 
 /// The method is none for a site.
-pub const BAD_METHOD: Problem = Problem {
-    status: StatusCode::METHOD_NOT_ALLOWED,
-    error: "method_not_allowed",
-    title: "Not possible",
-    message: "This site does not take this kind of request.",
-};
+pub const BAD_METHOD: Problem = Problem::new(
+    StatusCode::METHOD_NOT_ALLOWED,
+    "method_not_allowed",
+    "Not possible",
+    "This site does not take this kind of request.",
+);
 
 /// A defect of ours.
-pub const DEFECT: Problem = Problem {
-    status: StatusCode::INTERNAL_SERVER_ERROR,
-    error: "internal",
-    title: "This is our fault",
-    message: "Something went wrong on this site. You are still signed in; try again.",
-};
+pub const DEFECT: Problem = Problem::new(
+    StatusCode::INTERNAL_SERVER_ERROR,
+    "internal",
+    "This is our fault",
+    "Something went wrong on this site. You are still signed in; try again.",
+);

@@ -24,23 +24,25 @@ use crate::{config::Limits, gateway::Gateway};
 const HEADERS: usize = 100;
 /// So many requests may one HTTP/2 connection have open.
 const STREAMS_PER_CONNECTION: u32 = 100;
-/// Opens the socket.
+
+/// Opens the socket at an address that its operator chose by this setting or option.
 ///
 /// # Errors
 /// Why not, as a sentence for the operator.
-pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+pub fn bind(address: SocketAddr, chosen_by: &str) -> anyhow::Result<TcpListener> {
     match TcpListener::bind(address) {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            bail!("{address} is in use by another program; stop it, or set another address as listen")
+            bail!("{address} is in use by another program; stop it, or choose another with {chosen_by}")
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             bail!(
-                "{address} may not be opened by this user; ports below 1024 need a privilege, so set another as listen"
+                "{address} may not be opened by this user; ports below 1024 need a privilege, so choose another with \
+                 {chosen_by}"
             )
         }
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-            bail!("{address} is no address of this computer; set one of its own as listen")
+            bail!("{address} is no address of this computer; choose one of its own with {chosen_by}")
         }
         Err(error) => bail!("{address} cannot be opened ({error})"),
     }

@@ -7,7 +7,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use axum::{
-    extract::{ConnectInfo, State},
+    extract::{ConnectInfo, Request, State},
     response::{IntoResponse, Response},
 };
 use claviger_core::request::Assurance;
@@ -20,12 +20,16 @@ use crate::{
     respond::{self, Problem},
 };
 
-pub(crate) async fn check(State(claviger): State<Claviger>, parts: Parts) -> Response {
+pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) -> Response {
+    let (parts, _body) = request.into_parts();
     let asked = match Asked::read(&parts) {
         Ok(asked) => asked,
         Err(problem) => return problem.answer(false),
     };
-    let original = Original::of(&claviger, &parts);
+    let original = match Original::of(&claviger, &parts) {
+        Ok(original) => original,
+        Err(problem) => return problem.answer(false),
+    };
     if let Err(crossed) = guard::judge(claviger.site(), &original.method, &parts.headers) {
         return respond::cross_site(&parts.headers, crossed);
     }
@@ -41,7 +45,7 @@ pub(crate) async fn check(State(claviger): State<Claviger>, parts: Parts) -> Res
             let leads_on = asked.redirects
                 && problem.status == StatusCode::UNAUTHORIZED
                 && can_navigate(&original.method, &parts.headers);
-            if leads_on { respond::to_sign_in(original.target) } else { problem.answer(false) }
+            if leads_on { respond::to_sign_in(original.target, &denied) } else { problem.answer(false) }
         }
     }
 }
@@ -57,7 +61,9 @@ impl Asked {
         if parts.uri.query().is_none() {
             return Ok(Self { assurance: Assurance::Session, redirects: false });
         }
-        let params = Params::of(&parts.uri).map_err(|error| respond::of_bad_params(&error))?;
+        let params =
+            Params::of(&parts.uri).and_then(|params| params.only(&["assurance", "max_age", "denied"]));
+        let params = params.map_err(|error| respond::of_bad_params(&error))?;
         let one = |name| params.one(name).map_err(|error| respond::of_bad_params(&error));
         let max_age = match one("max_age")? {
             None => Duration::ZERO,
@@ -71,7 +77,12 @@ impl Asked {
             Some("provider") => Assurance::Provider { max_age },
             Some(_) => return Err(wrong("assurance is one of cookie, session, provider")),
         };
-        Ok(Self { assurance, redirects: one("denied")? == Some("redirect") })
+        let redirects = match one("denied")? {
+            None => false,
+            Some("redirect") => true,
+            Some(_) => return Err(wrong("denied is redirect, or left out")),
+        };
+        Ok(Self { assurance, redirects })
     }
 }
 
@@ -86,18 +97,26 @@ struct Original<'a> {
 }
 
 impl<'a> Original<'a> {
-    fn of(claviger: &Claviger, parts: &'a Parts) -> Self {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+    fn of(claviger: &Claviger, parts: &'a Parts) -> Result<Self, Problem> {
+        // A socket that takes both families shows the peers of IPv4 as addresses of IPv6 (RFC 4291 section 2.5.5.2).
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_canonical());
         let trusted = peer.is_some_and(|peer| claviger.site().trusted_proxies.contains(&peer));
-        let field = |names: [&str; 2]| {
-            let value = names.iter().find_map(|name| parts.headers.get(*name)).filter(|_| trusted);
-            value.and_then(|value| value.to_str().ok())
-        };
-        let method = field(["x-forwarded-method", "x-original-method"]);
-        let method = method.and_then(|name| Method::from_bytes(name.as_bytes()).ok());
-        Self {
-            method: method.unwrap_or_else(|| parts.method.clone()),
-            target: field(["x-forwarded-uri", "x-original-uri"]).unwrap_or("/"),
-        }
+        // A word that is not trusted may make us stricter, but never laxer.
+        let told = told_method(parts)?.filter(|method| trusted || !method.is_safe());
+        let target = ["x-forwarded-uri", "x-original-uri"].iter().find_map(|name| parts.headers.get(*name));
+        let target = target.filter(|_| trusted).and_then(|value| value.to_str().ok());
+        Ok(Self { method: told.unwrap_or_else(|| parts.method.clone()), target: target.unwrap_or("/") })
     }
+}
+
+/// The method that the headers tell. Proxies pass a client's own headers on where they set none, so a method that is told
+/// twice and differently, or makes no sense, is believed by nobody.
+fn told_method(parts: &Parts) -> Result<Option<Method>, Problem> {
+    let names = ["x-forwarded-method", "x-original-method"];
+    let mut told = names.iter().flat_map(|name| parts.headers.get_all(*name));
+    let Some(first) = told.next() else { return Ok(None) };
+    if told.any(|other| other != first) {
+        return Err(wrong("the forwarded headers name two methods"));
+    }
+    Method::from_bytes(first.as_bytes()).map(Some).map_err(|_| wrong("the forwarded headers name no method"))
 }

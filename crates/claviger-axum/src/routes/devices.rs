@@ -3,7 +3,7 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     response::{IntoResponse, Redirect, Response},
 };
 use claviger_core::{
@@ -59,16 +59,16 @@ pub(crate) async fn list(State(claviger): State<Claviger>, parts: Parts) -> Resp
 /// Signs one device out. This one may be named too; that is a sign-out.
 pub(crate) async fn end_one(
     State(claviger): State<Claviger>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
     let page = as_page(&method, &headers);
     let caller = match claviger.caller(&headers, Assurance::Session).await {
         Ok(caller) => caller,
-        Err(denied) => return respond::of_denied(&denied).answer(page),
+        Err(denied) => return respond::of_denied(&denied).posted().answer(page),
     };
-    let Ok(id) = id.parse::<SessionId>() else {
+    let Some(id) = id.ok().and_then(|Path(id)| id.parse::<SessionId>().ok()) else {
         return respond::of_end_error(&EndError::NotFound).answer(page);
     };
     let own = id == caller.session();
@@ -77,7 +77,7 @@ pub(crate) async fn end_one(
     match claviger.engine().end(target, reason).await {
         Ok(_) if own => signed_out(&claviger, page),
         Ok(ended) => done(ended, page),
-        Err(error) => respond::of_end_error(&error).answer(page),
+        Err(error) => respond::of_end_error(&error).posted().answer(page),
     }
 }
 
@@ -86,12 +86,12 @@ pub(crate) async fn end_others(State(claviger): State<Claviger>, parts: Parts) -
     let page = as_page(&parts.method, &parts.headers);
     let caller = match claviger.caller(&parts.headers, Assurance::Session).await {
         Ok(caller) => caller,
-        Err(denied) => return respond::of_denied(&denied).answer(page),
+        Err(denied) => return respond::of_denied(&denied).posted().answer(page),
     };
     let target = Target::Others(caller.subject().clone(), caller.session());
     match claviger.engine().end(target, EndReason::SignedOutFromAnotherDevice).await {
         Ok(ended) => done(ended, page),
-        Err(error) => respond::of_end_error(&error).answer(page),
+        Err(error) => respond::of_end_error(&error).posted().answer(page),
     }
 }
 

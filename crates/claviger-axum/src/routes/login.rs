@@ -1,5 +1,7 @@
 //! `GET /auth/login?return_to=&switch=`: begins a sign-in.
 
+use std::collections::BTreeSet;
+
 use axum::{
     extract::State,
     response::{IntoResponse, Redirect, Response},
@@ -25,9 +27,10 @@ pub(crate) async fn login(State(claviger): State<Claviger>, parts: Parts) -> Res
     let headers = response.headers_mut();
     let site = claviger.site();
     // Sign-ins that were given up in this browser make room, so that they cannot pile up in its requests.
-    let under_way: Vec<&str> = cookies::with_prefix(&parts.headers, site.login_cookie_prefix()).collect();
-    let surplus = (under_way.len() + 1).saturating_sub(limits::LOGINS_PER_BROWSER);
-    for name in under_way.into_iter().take(surplus) {
+    let under_way = || cookies::with_prefix(&parts.headers, site.login_cookie_prefix());
+    let surplus = (under_way().count() + 1).saturating_sub(limits::LOGINS_PER_BROWSER);
+    let given_up: BTreeSet<&str> = under_way().take(surplus.min(limits::LOGINS_PER_BROWSER)).collect();
+    for name in given_up {
         cookies::set(headers, &site.removal(name));
     }
     cookies::set(headers, &site.login(&started.tag, started.cookie));

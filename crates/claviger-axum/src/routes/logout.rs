@@ -18,20 +18,24 @@ pub(crate) async fn logout(State(claviger): State<Claviger>, parts: Parts) -> Re
     let page = as_page(&parts.method, &parts.headers);
     match end_own(&claviger, &parts).await {
         Ok(()) => signed_out(&claviger, page),
-        Err(denied) => respond::of_denied(&denied).answer(page),
+        Err(denied) => respond::of_denied(&denied).posted().answer(page),
     }
 }
 
 async fn end_own(claviger: &Claviger, parts: &Parts) -> Result<(), Denied> {
-    let cookie = match claviger.cookie(&parts.headers) {
-        Ok(cookie) => cookie,
-        Err(Denied::NoSession) => return Ok(()),
-        Err(denied) => return Err(denied),
-    };
-    match claviger.engine().end_own(&cookie, EndReason::SignedOut).await {
-        Ok(_) | Err(EndError::NotFound) => Ok(()),
-        Err(EndError::Store(error)) => Err(Denied::Store(error)),
+    // Of two cookies one was planted; whoever wants to sign out wants neither.
+    for value in cookies::every(&parts.headers, claviger.site().session_cookie()) {
+        let cookie = match claviger.engine().open_cookie(value) {
+            Ok(cookie) => cookie,
+            Err(Denied::NoSession) => continue,
+            Err(denied) => return Err(denied),
+        };
+        match claviger.engine().end_own(&cookie, EndReason::SignedOut).await {
+            Ok(_) | Err(EndError::NotFound) => {}
+            Err(EndError::Store(error)) => return Err(Denied::Store(error)),
+        }
     }
+    Ok(())
 }
 
 /// The answer to a browser that was signed out.

@@ -20,6 +20,7 @@ use http::{StatusCode, header};
 
 use crate::{
     Claviger,
+    extract::Authenticated,
     pages::STYLE,
     respond::{Problem, as_page},
 };
@@ -51,6 +52,12 @@ pub(crate) fn router(claviger: Claviger) -> Router {
 }
 
 async fn guard(State(claviger): State<Claviger>, request: Request, next: Next) -> Response {
+    if request.extensions().get::<Authenticated>().is_some() {
+        tracing::error!(
+            "Claviger's routes stand inside its layer, which takes their cookies: merge them after `.layer(…)`"
+        );
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
     match claviger.guard(request.method(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(refused) => refused,

@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use claviger_core::{request::Assurance, session::Session, time::Timestamp};
+use claviger_engine::Denied;
 use http::request::Parts;
 use serde::Serialize;
 
@@ -28,10 +29,14 @@ struct Body<'a> {
 
 /// JSON, never a redirect and never a token (RFC 10017 section 6.1.2.1).
 pub(crate) async fn session(State(claviger): State<Claviger>, parts: Parts) -> Response {
+    // An image or a script tag has no use for this answer, and another site has none at all.
+    if parts.headers.get("sec-fetch-mode").is_some_and(|mode| mode == "no-cors") {
+        return respond::of_denied(&Denied::NoSession).answer(false);
+    }
     match claviger.caller(&parts.headers, Assurance::Session).await {
         Ok(caller) => match caller.row() {
             Some(row) => no_store(Json(body(&claviger, row)).into_response()),
-            None => respond::of_denied(&claviger_engine::Denied::NoSession).answer(false),
+            None => respond::of_denied(&Denied::NoSession).answer(false),
         },
         Err(denied) => respond::of_denied(&denied).answer(false),
     }

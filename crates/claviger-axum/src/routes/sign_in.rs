@@ -23,13 +23,15 @@ pub(crate) async fn sign_in(State(claviger): State<Claviger>, parts: Parts) -> R
     let read = || {
         let params = Params::of(&parts.uri)?;
         let return_to = params.one("return_to")?.and_then(ReturnTo::parse).unwrap_or_default();
-        Ok((return_to, params.one("signed_out")? == Some("true")))
+        let is_true = |name| Ok(params.one(name)? == Some("true"));
+        Ok((return_to, is_true("signed_out")?, is_true("again")?))
     };
-    let (return_to, signed_out) = match read() {
+    let (return_to, signed_out, again) = match read() {
         Ok(asked) => asked,
         Err(error) => return respond::of_bad_params(&error).answer(page),
     };
     let denied = match claviger.caller(&parts.headers, Assurance::Session).await {
+        Ok(_) if again => Denied::SignInAgain,
         Ok(_) => return no_store(Redirect::to(return_to.as_str()).into_response()),
         Err(denied) => denied,
     };
@@ -64,7 +66,7 @@ fn words(denied: &Denied, signed_out: bool) -> Option<Words> {
         Denied::NoSession => words("Please sign in", "You need to be signed in to go on.", false),
         Denied::SignInAgain => words(
             "Please sign in again",
-            "We lost touch with the sign-in service and need you once more.",
+            "We need the sign-in service's word on you once more to go on.",
             false,
         ),
         Denied::Ended(reason) => {

@@ -130,23 +130,23 @@ pub(super) fn unanswered(error: &reqwest::Error) -> Problem {
     NO_ANSWER
 }
 
-const TOO_LARGE: Problem = Problem {
-    status: StatusCode::PAYLOAD_TOO_LARGE,
-    error: "body_too_large",
-    title: "Too large",
-    message: "The body of this call is larger than this site allows.",
-};
+const TOO_LARGE: Problem = Problem::new(
+    StatusCode::PAYLOAD_TOO_LARGE,
+    "body_too_large",
+    "Too large",
+    "The body of this call is larger than this site allows.",
+);
 
-pub(super) const NO_ANSWER: Problem = Problem {
-    status: StatusCode::BAD_GATEWAY,
-    error: "provider_unreachable",
-    title: "No answer",
-    message: "The provider's API gave no answer. Whether the call took effect is not known.",
-};
+pub(super) const NO_ANSWER: Problem = Problem::new(
+    StatusCode::BAD_GATEWAY,
+    "provider_unreachable",
+    "No answer",
+    "The provider's API gave no answer. Whether the call took effect is not known.",
+);
 
-const SLOW: Problem = Problem {
-    status: StatusCode::GATEWAY_TIMEOUT,
-    error: "provider_slow",
-    title: "No answer",
-    message: "The provider's API takes too long to answer. Whether the call took effect is not known.",
-};
+const SLOW: Problem = Problem::new(
+    StatusCode::GATEWAY_TIMEOUT,
+    "provider_slow",
+    "No answer",
+    "The provider's API takes too long to answer. Whether the call took effect is not known.",
+);

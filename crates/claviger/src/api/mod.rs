@@ -14,7 +14,11 @@ use claviger_seal::SessionCookie;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt as _, Limited};
 
-use crate::{config::Config, pages::Problem, proxy::streams::Streams};
+use crate::{
+    config::{Config, Custody},
+    pages::Problem,
+    proxy::streams::Streams,
+};
 use allow::AllowList;
 use message::Payload;
 
@@ -31,6 +35,7 @@ pub struct Api {
     streams: Streams,
     client: reqwest::Client,
     allowed: AllowList,
+    keeps_tokens: bool,
     max_body_bytes: usize,
 }
 
@@ -55,8 +60,14 @@ impl Api {
             .pool_idle_timeout(std::time::Duration::from_secs(20))
             .user_agent(concat!("claviger/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        let allowed = AllowList::new(&config.api.allow);
-        Ok(Self { claviger, streams, client, allowed, max_body_bytes: config.api.max_body_bytes })
+        Ok(Self {
+            claviger,
+            streams,
+            client,
+            allowed: AllowList::new(&config.api.allow),
+            keeps_tokens: config.session.custody != Custody::None,
+            max_body_bytes: config.api.max_body_bytes,
+        })
     }
 
     /// Serves one call.
@@ -90,6 +101,9 @@ impl Api {
 
     /// What to ask of the provider, if it may be asked.
     fn call(&self, parts: &Parts) -> Result<Call, Problem> {
+        if !self.keeps_tokens {
+            return Err(NO_TOKENS);
+        }
         let path = parts.uri.path().strip_prefix(PREFIX).filter(|path| allow::is_clean(path));
         let path = path.ok_or(UNCLEAN_PATH)?;
         if !self.allowed.permits(&parts.method, path) {
@@ -199,16 +213,23 @@ fn private(mut response: Response) -> Response {
     response
 }
 
-const UNCLEAN_PATH: Problem = Problem {
-    status: StatusCode::BAD_REQUEST,
-    error: "bad_path",
-    title: "This address is not right",
-    message: "A path of the API has segments of letters, digits, '-' and '_', and nothing else.",
-};
+const NO_TOKENS: Problem = Problem::new(
+    StatusCode::FORBIDDEN,
+    "no_tokens_kept",
+    "Not possible",
+    "This site keeps no tokens, so it cannot call the API for anybody.",
+);
 
-const NOT_ALLOWED: Problem = Problem {
-    status: StatusCode::FORBIDDEN,
-    error: "call_not_allowed",
-    title: "Not allowed",
-    message: "This call of the API is not on this site's list; its operator can add it to api.allow.",
-};
+const UNCLEAN_PATH: Problem = Problem::new(
+    StatusCode::BAD_REQUEST,
+    "bad_path",
+    "This address is not right",
+    "A path of the API has segments of letters, digits, '-' and '_', and nothing else.",
+);
+
+const NOT_ALLOWED: Problem = Problem::new(
+    StatusCode::FORBIDDEN,
+    "call_not_allowed",
+    "Not allowed",
+    "This call of the API is not on this site's list; its operator can add it to api.allow.",
+);

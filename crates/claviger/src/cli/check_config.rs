@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 
 use super::{ConfigArgs, print};
 use crate::{
-    config::{Config, explain, secrets::Secrets},
+    config::{explain, secrets::Secrets},
     gateway::redirect_uri,
 };
 
 pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
     let layers = args.layers()?;
     print(&explain::settings(&layers))?;
-    let config = Config::new(&layers)?;
+    let config = args.config(&layers)?;
     Secrets::load(&config, &layers)?;
     let mut text = String::new();
     for warning in explain::warnings(&config) {

@@ -19,10 +19,10 @@ use crate::config::secrets;
 /// Commands on keys.
 #[derive(Debug, Subcommand)]
 pub(super) enum Keys {
-    /// Makes a root key, and prints it or puts it on top of a keyring file
+    /// Makes a root key, and prints it or puts it on top of a file of keys
     #[command(after_help = GENERATE_HELP)]
     Generate {
-        /// The keyring file; it is made if it is not there, for its owner only
+        /// The file of keys, such as claviger.keys; it is made if it is not there, for its owner only
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
         /// The id of the new key; without it one more than the highest in the file, or 1
@@ -32,7 +32,7 @@ pub(super) enum Keys {
 }
 
 const GENERATE_HELP: &str = "\
-A keyring holds one key in each line, the newest first: the first seals, and every one opens what it sealed. To rotate,
+A file of keys holds one in each line, the newest first: the first seals, and every one opens what it sealed. To rotate,
 run this again with the same file and restart the gateway; with several gateways, put the new key below the others
 first, restart all, then move it to the top and restart all again. An older key can go when session.absolute has passed
 since: until then sessions may be sealed with it. A missing key signs nobody out, but their requests fail until it is
@@ -65,18 +65,18 @@ fn generate(id: u32) -> anyhow::Result<RootKey> {
     Ok(RootKey::new(KeyId(id), *bytes))
 }
 
-/// Puts a new key on top of a keyring file, with the next id.
+/// Puts a new key on top of a file of keys, with the next id.
 pub(crate) fn put_on_top(path: &Path) -> anyhow::Result<()> {
     put_with_id(path, None).map(drop)
 }
 
-/// Puts a new key on top of a keyring file. Gives its id and the number of keys below it.
+/// Puts a new key on top of a file of keys. Gives its id and the number of keys below it.
 fn put_with_id(path: &Path, id: Option<u32>) -> anyhow::Result<(u32, usize)> {
     let shown = path.display();
     let before =
         if path.exists() { secrets::read(path).map_err(anyhow::Error::msg)? } else { Zeroizing::default() };
     let keys = secrets::parse_lines(&before)
-        .with_context(|| format!("{shown} is no keyring; nothing was changed"))?;
+        .with_context(|| format!("{shown} is no file of keys; nothing was changed"))?;
     let highest = keys.iter().map(|key| key.id().0).max().unwrap_or_default();
     let id = id.or_else(|| highest.checked_add(1)).context("no id is left; give one with --id")?;
     if keys.iter().any(|key| key.id() == KeyId(id)) {
@@ -118,9 +118,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_keyring_file_grows_at_the_top_and_is_private() {
+    fn a_file_of_keys_grows_at_the_top_and_is_private() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("keyring");
+        let path = directory.path().join("claviger.keys");
         put_with_id(&path, None).unwrap();
         put_with_id(&path, None).unwrap();
         put_with_id(&path, Some(9)).unwrap();
@@ -134,12 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_keyring_is_left_alone() {
+    fn a_file_that_holds_no_keys_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notes");
         std::fs::write(&path, "canary: my notes\n").unwrap();
         let error = format!("{:#}", put_with_id(&path, None).unwrap_err());
-        assert!(error.contains("no keyring") && !error.contains("my notes"), "{error}");
+        assert!(error.contains("no file of keys") && !error.contains("my notes"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "canary: my notes\n");
     }
 }

@@ -11,6 +11,7 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::anyhow;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
@@ -35,7 +36,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   claviger demo                                     try it, without configuration, credentials or network
-  claviger keys generate --file /etc/claviger/keyring
+  claviger keys generate --file claviger.keys
   claviger check-config --config claviger.toml      see every setting, where it comes from, and what is wrong
   claviger serve --config claviger.toml
   CLAVIGER_SESSION__IDLE=7d claviger serve --config claviger.toml";
@@ -66,6 +67,8 @@ CLAVIGER_PUBLIC_URL is public_url, CLAVIGER_SESSION__IDLE is session.idle. `clav
 
 SIGTERM and SIGINT stop the gateway after the requests in flight, within limits.shutdown.";
 
+const NO_FILE: &str = "No file was read: if you have one, name it with --config FILE.";
+
 /// Where the configuration is.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
@@ -85,12 +88,15 @@ impl ConfigArgs {
         // A variable that is not UTF-8 is none of ours: our names and values are.
         let variables = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        layers.environment(variables)
+        Ok(layers.environment(variables))
     }
 
-    fn load(&self) -> Result<(Config, Layers), Problems> {
-        let layers = self.layers()?;
-        Ok((Config::new(&layers)?, layers))
+    /// Makes a configuration of what was merged.
+    fn config(&self, layers: &Layers) -> anyhow::Result<Config> {
+        Config::new(layers).map_err(|problems| {
+            let forgotten = self.config.is_none() && layers.missing().next().is_some();
+            if forgotten { anyhow!("{problems}\n{NO_FILE}") } else { problems.into() }
+        })
     }
 }
 

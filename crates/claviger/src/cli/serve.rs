@@ -8,7 +8,8 @@ use crate::{
 };
 
 pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
-    let (config, layers) = args.load()?;
+    let layers = args.layers()?;
+    let config = args.config(&layers)?;
     let secrets = Secrets::load(&config, &layers)?;
     telemetry::start(&config.log, &layers);
     for warning in explain::warnings(&config) {
@@ -20,7 +21,7 @@ pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
 async fn serve(config: &Config, secrets: Secrets) -> anyhow::Result<()> {
     let stop = told_to_stop()?;
     let gateway = Gateway::open(config, secrets, stop.clone()).await?;
-    let listener = server::bind(config.listen)?;
+    let listener = server::bind(config.listen, "listen")?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = %listener.local_addr()?,

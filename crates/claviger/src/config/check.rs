@@ -2,21 +2,40 @@
 
 use std::time::Duration;
 
-use super::{Allowed, Config, Layers, Problem, Route, RouteAssurance};
+use super::{Allowed, Config, Custody, Layers, Problem, Route, RouteAssurance};
 use crate::{api::allow, proxy::path};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const HEADER_BYTES: std::ops::RangeInclusive<usize> = 8 * 1024..=1024 * 1024;
+const REPLAY_WINDOW: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const SHUTDOWN: Duration = Duration::from_secs(10 * 60);
 const DEVICES: std::ops::RangeInclusive<u32> = 1..=1000;
 const CONNECTIONS: std::ops::RangeInclusive<usize> = 1..=1_000_000;
 
-/// All of it.
+/// What is required and nobody gave.
+pub(super) fn missing(layers: &Layers) -> Vec<Problem> {
+    let told = |keys: &'static [&'static str]| {
+        let key = *keys.first()?;
+        Some(match key {
+            "keyring_file" => layers.problem(
+                key,
+                "is needed: make one with `claviger keys generate --file claviger.keys` and give its name",
+            ),
+            "provider.client_secret_file" => layers.problem(
+                key,
+                "is needed: the name of a file with the client secret; or set provider.client_secret",
+            ),
+            _ => layers.problem_of_missing(key),
+        })
+    };
+    layers.missing().filter_map(told).collect()
+}
+
+/// What is wrong with the values that were given.
 pub(super) fn problems(config: &Config, layers: &Layers) -> Vec<Problem> {
     let mut check = Check { config, layers, problems: Vec::new() };
     check.addresses();
     check.provider();
-    check.secrets();
     check.session();
     check.routes();
     check.api();
@@ -31,8 +50,11 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    /// Tells what is wrong with a value. That it is missing is told elsewhere, and what stands in for it is right.
     fn wrong(&mut self, key: &str, what: impl Into<String>) {
-        self.problems.push(self.layers.problem(key, what));
+        if !self.layers.missing().any(|keys| keys.contains(&key)) {
+            self.problems.push(self.layers.problem(key, what));
+        }
     }
 
     fn ensure(&mut self, holds: bool, key: &str, what: impl Into<String>) {
@@ -81,21 +103,10 @@ impl Check<'_> {
             "provider.mock_url_for_development",
             "needs insecure_plain_http_for_development = true: at a mock anybody can sign in as anybody",
         );
-    }
-
-    fn secrets(&mut self) {
-        let provider = &self.config.provider;
-        let has_secret = provider.client_secret.is_some() || provider.client_secret_file.is_some();
         self.ensure(
-            has_secret,
-            "provider.client_secret_file",
-            "is needed: the name of a file with the client secret; or set provider.client_secret",
-        );
-        let has_keys = self.config.keyring.is_some() || self.config.keyring_file.is_some();
-        self.ensure(
-            has_keys,
-            "keyring_file",
-            "is needed: make one with `claviger keys generate --file keyring` and give its name",
+            provider.replay_window.0 <= REPLAY_WINDOW,
+            "provider.replay_window",
+            "has to be a year at most",
         );
     }
 
@@ -140,7 +151,14 @@ impl Check<'_> {
                 .take(index)
                 .any(|other| path::canonical(&other.path) == path::canonical(&route.path));
             self.ensure(!twice, &path_key, "has a rule already");
-            let aged = route.max_age.is_none() || route.assurance == RouteAssurance::Provider;
+            let asks = route.assurance == RouteAssurance::Provider;
+            self.ensure(
+                !(asks && self.config.session.custody == Custody::None),
+                &format!("routes[{index}].assurance"),
+                "\"provider\" cannot be had with session.custody \"none\": no token is kept to ask the provider with; \
+                 choose assurance \"session\", or another custody",
+            );
+            let aged = route.max_age.is_none() || asks;
             self.ensure(aged, &age_key, "is for assurance \"provider\" only");
         }
     }

@@ -13,6 +13,12 @@ use super::{
 /// What stands in the place of a secret.
 const REDACTED: &str = "(secret)";
 
+const NO_FRONT_PROXY: &str = "\
+upstream is not set and trusted_proxies is empty: as forward-auth, the front proxy's word on the original method and \
+address will not count. Who signs in is led to / instead of the page that was asked for, and a POST from another site can \
+be told only where the proxy asks with the original method, or names it as X-Forwarded-Method or X-Original-Method; add \
+the proxy's address to trusted_proxies";
+
 /// One line for each setting: key, value, origin. Secrets are not shown.
 pub fn settings(layers: &Layers) -> String {
     let rows: Vec<(&str, String, String)> = SETTINGS
@@ -55,7 +61,9 @@ pub fn warnings(config: &Config) -> Vec<String> {
             "upstream is not set: only Claviger's own addresses are served, as forward-auth needs".to_owned(),
         );
     }
-    if !config.listen.ip().is_loopback()
+    if config.upstream.is_none() && config.trusted_proxies.is_empty() {
+        warnings.push(NO_FRONT_PROXY.to_owned());
+    } else if !config.listen.ip().is_loopback()
         && config.trusted_proxies.is_empty()
         && !config.insecure_plain_http_for_development
     {

@@ -52,12 +52,14 @@ pub struct Layers {
     tree: Table,
     /// By path, as in `session.idle` and `routes[0].path`.
     origins: BTreeMap<String, Origin>,
+    /// Keys that are unknown or exclude each other. They leave the tree as it would be without them.
+    problems: Vec<Problem>,
 }
 
 impl Layers {
     /// The defaults.
     pub fn defaults() -> Self {
-        let mut layers = Self { tree: Table::new(), origins: BTreeMap::new() };
+        let mut layers = Self { tree: Table::new(), origins: BTreeMap::new(), problems: Vec::new() };
         for setting in SETTINGS {
             if let Some(value) = setting.default.and_then(literal) {
                 layers.set(setting.key, value, Origin::Default);
@@ -69,7 +71,7 @@ impl Layers {
     /// Puts a file over what is there.
     ///
     /// # Errors
-    /// If it cannot be read, is no TOML, or has keys that are unknown or exclude each other.
+    /// If it cannot be read or is no TOML. Keys that are unknown or exclude each other are [`Layers::problems`].
     pub fn file(self, path: &Path) -> Result<Self, Problems> {
         let name = path.display().to_string();
         let wrong = |what: String| Problems(vec![Problem { key: name.clone(), origin: None, what }]);
@@ -97,28 +99,27 @@ impl Layers {
         let found = lines.found;
 
         let mut given = BTreeMap::new();
-        let mut problems = Vec::new();
         leaves("", values, &mut given);
-        for (key, value) in &given {
-            let origin = found.get(key).cloned();
-            let of_list =
-                settings::find(key).map(|setting| unknown_in_list(setting, value)).unwrap_or_default();
-            for inner in of_list {
-                problems.push(unknown(&inner.0, found.get(&inner.0).cloned(), inner.1));
+        self.problems.extend(both_given(given.keys().map(String::as_str), &found));
+        let mut known = Vec::new();
+        for (key, mut value) in given {
+            match settings::find(&key) {
+                Some(setting) => {
+                    for (path, near) in take_unknown(setting, &mut value) {
+                        self.problems.push(unknown(&path, found.get(&path).cloned(), near));
+                    }
+                    known.push((key, value));
+                }
+                None => {
+                    let near = settings::nearest(&key, SETTINGS.iter().map(|setting| setting.key));
+                    self.problems.push(unknown(&key, found.get(&key).cloned(), near.map(str::to_owned)));
+                }
             }
-            if settings::find(key).is_none() {
-                let near = settings::nearest(key, SETTINGS.iter().map(|setting| setting.key));
-                problems.push(unknown(key, origin, near.map(str::to_owned)));
-            }
-        }
-        problems.extend(both_given(given.keys().map(String::as_str), &found));
-        if !problems.is_empty() {
-            return Err(Problems(problems));
         }
         let (of_items, lines_of): (BTreeMap<_, _>, BTreeMap<_, _>) =
             found.into_iter().partition(|(path, _)| path.contains('['));
         self.origins.extend(of_items);
-        for (key, value) in given {
+        for (key, value) in known {
             let line = lines_of.get(&key).cloned();
             let origin = line.unwrap_or_else(|| Origin::File { path: name.to_owned(), line: 1 });
             self.set(&key, value, origin);
@@ -126,15 +127,10 @@ impl Layers {
         Ok(self)
     }
 
-    /// Puts environment variables over what is there: `CLAVIGER_SESSION__IDLE` is `session.idle`.
-    ///
-    /// # Errors
-    /// If one of the name `CLAVIGER_…` is no setting, or two exclude each other.
-    pub fn environment(
-        mut self,
-        variables: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self, Problems> {
-        let mut problems = Vec::new();
+    /// Puts environment variables over what is there: `CLAVIGER_SESSION__IDLE` is `session.idle`. One of the name
+    /// `CLAVIGER_…` that is no setting is one of [`Layers::problems`].
+    #[must_use]
+    pub fn environment(mut self, variables: impl Iterator<Item = (String, String)>) -> Self {
         let mut given = BTreeMap::new();
         for (name, text) in variables {
             let Some(key) = name.strip_prefix(PREFIX) else { continue };
@@ -146,24 +142,27 @@ impl Layers {
             let origin = Origin::Environment(name.clone());
             let Some(setting) = settings::find(&key) else {
                 let near = settings::nearest(&key, SETTINGS.iter().map(|setting| setting.key));
-                problems.push(unknown(
-                    &key,
-                    Some(origin),
-                    near.map(|key| format!("{key} ({})", variable(key))),
-                ));
+                let near = near.map(|key| format!("{key} ({})", variable(key)));
+                self.problems.push(unknown(&key, Some(origin), near));
                 continue;
             };
-            given.insert(key, (from_variable(setting.kind, &text), origin));
+            let mut value = from_variable(setting.kind, &text);
+            for (path, near) in take_unknown(setting, &mut value) {
+                self.problems.push(unknown(&path, Some(origin.clone()), near));
+            }
+            given.insert(key, (value, origin));
         }
         let found = given.iter().map(|(key, (_, origin))| (key.clone(), origin.clone())).collect();
-        problems.extend(both_given(given.keys().map(String::as_str), &found));
-        if !problems.is_empty() {
-            return Err(Problems(problems));
-        }
+        self.problems.extend(both_given(given.keys().map(String::as_str), &found));
         for (key, (value, origin)) in given {
             self.set(&key, value, origin);
         }
-        Ok(self)
+        self
+    }
+
+    /// What is wrong with the keys that were given, whatever their values.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
     }
 
     /// The merged values.
@@ -189,15 +188,42 @@ impl Layers {
         }
     }
 
+    /// What is required and nobody gave; see [`settings::REQUIRED`].
+    pub fn missing(&self) -> impl Iterator<Item = &'static [&'static str]> {
+        let given = |key: &&str| self.value(key).is_some();
+        settings::REQUIRED.iter().copied().filter(move |keys| !keys.iter().any(given))
+    }
+
+    /// Gives a key a value that stands in for a missing or a wrong one, so that the others can be looked at.
+    pub(super) fn stand_in(&mut self, setting: &Setting) {
+        if let Some(value) = literal(setting.default.unwrap_or(setting.example)) {
+            self.place(setting.key, value);
+        }
+    }
+
     /// Something that is wrong with the value at this path.
     pub fn problem(&self, path: &str, what: impl Into<String>) -> Problem {
         let what = what.into();
         let missing = what.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
         if let Some(field) = missing {
-            let key = if path == "." { field.to_owned() } else { format!("{path}.{field}") };
-            return Problem { origin: self.origin(&key).cloned(), what: missing_in_words(&key), key };
+            return self.problem_of_missing(&if path == "." {
+                field.to_owned()
+            } else {
+                format!("{path}.{field}")
+            });
         }
         Problem { key: path.to_owned(), origin: self.origin(path).cloned(), what }
+    }
+
+    /// A key that has to be given and was not.
+    pub(super) fn problem_of_missing(&self, key: &str) -> Problem {
+        let what = match settings::find(key) {
+            Some(setting) => {
+                format!("is needed; set it in the file, as in {}, or by {}", setting.example, variable(key))
+            }
+            None => "is needed".to_owned(),
+        };
+        Problem { key: key.to_owned(), origin: self.origin(key).cloned(), what }
     }
 
     /// Sets one key. A secret and the file that holds it replace each other.
@@ -205,6 +231,11 @@ impl Layers {
         if let Some(other) = counterpart(key) {
             self.remove(&other);
         }
+        self.place(key, value);
+        self.origins.insert(key.to_owned(), origin);
+    }
+
+    fn place(&mut self, key: &str, value: Value) {
         let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
         let entry = if section.is_empty() {
             &mut self.tree
@@ -214,7 +245,6 @@ impl Layers {
             section
         };
         entry.insert(name.to_owned(), value);
-        self.origins.insert(key.to_owned(), origin);
     }
 
     fn remove(&mut self, key: &str) {
@@ -241,14 +271,6 @@ pub(crate) fn literal(text: &str) -> Option<Value> {
     table.remove("value")
 }
 
-fn missing_in_words(key: &str) -> String {
-    let example = settings::find(key).map(|setting| setting.example).unwrap_or_default();
-    if key.contains('[') || example.is_empty() {
-        return "is needed".to_owned();
-    }
-    format!("is needed; set it in the file, as in {example}, or by {}", variable(key))
-}
-
 fn unknown(key: &str, origin: Option<Origin>, near: Option<String>) -> Problem {
     let what = match near {
         Some(near) => format!("there is no such setting; did you mean {near}?"),
@@ -257,19 +279,22 @@ fn unknown(key: &str, origin: Option<Origin>, near: Option<String>) -> Problem {
     Problem { key: key.to_owned(), origin, what }
 }
 
-/// Keys in a list of tables that are unknown, each with the known one it looks like.
-fn unknown_in_list(setting: &Setting, value: &Value) -> Vec<(String, Option<String>)> {
+/// Takes the unknown keys out of a list of tables. Gives the path of each, with the known key that it looks like.
+fn take_unknown(setting: &Setting, value: &mut Value) -> Vec<(String, Option<String>)> {
     let (Kind::Tables(known), Value::Array(items)) = (setting.kind, value) else { return Vec::new() };
-    let mut found = Vec::new();
-    for (index, item) in items.iter().enumerate() {
-        for name in item.as_table().into_iter().flat_map(Table::keys) {
-            if !known.iter().any(|setting| setting.key == name) {
+    let mut taken = Vec::new();
+    for (index, item) in items.iter_mut().enumerate() {
+        let Some(item) = item.as_table_mut() else { continue };
+        item.retain(|name, _| {
+            let is_known = known.iter().any(|setting| setting.key == name);
+            if !is_known {
                 let near = settings::nearest(name, known.iter().map(|setting| setting.key));
-                found.push((format!("{}[{index}].{name}", setting.key), near.map(str::to_owned)));
+                taken.push((format!("{}[{index}].{name}", setting.key), near.map(str::to_owned)));
             }
-        }
+            is_known
+        });
     }
-    found
+    taken
 }
 
 /// The setting that holds the same as this one in another way: `…_file` for a secret, and the reverse.

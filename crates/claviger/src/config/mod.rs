@@ -12,11 +12,13 @@ pub mod settings;
 pub mod values;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
 
+use claviger_core::policy::{self, ProviderHabits};
 use serde::Deserialize;
 
 pub use layers::{Layers, Origin};
@@ -61,7 +63,35 @@ pub struct Provider {
     pub client_secret: Option<Secret>,
     pub client_secret_file: Option<PathBuf>,
     pub scopes: Vec<String>,
+    pub rotation: Rotation,
+    pub replay_window: Span,
+    pub reuse_kills_connection: bool,
     pub mock_url_for_development: Option<SiteUrl>,
+}
+
+impl Provider {
+    /// What the provider is taken to do with refresh tokens.
+    pub fn habits(&self) -> ProviderHabits {
+        ProviderHabits {
+            rotation: match self.rotation {
+                Rotation::None => policy::Rotation::None,
+                Rotation::Rotates => policy::Rotation::Rotates,
+                Rotation::OneTime => policy::Rotation::OneTime,
+            },
+            replay_window: self.replay_window.0,
+            reuse_kills_connection: self.reuse_kills_connection,
+        }
+    }
+}
+
+/// `provider.rotation`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the table of settings describes each word")]
+pub enum Rotation {
+    None,
+    Rotates,
+    OneTime,
 }
 
 /// `[session]`
@@ -212,13 +242,42 @@ impl Config {
     /// Makes a configuration of merged layers.
     ///
     /// # Errors
-    /// All that is wrong, as far as it can be told at once.
+    /// All that is wrong. What a value comes to beside the others is told when each by itself is well-formed.
     pub fn new(layers: &Layers) -> Result<Self, Problems> {
-        let config: Self = serde_path_to_error::deserialize(layers.tree().clone()).map_err(|error| {
-            Problems(vec![layers.problem(&error.path().to_string(), error.inner().message())])
-        })?;
-        let problems = check::problems(&config, layers);
-        if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) }
+        let mut problems = layers.problems().to_vec();
+        problems.extend(check::missing(layers));
+        let (config, wrong) = read(layers);
+        if let (Some(config), true) = (&config, wrong.is_empty()) {
+            problems.extend(check::problems(config, layers));
+        }
+        problems.extend(wrong);
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(Problems(problems)),
+        }
+    }
+}
+
+/// Reads the values, and tells the wrong ones. For each of them, and for each that is missing, one that is right stands
+/// in, so that it hides no other.
+fn read(layers: &Layers) -> (Option<Config>, Vec<Problem>) {
+    let mut layers = layers.clone();
+    let missing: Vec<&str> = layers.missing().filter_map(|keys| keys.first().copied()).collect();
+    missing.into_iter().filter_map(settings::find).for_each(|setting| layers.stand_in(setting));
+    let (mut wrong, mut replaced) = (Vec::new(), BTreeSet::new());
+    loop {
+        let error = match serde_path_to_error::deserialize(layers.tree().clone()) {
+            Ok(config) => return (Some(config), wrong),
+            Err(error) => error,
+        };
+        let error: serde_path_to_error::Error<toml::de::Error> = error;
+        let problem = layers.problem(&error.path().to_string(), error.inner().message());
+        let key = problem.key.split('[').next().unwrap_or_default().to_owned();
+        wrong.push(problem);
+        match settings::find(&key) {
+            Some(setting) if replaced.insert(key) => layers.stand_in(setting),
+            _ => return (None, wrong),
+        }
     }
 }
 

@@ -24,11 +24,11 @@ The smallest file:
 ```toml
 public_url = \"https://app.example\"
 upstream = \"http://127.0.0.1:3000\"
-keyring_file = \"/etc/claviger/keyring\"        # claviger keys generate --file /etc/claviger/keyring
+keyring_file = \"/etc/claviger/claviger.keys\"   # claviger keys generate --file /etc/claviger/claviger.keys
 
 [provider]
 client_id = \"abc123\"
-client_secret_file = \"/etc/claviger/client-secret\"
+client_secret_file = \"/etc/claviger/twitch-secret\"
 ```
 
 The redirect URI to register with the provider is `{public_url}/auth/callback`.

@@ -165,7 +165,7 @@ pub const SETTINGS: &[Setting] = &[
     needed(
         "keyring_file",
         Kind::Path,
-        "\"/etc/claviger/keyring\"",
+        "\"/etc/claviger/claviger.keys\"",
         "A file with one root key in each line, newest first. Empty lines and lines that begin with `#` are passed over.",
     ),
     setting(
@@ -184,7 +184,7 @@ pub const SETTINGS: &[Setting] = &[
     needed(
         "provider.client_secret_file",
         Kind::Path,
-        "\"/etc/claviger/client-secret\"",
+        "\"/etc/claviger/twitch-secret\"",
         "A file that holds the client secret and nothing else.",
     ),
     setting(
@@ -192,6 +192,24 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Texts,
         Some("[]"),
         "What a sign-in asks the user for, such as `user:read:email`. Ask for as little as you need.",
+    ),
+    setting(
+        "provider.rotation",
+        Kind::Word(&["none", "rotates", "one_time"]),
+        Some("\"rotates\""),
+        "What a refresh does to the refresh token that was sent. `none`: it is good again and again. `rotates`: a new one may come, and the old one goes on for a while. `one_time`: a new one comes, and the old one is spent at once. What is known of Twitch here is unproven: its documentation shows and promises nothing that decides it, and the defaults of this setting and the two below are the careful reading. Change them when Twitch turns out to do otherwise.",
+    ),
+    setting(
+        "provider.replay_window",
+        Kind::Span,
+        Some("\"24h\""),
+        "For so long after a refresh whose answer was lost, the same refresh token is sent once more; with `\"0s\"` it never is, and the user signs in again. With rotation `none` it may be sent at any time. Unproven for Twitch.",
+    ),
+    setting(
+        "provider.reuse_kills_connection",
+        Kind::Switch,
+        Some("false"),
+        "Whether a spent refresh token that is sent again ends all that the user has signed in at this app, on every device. Where it does, set `provider.replay_window` to what the provider promises, or to `\"0s\"`. Unproven for Twitch.",
     ),
     needed(
         "provider.mock_url_for_development",
@@ -203,7 +221,7 @@ pub const SETTINGS: &[Setting] = &[
         "session.custody",
         Kind::Word(&["device", "server", "none"]),
         Some("\"device\""),
-        "Who can open a refresh token. `device`: only the browser's next request, with the secret in its cookie; a stolen database holds none. `server`: the server, at any time. `none`: nobody; the tokens say once who signed in and are revoked, and there is no API proxy.",
+        "Who can open a refresh token. `device`: only the browser's next request, with the secret in its cookie; a stolen database holds none. `server`: the server, at any time. `none`: nobody; the tokens say once who signed in and are revoked. Every call under `/api/twitch/` is then answered with 403, and no route can have assurance `provider`: nothing is kept to ask the provider with.",
     ),
     setting(
         "session.idle",
@@ -334,6 +352,14 @@ pub const SETTINGS: &[Setting] = &[
         Some("\"info\""),
         "Which log lines are written, in the language of `RUST_LOG`: `info`, `claviger=debug,warn`. The variable `RUST_LOG` counts where neither file nor environment sets this.",
     ),
+];
+
+/// What has to be given: one key of each group, the one to recommend first.
+pub const REQUIRED: &[&[&str]] = &[
+    &["public_url"],
+    &["keyring_file", "keyring"],
+    &["provider.client_id"],
+    &["provider.client_secret_file", "provider.client_secret"],
 ];
 
 /// The setting of this key.

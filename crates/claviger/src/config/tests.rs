@@ -17,7 +17,7 @@ client_secret = "canary-secret"
 
 fn load(text: &str, variables: &[(&str, &str)]) -> Result<(Config, Layers), Problems> {
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let layers = Layers::defaults().text(text, "claviger.toml")?.environment(variables)?;
+    let layers = Layers::defaults().text(text, "claviger.toml")?.environment(variables);
     Ok((Config::new(&layers)?, layers))
 }
 

@@ -26,6 +26,9 @@ use crate::{
 /// The port that is tried first.
 const USUAL_PORT: u16 = 8080;
 
+/// The name of the file with the root keys.
+const KEYS: &str = "claviger.keys";
+
 /// Where the demo runs and what it prints.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
@@ -81,8 +84,9 @@ impl Data {
             }
             None => Self::Passing(tempfile::Builder::new().prefix("claviger-demo-").tempdir()?),
         };
-        if !data.file("keyring").exists() {
-            put_key_on_top(&data.file("keyring"))?;
+        let keys = data.file(KEYS);
+        if !keys.exists() {
+            put_key_on_top(&keys)?;
         }
         Ok(data)
     }
@@ -111,7 +115,7 @@ fn settings(data: &Data, mock: &str, app: &str, port: u16) -> Table {
         ("public_url", format!("http://localhost:{port}").into()),
         ("upstream", app.into()),
         ("insecure_plain_http_for_development", true.into()),
-        ("keyring_file", path("keyring")),
+        ("keyring_file", path(KEYS)),
         ("store", table(vec![("path", path("claviger.db"))]).into()),
         ("provider", provider.into()),
         ("limits", table(vec![("shutdown", "5s".into())]).into()),
@@ -119,10 +123,11 @@ fn settings(data: &Data, mock: &str, app: &str, port: u16) -> Table {
 }
 
 fn listener(port: Option<u16>) -> anyhow::Result<TcpListener> {
+    const OPTION: &str = "--port";
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     match port {
-        Some(port) => server::bind(at(port)),
-        None => server::bind(at(USUAL_PORT)).or_else(|_| server::bind(at(0))),
+        Some(port) => server::bind(at(port), OPTION),
+        None => server::bind(at(USUAL_PORT), OPTION).or_else(|_| server::bind(at(0), OPTION)),
     }
 }
 

@@ -22,10 +22,11 @@ fn text(output: &Output) -> String {
 
 fn configured() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
-    let made = claviger(directory.path()).args(["keys", "generate", "--file", "keyring"]).output().unwrap();
+    let made =
+        claviger(directory.path()).args(["keys", "generate", "--file", "claviger.keys"]).output().unwrap();
     assert!(made.status.success(), "{}", text(&made));
     let config = format!(
-        "public_url = \"https://app.example\"\nkeyring_file = \"keyring\"\n[provider]\nclient_id = \"abc\"\nclient_secret = \"{SECRET}\"\n"
+        "public_url = \"https://app.example\"\nkeyring_file = \"claviger.keys\"\n[provider]\nclient_id = \"abc\"\nclient_secret = \"{SECRET}\"\n"
     );
     std::fs::write(directory.path().join("claviger.toml"), config).unwrap();
     directory
@@ -52,7 +53,7 @@ fn check_config_explains_and_shows_no_secret() {
     ] {
         assert!(told.contains(words), "{words:?} is not told:\n{told}");
     }
-    let key = std::fs::read_to_string(directory.path().join("keyring")).unwrap();
+    let key = std::fs::read_to_string(directory.path().join("claviger.keys")).unwrap();
     assert!(!told.contains(SECRET) && !told.contains(key.trim()), "{told}");
 }
 

@@ -32,7 +32,7 @@ async fn a_request_in_flight_is_finished_when_the_gateway_stops() {
     let directory = world.stopped().await;
     assert!(directory.path().join("claviger.db").exists());
     // The socket is free again.
-    drop(server::bind(address).unwrap());
+    drop(server::bind(address, "listen").unwrap());
 }
 
 #[tokio::test]
@@ -48,8 +48,8 @@ async fn health_is_told_to_anyone() {
 #[tokio::test]
 async fn a_port_that_is_taken_is_told_in_a_sentence() {
     let taken = crate::world::listen();
-    let told = server::bind(taken.local_addr().unwrap()).unwrap_err().to_string();
-    assert!(told.contains("is in use by another program") && told.contains("listen"), "{told}");
+    let told = server::bind(taken.local_addr().unwrap(), "listen").unwrap_err().to_string();
+    assert!(told.contains("is in use by another program") && told.contains("with listen"), "{told}");
 }
 
 #[tokio::test]

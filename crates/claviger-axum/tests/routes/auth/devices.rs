@@ -1,0 +1,249 @@
+//! `GET /auth/devices`, `POST /auth/devices/{id}/end`, `POST /auth/devices/end-others`.
+
+use claviger_core::session::EndReason;
+use http::{StatusCode, header};
+
+use crate::{
+    browser::{Browser, From},
+    site::{App, MINUTE},
+    twitch::{ADA, GRACE, MALLORY},
+};
+
+const WINDOWS: &str =
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36";
+const IPHONE: &str =
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Mobile Safari/604.1";
+
+async fn on(app: &App, user: &str, user_agent: &str) -> Browser {
+    let mut browser = Browser::called(user_agent);
+    browser.signs_in(app, user).await;
+    browser
+}
+
+/// Three devices of Ada, a minute apart, and one of Grace.
+async fn devices(app: &App) -> [Browser; 4] {
+    let linux = app.signed_in(ADA).await;
+    app.pass(MINUTE);
+    let windows = on(app, ADA, WINDOWS).await;
+    app.pass(MINUTE);
+    let iphone = on(app, ADA, IPHONE).await;
+    app.pass(MINUTE);
+    [linux, windows, iphone, app.signed_in(GRACE).await]
+}
+
+fn end_path(app: &App, browser: &Browser) -> String {
+    format!("/auth/devices/{}/end", browser.session(app))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_list_says_which_device_this_is() {
+    let app = App::start().await;
+    let [mut linux, windows, iphone, _] = devices(&app).await;
+    let answer = linux.fetches(&app, "/auth/devices").await;
+    let row = |browser: &Browser, name, this_device, minute| {
+        let at = format!("2027-01-15T08:0{minute}:00Z");
+        serde_json::json!({
+            "id": browser.session(&app).to_string(), "name": name, "this_device": this_device,
+            "first_seen": at, "last_seen": at,
+        })
+    };
+    let expected = serde_json::json!({ "devices": [
+        row(&iphone, "Safari on iPhone", false, 2),
+        row(&windows, "Chrome on Windows", false, 1),
+        row(&linux, "Firefox on Linux", true, 0),
+    ]});
+    assert_eq!((answer.status, answer.json()), (StatusCode::OK, expected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_shows_this_device_first() {
+    let app = App::start().await;
+    let [mut linux, windows, iphone, grace] = devices(&app).await;
+    let answer = linux.opens(&app, "/auth/devices").await;
+    answer.assert_page(StatusCode::OK, "ada_builds");
+    let at = |words: &str| answer.body.find(words).unwrap_or_else(|| panic!("{words}: {}", answer.body));
+    assert!(at("This device") < at("Firefox on Linux"));
+    assert!(at("Firefox on Linux") < at("Other devices"));
+    assert!(at("Other devices") < at("Safari on iPhone") && at("Safari on iPhone") < at("Chrome on Windows"));
+    assert!(at("action=\"/auth/logout\"") < at("Other devices"));
+    for browser in [&windows, &iphone] {
+        at(&format!("action=\"{}\"", end_path(&app, browser)));
+    }
+    at("action=\"/auth/devices/end-others\"");
+    at("2 minutes ago");
+    assert!(!answer.body.contains(&grace.session(&app).to_string()), "ISO");
+    assert!(!answer.body.contains(&end_path(&app, &linux)), "this device has its own button");
+    let alone = grace.clone().opens(&app, "/auth/devices").await;
+    alone.assert_page(StatusCode::OK, "No other device is signed in.");
+    assert!(!alone.body.contains("end-others"), "{}", alone.body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_come_out_as_text() {
+    let app = App::start().await;
+    for user_agent in ["\"><script>alert", "'onmouseover='alert", "<!--", "&lt;b&gt;", "</h3></li>", "Zoë"] {
+        on(&app, MALLORY, user_agent).await;
+    }
+    let mut browser = app.signed_in(MALLORY).await;
+    let answer = browser.opens(&app, "/auth/devices").await;
+    answer.assert_page(StatusCode::OK, "&#60;/p&#62;&#60;script&#62;&#34;&#39;&#38;x=%0d");
+    for raw in ["<script", "\"><s", "<!--", "'on", "&lt;"] {
+        assert!(!answer.body.contains(raw), "{raw} in {}", answer.body);
+    }
+    let listed = browser.fetches(&app, "/auth/devices").await.json();
+    assert_eq!(listed["devices"].as_array().unwrap().len(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_of_as_many_devices_as_are_allowed_is_still_small() {
+    let app = App::start().await;
+    for _ in 0..25 {
+        on(&app, ADA, WINDOWS).await;
+        app.pass(MINUTE);
+    }
+    let mut browser = app.signed_in(ADA).await;
+    let answer = browser.opens(&app, "/auth/devices").await;
+    assert_eq!(answer.body.matches("<button").count(), 21, "20 devices, and a button for all others");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_device_can_be_signed_out() {
+    let app = App::start().await;
+    let [mut linux, windows, iphone, grace] = devices(&app).await;
+    let answer = linux.submits(&app, &end_path(&app, &windows), From::ThisSite).await;
+    answer.assert_leads_to("/auth/devices");
+    answer.assert_sets_no_cookie();
+    let reason = app.end_reason(windows.session(&app)).await;
+    assert_eq!(reason, Some(EndReason::SignedOutFromAnotherDevice));
+    let answer = linux.posts(&app, &end_path(&app, &iphone)).await;
+    assert_eq!((answer.status, answer.json()), (StatusCode::OK, serde_json::json!({ "ended": 1 })));
+    let answer = linux.posts(&app, &end_path(&app, &iphone)).await;
+    assert_eq!(answer.json(), serde_json::json!({ "ended": 0 }), "safe to repeat");
+    assert!(linux.is_signed_in(&app).await && grace.is_signed_in(&app).await, "BLAST");
+    assert!(!windows.is_signed_in(&app).await && !iphone.is_signed_in(&app).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ones_own_device_is_a_sign_out() {
+    let app = App::start().await;
+    let [mut linux, mut windows, ..] = devices(&app).await;
+    let path = end_path(&app, &linux);
+    let answer = linux.submits(&app, &path, From::ThisSite).await;
+    answer.assert_leads_to("/auth/sign-in?signed_out=true");
+    assert!(linux.cookie_names().is_empty());
+    let path = end_path(&app, &windows);
+    let session = windows.session(&app);
+    let answer = windows.posts(&app, &path).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    assert!(windows.cookie_names().is_empty());
+    assert_eq!(app.end_reason(session).await, Some(EndReason::SignedOut));
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_elses_device_does_not_exist() {
+    let app = App::start().await;
+    let [mut linux, _, _, grace] = devices(&app).await;
+    let path = end_path(&app, &grace);
+    linux.posts(&app, &path).await.assert_error(StatusCode::NOT_FOUND, "no_such_device");
+    let page = linux.submits(&app, &path, From::ThisSite).await;
+    page.assert_page(StatusCode::NOT_FOUND, "No such device");
+    assert!(grace.is_signed_in(&app).await, "BLAST");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_names_nothing_is_not_found() {
+    let app = App::start().await;
+    let mut browser = app.signed_in(ADA).await;
+    let long = "a".repeat(4000);
+    for id in [
+        "x",
+        "%00",
+        "%FF%FE",
+        "..",
+        "%2E%2E",
+        "a%2Fb",
+        "end-others",
+        "00000000-0000-0000-0000-000000000000",
+        "-1",
+        "%3Cscript%3E",
+        &long,
+    ] {
+        let path = format!("/auth/devices/{id}/end");
+        browser.posts(&app, &path).await.assert_error(StatusCode::NOT_FOUND, "no_such_device");
+        let page = browser.submits(&app, &path, From::ThisSite).await;
+        page.assert_page(StatusCode::NOT_FOUND, "No such device");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_others_can_be_signed_out() {
+    let app = App::start().await;
+    let [mut linux, windows, iphone, grace] = devices(&app).await;
+    let answer = linux.posts(&app, "/auth/devices/end-others").await;
+    assert_eq!((answer.status, answer.json()), (StatusCode::OK, serde_json::json!({ "ended": 2 })));
+    answer.assert_sets_no_cookie();
+    let answer = linux.submits(&app, "/auth/devices/end-others", From::ThisSite).await;
+    answer.assert_leads_to("/auth/devices");
+    assert!(linux.is_signed_in(&app).await && grace.is_signed_in(&app).await, "OTHERS");
+    assert!(!windows.is_signed_in(&app).await && !iphone.is_signed_in(&app).await, "OTHERS");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_has_no_devices() {
+    let app = App::start().await;
+    let somebody = app.signed_in(ADA).await;
+    let mut nobody = Browser::new();
+    let answer = nobody.opens(&app, "/auth/devices").await;
+    answer.assert_leads_to("/auth/sign-in?return_to=%2Fauth%2Fdevices");
+    nobody.fetches(&app, "/auth/devices").await.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
+    for path in [end_path(&app, &somebody), "/auth/devices/end-others".to_owned()] {
+        nobody.posts(&app, &path).await.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
+        let page = nobody.submits(&app, &path, From::ThisSite).await;
+        page.assert_page(StatusCode::UNAUTHORIZED, "You are not signed in.");
+        assert!(!page.headers.contains_key(header::LOCATION));
+    }
+    assert!(somebody.is_signed_in(&app).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_other_site_ends_anything() {
+    let app = App::start().await;
+    let [mut linux, windows, iphone, _] = devices(&app).await;
+    for path in [end_path(&app, &windows), end_path(&app, &linux), "/auth/devices/end-others".to_owned()] {
+        for from in [From::Elsewhere, From::Sibling] {
+            let answer = linux.submits(&app, &path, from).await;
+            answer.assert_page(StatusCode::FORBIDDEN, "Another site tried to do this");
+        }
+        let answer = linux.opens(&app, &path).await;
+        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+    }
+    for browser in [linux, windows, iphone] {
+        assert!(browser.is_signed_in(&app).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_ends_nothing_and_says_so() {
+    let app = App::start().await;
+    let [mut linux, windows, ..] = devices(&app).await;
+    assert!(linux.is_signed_in(&app).await, "from now on the session is known without the store");
+    app.store_fails(true);
+    linux.fetches(&app, "/auth/devices").await.assert_passing_trouble();
+    linux.opens(&app, "/auth/devices").await.assert_passing_trouble();
+    for path in [end_path(&app, &windows), end_path(&app, &linux), "/auth/devices/end-others".to_owned()] {
+        linux.posts(&app, &path).await.assert_passing_trouble();
+        let page = linux.submits(&app, &path, From::ThisSite).await;
+        page.assert_passing_trouble();
+        assert!(!page.body.contains("href=\"\""), "this address can only be posted to: {}", page.body);
+    }
+    app.store_fails(false);
+    assert!(linux.is_signed_in(&app).await && windows.is_signed_in(&app).await, "TRANSIENT");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_device_limit_ends_the_one_used_least_recently() {
+    let app = App::with(|setup| setup.settings.devices_per_user = 2).await;
+    let [linux, windows, iphone, _] = devices(&app).await;
+    assert_eq!(app.end_reason(linux.session(&app)).await, Some(EndReason::DeviceLimit));
+    assert!(windows.is_signed_in(&app).await && iphone.is_signed_in(&app).await);
+}

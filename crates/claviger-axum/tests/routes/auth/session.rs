@@ -1,0 +1,170 @@
+//! `GET /auth/session`.
+
+use claviger_core::session::EndReason;
+use claviger_mock::Endpoint;
+use http::{Method, StatusCode, header};
+
+use crate::{
+    browser::{Browser, From},
+    site::{App, MINUTE, TOKEN_LIFE},
+    twitch::ADA,
+};
+
+#[tokio::test(start_paused = true)]
+async fn it_says_who_is_signed_in_and_shows_no_token() {
+    let app = App::start().await;
+    let mut browser = app.signed_in(ADA).await;
+    let session = browser.session(&app).to_string();
+    let answer = browser.fetches(&app, "/auth/session").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(
+        answer.json(),
+        serde_json::json!({
+            "provider": "twitch",
+            "user": ADA,
+            "name": "ada_builds",
+            "session": session,
+            "device": "Firefox on Linux",
+            "signed_in_at": "2027-01-15T08:00:00Z",
+            "ends_at": "2027-02-14T08:00:00Z",
+        })
+    );
+    answer.assert_sets_no_cookie();
+    for secret in app.twitch.secrets() {
+        assert!(!answer.body.contains(&secret), "SECRET");
+    }
+    assert!(!answer.body.contains(browser.cookie("__Host-claviger").unwrap()), "SECRET");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_gets_json_and_is_never_redirected() {
+    let app = App::start().await;
+    let mut ended = app.signed_in(ADA).await;
+    app.end(ended.session(&app), EndReason::Administrator).await;
+    for (browser, reason) in [(&mut Browser::new(), None), (&mut ended, Some("administrator"))] {
+        for answer in
+            [browser.fetches(&app, "/auth/session").await, browser.opens(&app, "/auth/session").await]
+        {
+            answer.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
+            assert_eq!(answer.json()["reason"].as_str(), reason);
+            assert_eq!(answer.json()["login"], "/auth/login");
+            answer.assert_sets_no_cookie();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_signs_nobody_out() {
+    let app = App::start().await;
+    let mut browser = app.signed_in(ADA).await;
+    app.store_fails(true);
+    let answer = browser.fetches(&app, "/auth/session").await;
+    answer.assert_error(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable");
+    answer.assert_passing_trouble();
+    assert!(!answer.body.contains("a test"), "how the store failed is nobody's business");
+    app.store_fails(false);
+    assert!(browser.is_signed_in(&app).await, "TRANSIENT");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_fails_signs_nobody_out() {
+    let app = App::start().await;
+    let mut browser = app.signed_in(ADA).await;
+    app.twitch.breaks(Endpoint::Validate, 500);
+    app.pass(60 * MINUTE);
+    assert!(browser.is_signed_in(&app).await, "the access token lives");
+    app.pass(TOKEN_LIFE - 60 * MINUTE);
+    app.twitch.breaks(Endpoint::Token, 503);
+    let answer = browser.fetches(&app, "/auth/session").await;
+    answer.assert_error(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable");
+    answer.assert_passing_trouble();
+    app.twitch.mend();
+    app.pass(MINUTE);
+    assert!(browser.is_signed_in(&app).await, "TRANSIENT");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_missing_signs_nobody_out() {
+    let app = App::start().await;
+    let mut browser = app.signed_in(ADA).await;
+    let misconfigured = app.restarted_with_keys(&[2]).await;
+    let answer = browser.fetches(&misconfigured, "/auth/session").await;
+    answer.assert_error(StatusCode::SERVICE_UNAVAILABLE, "key_missing");
+    answer.assert_passing_trouble();
+    let mended = app.restarted_with_keys(&[2, 1]).await;
+    assert!(browser.is_signed_in(&mended).await, "TRANSIENT");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cookie_that_does_not_open_is_no_session() {
+    let app = App::start().await;
+    let browser = app.signed_in(ADA).await;
+    let good = browser.cookie("__Host-claviger").unwrap();
+    let login = {
+        let mut other = Browser::new();
+        other.reaches_provider(&app, ADA, "/auth/login").await;
+        other.cookie(other.cookie_names()[0]).unwrap().to_owned()
+    };
+    let turned: String = good.chars().rev().collect();
+    for value in
+        ["", "garbage", "====", &good[1..], &good[..good.len() - 1], &format!("{good}A"), &turned, &login]
+    {
+        let mut forger = Browser::new();
+        forger.plant("__Host-claviger", value);
+        let answer = forger.fetches(&app, "/auth/session").await;
+        answer.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
+        answer.assert_sets_no_cookie();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_session_cookies_neither_is_taken() {
+    let app = App::start().await;
+    let browser = app.signed_in(ADA).await;
+    let good = format!("__Host-claviger={}", browser.cookie("__Host-claviger").unwrap());
+    let mut nobody = Browser::new();
+    for fields in [
+        vec![format!("{good}; {good}")],
+        vec![format!("{good}; __Host-claviger=planted")],
+        vec![format!("__Host-claviger=planted; {good}")],
+        vec![good.clone(), good.clone()],
+    ] {
+        let mut request = nobody.bare(&app, Method::GET, "/auth/session");
+        for field in &fields {
+            request = request.header(header::COOKIE, field);
+        }
+        let answer = nobody.send(&app, request).await;
+        answer.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
+        answer.assert_sets_no_cookie();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cookies_of_others_do_not_hide_ours() {
+    let app = App::start().await;
+    let browser = app.signed_in(ADA).await;
+    let good = format!("__Host-claviger={}", browser.cookie("__Host-claviger").unwrap());
+    let mut nobody = Browser::new();
+    for field in [
+        format!("theme=dark; {good}; lang=de").into_bytes(),
+        format!("name=Zoë; {good}").into_bytes(),
+        [b"bytes=\xff\xfe; ".as_slice(), good.as_bytes()].concat(),
+        format!("nothing; =; ;; {good}").into_bytes(),
+        format!("__host-claviger=x; __Host-clavigers=y; {good}").into_bytes(),
+    ] {
+        let request =
+            nobody.bare(&app, Method::GET, "/auth/session").header(header::COOKIE, field.as_slice());
+        let answer = nobody.send(&app, request).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", String::from_utf8_lossy(&field));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_reading_is_possible() {
+    let app = App::start().await;
+    let mut browser = app.signed_in(ADA).await;
+    let answer = browser.posts(&app, "/auth/session").await;
+    answer.assert_error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed");
+    let answer = browser.submits(&app, "/auth/session", From::Elsewhere).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+}

@@ -1,0 +1,32 @@
+//! `GET /healthz` and `GET /readyz`.
+
+use http::StatusCode;
+
+use crate::{browser::Browser, site::App};
+
+#[tokio::test(start_paused = true)]
+async fn the_process_lives_whatever_the_store_does() {
+    let app = App::start().await;
+    for fails in [false, true] {
+        app.store_fails(fails);
+        let answer = Browser::new().fetches(&app, "/healthz").await;
+        assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "ok\n"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_ready_while_the_store_is() {
+    let app = App::start().await;
+    let answer = Browser::new().fetches(&app, "/readyz").await;
+    assert_eq!(
+        (answer.status, answer.json()),
+        (StatusCode::OK, serde_json::json!({ "ready": true, "store": "ok" }))
+    );
+    app.store_fails(true);
+    let answer = Browser::new().fetches(&app, "/readyz").await;
+    let body = serde_json::json!({ "ready": false, "store": "unavailable" });
+    assert_eq!((answer.status, answer.json()), (StatusCode::SERVICE_UNAVAILABLE, body));
+    app.store_fails(false);
+    app.provider_fails_when_needed();
+    assert_eq!(Browser::new().fetches(&app, "/readyz").await.status, StatusCode::OK);
+}

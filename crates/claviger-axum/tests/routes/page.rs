@@ -1,0 +1,96 @@
+//! What must hold of every page.
+
+use http::{HeaderName, header};
+
+pub(crate) const HEADERS: [(HeaderName, &str); 4] = [
+    (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
+         frame-ancestors 'none'; base-uri 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+];
+
+const PAGE_BYTES: usize = 20 * 1024;
+const VOID: [&str; 4] = ["meta", "link", "br", "img"];
+
+struct Tag<'a> {
+    name: &'a str,
+    attributes: Vec<(&'a str, &'a str)>,
+    closes: bool,
+    /// The text up to the next tag.
+    text: &'a str,
+}
+
+/// Checks a page's structure. Whatever a user is called, it must come out as text.
+pub(crate) fn check(html: &str) {
+    assert!(html.len() < PAGE_BYTES, "{} bytes", html.len());
+    let rest = html.strip_prefix("<!doctype html>").expect("a doctype comes first");
+    let tags = tags(rest);
+    let all = |name: &str| tags.iter().filter(|tag| tag.name == name && !tag.closes).collect::<Vec<_>>();
+    assert_eq!(attribute(all("html")[0], "lang"), Some("en"));
+    assert_eq!((all("h1").len(), all("title").len(), all("main").len()), (1, 1, 1), "{html}");
+    assert!(!all("h1")[0].text.trim().is_empty() && !all("title")[0].text.trim().is_empty(), "{html}");
+    for forbidden in ["script", "style", "iframe", "object", "embed", "base", "svg"] {
+        assert!(all(forbidden).is_empty(), "{forbidden}: {html}");
+    }
+    for tag in &tags {
+        for (name, value) in &tag.attributes {
+            assert!(!name.starts_with("on") && *name != "style", "{name} in {html}");
+            let address = ["href", "action", "src"].contains(name);
+            assert!(!address || value.is_empty() || value.starts_with('/'), "{value} is not of this site");
+        }
+    }
+    check_nesting(&tags, html);
+}
+
+fn check_nesting(tags: &[Tag<'_>], html: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    for tag in tags {
+        if tag.closes {
+            assert_eq!(open.pop(), Some(tag.name), "{html}");
+            continue;
+        }
+        if tag.name == "button" {
+            assert!(open.contains(&"form"), "a button outside of a form does nothing: {html}");
+            let named = !tag.text.trim().is_empty() || attribute(tag, "aria-label").is_some();
+            assert!(named, "a button that says nothing: {html}");
+        }
+        if !VOID.contains(&tag.name) {
+            open.push(tag.name);
+        }
+    }
+    assert!(open.is_empty(), "{open:?} stay open: {html}");
+}
+
+fn attribute<'a>(tag: &Tag<'a>, name: &str) -> Option<&'a str> {
+    tag.attributes.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+}
+
+fn tags(html: &str) -> Vec<Tag<'_>> {
+    html.split('<').skip(1).map(tag).collect()
+}
+
+fn tag(piece: &str) -> Tag<'_> {
+    let name_end = piece.find(|c: char| c.is_whitespace() || c == '>').expect("a tag ends");
+    let (name, mut rest) = piece.split_at(name_end);
+    let mut attributes = Vec::new();
+    loop {
+        rest = rest.trim_start();
+        if let Some(text) = rest.strip_prefix('>') {
+            let closes = name.starts_with('/');
+            assert!(!text.contains('>'), "unescaped text: {text}");
+            return Tag { name: name.trim_start_matches('/'), attributes, closes, text };
+        }
+        let (attribute, value) = rest.split_once("=\"").unwrap_or_else(|| panic!("not an attribute: {rest}"));
+        assert!(
+            attribute.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'),
+            "not an attribute: {attribute}"
+        );
+        let (value, after) = value.split_once('"').expect("a value ends");
+        attributes.push((attribute, value));
+        rest = after;
+    }
+}

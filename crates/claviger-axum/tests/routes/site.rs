@@ -1,0 +1,183 @@
+//! One app in memory: the routes, their engine, a store, a provider, and a clock that tests move.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use claviger_axum::{Claviger, Site};
+use claviger_core::{ids::SessionId, secret::ClientSecret, session::EndReason, time::Timestamp};
+use claviger_engine::{Clock, Engine, OsEntropy, Parts, Settings, Target};
+use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET};
+use claviger_provider::{Endpoints, Provider};
+use claviger_seal::{KeyId, Keyring, RootKey};
+use claviger_store::{MemoryStore, Store, StoreError};
+use http::Request;
+use tower::ServiceExt as _;
+
+use crate::{answer::Answer, browser::Browser, twitch::Twitch};
+
+pub(crate) const ORIGIN: &str = "https://app.example";
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+/// How long the mock's access tokens live.
+pub(crate) const TOKEN_LIFE: Duration = Duration::from_secs(14_000);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Time that passes with tokio's, and jumps when a test says so.
+pub(crate) struct ManualClock {
+    begun: tokio::time::Instant,
+    jumped_ms: AtomicI64,
+}
+
+impl ManualClock {
+    #[expect(clippy::disallowed_methods, reason = "tokio's paused time is part of the clock of tests")]
+    fn new() -> Self {
+        Self { begun: tokio::time::Instant::now(), jumped_ms: AtomicI64::new(0) }
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        let jumped = self.jumped_ms.load(Ordering::SeqCst);
+        Timestamp::from_millis(START.as_millis() + jumped).after(self.begun.elapsed())
+    }
+}
+
+/// What a test changes before the app begins.
+pub(crate) struct Setup {
+    pub(crate) site: Site,
+    pub(crate) settings: Settings,
+    /// Ids of the server's keys, the newest first.
+    pub(crate) keys: Vec<u32>,
+    /// The app around the routes.
+    pub(crate) pages: fn(&Claviger) -> Router,
+}
+
+/// The app and everything that it works with.
+pub(crate) struct App {
+    pub(crate) claviger: Claviger,
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) twitch: Arc<Twitch>,
+    clock: Arc<ManualClock>,
+    router: Router,
+}
+
+impl App {
+    /// The routes alone, with the usual settings.
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> Self {
+        let mut setup = Setup {
+            site: Site::new(ORIGIN),
+            settings: Settings::default(),
+            keys: vec![1],
+            pages: |claviger| claviger.routes(),
+        };
+        change(&mut setup);
+        let clock = Arc::new(ManualClock::new());
+        let redirect_uri = format!("{}/auth/callback", setup.site.origin);
+        let twitch = Arc::new(Twitch::new(&redirect_uri, Arc::clone(&clock)));
+        Self::over(setup, Arc::new(MemoryStore::new()), twitch, clock).await
+    }
+
+    /// The same app after a restart with other keys.
+    pub(crate) async fn restarted_with_keys(&self, keys: &[u32]) -> Self {
+        let setup = Setup {
+            site: self.claviger.site().clone(),
+            settings: *self.claviger.engine().settings(),
+            keys: keys.to_vec(),
+            pages: |claviger| claviger.routes(),
+        };
+        Self::over(setup, Arc::clone(&self.store), Arc::clone(&self.twitch), Arc::clone(&self.clock)).await
+    }
+
+    async fn over(
+        setup: Setup,
+        store: Arc<MemoryStore>,
+        twitch: Arc<Twitch>,
+        clock: Arc<ManualClock>,
+    ) -> Self {
+        let endpoints = Endpoints::twitch_at(&"http://mock.test/".parse().unwrap());
+        let redirect_uri = format!("{}/auth/callback", setup.site.origin);
+        let secret = ClientSecret::new(DEMO_CLIENT_SECRET);
+        let scopes = vec!["user:read:email".to_owned()];
+        let root = |id: &u32| RootKey::new(KeyId(*id), [u8::try_from(*id).unwrap(); 32]);
+        let engine = Engine::start(Parts {
+            store: Arc::clone(&store) as _,
+            http: Arc::clone(&twitch) as _,
+            clock: Arc::clone(&clock) as _,
+            entropy: Arc::new(OsEntropy),
+            keyring: Keyring::new(setup.keys.iter().map(root).collect()).unwrap(),
+            provider: Provider::twitch(DEMO_CLIENT_ID, secret, redirect_uri, scopes, endpoints),
+            settings: setup.settings,
+        })
+        .await
+        .unwrap();
+        let claviger = Claviger::new(engine, setup.site);
+        let router = (setup.pages)(&claviger);
+        Self { claviger, store, twitch, clock, router }
+    }
+
+    /// Answers one request, and checks of the answer what must hold of all.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let asked = format!("{} {}", request.method(), request.uri());
+        let path = request.uri().path().to_owned();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let answer = Answer::of(response).await;
+        answer.assert_sound(&asked, &path);
+        answer
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Moves time.
+    pub(crate) fn pass(&self, by: Duration) {
+        self.clock.jumped_ms.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// Takes the store away, or gives it back.
+    pub(crate) fn store_fails(&self, fails: bool) {
+        self.store.fail_with(fails.then(|| StoreError::Unavailable("a test".to_owned())));
+    }
+
+    /// Lets access tokens expire, and the provider refresh none.
+    pub(crate) fn provider_fails_when_needed(&self) {
+        self.pass(TOKEN_LIFE);
+        self.twitch.breaks(claviger_mock::Endpoint::Token, 503);
+    }
+
+    /// Why a session ended, if it did.
+    pub(crate) async fn end_reason(&self, session: SessionId) -> Option<EndReason> {
+        match self.store.load(session).await.unwrap().unwrap().state {
+            claviger_core::session::State::Ended { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// How many revocations are owed.
+    pub(crate) async fn store_owed(&self) -> u64 {
+        self.store.owed_backlog().await.unwrap().count
+    }
+
+    /// Ends a session as something else than its user would.
+    pub(crate) async fn end(&self, session: SessionId, reason: EndReason) {
+        self.claviger.engine().end(Target::One(session), reason).await.unwrap();
+    }
+
+    /// A browser in which this user is signed in.
+    pub(crate) async fn signed_in(&self, user: &str) -> Browser {
+        let mut browser = Browser::new();
+        browser.signs_in(self, user).await;
+        browser
+    }
+}
