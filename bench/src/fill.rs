@@ -71,8 +71,12 @@ fn session(ring: &Keyring, number: u32) -> Result<(Session, String)> {
         last_seen_at: now,
         state: State::Live(Holding { pair: Some(pair), proven_at: now, claim: None }),
     };
-    let cookie =
-        SessionCookie { session: id, secret, identity: Some(CookieIdentity { subject, display_name }) };
+    let cookie = SessionCookie {
+        session: id,
+        secret,
+        good_until: now.after(Duration::from_secs(24 * 60 * 60)),
+        identity: Some(CookieIdentity { subject, display_name }),
+    };
     Ok((session, cookie.seal(ring, random()?)))
 }
 

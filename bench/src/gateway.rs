@@ -1,6 +1,9 @@
 //! The gateway as users run it: the release binary with a configuration file and a SQLite file.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, process::Stdio,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use claviger_seal::{KeyId, Keyring, RootKey};
@@ -23,7 +26,7 @@ impl Gateway {
         let directory = TempDir::new()?;
         let root = RootKey::new(KeyId(1), random()?);
         let keys = directory.path().join("claviger.keys");
-        std::fs::write(&keys, root.encode().expose_secret())?;
+        write_private(&keys, root.encode().expose_secret())?;
         let file = directory.path().join("claviger.db");
         let cookies = fill(&file, &Keyring::new(vec![root])?, sessions).await?;
         let address = free_address()?;
@@ -72,6 +75,12 @@ impl Gateway {
         }
         bail!("the gateway was not ready in time")
     }
+}
+
+/// Writes a new file that only its owner can read.
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    Ok(file.write_all(text.as_bytes())?)
 }
 
 fn free_address() -> Result<String> {

@@ -33,6 +33,7 @@ mod pages;
 mod params;
 mod respond;
 mod routes;
+mod seldom;
 mod site;
 
 use std::sync::Arc;
@@ -49,6 +50,8 @@ pub use layer::{Authenticate, ClavigerLayer};
 pub use navigation::can_navigate;
 pub use site::{SameSite, Site};
 
+use seldom::Seldom;
+
 /// An engine and the site that it serves. Cheap to clone.
 #[derive(Clone)]
 pub struct Claviger {
@@ -58,12 +61,22 @@ pub struct Claviger {
 struct Inner {
     engine: Engine,
     site: Site,
+    readiness: routes::Readiness,
+    unknown_keys: Seldom,
+    crossings: Seldom,
 }
 
 impl Claviger {
     /// Puts an engine to work for a site.
     pub fn new(engine: Engine, site: Site) -> Self {
-        Self { inner: Arc::new(Inner { engine, site }) }
+        let inner = Inner {
+            engine,
+            site,
+            readiness: routes::Readiness::default(),
+            unknown_keys: Seldom::default(),
+            crossings: Seldom::default(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The engine.
@@ -105,7 +118,17 @@ impl Claviger {
     /// [`Denied::NoSession`] if there is none that opens; [`Denied::UnknownKey`].
     pub fn cookie(&self, headers: &HeaderMap) -> Result<SessionCookie, Denied> {
         let value = cookies::only(headers, self.site().session_cookie()).ok_or(Denied::NoSession)?;
-        self.engine().open_cookie(value)
+        self.engine().open_cookie(value).inspect_err(|denied| {
+            // Anybody can make up a cookie, so this is a hint for the operator and no proof.
+            if let Denied::UnknownKey(id) = denied
+                && self.inner.unknown_keys.may_say(self.engine().now())
+            {
+                tracing::error!(
+                    key = id.0,
+                    "a cookie names a key that is not in the keyring; nobody was signed out"
+                );
+            }
+        })
     }
 
     /// The access token that the browser carries as a hint, if the configuration has it carry one.
@@ -134,7 +157,15 @@ impl Claviger {
     /// # Errors
     /// The answer to give instead.
     pub fn guard(&self, method: &Method, headers: &HeaderMap) -> Result<(), Response> {
-        guard::judge(self.site(), method, headers).map_err(|crossed| respond::cross_site(headers, crossed))
+        guard::judge(self.site(), method, headers).map_err(|crossed| self.refuse_crossing(headers, crossed))
+    }
+
+    /// The answer to a request that another site may have made.
+    fn refuse_crossing(&self, headers: &HeaderMap, crossed: guard::Crossed) -> Response {
+        if self.inner.crossings.may_say(self.engine().now()) {
+            tracing::warn!(?crossed, "a cross-site request was refused; more within a minute are not logged");
+        }
+        respond::cross_site(headers, crossed)
     }
 
     /// Removes what only we may tell an app, and what an app must not see: inbound identity headers and our cookies.

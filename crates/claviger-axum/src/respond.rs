@@ -146,8 +146,7 @@ pub(crate) fn of_denied(denied: &Denied) -> Problem {
         ),
         Denied::Misconfigured => misconfigured(),
         Denied::Store(error) => store_trouble(error),
-        Denied::UnknownKey(id) => unknown_key(
-            id.0,
+        Denied::UnknownKey(_) => unknown_key(
             "A key is missing on this site's server. You are still signed in; the people who run this site must \
              mend that.",
         ),
@@ -212,8 +211,7 @@ pub(crate) fn of_login_error(error: &LoginError) -> Problem {
             message: "This site cannot finish a sign-in at the moment. Try again shortly.".to_owned(),
             ..store_trouble(error)
         },
-        LoginError::UnknownKey(id) => unknown_key(
-            id.0,
+        LoginError::UnknownKey(_) => unknown_key(
             "A key is missing on this site's server. The people who run this site must mend that.",
         ),
     }
@@ -246,7 +244,6 @@ pub(crate) fn cross_site(headers: &HeaderMap, crossed: Crossed) -> Response {
             "The request does not say which page made it. Programs must send an Origin header. Nothing was changed."
         }
     };
-    tracing::warn!(?crossed, "a cross-site request was refused");
     Problem::new(StatusCode::FORBIDDEN, "cross_site", "This was stopped for your safety", message)
         .answer(wants_html(headers))
 }
@@ -266,8 +263,7 @@ fn misconfigured() -> Problem {
     .later(Duration::from_secs(60))
 }
 
-fn unknown_key(id: u32, message: &str) -> Problem {
-    tracing::error!(key = id, "a key is missing from the keyring: add it; nobody was signed out");
+fn unknown_key(message: &str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "key_missing", "This is our fault", message)
         .later(Duration::from_secs(60))
 }

@@ -145,6 +145,8 @@ pub mod limits {
     pub const SHUTDOWN_DRAIN: Duration = Duration::from_secs(20);
     /// Background work takes so many rows at a time.
     pub const BATCH_ROWS: usize = 256;
+    /// So many sign-ins may ask the provider at the same time; more are told to try again.
+    pub const SIGN_INS_AT_ONCE: usize = 64;
     /// The provider is asked so often whose a new token is, where it does not answer.
     pub const IDENTIFY_TRIES: usize = 2;
     /// So many revocations are taken at a time.

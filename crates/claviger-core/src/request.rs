@@ -63,7 +63,8 @@ pub fn need(session: &Session, now: Timestamp, assurance: Assurance, lifetimes: 
     }
     let oldest_proof = match assurance {
         Assurance::Cookie | Assurance::Session => lifetimes.proof,
-        Assurance::Provider { max_age } => max_age,
+        // Never laxer than the others, whatever is asked for.
+        Assurance::Provider { max_age } => max_age.min(lifetimes.proof),
     };
     if proof_age >= oldest_proof { Need::Proof } else { Need::Nothing }
 }

@@ -102,13 +102,13 @@ impl std::fmt::Debug for SealedBlob {
 pub struct Claim {
     /// Whose refresh it is.
     pub attempt: AttemptId,
-    /// When it was taken.
+    /// When the token was first sent.
     pub taken_at: Timestamp,
     /// Until when nobody else may take it.
     pub lease_until: Timestamp,
     /// Which refresh token is being sent.
     pub fingerprint: Fingerprint,
-    /// Whether this sends a refresh token a second time, by the recovery rule.
+    /// Whether this sends a refresh token a second time, by the recovery rule, and that chance is used up with it.
     pub replay: bool,
     /// Whether the request was sent and its answer is known to be lost.
     pub answer_lost: bool,
@@ -312,14 +312,16 @@ impl Session {
         })
     }
 
-    /// Records that the refresh token was sent and the answer is lost.
+    /// Records that the refresh token was sent and the answer is lost, and whether it may still be sent a second time.
     ///
     /// # Errors
     /// [`Refused::Ended`], or [`Refused::Claimed`] if the claim is somebody else's by now.
-    pub fn lose_answer(self, attempt: AttemptId) -> Result<Self, Refused> {
+    pub fn lose_answer(self, attempt: AttemptId, replay_left: bool) -> Result<Self, Refused> {
         self.change(|state| {
             state.with_holding(|holding| {
-                holding.owned_claim(attempt)?.answer_lost = true;
+                let claim = holding.owned_claim(attempt)?;
+                claim.answer_lost = true;
+                claim.replay &= !replay_left;
                 Ok(())
             })
         })

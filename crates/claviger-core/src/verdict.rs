@@ -5,21 +5,22 @@
 //! | answer | verdict | what follows |
 //! |---|---|---|
 //! | validate 200, our client and user | Valid | the proof is recorded |
-//! | validate 200, other client or user | Rejected | this row ends, alarm |
+//! | validate 200, other user | Rejected | this row ends, alarm |
+//! | validate 200, our user but another client | Misconfigured | alarm; nobody is signed out |
 //! | validate 401 | Rejected, the access token only | the row is suspect |
 //! | refresh 200 | Valid | the new pair is committed |
 //! | refresh says that the token is dead | Rejected | this row ends, if it still holds that pair |
 //! | the same, to a replay after a lost answer | Unknown | the row stays, the user has to sign in again |
 //! | a word about our client or its secret | Misconfigured | alarm; nobody is signed out |
 //! | 404, 408, 429, 5xx, no connection, not understood | Unknown | nobody is signed out; later again |
-//! | 500, 502, 504 to a refresh, where a spent token must not be sent again | ambiguous | as for a lost answer |
+//! | 500, 502, 504 to a refresh, where it may have spent the token | ambiguous | as for a lost answer |
 //! | a refresh was sent and its answer lost | ambiguous | the row says so; see [`Session::refresh_step`] |
 
 use std::time::Duration;
 
 use crate::{
     ids::Version,
-    policy::{ProviderHabits, limits},
+    policy::{ProviderHabits, Rotation, limits},
     secret::{AccessToken, RefreshToken},
     session::{EndReason, Session},
     time::{Expiry, Timestamp},
@@ -177,13 +178,20 @@ pub enum ApiRefusal {
 
 impl ValidateAnswer {
     /// The verdict on a token that should be of this client and, where known, of this user.
+    ///
+    /// Every stored token was once proven to be our client's. One that is another client's by now means that the
+    /// operator changed the client id, which must not sign everybody out (docs/decisions/0008).
     pub fn verdict(&self, client_id: &str, subject_id: Option<&str>) -> Verdict {
         match self {
             Self::Valid(proof) => {
-                let ours = proof.client_id == client_id
-                    && proof.subject_id.is_some()
-                    && subject_id.is_none_or(|id| proof.subject_id.as_deref() == Some(id));
-                if ours { Verdict::Valid } else { Verdict::Rejected }
+                let user = proof.subject_id.as_deref();
+                if user.is_none() || subject_id.is_some_and(|id| user != Some(id)) {
+                    Verdict::Rejected
+                } else if proof.client_id == client_id {
+                    Verdict::Valid
+                } else {
+                    Verdict::Misconfigured
+                }
             }
             Self::Rejected => Verdict::Rejected,
             Self::Unknown(_) => Verdict::Unknown,
@@ -200,6 +208,8 @@ pub enum AfterValidate {
     End(EndReason),
     /// Mark this pair's row as suspect.
     Suspect(Version),
+    /// Tell the operator; nothing is proven.
+    Alarm,
     /// Nothing is proven.
     Nothing(Trouble),
 }
@@ -213,6 +223,7 @@ pub fn after_validate(
 ) -> AfterValidate {
     match (answer, answer.verdict(client_id, Some(&session.subject.id))) {
         (ValidateAnswer::Valid(_), Verdict::Valid) => AfterValidate::Prove(generation),
+        (ValidateAnswer::Valid(_), Verdict::Misconfigured) => AfterValidate::Alarm,
         (ValidateAnswer::Valid(_), _) => AfterValidate::End(EndReason::TokenOfAnotherSubject),
         (ValidateAnswer::Rejected, _) => AfterValidate::Suspect(generation),
         (ValidateAnswer::Unknown(trouble), _) => AfterValidate::Nothing(*trouble),
@@ -231,26 +242,48 @@ pub enum AfterRefresh {
     /// Give the row back and tell the operator; nothing was spent.
     ReleaseAndAlarm,
     /// Keep the claim and mark its answer as lost.
-    MarkLost(Trouble),
+    MarkLost {
+        /// What happened.
+        trouble: Trouble,
+        /// Whether the token may still be sent a second time.
+        replay_left: bool,
+    },
 }
 
-/// Decides what follows from a refresh, which may have been a replay of one whose answer was lost.
-///
-/// A dead token after a lost answer proves only that the lost answer held its successor. It is nobody's fault and no
-/// theft, so the row stays (invariant TRANSIENT) until the user signs in again.
+/// Decides what follows from a refresh.
 pub fn after_refresh(answer: TokenAnswer, replay: bool, habits: &ProviderHabits) -> AfterRefresh {
+    if replay {
+        return after_replay(answer, habits);
+    }
     match answer {
         TokenAnswer::Issued(pair) => AfterRefresh::Commit(pair),
-        TokenAnswer::Rejected if replay => AfterRefresh::MarkLost(Trouble::new(TroubleKind::NoAnswer)),
         TokenAnswer::Rejected => AfterRefresh::End(EndReason::RefreshTokenRejected),
-        TokenAnswer::Misconfigured if replay => AfterRefresh::MarkLost(Trouble::new(TroubleKind::NoAnswer)),
         TokenAnswer::Misconfigured => AfterRefresh::ReleaseAndAlarm,
-        TokenAnswer::Unknown(trouble) if replay => AfterRefresh::MarkLost(trouble),
-        TokenAnswer::Unknown(trouble) if habits.reuse_is_harmful() && trouble.may_follow_success() => {
-            AfterRefresh::MarkLost(trouble)
+        TokenAnswer::Unknown(trouble)
+            if trouble.may_follow_success() && habits.rotation != Rotation::None =>
+        {
+            AfterRefresh::MarkLost { trouble, replay_left: true }
         }
         TokenAnswer::Unknown(trouble) => AfterRefresh::Release(trouble),
-        TokenAnswer::Lost(trouble) => AfterRefresh::MarkLost(trouble),
+        TokenAnswer::Lost(trouble) => AfterRefresh::MarkLost { trouble, replay_left: true },
+    }
+}
+
+/// Decides what follows from sending a refresh token again whose answer was lost.
+///
+/// A dead token proves only that the lost answer held its successor. It is nobody's fault and no theft, so the row stays
+/// (invariant TRANSIENT) until the user signs in again. A replay that the provider turned away did nothing and is not used up;
+/// one whose answer is lost as well is (invariant SPENT).
+fn after_replay(answer: TokenAnswer, habits: &ProviderHabits) -> AfterRefresh {
+    let lost = |trouble, replay_left| AfterRefresh::MarkLost { trouble, replay_left };
+    match answer {
+        TokenAnswer::Issued(pair) => AfterRefresh::Commit(pair),
+        TokenAnswer::Rejected => lost(Trouble::new(TroubleKind::NoAnswer), false),
+        TokenAnswer::Misconfigured => lost(Trouble::new(TroubleKind::NoAnswer), true),
+        TokenAnswer::Unknown(trouble) => {
+            lost(trouble, !trouble.may_follow_success() || !habits.reuse_is_harmful())
+        }
+        TokenAnswer::Lost(trouble) => lost(trouble, habits.rotation == Rotation::None),
     }
 }
 

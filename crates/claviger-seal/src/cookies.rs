@@ -21,6 +21,8 @@ pub const NAME_BYTES: usize = 40;
 
 /// The most octets that the session cookie may hold inside, so that name and value stay below their limit.
 const SESSION_PLAIN_BYTES: usize = plain_bytes(SESSION_COOKIE_BYTES - NAME_BYTES - 1);
+/// The session's id, its secret, and until when it is good.
+const SESSION_FIXED_BYTES: usize = 16 + 32 + 8;
 /// The same for the other cookies, whose limit is the browsers'.
 const PLAIN_BYTES: usize = plain_bytes(COOKIE_BYTES - NAME_BYTES);
 
@@ -36,6 +38,8 @@ pub struct SessionCookie {
     pub session: SessionId,
     /// What proves that the browser may use it.
     pub secret: SessionSecret,
+    /// Until when the cookie alone may vouch for its session. Later settings and forgotten tombstones cannot extend it.
+    pub good_until: Timestamp,
     /// Who signed in, if it fits.
     pub identity: Option<CookieIdentity>,
 }
@@ -55,6 +59,7 @@ impl SessionCookie {
     pub fn seal(&self, ring: &Keyring, nonce: Nonce) -> String {
         let mut writer = Writer::with_capacity(SESSION_PLAIN_BYTES);
         writer.fixed(self.session.as_bytes()).fixed(self.secret.expose());
+        writer.fixed(&self.good_until.as_millis().to_be_bytes());
         if let Some((identity, name)) = self.identity.as_ref().and_then(CookieIdentity::fitting) {
             writer.text(&identity.subject.provider.0).text(&identity.subject.id).text(name);
         }
@@ -70,9 +75,10 @@ impl SessionCookie {
         let mut reader = Reader::new(&plain);
         let session = SessionId::from_bytes(reader.fixed()?);
         let secret = SessionSecret::new(reader.fixed()?);
+        let good_until = Timestamp::from_millis(i64::from_be_bytes(reader.fixed()?));
         let identity = if reader.is_empty() { None } else { Some(CookieIdentity::read(&mut reader)?) };
         reader.end()?;
-        Ok(Self { session, secret, identity })
+        Ok(Self { session, secret, good_until, identity })
     }
 }
 
@@ -80,8 +86,8 @@ impl CookieIdentity {
     /// The identity and as much of the display name as fits; none if the subject alone is too long.
     fn fitting(&self) -> Option<(&Self, &str)> {
         // Each of the three lengths takes one octet: what they count is below 128.
-        const { assert!(SESSION_PLAIN_BYTES - 16 - 32 < 128) };
-        let taken = 16 + 32 + 3 + self.subject.provider.0.len() + self.subject.id.len();
+        const { assert!(SESSION_PLAIN_BYTES - SESSION_FIXED_BYTES < 128) };
+        let taken = SESSION_FIXED_BYTES + 3 + self.subject.provider.0.len() + self.subject.id.len();
         let room = SESSION_PLAIN_BYTES.checked_sub(taken)?;
         let name = self.display_name.as_str();
         let end = (0..=room.min(name.len())).rev().find(|end| name.is_char_boundary(*end))?;

@@ -5,7 +5,7 @@ use claviger_core::{
     session::{OwedRevocation, SealedBlob},
     time::Timestamp,
 };
-use claviger_store::{Backlog, Owed, OwedId};
+use claviger_store::{Backlog, Owed, OwedId, StoreError};
 use rusqlite::{Connection, params};
 
 use crate::{
@@ -52,12 +52,22 @@ pub(crate) fn take(
     let mut statement = connection.prepare_cached(DUE)?;
     let mut found = statement.query(params![now.as_millis(), rows(limit)])?;
     let mut due = Vec::new();
+    let mut ids: Vec<i64> = Vec::new();
     while let Some(row) = found.next()? {
-        due.push(decode(&mut Columns::of(row))?);
+        let id = row.get(0)?;
+        ids.push(id);
+        match decode(&mut Columns::of(row)) {
+            Ok(owed) => due.push(owed),
+            // It is passed over for the length of a lease, so that it holds up no other.
+            Err(Fault(error @ StoreError::Corrupt(_))) => {
+                tracing::error!(id, %error, "a revocation cannot be read");
+            }
+            Err(fault) => return Err(fault),
+        }
     }
     let mut lease = connection.prepare_cached(LEASE)?;
-    for owed in &due {
-        lease.execute(params![owed.id.0, lease_until.as_millis(), attempt.0])?;
+    for id in ids {
+        lease.execute(params![id, lease_until.as_millis(), attempt.0])?;
     }
     Ok(due)
 }

@@ -203,7 +203,7 @@ fn changed(row: Session, change: Change) -> Option<(Session, Option<OwedRevocati
     let rotated = |generation| SealedPair { generation, ..common::session(1).pair().unwrap().clone() };
     let next = match change {
         Change::Claim(whose) => row.claim(claim(whose)),
-        Change::LoseAnswer(whose) => row.lose_answer(attempt(whose)),
+        Change::LoseAnswer(whose) => row.lose_answer(attempt(whose), false),
         Change::Release(whose) => row.release(attempt(whose)),
         Change::Rotate(whose) => row.rotate(attempt(whose), t(4), rotated),
         Change::Prove => row.prove(generation, t(6)),

@@ -31,7 +31,7 @@ pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) ->
         Err(problem) => return problem.answer(false),
     };
     if let Err(crossed) = guard::judge(claviger.site(), &original.method, &parts.headers) {
-        return respond::cross_site(&parts.headers, crossed);
+        return claviger.refuse_crossing(&parts.headers, crossed);
     }
     match claviger.caller(&parts.headers, asked.assurance).await {
         Ok(caller) => {

@@ -9,6 +9,8 @@ mod logout;
 mod session;
 mod sign_in;
 
+pub(crate) use health::Readiness;
+
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},

@@ -1,5 +1,7 @@
 //! `GET /healthz` and `GET /readyz`.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
 use crate::{browser::Browser, site::App};
@@ -23,10 +25,13 @@ async fn it_is_ready_while_the_store_is() {
         (StatusCode::OK, serde_json::json!({ "ready": true, "store": "ok" }))
     );
     app.store_fails(true);
+    assert_eq!(Browser::new().fetches(&app, "/readyz").await.status, StatusCode::OK, "asked a moment ago");
+    app.pass(Duration::from_secs(1));
     let answer = Browser::new().fetches(&app, "/readyz").await;
     let body = serde_json::json!({ "ready": false, "store": "unavailable" });
     assert_eq!((answer.status, answer.json()), (StatusCode::SERVICE_UNAVAILABLE, body));
     app.store_fails(false);
+    app.pass(Duration::from_secs(1));
     app.provider_fails_when_needed();
     assert_eq!(Browser::new().fetches(&app, "/readyz").await.status, StatusCode::OK);
 }

@@ -55,7 +55,7 @@ fn changes() -> Vec<(&'static str, Change)> {
     vec![
         ("claim", |s| s.claim(claim(OURS))),
         ("release", |s| s.release(OURS)),
-        ("lose_answer", |s| s.lose_answer(OURS)),
+        ("lose_answer", |s| s.lose_answer(OURS, true)),
         ("rotate", |s| s.rotate(OURS, T0, pair)),
         ("prove", |s| {
             let generation = s.pair().map_or(Version::FIRST, |p| p.generation);
@@ -84,7 +84,7 @@ fn nothing_leads_out_of_ended() {
 fn a_change_with_a_claim_of_somebody_else_is_refused() {
     let session = live().claim(claim(THEIRS)).unwrap();
     assert_eq!(session.clone().release(OURS), Err(Refused::Claimed));
-    assert_eq!(session.clone().lose_answer(OURS), Err(Refused::Claimed));
+    assert_eq!(session.clone().lose_answer(OURS, true), Err(Refused::Claimed));
     assert_eq!(session.rotate(OURS, T0, pair), Err(Refused::Claimed));
     assert_eq!(live().rotate(OURS, T0, pair), Err(Refused::Claimed));
 }
@@ -149,6 +149,15 @@ fn the_recovery_rule_sends_a_token_a_second_time_at_most_once() {
     for (name, session, now, habits, expected) in table {
         assert_eq!(session.refresh_step(now, &habits), expected, "{name}");
     }
+}
+
+#[test]
+fn a_replay_that_did_nothing_is_not_used_up() {
+    let replaying = || live().claim(Claim { replay: true, ..claim(OURS) }).unwrap();
+    let replay = |session: Session| session.holding().unwrap().claim.unwrap().replay;
+    assert!(!replay(replaying().lose_answer(OURS, true).unwrap()));
+    assert!(replay(replaying().lose_answer(OURS, false).unwrap()));
+    assert!(!replay(live().claim(claim(OURS)).unwrap().lose_answer(OURS, false).unwrap()));
 }
 
 #[test]

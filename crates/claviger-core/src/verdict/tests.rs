@@ -18,7 +18,8 @@ fn every_answer_to_a_validation_has_its_consequence() {
     let generation = Version(1);
     let table = [
         (proof("ours", Some("141981764")), Verdict::Valid, AfterValidate::Prove(generation)),
-        (proof("other", Some("141981764")), Verdict::Rejected, another),
+        (proof("other", Some("141981764")), Verdict::Misconfigured, AfterValidate::Alarm),
+        (proof("other", Some("1")), Verdict::Rejected, another),
         (proof("ours", Some("1")), Verdict::Rejected, another),
         (proof("ours", None), Verdict::Rejected, another),
         (ValidateAnswer::Rejected, Verdict::Rejected, AfterValidate::Suspect(generation)),
@@ -31,55 +32,70 @@ fn every_answer_to_a_validation_has_its_consequence() {
     }
 }
 
+fn issued() -> TokenAnswer {
+    TokenAnswer::Issued(IssuedPair {
+        access: AccessToken::new("a"),
+        refresh: None,
+        lifespan: Lifespan::Unknown,
+        scopes: None,
+    })
+}
+
+fn unknown(kind: TroubleKind) -> TokenAnswer {
+    TokenAnswer::Unknown(Trouble::new(kind))
+}
+
 #[test]
 fn every_answer_to_a_refresh_has_its_consequence() {
-    let twitch = &ProviderHabits::TWITCH;
-    let trouble = Trouble::new(TroubleKind::Status(503));
-    let issued = || {
-        TokenAnswer::Issued(IssuedPair {
-            access: AccessToken::new("a"),
-            refresh: None,
-            lifespan: Lifespan::Unknown,
-            scopes: None,
-        })
-    };
-    let kind = |after: &AfterRefresh| match after {
+    let kind = |after: AfterRefresh| match after {
         AfterRefresh::Commit(_) => "commit",
         AfterRefresh::End(EndReason::RefreshTokenRejected) => "end",
         AfterRefresh::End(_) => "end for another reason",
         AfterRefresh::Release(_) => "release",
         AfterRefresh::ReleaseAndAlarm => "release and alarm",
-        AfterRefresh::MarkLost(_) => "mark lost",
+        AfterRefresh::MarkLost { replay_left: true, .. } => "lost",
+        AfterRefresh::MarkLost { replay_left: false, .. } => "lost for good",
     };
+    let one_time = ProviderHabits { rotation: Rotation::OneTime, ..ProviderHabits::TWITCH };
+    let reusable = ProviderHabits { rotation: Rotation::None, ..ProviderHabits::TWITCH };
     type Answer = fn() -> TokenAnswer;
-    let table: [(Answer, &str, &str); 4] = [
-        (|| TokenAnswer::Rejected, "end", "mark lost"),
-        (|| TokenAnswer::Misconfigured, "release and alarm", "mark lost"),
-        (|| TokenAnswer::Unknown(Trouble::new(TroubleKind::Status(503))), "release", "mark lost"),
-        (|| TokenAnswer::Lost(Trouble::new(TroubleKind::NoAnswer)), "mark lost", "mark lost"),
+    // The answer; what follows with Twitch, a one-time provider, one that never rotates; a replay with the first two.
+    let table: [(Answer, [&str; 5]); 8] = [
+        (issued, ["commit", "commit", "commit", "commit", "commit"]),
+        (|| TokenAnswer::Rejected, ["end", "end", "end", "lost for good", "lost for good"]),
+        (
+            || TokenAnswer::Misconfigured,
+            ["release and alarm", "release and alarm", "release and alarm", "lost", "lost"],
+        ),
+        (|| unknown(TroubleKind::Status(503)), ["release", "release", "release", "lost", "lost"]),
+        (|| unknown(TroubleKind::Status(429)), ["release", "release", "release", "lost", "lost"]),
+        (|| unknown(TroubleKind::Status(502)), ["lost", "lost", "release", "lost", "lost for good"]),
+        (|| unknown(TroubleKind::NotSent), ["release", "release", "release", "lost", "lost"]),
+        (
+            || TokenAnswer::Lost(Trouble::new(TroubleKind::NoAnswer)),
+            ["lost", "lost", "lost", "lost for good", "lost for good"],
+        ),
     ];
-    for (answer, first, replay) in table {
-        assert_eq!(kind(&after_refresh(answer(), false, twitch)), first, "{:?}", answer());
-        assert_eq!(kind(&after_refresh(answer(), true, twitch)), replay, "{:?}", answer());
+    for (answer, expected) in table {
+        let after = |replay, habits| kind(after_refresh(answer(), replay, habits));
+        let twitch = &ProviderHabits::TWITCH;
+        let got = [
+            after(false, twitch),
+            after(false, &one_time),
+            after(false, &reusable),
+            after(true, twitch),
+            after(true, &one_time),
+        ];
+        assert_eq!(got, expected, "{:?}", answer());
     }
-    assert_eq!(kind(&after_refresh(issued(), false, twitch)), "commit");
-    assert_eq!(kind(&after_refresh(issued(), true, twitch)), "commit");
-    assert_eq!(trouble.pause(), limits::RETRY_AFTER);
 }
 
 #[test]
 fn a_gateways_error_may_hide_a_spent_token() {
-    let strict = ProviderHabits { reuse_kills_connection: true, ..ProviderHabits::TWITCH };
-    let lost = |status, habits| {
-        let answer = TokenAnswer::Unknown(Trouble::new(TroubleKind::Status(status)));
-        matches!(after_refresh(answer, false, habits), AfterRefresh::MarkLost(_))
-    };
-    for status in [500, 502, 504] {
-        assert!(lost(status, &strict), "{status}");
-        assert!(!lost(status, &ProviderHabits::TWITCH), "{status}");
-    }
-    for status in [404, 408, 429, 503] {
-        assert!(!lost(status, &strict), "{status}");
+    for (status, hides) in
+        [(404, false), (408, false), (429, false), (500, true), (502, true), (503, false), (504, true)]
+    {
+        assert_eq!(Trouble::new(TroubleKind::Status(status)).may_follow_success(), hides, "{status}");
     }
 }
 
