@@ -153,6 +153,21 @@ for (const proxy of Object.keys(PROXIES)) {
       assert.ok([401, 303].includes(answer.status()), String(answer.status()));
     });
 
+    test('an address cannot write headers into the way to the sign-in', async () => {
+      const stranger = await newDevice(page.context().browser(), { ignoreHTTPSErrors: true });
+      const headers = { accept: 'text/html', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' };
+      const hostile = `${origin}/%0d%0aSet-Cookie:%20__Host-claviger=planted%0d%0a%0d%0a<script>`;
+      const answer = await stranger.request.get(hostile, { headers, maxRedirects: 0 });
+      assert.equal(answer.headers()['set-cookie'], undefined);
+      assert.ok(!(answer.headers().location ?? '').includes('\n'));
+    });
+
+    test('a request that another site makes does not reach the app', async () => {
+      const headers = { 'sec-fetch-site': 'cross-site', origin: 'https://evil.example' };
+      const answer = await page.request.post(`${origin}/`, { headers });
+      assert.equal(answer.status(), 403);
+    });
+
     test('a sign-out counts at once, and the next sign-in asks anew', async () => {
       await page.goto(`${origin}/auth/devices`);
       await page.getByRole('button', { name: 'Sign out here' }).click();

@@ -1,6 +1,6 @@
 //! Load a row, let a rule make the next one, write it by compare-and-set; again if another writer was first.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use claviger_core::{
     ids::SessionId,
@@ -44,6 +44,7 @@ impl Engine {
         let reading = self.inner.known.reading();
         let session = self.inner.parts.store.load(id).await?.map(Arc::new);
         if let Some(session) = &session {
+            self.inner.known.learned(session);
             self.inner.known.keep(session, reading);
         }
         Ok(session)
@@ -51,10 +52,9 @@ impl Engine {
 
     /// Changes a row by a rule. The rule is asked anew for the row as it is after each lost race.
     pub(crate) async fn amend(&self, id: SessionId, rule: impl Rule) -> Result<Amended, StoreError> {
-        match self.inner.parts.store.load(id).await? {
-            Some(row) => self.amend_row(row, &rule).await,
-            None => Ok(Amended::Missing),
-        }
+        let Some(row) = self.inner.parts.store.load(id).await? else { return Ok(Amended::Missing) };
+        self.inner.known.learned(&row);
+        self.amend_row(row, &rule).await
     }
 
     /// Changes a row by a rule for something that must not be lost, such as a pair in hand: where the store fails it
@@ -108,7 +108,13 @@ impl Engine {
             match &replaced {
                 Ok(Replaced::Done) => engine.note_change(&next),
                 Ok(Replaced::Conflict(Some(current))) => engine.note_change(current),
-                Ok(Replaced::Conflict(None)) | Err(_) => engine.inner.known.forget(next.id),
+                Ok(Replaced::Conflict(None)) => engine.inner.known.forget(next.id),
+                Err(error) => {
+                    engine.inner.known.forget(next.id);
+                    if next.ended() {
+                        engine.note_unknown(error);
+                    }
+                }
             }
             if owed.is_some() {
                 engine.inner.owed.notify_one();
@@ -130,6 +136,26 @@ impl Engine {
     {
         let lost = |_| Err(StoreError::Unavailable("a task ended without an outcome".to_owned()).into());
         self.inner.tasks.spawn(work).await.unwrap_or_else(lost)
+    }
+
+    /// Takes note of a write that may have ended sessions, of which nobody can say: learns from the store what ended,
+    /// as soon as it can be read.
+    pub(crate) fn note_unknown(&self, error: &StoreError) {
+        if !matches!(error, StoreError::Unavailable(_))
+            || self.inner.unknown.fetch_add(1, Ordering::SeqCst) > 0
+        {
+            return;
+        }
+        let engine = self.clone();
+        self.inner.tasks.spawn(async move {
+            let mut answered = 0;
+            while engine.inner.unknown.fetch_sub(answered, Ordering::SeqCst) > answered {
+                answered = engine.inner.unknown.load(Ordering::SeqCst);
+                let distrusted =
+                    engine.surely(|| engine.inner.parts.store.distrusted(limits::DISTRUSTED_SESSIONS)).await;
+                engine.inner.known.distrust_all(distrusted);
+            }
+        });
     }
 
     /// Takes note of a row that changed, here or elsewhere.

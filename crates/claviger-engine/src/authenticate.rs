@@ -131,6 +131,9 @@ impl Engine {
             return Ok(None);
         }
         let row = self.own_row(cookie, true).await?;
+        if row.ended() {
+            return Err(Denied::of_ended(&row));
+        }
         let generation = row.pair().map(|pair| pair.generation).ok_or(Denied::SignInAgain)?;
         if generation > refused.generation {
             let row = self.vouch(cookie, Assurance::Session).await?;
@@ -162,7 +165,7 @@ impl Engine {
     /// The caller by the sealed cookie alone, where that is enough; else the cookie back.
     fn believe(&self, cookie: SessionCookie, assurance: Assurance) -> Result<Caller, SessionCookie> {
         let now = self.now();
-        if assurance != Assurance::Cookie || !self.cookie_holds(cookie.session, now) {
+        if assurance != Assurance::Cookie || !self.cookie_holds(&cookie, now) {
             return Err(cookie);
         }
         match cookie {
@@ -178,11 +181,13 @@ impl Engine {
         let now = self.now();
         hint.session == cookie.session
             && hint.expires_at > now.after(self.settings().lifetimes.refresh_margin)
-            && self.cookie_holds(cookie.session, now)
+            && self.cookie_holds(cookie, now)
     }
 
-    fn cookie_holds(&self, id: SessionId, now: Timestamp) -> bool {
-        !cookie_is_over(id, now, &self.settings().lifetimes) && !self.inner.known.distrusts(id)
+    fn cookie_holds(&self, cookie: &SessionCookie, now: Timestamp) -> bool {
+        now < cookie.good_until
+            && !cookie_is_over(cookie.session, now, &self.settings().lifetimes)
+            && !self.inner.known.distrusts(cookie.session)
     }
 
     /// The row that the cookie opens.
@@ -196,6 +201,9 @@ impl Engine {
     async fn vouch(&self, cookie: &SessionCookie, assurance: Assurance) -> Result<Arc<Session>, Denied> {
         let lifetimes = self.settings().lifetimes;
         let mut row = self.own_row(cookie, false).await?;
+        // An answer that another request or instance got earlier is not the one that this request may ask for.
+        let came_at = self.now();
+        let proven_since = |row: &Session| row.holding().is_some_and(|holding| holding.proven_at >= came_at);
         let mut proven_now = false;
         for _ in 0..limits::STEPS_PER_REQUEST {
             let now = self.now();
@@ -208,7 +216,7 @@ impl Engine {
                 Need::Proof => match self.prove(row.id).await? {
                     Proof::Settled(settled) => {
                         row = settled;
-                        proven_now = true;
+                        proven_now = proven_since(&row);
                     }
                     Proof::Nothing(_) if may_serve_unproven(&row, now, assurance, &lifetimes) => {
                         return Ok(self.used(row, now));
@@ -224,7 +232,7 @@ impl Engine {
                         Ok(fresh) => fresh,
                         Err(denied) => return self.serve_old_pair(row, denied, assurance),
                     };
-                    proven_now = true;
+                    proven_now = proven_since(&row);
                 }
             }
         }
@@ -238,8 +246,10 @@ impl Engine {
         denied: Denied,
         assurance: Assurance,
     ) -> Result<Arc<Session>, Denied> {
-        let passing =
-            matches!(denied, Denied::ProviderTrouble { .. } | Denied::Misconfigured | Denied::Store(_));
+        let passing = matches!(
+            denied,
+            Denied::ProviderTrouble { .. } | Denied::Misconfigured | Denied::SignInAgain | Denied::Store(_)
+        );
         let now = self.now();
         if passing && may_serve_unproven(&row, now, assurance, &self.settings().lifetimes) {
             return Ok(self.used(row, now));

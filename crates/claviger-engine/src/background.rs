@@ -43,7 +43,8 @@ impl Engine {
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            if let Err(error) = work().await {
+            // Work that is cut short goes on from where it stood at the next start.
+            if let Some(Err(error)) = stop.run_until_cancelled(work()).await {
                 tracing::error!(%error, "background work has to wait");
             }
         }
@@ -51,8 +52,10 @@ impl Engine {
 
     async fn keep_settling(&self, stop: &CancellationToken) {
         loop {
-            if let Err(error) = self.settle_owed().await {
-                tracing::error!(%error, "revocations have to wait");
+            match stop.run_until_cancelled(self.settle_owed()).await {
+                None => return,
+                Some(Ok(_)) => {}
+                Some(Err(error)) => tracing::error!(%error, "revocations have to wait"),
             }
             let wake = tokio::time::timeout(USES_EVERY, self.inner.owed.notified());
             if stop.run_until_cancelled(wake).await.is_none() {
@@ -67,11 +70,15 @@ impl Engine {
         if uses.is_empty() {
             return Ok(());
         }
-        let written = self.inner.parts.store.touch(&uses).await;
-        if written.is_err() {
-            self.inner.touches.put_back(uses);
-        }
-        written
+        let engine = self.clone();
+        self.detached(async move {
+            let written = engine.inner.parts.store.touch(&uses).await;
+            if written.is_err() {
+                engine.inner.touches.put_back(uses);
+            }
+            written
+        })
+        .await
     }
 
     /// Ends the sessions whose time is over.
@@ -86,8 +93,19 @@ impl Engine {
             let (idle_since, created_until) = (now.before(lifetimes.idle), now.before(lifetimes.absolute));
             let overdue =
                 self.inner.parts.store.overdue(idle_since, created_until, limits::BATCH_ROWS).await?;
+            let mut damaged = 0;
             for id in &overdue {
-                let Some(row) = self.inner.parts.store.load(*id).await? else { continue };
+                let row = match self.inner.parts.store.load(*id).await {
+                    Ok(Some(row)) => row,
+                    Ok(None) => continue,
+                    // One damaged row must not keep the others.
+                    Err(error @ StoreError::Corrupt(_)) => {
+                        tracing::error!(session = %id, %error, "a session whose time is over cannot be ended");
+                        damaged += 1;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
                 let Some(reason) = time_is_over(&row, now, &lifetimes) else { continue };
                 let meant = |row: &_| time_is_over(row, now, &lifetimes).is_some();
                 match self.end_one(*id, reason, meant).await {
@@ -95,7 +113,7 @@ impl Engine {
                     Err(EndError::Store(error)) => return Err(error),
                 }
             }
-            if overdue.len() < limits::BATCH_ROWS {
+            if overdue.len() < limits::BATCH_ROWS || damaged == overdue.len() {
                 return Ok(());
             }
         }

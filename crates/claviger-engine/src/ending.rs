@@ -90,9 +90,16 @@ impl Engine {
         let selection = Selection { subject, except, created_before };
         let engine = self.clone();
         self.detached(async move {
-            let ended = engine.inner.parts.store.end_all(&selection, reason, engine.now()).await?;
-            engine.note_endings(&ended);
-            Ok(ended.len())
+            match engine.inner.parts.store.end_all(&selection, reason, engine.now()).await {
+                Ok(ended) => {
+                    engine.note_endings(&ended);
+                    Ok(ended.len())
+                }
+                Err(error) => {
+                    engine.note_unknown(&error);
+                    Err(error)
+                }
+            }
         })
         .await
     }

@@ -64,7 +64,13 @@ impl Denied {
     /// The denial that follows from a row whose tokens do not open.
     pub(crate) fn from_row(error: OpenError) -> Self {
         match error {
-            OpenError::UnknownKey(id) => Self::UnknownKey(id),
+            OpenError::UnknownKey(id) => {
+                tracing::error!(
+                    key = id.0,
+                    "stored tokens need a key that is not in the keyring; nobody was signed out"
+                );
+                Self::UnknownKey(id)
+            }
             OpenError::Invalid => Self::Store(claviger_store::corrupt("a sealed token does not open")),
         }
     }

@@ -67,12 +67,17 @@ impl Known {
 
     /// Takes note of a row that this process changed: after this, no request is served by an older one.
     pub(crate) fn changed(&self, session: &Session) {
+        self.learned(session);
+        self.forget(session.id);
+    }
+
+    /// Takes note of what a row says, whoever changed it.
+    pub(crate) fn learned(&self, session: &Session) {
         match session.state {
             State::Ended { .. } => self.distrust(session.id, FOR_EVER),
             State::Suspect(_) => self.distrust(session.id, session.version),
             State::Live(_) | State::Parked(_) => self.trust(session.id, session.version),
         }
-        self.forget(session.id);
     }
 
     /// Makes the next request of this session read the store.
@@ -81,10 +86,13 @@ impl Known {
         self.rows.remove(&id);
     }
 
-    /// Takes over what the store knows at start.
+    /// Takes over what the store knows of endings and suspicions.
     pub(crate) fn distrust_all(&self, ids: Vec<SessionId>) {
-        // Whether one of these ended or is suspect shows when its row is read.
-        ids.into_iter().for_each(|id| self.distrust(id, Version::FIRST));
+        for id in ids {
+            // Whether it ended or is suspect shows when its row is read.
+            self.distrust(id, Version::FIRST);
+            self.forget(id);
+        }
     }
 
     /// Changes may be noted in another order than they were committed in, so the younger one counts.

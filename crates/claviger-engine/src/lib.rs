@@ -10,6 +10,7 @@
 //! | `outbox` | carries out the revocations that are owed |
 //! | `background` | writes down uses, ends what is overdue, purges tombstones |
 //! | `known` | what memory holds of sessions: a bounded cache, and the list of those whose cookie alone is not believed |
+//! | `quiet` | leaves a provider alone that is in trouble |
 //! | `ports` | what the engine needs of the world: a clock, random bytes, a way to the provider |
 //!
 //! Several engines may share one store: no lock of this process is needed for correctness. What is shared within the
@@ -27,10 +28,11 @@ mod login;
 mod outbox;
 mod ports;
 mod prove;
+mod quiet;
 mod refresh;
 mod touches;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use claviger_core::{
     ids::SessionId,
@@ -40,7 +42,7 @@ use claviger_core::{
 use claviger_provider::Provider;
 use claviger_seal::{Keyring, Nonce};
 use claviger_store::{Store, StoreError};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
 
 pub use authenticate::{Caller, Grant};
@@ -52,6 +54,7 @@ pub use ports::{Clock, Entropy, OsEntropy, ProviderHttp, SystemClock};
 
 use flights::Flights;
 use known::Known;
+use quiet::Quiet;
 use touches::Touches;
 
 /// What an operator decides. The defaults are safe.
@@ -111,8 +114,16 @@ struct Inner {
     touches: Touches,
     refreshes: Flights<refresh::Outcome>,
     proofs: Flights<prove::Outcome>,
+    /// Of questions about access tokens.
+    no_proofs: Quiet,
+    /// Of refreshes.
+    no_refreshes: Quiet,
+    /// Sign-ins that may ask the provider at the same time: anybody can begin one.
+    sign_ins: Semaphore,
     tasks: TaskTracker,
     owed: Notify,
+    /// Writes that may have ended sessions unheard, since the store was last asked which ended.
+    unknown: AtomicUsize,
     ended: broadcast::Sender<SessionId>,
 }
 
@@ -131,8 +142,12 @@ impl Engine {
             touches: Touches::new(parts.settings.cached_sessions),
             refreshes: Flights::new(tasks.clone()),
             proofs: Flights::new(tasks.clone()),
+            no_proofs: Quiet::default(),
+            no_refreshes: Quiet::default(),
+            sign_ins: Semaphore::new(limits::SIGN_INS_AT_ONCE),
             tasks,
             owed: Notify::new(),
+            unknown: AtomicUsize::new(0),
             ended: broadcast::channel(1024).0,
             parts,
         };

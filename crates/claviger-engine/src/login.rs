@@ -3,6 +3,8 @@
 //! A sign-in that is under way lives sealed in a cookie of its own, so that tabs do not disturb each other and starting
 //! one writes nothing. The store only learns which states were used up (RFC 9700 section 2.1).
 
+use std::fmt;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use claviger_core::{
     device::DeviceLabel,
@@ -10,20 +12,19 @@ use claviger_core::{
     policy::{Custody, limits},
     return_to::ReturnTo,
     secret::{AuthorizationCode, CodeVerifier, SessionSecret},
-    session::{Holding, Session, State},
+    session::{EndReason, Holding, Refused, Session, State},
     time::Expiry,
     verdict::{IssuedPair, Proof, TokenAnswer, Trouble, ValidateAnswer, Verdict},
 };
 use claviger_provider::LoginRequest;
 use claviger_seal::{CookieIdentity, LoginCookie, OpenError, SessionCookie};
-use claviger_store::Placement;
+use claviger_store::{Placement, StoreError};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::{Engine, authenticate::Grant, errors::LoginError};
 
 /// A sign-in that has begun.
-#[derive(Debug)]
 pub struct LoginStarted {
     /// Where to send the browser.
     pub location: String,
@@ -34,7 +35,7 @@ pub struct LoginStarted {
 }
 
 /// What the provider sent the browser back with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Callback {
     /// The state that the sign-in began with.
     pub state: String,
@@ -47,7 +48,6 @@ pub struct Callback {
 }
 
 /// A sign-in that succeeded.
-#[derive(Debug)]
 pub struct SignedIn {
     /// The new session.
     pub session: SessionId,
@@ -112,24 +112,26 @@ impl Engine {
         replaces: Option<&SessionCookie>,
         user_agent: &str,
     ) -> Result<SignedIn, LoginError> {
+        self.check_issuer(callback.iss.as_deref())?;
+        let code = match (callback.error, callback.code) {
+            (Some(error), _) if error == "access_denied" => return Err(LoginError::DeniedByUser),
+            (Some(error), _) => return Err(LoginError::RefusedByProvider(error_code(&error))),
+            (None, Some(code)) => code,
+            (None, None) => return Err(LoginError::RefusedByProvider("no_code".to_owned())),
+        };
+        let busy = LoginError::ProviderTrouble { retry_after: limits::RETRY_AFTER };
+        let _place = self.inner.sign_ins.try_acquire().map_err(|_| busy)?;
         let state_hash = Sha256::digest(login.state).into();
         let forget_at = login.started_at.after(limits::LOGIN_LIFETIME * 2);
         if !self.inner.parts.store.spend_login(state_hash, forget_at).await? {
             return Err(LoginError::AlreadyUsed);
         }
-        self.check_issuer(callback.iss.as_deref())?;
-        let code = match (callback.error, callback.code) {
-            (Some(error), _) if error == "access_denied" => return Err(LoginError::DeniedByUser),
-            (Some(error), _) => return Err(LoginError::RefusedByProvider(error)),
-            (None, Some(code)) => code,
-            (None, None) => return Err(LoginError::RefusedByProvider("no code".to_owned())),
-        };
         let issued = self.exchange(&code, &login).await?;
         let mut draft = self.draft(&login, user_agent);
         let proof = match self.identify(&issued).await {
             Ok(proof) => proof,
             Err(error) => {
-                self.owe_issued(&draft.row, &issued).await;
+                self.abandon(&draft.row, &issued);
                 return Err(error);
             }
         };
@@ -229,29 +231,21 @@ impl Engine {
         replaces: Option<&SessionCookie>,
     ) -> Result<SignedIn, LoginError> {
         let Draft { mut row, secret, return_to } = draft;
-        if row.custody == Custody::None {
-            self.owe_issued(&row, issued).await;
-        } else {
+        if row.custody != Custody::None {
             let refresh = issued.refresh.as_ref().map(|token| (token, &secret));
-            let pair = self.seal_pair(&row, Version::FIRST, issued, proof.scopes, refresh);
+            let pair = self.seal_pair(&row, Version::FIRST, issued, row.created_at, proof.scopes, refresh);
             row.state = State::Live(Holding { pair: Some(pair), proven_at: row.created_at, claim: None });
         }
-        let placement =
-            Placement { limit: self.settings().devices_per_user, replaces: self.replaced(replaces).await };
-        let ended = match self.inner.parts.store.insert(row.clone(), placement).await {
-            Ok(ended) => ended,
-            Err(error) => {
-                self.abandon(&row, issued);
-                return Err(error.into());
-            }
-        };
-        self.note_endings(&ended);
-        tracing::info!(session = %row.id, replaced = ended.len(), "signed in");
+        if let Err(error) = self.place(&row, issued, replaces).await {
+            self.abandon(&row, issued);
+            return Err(error.into());
+        }
         let expiry = row.pair().map_or(Expiry::Unknown, |pair| pair.expiry);
         let grant = Grant { token: issued.access.clone(), generation: Version::FIRST, expiry };
         let access_hint = row.pair().and_then(|_| self.access_hint(row.id, &grant));
         let identity = CookieIdentity { subject: row.subject, display_name: row.display_name };
-        let cookie = SessionCookie { session: row.id, secret, identity: Some(identity) };
+        let good_until = row.created_at.after(self.settings().lifetimes.absolute);
+        let cookie = SessionCookie { session: row.id, secret, good_until, identity: Some(identity) };
         Ok(SignedIn {
             session: row.id,
             cookie: cookie.seal(self.keyring(), self.nonce()),
@@ -260,26 +254,74 @@ impl Engine {
         })
     }
 
+    /// Writes the new row down, and what follows from it.
+    async fn place(
+        &self,
+        row: &Session,
+        issued: &IssuedPair,
+        replaces: Option<&SessionCookie>,
+    ) -> Result<(), StoreError> {
+        if row.custody == Custody::None {
+            self.inner.parts.store.owe(&self.owed_for(row, issued)).await?;
+            self.inner.owed.notify_one();
+        }
+        let limit = self.settings().devices_per_user;
+        let placement = Placement { limit, replaces: self.replaced(replaces).await? };
+        let ended = self.inner.parts.store.insert(row.clone(), placement).await;
+        let ended = ended.inspect_err(|error| self.note_unknown(error))?;
+        self.note_endings(&ended);
+        tracing::info!(session = %row.id, replaced = ended.len(), "signed in");
+        Ok(())
+    }
+
     /// The session that this browser holds the secret of; a cookie that merely names one replaces nothing.
-    async fn replaced(&self, shown: Option<&SessionCookie>) -> Option<SessionId> {
-        let shown = shown?;
-        let row = self.fresh_row(shown.session).await.ok().flatten()?;
-        (row.secret_hash.matches(&shown.secret) && !row.ended()).then_some(row.id)
+    async fn replaced(&self, shown: Option<&SessionCookie>) -> Result<Option<SessionId>, StoreError> {
+        let Some(shown) = shown else { return Ok(None) };
+        let row = self.fresh_row(shown.session).await?;
+        let own = row.filter(|row| row.secret_hash.matches(&shown.secret) && !row.ended());
+        Ok(own.map(|row| row.id))
     }
 
     /// The browser will never hold the cookie of this row, whether it was written or not: ends it, and owes the
-    /// revocation of its pair as soon as the store can be written.
+    /// revocation of its pair as soon as the store can be written. The user does not wait for that.
     fn abandon(&self, row: &Session, issued: &IssuedPair) {
         let (engine, row, issued) = (self.clone(), row.clone(), issued.clone());
         self.inner.tasks.spawn(async move {
             let at = engine.now();
             engine
-                .amend_surely(row.id, |row: Session| {
-                    row.end(claviger_core::session::EndReason::ReplacedBySignIn, at)
+                .amend_surely(row.id, |written: Session| {
+                    if written.secret_hash == row.secret_hash {
+                        written.end(EndReason::ReplacedBySignIn, at)
+                    } else {
+                        Err(Refused::Superseded)
+                    }
                 })
                 .await;
             engine.owe_issued(&row, &issued).await;
         });
+    }
+}
+
+/// Cookie values and states open something, so none of these shows them.
+impl fmt::Debug for LoginStarted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoginStarted").field("tag", &self.tag).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { state: _, code, error, iss } = self;
+        let mut shown = f.debug_struct("Callback");
+        shown.field("code", code).field("error", error).field("iss", iss).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SignedIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { session, return_to, .. } = self;
+        let mut shown = f.debug_struct("SignedIn");
+        shown.field("session", session).field("return_to", return_to).finish_non_exhaustive()
     }
 }
 
@@ -291,6 +333,12 @@ struct Draft {
 
 fn in_trouble(trouble: Trouble) -> LoginError {
     LoginError::ProviderTrouble { retry_after: trouble.pause() }
+}
+
+/// An error code as RFC 6749 section 4.1.2.1 has them. What a browser brings instead is nothing to repeat anywhere.
+fn error_code(text: &str) -> String {
+    let fits = text.len() <= 40 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if fits { text.to_owned() } else { "unknown".to_owned() }
 }
 
 fn display_name(proof: &Proof) -> String {

@@ -11,6 +11,7 @@ use claviger_core::{
 };
 use claviger_seal::{OpenError, PairBinding};
 use claviger_store::{Owed, StoreError};
+use futures_util::future::try_join_all;
 
 use crate::Engine;
 
@@ -39,9 +40,9 @@ impl Engine {
             if taken.is_empty() {
                 return Ok(settled);
             }
-            for owed in taken {
-                settled += usize::from(self.settle(&owed, attempt).await?);
-            }
+            // At once, so that one slow answer does not hold up the others.
+            let tries = taken.iter().map(|owed| self.settle(owed, attempt));
+            settled += try_join_all(tries).await?.into_iter().filter(|settled| *settled).count();
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use claviger_core::{
     ids::SessionId,
     session::{Refused, SealedPair, Session},
-    verdict::{AfterValidate, Trouble, ValidateAnswer, after_validate},
+    verdict::{AfterValidate, Trouble, TroubleKind, ValidateAnswer, after_validate},
 };
 use claviger_seal::{AccessPlain, PairBinding};
 
@@ -38,6 +38,10 @@ impl Engine {
         let after = after_validate(&row, pair.generation, &self.provider().client_id, &answer);
         let amended = match after {
             AfterValidate::Nothing(trouble) => return Ok(Proof::Nothing(trouble)),
+            AfterValidate::Alarm => {
+                tracing::error!(session = %id, "a stored token is another client's: was the client id changed?");
+                return Ok(Proof::Nothing(Trouble::new(TroubleKind::Unreadable)));
+            }
             AfterValidate::Prove(generation) => {
                 self.amend(id, |row: Session| Ok((row.prove(generation, asked_at)?, None))).await?
             }
@@ -62,11 +66,21 @@ impl Engine {
         }
     }
 
-    /// What the provider says of this pair's access token now. Changes nothing.
+    /// What the provider says of this pair's access token now. Changes nothing, and does not ask a provider in trouble.
     pub(crate) async fn ask_about(&self, row: &Session, pair: &SealedPair) -> Result<ValidateAnswer, Denied> {
         let access = self.open_access(row, pair)?;
+        if let Some(left) = self.inner.no_proofs.left(self.now()) {
+            return Ok(ValidateAnswer::Unknown(Trouble {
+                kind: TroubleKind::NotSent,
+                retry_after: Some(left),
+            }));
+        }
         let answer = self.inner.parts.http.send(self.provider().validate(&access.token)).await;
-        Ok(self.provider().read_validate(answer, self.now()))
+        let answer = self.provider().read_validate(answer, self.now());
+        if let ValidateAnswer::Unknown(trouble) = &answer {
+            self.inner.no_proofs.keep(self.now(), trouble);
+        }
+        Ok(answer)
     }
 
     /// The access token of a pair.

@@ -10,10 +10,11 @@ use claviger_core::{
     policy::{Custody, limits},
     secret::{RefreshToken, SessionSecret},
     session::{Claim, EndReason, OwedRevocation, RefreshStep, Refused, SealedPair, Session, State},
-    verdict::{AfterRefresh, IssuedPair, ValidateAnswer, after_refresh},
+    time::Timestamp,
+    verdict::{AfterRefresh, IssuedPair, TokenAnswer, ValidateAnswer, after_refresh},
 };
 use claviger_seal::{AccessPlain, PairBinding, RefreshLock};
-use claviger_store::Replaced;
+use claviger_store::{Replaced, StoreError};
 
 use crate::{Engine, amend::Amended, errors::Denied};
 
@@ -63,6 +64,9 @@ impl Engine {
                     continue;
                 }
             };
+            if let Some(retry_after) = self.inner.no_refreshes.left(self.now()) {
+                return Err(Denied::ProviderTrouble { retry_after });
+            }
             if replay {
                 self.require_reachable(&row).await?;
             }
@@ -90,11 +94,13 @@ impl Engine {
         secret: &SessionSecret,
     ) -> Result<Option<Claimed>, Denied> {
         let token = self.open_refresh(row, secret)?;
-        let taken_at = self.now();
+        let now = self.now();
+        let first_sent =
+            row.holding().and_then(|holding| holding.claim).filter(|_| replay).map(|claim| claim.taken_at);
         let claim = Claim {
             attempt: AttemptId(self.random()),
-            taken_at,
-            lease_until: taken_at.after(limits::CLAIM_LEASE),
+            taken_at: first_sent.unwrap_or(now),
+            lease_until: now.after(limits::CLAIM_LEASE),
             fingerprint: self.keyring().fingerprint(&token),
             replay,
             answer_lost: false,
@@ -104,7 +110,9 @@ impl Engine {
             Ok(Replaced::Done) => Ok(Some(Claimed { row: next, claim, token, secret: secret.clone() })),
             Ok(Replaced::Conflict(_)) => Ok(None),
             Err(error) => {
-                self.release_unsent(row.id, claim.attempt);
+                if matches!(error, StoreError::Unavailable(_)) {
+                    self.release_unsent(row.id, claim.attempt);
+                }
                 Err(Denied::Store(error))
             }
         }
@@ -121,6 +129,9 @@ impl Engine {
     async fn send_refresh(&self, claimed: Claimed) -> Outcome {
         let answer = self.inner.parts.http.send(self.provider().refresh(&claimed.token)).await;
         let answer = self.provider().read_token(answer, self.now());
+        if let TokenAnswer::Unknown(trouble) | TokenAnswer::Lost(trouble) = &answer {
+            self.inner.no_refreshes.keep(self.now(), trouble);
+        }
         let (id, attempt) = (claimed.row.id, claimed.claim.attempt);
         match after_refresh(answer, claimed.claim.replay, &self.provider().habits) {
             AfterRefresh::Commit(pair) => self.commit_pair(claimed, pair).await,
@@ -137,35 +148,45 @@ impl Engine {
                 self.amend_surely(id, move |row: Session| Ok((row.release(attempt)?, None))).await;
                 Err(Denied::Misconfigured)
             }
-            AfterRefresh::MarkLost(trouble) => {
+            AfterRefresh::MarkLost { trouble, replay_left } => {
                 tracing::warn!(session = %id, ?trouble, "the answer to a refresh is lost");
-                self.amend_surely(id, move |row: Session| Ok((row.lose_answer(attempt)?, None))).await;
+                self.amend_surely(id, move |row: Session| Ok((row.lose_answer(attempt, replay_left)?, None)))
+                    .await;
                 Err(Denied::ProviderTrouble { retry_after: trouble.pause() })
             }
         }
     }
 
-    /// Commits the new pair. If the row ended or was taken over meanwhile, the pair is owed a revocation instead.
+    /// Commits the new pair. If the row ended or has another new pair by now, this one is owed a revocation instead.
     async fn commit_pair(&self, claimed: Claimed, issued: IssuedPair) -> Outcome {
         let now = self.now();
         let attempt = claimed.claim.attempt;
+        let spent = claimed.row.pair().map(|pair| pair.generation);
         let ours: Mutex<Vec<SealedPair>> = Mutex::default();
-        let amended = self
-            .amend_surely(claimed.row.id, |row: Session| {
-                let sealed_for = row.clone();
-                let next = row.rotate(attempt, now, |generation| {
-                    let pair = self.seal_issued(&sealed_for, generation, &issued, &claimed);
-                    ours.lock().unwrap_or_else(PoisonError::into_inner).push(pair.clone());
-                    pair
-                })?;
-                Ok((next, None))
-            })
-            .await;
-        let ours = ours.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let commit = |row: Session| {
+            if !claimed_by(&row, attempt) && row.pair().map(|pair| pair.generation) == spent {
+                // The lease went to somebody who has no pair yet. The pair in hand must not be lost for that (STRAND).
+                return Ok((row.claim(claimed.claim)?, None));
+            }
+            let sealed_for = row.clone();
+            let next = row.rotate(attempt, now, |generation| {
+                let pair = self.seal_issued(&sealed_for, generation, &issued, &claimed, now);
+                ours.lock().unwrap_or_else(PoisonError::into_inner).push(pair.clone());
+                pair
+            })?;
+            Ok((next, None))
+        };
+        let mut amended = self.amend_surely(claimed.row.id, commit).await;
+        while let Amended::Done(row) = &amended
+            && claimed_by(row, attempt)
+        {
+            amended = self.amend_surely(claimed.row.id, commit).await;
+        }
+        let own = |pair| ours.lock().unwrap_or_else(PoisonError::into_inner).contains(pair);
         match amended {
             Amended::Done(row) => Ok(row),
-            // A write whose outcome was unknown had succeeded after all.
-            Amended::Refused(_, row) if row.pair().is_some_and(|pair| ours.contains(pair)) => Ok(row),
+            // A write whose outcome was unknown had succeeded after all, or another instance was given the same pair.
+            Amended::Refused(_, row) if row.pair().is_some_and(own) || self.holds(&row, &issued) => Ok(row),
             Amended::Refused(_, row) => {
                 self.owe_issued(&claimed.row, &issued).await;
                 if row.ended() { Err(Denied::of_ended(&row)) } else { Ok(row) }
@@ -177,23 +198,30 @@ impl Engine {
         }
     }
 
+    /// Whether the row holds this very pair.
+    fn holds(&self, row: &Session, issued: &IssuedPair) -> bool {
+        let held = row.pair().and_then(|pair| self.open_access(row, pair).ok());
+        held.is_some_and(|held| held.token.expose() == issued.access.expose())
+    }
+
     /// Ends the row whose refresh token is dead, if reading it again shows that it still is our claim.
     async fn end_rejected(&self, claimed: &Claimed, reason: EndReason) -> Outcome {
         let (attempt, at) = (claimed.claim.attempt, self.now());
         let amended = self
             .amend_surely(claimed.row.id, |row: Session| {
-                let still_ours =
-                    row.holding().and_then(|holding| holding.claim).is_some_and(|c| c.attempt == attempt);
-                if still_ours || row.ended() { row.end(reason, at) } else { Err(Refused::Claimed) }
+                if claimed_by(&row, attempt) || row.ended() {
+                    row.end(reason, at)
+                } else {
+                    Err(Refused::Claimed)
+                }
             })
             .await;
         match amended {
-            Amended::Done(row) => {
-                tracing::info!(session = %row.id, reason = reason.name(), "session ended");
+            Amended::Done(row) | Amended::Refused(Refused::Ended, row) => {
+                tracing::info!(session = %row.id, reason = reason.name(), "the refresh token of an ended session is dead");
                 self.check_siblings(&row);
-                Err(Denied::Ended(reason))
+                Err(Denied::of_ended(&row))
             }
-            Amended::Refused(_, row) if row.ended() => Err(Denied::of_ended(&row)),
             Amended::Refused(_, row) => Ok(row),
             Amended::Missing => Err(Denied::NoSession),
         }
@@ -230,12 +258,14 @@ impl Engine {
         generation: Version,
         issued: &IssuedPair,
         claimed: &Claimed,
+        issued_at: Timestamp,
     ) -> SealedPair {
         let scopes = issued.scopes.clone().or_else(|| {
             row.pair().and_then(|pair| self.open_access(row, pair).ok()).map(|access| access.scopes)
         });
         let refresh = issued.refresh.as_ref().unwrap_or(&claimed.token);
-        self.seal_pair(row, generation, issued, scopes.unwrap_or_default(), Some((refresh, &claimed.secret)))
+        let refresh = Some((refresh, &claimed.secret));
+        self.seal_pair(row, generation, issued, issued_at, scopes.unwrap_or_default(), refresh)
     }
 
     /// Seals a pair for its row. The refresh token, if it is to be kept, comes with the device's secret.
@@ -244,6 +274,7 @@ impl Engine {
         row: &Session,
         generation: Version,
         issued: &IssuedPair,
+        issued_at: Timestamp,
         scopes: Vec<String>,
         refresh: Option<(&RefreshToken, &SessionSecret)>,
     ) -> SealedPair {
@@ -256,25 +287,34 @@ impl Engine {
             refresh: refresh.map(|(token, secret)| {
                 ring.seal_refresh(binding, refresh_lock(row.custody, secret), token, self.nonce())
             }),
-            expiry: issued.lifespan.from(self.now()),
+            expiry: issued.lifespan.from(issued_at),
         }
     }
 
     /// Owes the revocation of a pair that no row will hold.
     pub(crate) async fn owe_issued(&self, row: &Session, issued: &IssuedPair) {
+        let owed = self.owed_for(row, issued);
+        self.surely(|| self.inner.parts.store.owe(&owed)).await;
+        self.inner.owed.notify_one();
+    }
+
+    /// The revocation of a pair that no row will hold.
+    pub(crate) fn owed_for(&self, row: &Session, issued: &IssuedPair) -> OwedRevocation {
         let generation = row.version.next();
-        let pair = self.seal_pair(row, generation, issued, Vec::new(), None);
-        let owed = OwedRevocation {
+        let pair = self.seal_pair(row, generation, issued, self.now(), Vec::new(), None);
+        OwedRevocation {
             session: row.id,
             generation,
             provider: row.subject.provider.clone(),
             access: pair.access,
             expiry: pair.expiry,
             owed_at: self.now(),
-        };
-        self.surely(|| self.inner.parts.store.owe(&owed)).await;
-        self.inner.owed.notify_one();
+        }
     }
+}
+
+fn claimed_by(row: &Session, attempt: AttemptId) -> bool {
+    row.holding().and_then(|holding| holding.claim).is_some_and(|claim| claim.attempt == attempt)
 }
 
 fn refresh_lock(custody: Custody, secret: &SessionSecret) -> RefreshLock<'_> {

@@ -39,7 +39,8 @@ pub(crate) struct Gate {
 impl Gate {
     /// Waits until somebody stands at the gate.
     pub(crate) async fn arrived(&self) {
-        self.arrived.notified().await;
+        let arrival = tokio::time::timeout(crate::world::DAY, self.arrived.notified());
+        arrival.await.expect("somebody comes to the gate");
     }
 
     /// Lets one go.
@@ -147,7 +148,8 @@ impl Twitch {
     fn note_request(&self, request: &Request<Bytes>) {
         let body = url::form_urlencoded::parse(request.body());
         let secret = ["client_secret", "code", "code_verifier", "refresh_token", "token"];
-        let found = body.filter(|(name, _)| secret.contains(&name.as_ref())).map(|(_, value)| value.into_owned());
+        let found =
+            body.filter(|(name, _)| secret.contains(&name.as_ref())).map(|(_, value)| value.into_owned());
         self.secrets.lock().unwrap().extend(found);
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use claviger_core::{
     ids::{ProviderName, SessionId, Subject},
-    policy::{Custody, ProviderHabits, Rotation},
+    policy::{Custody, ProviderHabits, Rotation, limits},
     request::Assurance,
     return_to::ReturnTo,
     secret::{AuthorizationCode, ClientSecret},
@@ -19,7 +19,8 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_engine::{
-    Callback, Caller, Clock, Denied, Engine, Entropy, Grant, LoginError, LoginStarted, Parts, Settings, SignedIn,
+    Callback, Caller, Clock, Denied, Engine, Entropy, Grant, LoginError, LoginStarted, Parts, Settings,
+    SignedIn,
 };
 use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, DEMO_REDIRECT_URI};
 use claviger_provider::{Endpoints, Provider};
@@ -243,7 +244,8 @@ impl World {
 
     pub(crate) fn token_of(&self, row: &Session) -> String {
         let pair = row.pair().expect("the row holds a pair");
-        let at = PairBinding { provider: &row.subject.provider, session: row.id, generation: pair.generation };
+        let at =
+            PairBinding { provider: &row.subject.provider, session: row.id, generation: pair.generation };
         keyring(&[1, 2]).open_access(at, &pair.access).unwrap().token.expose().to_owned()
     }
 
@@ -278,6 +280,17 @@ impl World {
             self.pass(SECOND);
         }
         browsers
+    }
+
+    /// The provider and the instances' ways to it are well again, and the pause after the last trouble is over.
+    pub(crate) fn mend(&self) {
+        self.twitch.mend();
+        self.pass(MINUTE);
+    }
+
+    /// The usual pause after trouble with the provider is over.
+    pub(crate) fn wait_out(&self) {
+        self.pass(limits::RETRY_AFTER);
     }
 
     /// Lets the access token of every session expire.

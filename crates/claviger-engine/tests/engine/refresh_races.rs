@@ -1,0 +1,138 @@
+//! Several instances, one store: one refresh, and the loser adopts.
+
+use claviger_core::{policy::limits, session::State};
+use claviger_mock::{Endpoint, FaultKind};
+use claviger_store::Method;
+
+use crate::world::{ADA, HOUR, Instance, NOW, ONE_TIME, SECOND, World, habits, passing};
+
+async fn three_instances() -> (World, [Instance; 3]) {
+    let (world, app) = World::with(|setup| {
+        habits(ONE_TIME)(setup);
+        setup.mock.rotation = claviger_mock::Rotation::OneTimeKillsConnection;
+    })
+    .await;
+    let apps = [app, world.instance().await, world.instance().await];
+    apps.iter().for_each(|app| app.shelf.slow());
+    (world, apps)
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_race_make_one_refresh_and_the_losers_adopt() {
+    let (world, apps) = three_instances().await;
+    let browser = world.sign_in(&apps[0], ADA).await;
+    for round in 1..=5 {
+        world.expire_tokens();
+        let requests = (0..30).map(|n| browser.grant(&apps[n % 3]));
+        let grants = futures_util::future::join_all(requests).await;
+        let row = world.row(browser.session).await;
+        for grant in grants {
+            let grant = grant.expect("LOSER");
+            assert_eq!(grant.token.expose(), world.token_of(&row), "LOSER");
+            assert_eq!(grant.generation, row.pair().unwrap().generation);
+        }
+        assert_eq!(world.twitch.refreshes(), round);
+        assert_eq!(row.version.0, 1 + 2 * round, "MONO");
+    }
+    world.assert_nothing_spent_twice();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loser_waits_for_a_slow_winner() {
+    let (world, apps) = three_instances().await;
+    let browser = world.sign_in(&apps[0], ADA).await;
+    world.expire_tokens();
+    world.twitch.once(Endpoint::Token, FaultKind::delay(8 * SECOND));
+    let requests = apps.iter().map(|app| browser.asks(app));
+    for outcome in futures_util::future::join_all(requests).await {
+        outcome.expect("LOSER");
+    }
+    assert_eq!(world.twitch.refreshes(), 1);
+    assert_eq!(world.owed().await, 0);
+}
+
+/// LOSER: whoever waits in vain is told to come back, and nobody is signed out.
+#[tokio::test(start_paused = true)]
+async fn a_loser_that_waits_in_vain_is_told_to_come_back() {
+    let (world, apps) = three_instances().await;
+    let browser = world.sign_in(&apps[0], ADA).await;
+    world.expire_tokens();
+    let gate = world.twitch.hold(Endpoint::Token);
+    let story = async {
+        gate.arrived().await;
+        let began = world.now();
+        let outcome = browser.asks(&apps[1]).await;
+        assert!(passing(&outcome), "LOSER {outcome:?}");
+        assert!(world.now().since(began) <= limits::ADOPTION_WAIT + SECOND, "bounded");
+        gate.open();
+    };
+    let (_, ()) = tokio::join!(browser.asks(&apps[0]), story);
+    world.rest().await;
+    for app in &apps {
+        browser.asks(app).await.expect("all have the new pair");
+    }
+    assert_eq!(world.twitch.refreshes(), 1);
+}
+
+/// A dead token, seen by two instances: the one that did not send it learns the end from the row.
+#[tokio::test(start_paused = true)]
+async fn all_instances_learn_of_a_rejection_from_one_request() {
+    let (world, apps) = three_instances().await;
+    let browser = world.sign_in(&apps[0], ADA).await;
+    world.twitch.mock().kill_tokens(ADA);
+    world.expire_tokens();
+    let requests = apps.iter().map(|app| browser.asks(app));
+    for outcome in futures_util::future::join_all(requests).await {
+        let denied = outcome.unwrap_err();
+        let rejected = claviger_core::session::EndReason::RefreshTokenRejected;
+        assert_eq!(denied, claviger_engine::Denied::Ended(rejected));
+    }
+    assert_eq!(world.twitch.refreshes(), 1);
+}
+
+/// A validation of one instance and a refresh of another, in every order of their writes.
+#[tokio::test(start_paused = true)]
+async fn a_proof_and_a_refresh_at_the_same_time_lose_neither() {
+    let (world, apps) = three_instances().await;
+    let browser = world.sign_in(&apps[0], ADA).await;
+    let grant = browser.grant(&apps[0]).await.unwrap();
+    let dead = claviger_core::verdict::ApiRefusal::DeadToken;
+    world.pass(HOUR);
+    let (proof, refreshed) = tokio::join!(
+        browser.asks_with(&apps[1], NOW),
+        apps[0].grant_after_refusal(&browser.cookie, &grant, dead)
+    );
+    proof.expect("LOSER");
+    let refreshed = refreshed.unwrap().expect("a fresh grant");
+    let row = world.row(browser.session).await;
+    assert!(matches!(row.state, State::Live(_)));
+    assert_eq!(refreshed.token.expose(), world.token_of(&row));
+    assert_eq!(world.twitch.refreshes(), 1);
+}
+
+/// MONO: the commit of a refresh goes through although others keep changing the row.
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_lost_a_race_is_made_again_for_the_row_as_it_is() {
+    let (world, apps) = three_instances().await;
+    let browser = world.sign_in(&apps[0], ADA).await;
+    let grant = browser.grant(&apps[0]).await.unwrap();
+    let dead = claviger_core::verdict::ApiRefusal::DeadToken;
+    let answer = world.twitch.hold(Endpoint::Token);
+    let story = async {
+        answer.arrived().await;
+        let commit = apps[0].shelf.hold_before(Method::Replace);
+        answer.open();
+        commit.arrived().await;
+        let unclear = claviger_core::verdict::ApiRefusal::Unclear;
+        let proven = apps[1].grant_after_refusal(&browser.cookie, &grant, unclear).await.unwrap();
+        assert!(proven.is_none(), "the old token is good, as far as the provider says");
+        commit.open();
+    };
+    let (outcome, ()) = tokio::join!(apps[0].grant_after_refusal(&browser.cookie, &grant, dead), story);
+    let refreshed = outcome.unwrap().expect("STRAND");
+    let row = world.row(browser.session).await;
+    assert_eq!(refreshed.token.expose(), world.token_of(&row));
+    assert!(world.twitch.lives(refreshed.token.expose()));
+    assert_eq!(row.pair().unwrap().generation, row.version, "bound to the version that committed it");
+    assert_eq!(world.owed().await, 0);
+}
