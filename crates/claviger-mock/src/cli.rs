@@ -4,7 +4,10 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 
 use crate::clock;
-use crate::config::{Client, Config, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, DEMO_REDIRECT_URI, Rotation, User};
+use crate::config::{
+    Client, Config, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, DEMO_REDIRECT_URI, LiveTokenLimit, Rotation, User,
+};
+use crate::faults::{Fault, HELP};
 use crate::mock::MockTwitch;
 use crate::secret::Secret;
 use crate::server::Server;
@@ -15,6 +18,7 @@ use crate::server::Server;
 /// of Helix. Point your app at the addresses that it prints. Settings and faults can be changed while it runs:
 /// open its address in a browser, or use the JSON API under /mock/.
 #[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub struct Args {
     /// Address and port to listen on; port 0 picks a free one
     #[arg(long, default_value = "127.0.0.1:8410", value_name = "ADDRESS:PORT")]
@@ -55,6 +59,18 @@ pub struct Args {
     /// What a refresh does to the refresh token
     #[arg(long, value_enum, default_value_t = Rotation::OneTime)]
     pub rotation: Rotation,
+
+    /// A refresh kills the access tokens that came from the same sign-in
+    #[arg(long)]
+    pub refresh_kills_old_access_token: bool,
+
+    /// What one live access token too many for one user of one client does: off, kills-oldest:N or refuses:N
+    #[arg(long, default_value_t = LiveTokenLimit::KillsOldest(50), value_name = "LIMIT")]
+    pub live_token_limit: LiveTokenLimit,
+
+    /// What goes wrong from the start on, as described below; may be given several times
+    #[arg(long = "fault", value_name = "FAULT")]
+    pub faults: Vec<Fault>,
 
     /// Checks PKCE, which Twitch ignores
     #[arg(long)]
@@ -116,7 +132,8 @@ pub fn start(args: &Args, out: &mut impl Write) -> Result<Server, CliError> {
         Some(seed) => seed,
         None => clock::random_seed().map_err(CliError::Seed)?,
     };
-    let mock = MockTwitch::new(config, seed);
+    let mut mock = MockTwitch::new(config, seed);
+    args.faults.iter().for_each(|fault| mock.add_fault(fault.clone()));
     let listener = TcpListener::bind(args.listen);
     let server = listener.and_then(|listener| Server::start(mock, listener));
     let server = server.map_err(|source| CliError::Listen { address: args.listen, source })?;
@@ -139,6 +156,8 @@ fn config(args: &Args) -> Result<Config, CliError> {
         settings.allow_any_loopback_redirect = !args.strict_redirects;
         settings.token_lifetime_secs = args.token_lifetime_secs;
         settings.rotation = args.rotation;
+        settings.refresh_kills_old_access_token = args.refresh_kills_old_access_token;
+        settings.live_token_limit = args.live_token_limit;
         settings.pkce = args.pkce;
     });
     config.clients = vec![client];

@@ -1,5 +1,8 @@
 //! What a mock starts with: clients, users and settings.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
@@ -223,7 +226,8 @@ pub enum Rotation {
     /// The answer carries a new one; the old one is dead (Twitch docs: Public clients).
     #[default]
     OneTime,
-    /// As `OneTime`, and presenting a spent one kills the whole connection of user and client (twitchdev/issues#903).
+    /// The answer carries a new one; presenting the old one kills the whole connection of user and client
+    /// (twitchdev/issues#903).
     OneTimeKillsConnection,
 }
 
@@ -237,6 +241,47 @@ pub enum LiveTokenLimit {
     KillsOldest(u32),
     /// One more is refused with status 400 and changes nothing.
     Refuses(u32),
+}
+
+impl LiveTokenLimit {
+    /// Says what is wrong with a limit that came from outside.
+    ///
+    /// # Errors
+    /// A sentence for the person who sets the limit.
+    pub fn check(self) -> Result<(), String> {
+        match self {
+            Self::KillsOldest(0) | Self::Refuses(0) => {
+                Err("the limit of live tokens is 1 at least".to_owned())
+            }
+            Self::Off | Self::KillsOldest(_) | Self::Refuses(_) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for LiveTokenLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::KillsOldest(most) => write!(f, "kills-oldest:{most}"),
+            Self::Refuses(most) => write!(f, "refuses:{most}"),
+        }
+    }
+}
+
+impl FromStr for LiveTokenLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |most: &str| most.parse().map_err(|_| format!("{most:?} is no number of tokens"));
+        let limit = match text.split_once(':') {
+            None if text == "off" => Self::Off,
+            Some(("kills-oldest", most)) => Self::KillsOldest(number(most)?),
+            Some(("refuses", most)) => Self::Refuses(number(most)?),
+            _ => return Err("must be off, kills-oldest:N or refuses:N, such as kills-oldest:50".to_owned()),
+        };
+        limit.check()?;
+        Ok(limit)
+    }
 }
 
 /// What can be changed while the mock runs; `GET` and `PATCH /mock/settings` carry it as JSON.

@@ -5,9 +5,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::config::{Client, LiveTokenLimit, Settings, User};
+use crate::config::{Client, Settings, User};
 use crate::exchange::{self, Answer, Call, Refusal};
-use crate::faults::{Fault, FaultKind};
+use crate::faults::Fault;
 use crate::limits;
 use crate::log::LogEntry;
 use crate::mock::MockTwitch;
@@ -94,18 +94,14 @@ impl MockTwitch {
             fields.extend(patch);
         }
         let settings: Settings = serde_json::from_value(merged).map_err(unreadable)?;
-        check_settings(&settings)?;
+        settings.live_token_limit.check().map_err(Refusal::bad_request)?;
         self.settings = settings;
         Ok(exchange::json(StatusCode::OK, &self.settings))
     }
 
     fn post_fault(&mut self, call: &Call<'_>) -> Result<Answer, Refusal> {
         let fault: Fault = body(call)?;
-        if let FaultKind::Status { status, .. } = &fault.kind
-            && !(400..600).contains(status)
-        {
-            return Err(Refusal::bad_request("a status fault has a status from 400 to 599"));
-        }
+        fault.check().map_err(Refusal::bad_request)?;
         if self.faults().count() >= limits::FAULTS {
             return Err(Refusal::bad_request("too many faults are waiting"));
         }
@@ -244,17 +240,6 @@ impl MockTwitch {
         };
         ok(&json!({ "log": self.log().filter(chosen).collect::<Vec<_>>() }))
     }
-}
-
-fn check_settings(settings: &Settings) -> Result<(), Refusal> {
-    let needs_one = match settings.live_token_limit {
-        LiveTokenLimit::Off => 1,
-        LiveTokenLimit::KillsOldest(most) | LiveTokenLimit::Refuses(most) => most,
-    };
-    if needs_one == 0 {
-        return Err(Refusal::bad_request("live_token_limit must be at least 1"));
-    }
-    Ok(())
 }
 
 fn body<T: DeserializeOwned>(call: &Call<'_>) -> Result<T, Refusal> {

@@ -1,5 +1,7 @@
 //! Faults on demand: what goes wrong, where, and how often.
 
+mod text;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 use crate::log::Endpoint;
+
+pub(crate) use text::HELP;
 
 /// One fault. Delays add up; of the other faults that fit a request the oldest acts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +62,19 @@ impl Fault {
     pub fn after(mut self, calls: u32) -> Self {
         self.skip = calls;
         self
+    }
+
+    /// Says what is wrong with a fault that came from outside.
+    ///
+    /// # Errors
+    /// A sentence for the person who adds the fault.
+    pub fn check(&self) -> Result<(), String> {
+        match self.kind {
+            FaultKind::Status { status, .. } if !(400..600).contains(&status) => {
+                Err(format!("the status of a fault is from 400 to 599, not {status}"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -37,6 +37,22 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Authorize,
+        Self::Token,
+        Self::Validate,
+        Self::Revoke,
+        Self::OpenidConfiguration,
+        Self::Keys,
+        Self::Userinfo,
+        Self::HelixUsers,
+        Self::HelixAuthorizationUsers,
+        Self::HelixSubscriptions,
+        Self::Connections,
+        Self::Unknown,
+    ];
+
     /// The endpoint of a path; `None` for the mock's own pages and control API.
     pub fn of_path(path: &str) -> Option<Self> {
         Some(match path {

@@ -1,6 +1,7 @@
 //! Tests through the one door: a request and a time in, a reply out.
 
 mod authorize;
+mod cli;
 mod control;
 mod faults;
 mod garbage;

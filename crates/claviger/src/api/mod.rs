@@ -6,7 +6,7 @@
 pub mod allow;
 mod message;
 
-use axum::{extract::Request, response::Response};
+use axum::{body::Body, extract::Request, response::Response};
 use claviger_axum::Claviger;
 use claviger_core::policy::limits;
 use claviger_engine::{Denied, Grant};
@@ -17,7 +17,7 @@ use http_body_util::{BodyExt as _, Limited};
 use crate::{
     config::{Config, Custody},
     pages::Problem,
-    proxy::streams::Streams,
+    proxy::{body::OfSession, streams::Streams},
 };
 use allow::AllowList;
 use message::Payload;
@@ -90,8 +90,9 @@ impl Api {
         };
         let hold = self.streams.hold(cookie.session);
         let answered = self.answer(&parts.headers, &cookie, &call, payload);
-        let response = match hold.ended().run_until_cancelled(answered).await {
-            Some(Ok(response)) => response,
+        let ended = hold.ended().clone();
+        let response = match ended.run_until_cancelled(answered).await {
+            Some(Ok(response)) => response.map(|body| Body::new(OfSession::new(body, hold))),
             Some(Err(Failed::Denied(denied))) => self.claviger.deny(&parts, &denied),
             Some(Err(Failed::Problem(problem))) => problem.json(),
             None => self.claviger.deny(&parts, &Denied::NoSession),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use claviger_core::policy::limits;
+
 use super::{Allowed, Config, Custody, Layers, Problem, Route, RouteAssurance};
 use crate::{api::allow, proxy::path};
 
@@ -122,6 +124,11 @@ impl Check<'_> {
             self.ensure(span >= Duration::from_secs(1), key, "has to be a second at least");
             self.ensure(span <= 3650 * DAY, key, "has to be ten years at most");
         }
+        self.ensure(
+            session.idle.0 >= 2 * limits::LAST_SEEN_EVERY,
+            "session.idle",
+            "has to be two minutes at least: uses are written down once a minute",
+        );
         self.ensure(
             session.idle.0 <= session.absolute.0,
             "session.idle",

@@ -86,6 +86,20 @@ fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
         (session("devices_per_user = 0"), vec!["session.devices_per_user", "from 1 to 1000"]),
         (session("devices_per_user = -1"), vec!["session.devices_per_user"]),
         (session("custody = \"browser\""), vec!["session.custody", "`device`, `server`, `none`"]),
+        (
+            format!(
+                "{MINIMAL}[session]\ncustody = \"none\"\n[[routes]]\npath = \"/a\"\nassurance = \"provider\"\n"
+            ),
+            vec!["routes[0].assurance (claviger.toml line 13)", "no token is kept to ask the provider with"],
+        ),
+        (
+            format!(
+                "{MINIMAL}[session]\ncustody = \"none\"\n[[routes]]\npath = \"/a\"\nassurance = \"session\"\n"
+            ),
+            vec![],
+        ),
+        (format!("{MINIMAL}rotation = \"daily\"\n"), vec!["provider.rotation", "`one_time`"]),
+        (format!("{MINIMAL}replay_window = \"2y\"\n"), vec!["provider.replay_window", "a year at most"]),
         (route("max_age = \"5m\""), vec!["routes[0].max_age (claviger.toml line 13)", "\"provider\" only"]),
         (route("assurence = \"none\""), vec!["routes[0].assurence", "did you mean assurance?"]),
         (
@@ -143,6 +157,105 @@ fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
         for words in expected {
             assert!(told.as_ref().unwrap().contains(words), "{words:?} is not told of {text}:\n{told:?}");
         }
+    }
+}
+
+#[test]
+fn all_that_is_missing_is_told_at_once() {
+    let told = problems("", &[]);
+    for keys in settings::REQUIRED {
+        assert!(told.contains(&format!("{}: is needed", keys[0])), "{keys:?} is not told:\n{told}");
+    }
+    assert_eq!(told.lines().count(), 1 + settings::REQUIRED.len(), "{told}");
+    let nobody = Layers::defaults().missing().count();
+    assert_eq!((nobody, load(MINIMAL, &[]).unwrap().1.missing().count()), (settings::REQUIRED.len(), 0));
+}
+
+#[test]
+fn no_wrong_setting_hides_another() {
+    let text = r#"
+publik_url = "https://app.example"
+listen = "localhost"
+upstream = 3000
+trusted_proxies = ["proxy", "other"]
+[session]
+idle = "soon"
+devices_per_user = -1
+custody = "browser"
+[[routes]]
+path = "/a"
+asurance = "none"
+[limits]
+connections = 0
+"#;
+    let told = problems(text, &[("CLAVIGER_LIMITS__CONECTIONS", "1"), ("CLAVIGER_LOG__FORMAT", "xml")]);
+    for words in [
+        "publik_url (claviger.toml line 2): there is no such setting; did you mean public_url?",
+        "limits.conections (environment variable CLAVIGER_LIMITS__CONECTIONS): there is no such setting",
+        "routes[0].asurance (claviger.toml line 12): there is no such setting; did you mean assurance?",
+        "public_url: is needed",
+        "keyring_file: is needed",
+        "provider.client_id: is needed",
+        "provider.client_secret_file: is needed",
+        "listen (claviger.toml line 3)",
+        "upstream (claviger.toml line 4)",
+        "trusted_proxies[0] (claviger.toml line 5)",
+        "session.idle (claviger.toml line 7)",
+        "session.devices_per_user (claviger.toml line 8)",
+        "session.custody (claviger.toml line 9)",
+        "routes[0].assurance (claviger.toml line 10): is needed",
+        "log.format (environment variable CLAVIGER_LOG__FORMAT)",
+    ] {
+        assert!(told.contains(words), "{words:?} is not told:\n{told}");
+    }
+    // What values come to beside each other is told as well, where each by itself is well-formed.
+    let told = problems("colour = 1\n[limits]\nconnections = 0\n", &[]);
+    for words in
+        ["colour", "limits.connections (claviger.toml line 3): has to be from 1", "public_url: is needed"]
+    {
+        assert!(told.contains(words), "{words:?} is not told:\n{told}");
+    }
+    assert_eq!(told.matches("public_url").count(), 1, "what stands in for it is not looked at:\n{told}");
+}
+
+#[test]
+fn a_key_that_is_unknown_leaves_the_others_as_they_are() {
+    let text = format!("{MINIMAL}\n[session]\nidel = \"1d\"\nproof = \"30m\"\n");
+    let layers = Layers::defaults().text(&text, "claviger.toml").unwrap();
+    let shown = explain::settings(&layers);
+    assert!(shown.contains("\"30m\"") && shown.contains("\"14d\"") && !shown.contains("idel"), "{shown}");
+}
+
+#[test]
+fn the_habits_of_the_provider_are_what_the_core_knows_of_twitch_unless_set() {
+    let (config, _) = load(MINIMAL, &[]).unwrap();
+    assert_eq!(config.provider.habits(), ProviderHabits::TWITCH);
+    let more = "rotation = \"one_time\"\nreplay_window = \"0s\"\nreuse_kills_connection = true\n";
+    let (config, _) = load(&format!("{MINIMAL}{more}"), &[]).unwrap();
+    let expected = ProviderHabits {
+        rotation: policy::Rotation::OneTime,
+        replay_window: std::time::Duration::ZERO,
+        reuse_kills_connection: true,
+    };
+    assert_eq!(config.provider.habits(), expected);
+    let (config, _) = load(MINIMAL, &[("CLAVIGER_PROVIDER__ROTATION", "none")]).unwrap();
+    assert_eq!(config.provider.habits().rotation, policy::Rotation::None);
+}
+
+#[test]
+fn forward_auth_without_a_trusted_proxy_is_warned_of() {
+    let proxy = "trusted_proxies = [\"10.0.0.2\"]\n";
+    let alone = MINIMAL.replace("upstream", "#");
+    let table = [
+        (MINIMAL.to_owned(), false),
+        (alone.clone(), true),
+        (format!("{proxy}{alone}"), false),
+        (format!("listen = \"0.0.0.0:80\"\n{alone}"), true),
+    ];
+    for (text, expected) in table {
+        let told = explain::warnings(&load(&text, &[]).unwrap().0).join("\n");
+        assert_eq!(told.contains("the front proxy's word"), expected, "{text}\n{told}");
+        assert_eq!(told.matches("to trusted_proxies").count(), usize::from(expected), "{told}");
     }
 }
 

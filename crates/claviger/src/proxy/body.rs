@@ -6,10 +6,9 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
+use axum::{BoxError, body::Body};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -68,26 +67,29 @@ pub enum CutOff {
     /// The session ended.
     #[error("the session ended")]
     SessionEnded,
-    /// The app broke off.
+    /// The app, or the provider, broke off.
     #[error(transparent)]
-    App(#[from] hyper::Error),
+    Sender(BoxError),
 }
 
 /// An answer's body that breaks off when its session ends.
-pub struct OfSession {
-    inner: Incoming,
+pub struct OfSession<B> {
+    inner: B,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     hold: Hold,
 }
 
-impl OfSession {
+impl<B> OfSession<B> {
     /// Ties a body to a session.
-    pub fn new(inner: Incoming, hold: Hold) -> Self {
+    pub fn new(inner: B, hold: Hold) -> Self {
         Self { inner, ended: Box::pin(hold.ended().clone().cancelled_owned()), hold }
     }
 }
 
-impl HttpBody for OfSession {
+impl<B> HttpBody for OfSession<B>
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
     type Data = Bytes;
     type Error = CutOff;
 
@@ -99,7 +101,7 @@ impl HttpBody for OfSession {
             return Poll::Ready(Some(Err(CutOff::SessionEnded)));
         }
         if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) {
-            return Poll::Ready(frame.map(|frame| frame.map_err(CutOff::App)));
+            return Poll::Ready(frame.map(|frame| frame.map_err(|error| CutOff::Sender(error.into()))));
         }
         self.ended.as_mut().poll(context).map(|()| Some(Err(CutOff::SessionEnded)))
     }

@@ -101,11 +101,11 @@ pub fn forwarded(headers: &mut HeaderMap, client: &Client) {
 /// Whether a header says something about the request that the client is not to say. Some servers fold `_` to `-`.
 fn misleads(name: &HeaderName, trusted: bool) -> bool {
     let name = name.as_str();
-    let folded = name.replace('_', "-");
+    let folded = name.replace(|sign: char| !sign.is_ascii_alphanumeric(), "-");
     let other_address = folded.starts_with("x-original-") || folded.starts_with("x-rewrite-");
     let about_client = folded.starts_with("x-forwarded")
         || ["forwarded", "x-real-ip", "x-client-ip", "true-client-ip"].contains(&folded.as_str());
-    other_address || (about_client && (!trusted || name.contains('_')))
+    other_address || (about_client && (!trusted || name != folded))
 }
 
 /// Drops the Set-Cookie fields that the predicate picks by the cookie's name.

@@ -2,7 +2,7 @@
 //!
 //! The path is forwarded byte for byte. What it means is the app's business, and apps differ: some decode `%2F` before
 //! they split, some merge slashes, drop `;parameters` or ignore case. A rule that guards `/admin` must hold for all of
-//! them. So a path that climbs (`..`) or hides a control character or backslash is refused in any encoding, and of the
+//! them. So a path that climbs (`..`), hides a control character or backslash, or begins like a host (`//`) is refused in any encoding, and of the
 //! other differences the policy takes the strictest reading ([`super::policy`]).
 
 /// Claviger's own addresses. Nothing at or below them reaches the app.
@@ -43,7 +43,7 @@ pub fn read(raw: &str) -> Result<Reading<'_>, Ambiguous> {
     // What looks like an escape only after the first decoding may be no escape at all: then there is one reading less.
     let twice = decode(&once).unwrap_or_else(|| once.clone());
     for reading in [raw.as_bytes(), &once, &twice] {
-        if climbs_or_hides(reading) {
+        if climbs_or_hides(reading) || names_a_host(reading) {
             return Err(Ambiguous);
         }
     }
@@ -53,7 +53,7 @@ pub fn read(raw: &str) -> Result<Reading<'_>, Ambiguous> {
 /// Whether [`read`] would refuse a path. Cheap for the paths that nobody could read in another way.
 pub fn is_refused(raw: &str) -> bool {
     let simple = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_');
-    let certain = raw.starts_with('/') && raw.bytes().all(simple);
+    let certain = raw.starts_with('/') && !raw.starts_with("//") && raw.bytes().all(simple);
     !certain && read(raw).is_err()
 }
 
@@ -89,6 +89,11 @@ fn hex(byte: u8) -> Option<u8> {
 fn climbs_or_hides(path: &[u8]) -> bool {
     path.iter().any(|byte| byte.is_ascii_control() || *byte == b'\\')
         || path.split(|byte| *byte == b'/').any(|segment| matches!(without_parameters(segment), b"." | b".."))
+}
+
+/// Servers that read a path as an address take what follows two slashes for a host, and the rest for the path.
+fn names_a_host(path: &[u8]) -> bool {
+    path.starts_with(b"//")
 }
 
 fn without_parameters(segment: &[u8]) -> &[u8] {
@@ -135,6 +140,10 @@ mod tests {
             "/..;x=y/a",
             "/a/..%3b/b",
             "/a/..%253bx/b",
+            "//",
+            "//x/admin",
+            "/%2fx/admin",
+            "/%252fx/admin",
             "/a\\b",
             "/a%5cb",
             "/a%5C..%5cb",
@@ -163,7 +172,6 @@ mod tests {
             ("/a/", ["/a", "/a"], true),
             ("/A/B", ["/a/b", "/a/b"], true),
             ("/a//b", ["/a/b", "/a/b"], false),
-            ("//a", ["/a", "/a"], false),
             ("/a%2fb", ["/a/b", "/a/b"], false),
             ("/%61dmin", ["/admin", "/admin"], false),
             ("/%2561dmin", ["/%61dmin", "/admin"], false),
@@ -176,6 +184,13 @@ mod tests {
             let reading = read(raw).unwrap();
             assert_eq!(reading.canonical, canonical.map(str::to_owned), "{raw}");
             assert_eq!(reading.is_plain(), plain, "{raw}");
+        }
+    }
+
+    #[test]
+    fn the_short_way_refuses_what_the_long_way_does() {
+        for path in ["/", "/a/b-c_d", "//a", "/a//b", "/a/../b", "/a.b", "", "a", "/%2e%2e"] {
+            assert_eq!(is_refused(path), read(path).is_err(), "{path}");
         }
     }
 

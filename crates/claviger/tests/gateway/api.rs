@@ -47,6 +47,24 @@ async fn without_a_session_no_call_is_made() {
 }
 
 #[tokio::test]
+async fn a_site_that_keeps_no_tokens_says_so_to_everybody() {
+    let world = World::new(echo(), "session.custody = \"none\"").await;
+    let cookie = world.sign_in(ADA).await;
+    for path in [USERS, "/api/twitch", "/api/twitch/subscriptions"] {
+        for cookie in [cookie.as_str(), ""] {
+            let asked = world.get(path).header(header::COOKIE, cookie).header(header::ACCEPT, "text/html");
+            let answer = asked.send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{path}");
+            assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/json");
+            let told = answer.text().await.unwrap();
+            assert!(told.contains("no_tokens_kept") && told.contains("keeps no tokens"), "{told}");
+        }
+    }
+    assert_eq!(world.api_calls(), 0);
+    assert_eq!(world.call("/app", &cookie).await.status(), StatusCode::OK, "nobody is signed out");
+}
+
+#[tokio::test]
 async fn only_listed_calls_pass() {
     let world = World::echoing().await;
     let cookie = world.sign_in(ADA).await;

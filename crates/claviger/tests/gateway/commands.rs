@@ -50,6 +50,7 @@ fn check_config_explains_and_shows_no_secret() {
         "(secret)",
         "https://app.example/auth/callback",
         "upstream is not set",
+        "the front proxy's word on the original method and address will not count",
     ] {
         assert!(told.contains(words), "{words:?} is not told:\n{told}");
     }
@@ -67,6 +68,60 @@ fn check_config_fails_where_serve_would() {
         assert!(!wrong.status.success() && told.contains("did you mean session.idle"), "{told}");
         assert!(!told.contains(SECRET), "{told}");
     }
+}
+
+#[test]
+fn all_that_is_missing_is_told_at_once_and_that_no_file_was_read() {
+    let directory = configured();
+    for command in ["check-config", "serve"] {
+        let told = text(&claviger(directory.path()).arg(command).output().unwrap());
+        for words in ["public_url", "client_id", "client_secret_file", "keyring_file", "--config FILE"] {
+            assert!(told.contains(words), "{words:?} is not told:\n{told}");
+        }
+    }
+    std::fs::write(directory.path().join("empty.toml"), "").unwrap();
+    let told = text(&claviger(directory.path()).args(["serve", "--config", "empty.toml"]).output().unwrap());
+    assert!(told.contains("client_id") && !told.contains("--config FILE"), "{told}");
+}
+
+#[test]
+fn check_config_shows_the_settings_although_a_key_is_unknown() {
+    let directory = configured();
+    let mut check = claviger(directory.path());
+    check.args(["check-config", "--config", "claviger.toml"]);
+    let checked =
+        check.env("CLAVIGER_SESION__IDLE", "3d").env("CLAVIGER_LISTEN", "nowhere").output().unwrap();
+    let told = text(&checked);
+    assert!(!checked.status.success());
+    for words in [
+        "session.idle ",
+        "\"14d\"",
+        "(secret)",
+        "CLAVIGER_SESION__IDLE",
+        "environment variable CLAVIGER_LISTEN",
+    ] {
+        assert!(told.contains(words), "{words:?} is not told:\n{told}");
+    }
+}
+
+#[test]
+fn a_taken_port_of_the_demo_is_told_by_its_option() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ended = claviger(Path::new(".")).args(["demo", "--port", &port]).output().unwrap();
+    let told = text(&ended);
+    assert!(!ended.status.success() && told.contains("is in use by another program"), "{told}");
+    assert!(told.contains("--port") && !told.contains("listen"), "{told}");
+}
+
+#[test]
+fn help_names_the_file_of_keys_as_the_readme_does() {
+    for arguments in [&["--help"][..], &["keys", "generate", "--help"], &["config-reference"]] {
+        let told = text(&claviger(Path::new(".")).args(arguments).output().unwrap());
+        assert!(told.contains("claviger.keys") && !told.contains("/keyring"), "{told}");
+    }
+    let told = text(&claviger(Path::new(".")).args(["mock-twitch", "--help"]).output().unwrap());
+    assert!(told.contains("--fault token:status=503:times=3"), "{told}");
 }
 
 #[test]

@@ -11,8 +11,10 @@
 mod api;
 mod commands;
 mod hostile;
+mod https_app;
 mod identity;
 mod lifecycle;
+mod provider;
 mod streaming;
 mod tunnels;
 mod world;

@@ -50,6 +50,11 @@ impl World {
 
     /// A gateway in front of what listens, or does not listen, at this address.
     pub(crate) async fn before(app: SocketAddr, settings: &str) -> Self {
+        Self::before_url(&format!("http://{app}"), settings).await
+    }
+
+    /// A gateway in front of the app of this address, http or https.
+    pub(crate) async fn before_url(app: &str, settings: &str) -> Self {
         claviger::choose_tls();
         let mock = Server::local(MockTwitch::new(claviger_mock::Config::demo(), 7)).unwrap();
         let listener = listen();
@@ -59,17 +64,15 @@ impl World {
             r#"
             listen = "{address}"
             public_url = "http://localhost:{port}"
-            upstream = "http://{app}"
+            upstream = "{app}"
             insecure_plain_http_for_development = true
             keyring = ["1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]
+            store.path = {path:?}
+            provider.client_id = "{DEMO_CLIENT_ID}"
+            provider.client_secret = "{DEMO_CLIENT_SECRET}"
+            provider.scopes = ["user:read:email"]
+            provider.mock_url_for_development = "{mock}"
             {settings}
-            [store]
-            path = {path:?}
-            [provider]
-            client_id = "{DEMO_CLIENT_ID}"
-            client_secret = "{DEMO_CLIENT_SECRET}"
-            scopes = ["user:read:email"]
-            mock_url_for_development = "{mock}"
             "#,
             port = address.port(),
             path = directory.path().join("claviger.db"),
