@@ -6,7 +6,8 @@
 //! | `cookies` | reading, setting and removing our cookies |
 //! | `identity` | the headers that tell an app behind us who is calling |
 //! | `guard` | protection of unsafe methods by Fetch Metadata and Origin |
-//! | `respond` | what each denial and error looks like, as a page or as JSON |
+//! | `problem` | what an error looks like, as a page or as JSON |
+//! | `respond` | which denial and error becomes which answer |
 //! | `routes` | one file for each public address |
 //! | `layer`, `extract` | what an app adds to its own routes |
 //!
@@ -31,6 +32,7 @@ mod layer;
 mod navigation;
 mod pages;
 mod params;
+mod problem;
 mod respond;
 mod routes;
 mod seldom;
@@ -48,6 +50,7 @@ pub use extract::{MaybeSignedIn, SignedIn};
 pub use identity::{HEADER_NAME, HEADER_PROVIDER, HEADER_SESSION, HEADER_USER};
 pub use layer::{Authenticate, ClavigerLayer};
 pub use navigation::can_navigate;
+pub use problem::Problem;
 pub use site::{SameSite, Site};
 
 use seldom::Seldom;

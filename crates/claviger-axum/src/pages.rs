@@ -19,19 +19,19 @@ pub(crate) struct Action {
 }
 
 impl Action {
-    pub(crate) fn home() -> Self {
+    pub(crate) const fn home() -> Self {
         Self { href: "/", words: "Go to the front page" }
     }
 
-    pub(crate) fn sign_in() -> Self {
+    pub(crate) const fn sign_in() -> Self {
         Self { href: "/auth/login", words: "Sign in" }
     }
 
-    pub(crate) fn again() -> Self {
+    pub(crate) const fn again() -> Self {
         Self { href: "", words: "Try again" }
     }
 
-    pub(crate) fn devices() -> Self {
+    pub(crate) const fn devices() -> Self {
         Self { href: "/auth/devices", words: "See your devices" }
     }
 }

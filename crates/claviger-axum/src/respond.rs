@@ -1,110 +1,23 @@
-//! What each denial and error looks like: as a page to a person, as JSON to a program. One place says which status.
+//! Which denial and error becomes which answer. One place says which status.
 
 use std::time::Duration;
 
 use axum::{
-    Json,
     extract::OriginalUri,
     response::{IntoResponse, Redirect, Response},
 };
 use claviger_core::return_to::ReturnTo;
 use claviger_engine::{Denied, EndError, LoginError};
 use claviger_store::StoreError;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
-use serde::Serialize;
+use http::{HeaderMap, StatusCode, request::Parts};
 
 use crate::{
     guard::Crossed,
     navigation::{can_navigate, wants_html},
-    pages::{Action, Message},
+    pages::Action,
     params::BadParams,
+    problem::{Problem, no_store},
 };
-
-/// An error in a form that a program can act on.
-#[derive(Debug, Serialize)]
-struct ErrorBody<'a> {
-    /// A stable name.
-    error: &'a str,
-    /// Words for a person.
-    message: &'a str,
-    /// Where a person signs in, where that would help.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    login: Option<&'a str>,
-    /// Why a session ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-}
-
-/// An error before it becomes a page or JSON.
-pub(crate) struct Problem {
-    pub(crate) status: StatusCode,
-    pub(crate) error: &'static str,
-    pub(crate) title: &'static str,
-    pub(crate) message: String,
-    pub(crate) reason: Option<&'static str>,
-    pub(crate) retry_after: Option<Duration>,
-    /// What a person may do next: where to, and the words for it.
-    pub(crate) action: Action,
-    sign_in_helps: bool,
-}
-
-impl Problem {
-    pub(crate) fn new(
-        status: StatusCode,
-        error: &'static str,
-        title: &'static str,
-        message: impl Into<String>,
-    ) -> Self {
-        let message = message.into();
-        let (reason, retry_after, action) = (None, None, Action::home());
-        Self { status, error, title, message, reason, retry_after, action, sign_in_helps: false }
-    }
-
-    fn with_sign_in(self, reason: Option<&'static str>) -> Self {
-        Self { action: Action::sign_in(), reason, sign_in_helps: true, ..self }
-    }
-
-    fn later(self, retry_after: Duration) -> Self {
-        Self { retry_after: Some(retry_after), action: Action::again(), ..self }
-    }
-
-    /// The address of a form can only be posted to, so whoever tries again begins at the devices page.
-    pub(crate) fn posted(self) -> Self {
-        if self.retry_after.is_some() { Self { action: Action::devices(), ..self } } else { self }
-    }
-
-    /// The page or the JSON.
-    pub(crate) fn answer(&self, as_page: bool) -> Response {
-        let mut response = if as_page {
-            Message { title: self.title, text: &self.message, action: &self.action }.into_response()
-        } else {
-            Json(ErrorBody {
-                error: self.error,
-                message: &self.message,
-                login: self.sign_in_helps.then_some("/auth/login"),
-                reason: self.reason,
-            })
-            .into_response()
-        };
-        *response.status_mut() = self.status;
-        if let Some(pause) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
-        }
-        no_store(response)
-    }
-}
-
-/// Nobody may keep an answer that depends on a session (OWASP ASVS 5.0, 14.3.2), and no other site may read it (3.5.8).
-pub(crate) fn no_store(mut response: Response) -> Response {
-    for (name, value) in [
-        (header::CACHE_CONTROL, "no-store"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
-}
 
 /// The answer to a request that is not served.
 pub(crate) fn denied(request: &Parts, denied: &Denied) -> Response {
@@ -132,7 +45,7 @@ pub(crate) fn to_sign_in(target: &str, denied: &Denied) -> Response {
 }
 
 pub(crate) fn of_denied(denied: &Denied) -> Problem {
-    let signed_out = |message: &str, reason| {
+    let signed_out = |message: &'static str, reason| {
         Problem::new(StatusCode::UNAUTHORIZED, "sign_in_required", "Please sign in", message)
             .with_sign_in(reason)
     };
@@ -155,7 +68,7 @@ pub(crate) fn of_denied(denied: &Denied) -> Problem {
 
 /// The answer to a sign-in that did not succeed.
 pub(crate) fn of_login_error(error: &LoginError) -> Problem {
-    let again = |error, title, message: &str| {
+    let again = |error, title, message: &'static str| {
         Problem::new(StatusCode::BAD_REQUEST, error, title, message).with_sign_in(None)
     };
     match error {
@@ -199,18 +112,14 @@ pub(crate) fn of_login_error(error: &LoginError) -> Problem {
             "Something is missing",
             "This site needs all of the access it asked for. Start again and agree to all of it.",
         ),
-        LoginError::ProviderTrouble { retry_after } => Problem {
-            action: Action::sign_in(),
-            ..provider_trouble(
-                *retry_after,
-                "The sign-in service does not answer at the moment. Start again shortly.",
-            )
-        },
-        LoginError::Misconfigured => Problem { action: Action::sign_in(), ..misconfigured() },
-        LoginError::Store(error) => Problem {
-            message: "This site cannot finish a sign-in at the moment. Try again shortly.".to_owned(),
-            ..store_trouble(error)
-        },
+        LoginError::ProviderTrouble { retry_after } => {
+            let message = "The sign-in service does not answer at the moment. Start again shortly.";
+            provider_trouble(*retry_after, message).offering(Action::sign_in())
+        }
+        LoginError::Misconfigured => misconfigured().offering(Action::sign_in()),
+        LoginError::Store(error) => {
+            store_trouble(error).saying("This site cannot finish a sign-in at the moment. Try again shortly.")
+        }
         LoginError::UnknownKey(_) => unknown_key(
             "A key is missing on this site's server. The people who run this site must mend that.",
         ),
@@ -219,21 +128,20 @@ pub(crate) fn of_login_error(error: &LoginError) -> Problem {
 
 pub(crate) fn of_end_error(error: &EndError) -> Problem {
     match error {
-        EndError::NotFound => Problem {
-            action: Action::devices(),
-            ..Problem::new(
-                StatusCode::NOT_FOUND,
-                "no_such_device",
-                "No such device",
-                "This device is not, or no longer, in your list.",
-            )
-        },
+        EndError::NotFound => Problem::new(
+            StatusCode::NOT_FOUND,
+            "no_such_device",
+            "No such device",
+            "This device is not, or no longer, in your list.",
+        )
+        .offering(Action::devices()),
         EndError::Store(error) => store_trouble(error),
     }
 }
 
 pub(crate) fn of_bad_params(error: &BadParams) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "bad_request", "This address is not right", error.to_string())
+    Problem::new(StatusCode::BAD_REQUEST, "bad_request", "This address is not right", "")
+        .saying(error.to_string())
 }
 
 /// The answer to an unsafe request that another site may have made.
@@ -248,7 +156,7 @@ pub(crate) fn cross_site(headers: &HeaderMap, crossed: Crossed) -> Response {
         .answer(wants_html(headers))
 }
 
-fn provider_trouble(retry_after: Duration, message: &str) -> Problem {
+fn provider_trouble(retry_after: Duration, message: &'static str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable", "One moment, please", message)
         .later(retry_after)
 }
@@ -263,7 +171,7 @@ fn misconfigured() -> Problem {
     .later(Duration::from_secs(60))
 }
 
-fn unknown_key(message: &str) -> Problem {
+fn unknown_key(message: &'static str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "key_missing", "This is our fault", message)
         .later(Duration::from_secs(60))
 }
@@ -277,9 +185,4 @@ fn store_trouble(error: &StoreError) -> Problem {
         "This site cannot look up who is signed in at the moment. You are still signed in; try again shortly.",
     )
     .later(claviger_core::policy::limits::RETRY_AFTER)
-}
-
-/// For routes: whether the client should get a page.
-pub(crate) fn as_page(method: &Method, headers: &HeaderMap) -> bool {
-    can_navigate(method, headers) || (*method == Method::POST && wants_html(headers))
 }

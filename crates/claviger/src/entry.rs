@@ -1,6 +1,7 @@
 //! The first thing that every request meets: turns away what no part of the gateway is to see, and lets no body keep
 //! it waiting.
 
+use claviger_axum::Problem;
 use std::{
     convert::Infallible,
     future::{Ready, ready},
@@ -15,7 +16,7 @@ use http_body::Body as _;
 use tower::Service;
 
 use crate::{
-    pages::{self, Problem},
+    pages,
     proxy::{body::Inbound, path},
 };
 
@@ -46,7 +47,7 @@ impl Service<Request> for Entry {
     fn call(&mut self, request: Request) -> Self::Future {
         match malformed(&request) {
             None => Either::Right(self.inner.call(bounded(request, self.pause))),
-            Some(problem) => Either::Left(ready(Ok(problem.answer(request.method(), request.headers())))),
+            Some(problem) => Either::Left(ready(Ok(problem.answer_to(request.method(), request.headers())))),
         }
     }
 }

@@ -98,7 +98,7 @@ fn router(config: &Config, claviger: &Claviger, streams: &Streams) -> anyhow::Re
 }
 
 async fn nothing(request: Request) -> Response {
-    pages::NOTHING.answer(request.method(), request.headers())
+    pages::NOTHING.answer_to(request.method(), request.headers())
 }
 
 /// The answer in place of a handler that panicked. Where it did is logged by the hook, without its message.

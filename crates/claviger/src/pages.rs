@@ -1,69 +1,7 @@
-//! Errors of the gateway itself: a page to a person, JSON to a program.
+//! What the gateway itself has to say to people and programs.
 
-use askama::Template;
-use axum::{
-    Json,
-    response::{Html, IntoResponse, Response},
-};
-use claviger_axum::can_navigate;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use serde::Serialize;
-
-/// An error in a form that a program can act on, and a person can read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// The status of the answer.
-    #[serde(skip)]
-    pub status: StatusCode,
-    /// A stable name.
-    pub error: &'static str,
-    /// A heading.
-    #[serde(skip)]
-    pub title: &'static str,
-    /// Words for a person.
-    pub message: &'static str,
-}
-
-#[derive(Template)]
-#[template(path = "problem.html")]
-struct Page {
-    problem: Problem,
-}
-
-impl Problem {
-    /// Makes one.
-    pub const fn new(
-        status: StatusCode,
-        error: &'static str,
-        title: &'static str,
-        message: &'static str,
-    ) -> Self {
-        Self { status, error, title, message }
-    }
-
-    /// The answer: a page where a window would show it.
-    pub fn answer(self, method: &Method, headers: &HeaderMap) -> Response {
-        let page = can_navigate(method, headers).then(|| Page { problem: self }.render().ok()).flatten();
-        let mut response = match page {
-            Some(html) => Html(html).into_response(),
-            None => Json(self).into_response(),
-        };
-        *response.status_mut() = self.status;
-        for (name, value) in [
-            (header::CACHE_CONTROL, "no-store"),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'self'; frame-ancestors 'none'"),
-        ] {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
-        }
-        response
-    }
-
-    /// The answer to a program.
-    pub fn json(self) -> Response {
-        self.answer(&Method::POST, &HeaderMap::new())
-    }
-}
+use claviger_axum::Problem;
+use http::StatusCode;
 
 /// The app refuses connections, or broke off.
 pub const APP_UNREACHABLE: Problem = Problem::new(
@@ -71,7 +9,8 @@ pub const APP_UNREACHABLE: Problem = Problem::new(
     "app_unreachable",
     "The app is not answering",
     "This site's app cannot be reached at the moment. You are still signed in; try again shortly.",
-);
+)
+.passing();
 
 /// The app takes too long.
 pub const APP_SLOW: Problem = Problem::new(
@@ -79,7 +18,8 @@ pub const APP_SLOW: Problem = Problem::new(
     "app_slow",
     "The app is not answering",
     "This site's app takes too long to answer. You are still signed in; try again shortly.",
-);
+)
+.passing();
 
 /// The address is Claviger's own and names nothing, or there is no app behind the gateway.
 pub const NOTHING: Problem =
@@ -123,4 +63,5 @@ pub const DEFECT: Problem = Problem::new(
     "internal",
     "This is our fault",
     "Something went wrong on this site. You are still signed in; try again.",
-);
+)
+.passing();

@@ -13,7 +13,8 @@ use crate::{
     navigation::can_navigate,
     pages::{Action, Hop},
     params::{BadParams, Params},
-    respond::{self, Problem, as_page, no_store},
+    problem::{Problem, as_page, no_store},
+    respond,
 };
 
 /// Finishes a sign-in: sets the session cookie and leads on. Whatever fails is a page that says what to do, and leaves
@@ -99,7 +100,7 @@ fn welcome(claviger: &Claviger, signed_in: SignedIn) -> Response {
 
 async fn explain(claviger: &Claviger, parts: &Parts, mut problem: Problem) -> Response {
     if claviger.caller(&parts.headers, Assurance::Session).await.is_ok() {
-        problem.message.push_str(" You are still signed in as before.");
+        problem.message.to_mut().push_str(" You are still signed in as before.");
         problem.action = Action { href: "/", words: "Go on" };
     }
     problem.answer(as_page(&parts.method, &parts.headers))

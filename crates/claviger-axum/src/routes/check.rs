@@ -13,22 +13,17 @@ use axum::{
 use claviger_core::request::Assurance;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 
-use crate::{
-    Claviger, guard,
-    navigation::can_navigate,
-    params::Params,
-    respond::{self, Problem},
-};
+use crate::{Claviger, guard, navigation::can_navigate, params::Params, problem::Problem, respond};
 
 pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) -> Response {
     let (parts, _body) = request.into_parts();
     let asked = match Asked::read(&parts) {
         Ok(asked) => asked,
-        Err(problem) => return problem.answer(false),
+        Err(problem) => return problem.json(),
     };
     let original = match Original::of(&claviger, &parts) {
         Ok(original) => original,
-        Err(problem) => return problem.answer(false),
+        Err(problem) => return problem.json(),
     };
     if let Err(crossed) = guard::judge(claviger.site(), &original.method, &parts.headers) {
         return claviger.refuse_crossing(&parts.headers, crossed);
@@ -45,7 +40,7 @@ pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) ->
             let leads_on = asked.redirects
                 && problem.status == StatusCode::UNAUTHORIZED
                 && can_navigate(&original.method, &parts.headers);
-            if leads_on { respond::to_sign_in(original.target, &denied) } else { problem.answer(false) }
+            if leads_on { respond::to_sign_in(original.target, &denied) } else { problem.json() }
         }
     }
 }

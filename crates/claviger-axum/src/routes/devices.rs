@@ -20,7 +20,8 @@ use super::{logout::signed_out, session::rfc3339};
 use crate::{
     Claviger,
     pages::{Device, Devices, When},
-    respond::{self, as_page, no_store},
+    problem::{as_page, no_store},
+    respond,
 };
 
 #[derive(Serialize)]

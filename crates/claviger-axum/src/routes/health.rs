@@ -13,7 +13,7 @@ use http::StatusCode;
 use serde::Serialize;
 use tokio::sync::Mutex;
 
-use crate::{Claviger, respond::no_store};
+use crate::{Claviger, problem::no_store};
 
 #[derive(Serialize)]
 struct Ready {

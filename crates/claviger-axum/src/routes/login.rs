@@ -12,7 +12,8 @@ use http::{StatusCode, request::Parts};
 use crate::{
     Claviger, cookies,
     params::{BadParams, Params},
-    respond::{self, Problem, as_page, no_store},
+    problem::{Problem, as_page, no_store},
+    respond,
 };
 
 /// Leads the browser to the provider. `return_to` is a path of this site, `switch=true` lets the user choose another

@@ -10,7 +10,8 @@ use http::{StatusCode, request::Parts};
 
 use crate::{
     Claviger, cookies,
-    respond::{self, as_page, no_store},
+    problem::{as_page, no_store},
+    respond,
 };
 
 /// Ends the session and removes the cookies; the provider is told later. Safe to repeat.

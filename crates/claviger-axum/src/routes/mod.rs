@@ -24,7 +24,7 @@ use crate::{
     Claviger,
     extract::Authenticated,
     pages::STYLE,
-    respond::{Problem, as_page},
+    problem::{Problem, as_page},
 };
 
 /// A form or a JSON body of ours is tiny.

@@ -10,10 +10,7 @@ use claviger_engine::Denied;
 use http::request::Parts;
 use serde::Serialize;
 
-use crate::{
-    Claviger,
-    respond::{self, no_store},
-};
+use crate::{Claviger, problem::no_store, respond};
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -31,14 +28,14 @@ struct Body<'a> {
 pub(crate) async fn session(State(claviger): State<Claviger>, parts: Parts) -> Response {
     // An image or a script tag has no use for this answer, and another site has none at all.
     if parts.headers.get("sec-fetch-mode").is_some_and(|mode| mode == "no-cors") {
-        return respond::of_denied(&Denied::NoSession).answer(false);
+        return respond::of_denied(&Denied::NoSession).json();
     }
     match claviger.caller(&parts.headers, Assurance::Session).await {
         Ok(caller) => match caller.row() {
             Some(row) => no_store(Json(body(&claviger, row)).into_response()),
-            None => respond::of_denied(&Denied::NoSession).answer(false),
+            None => respond::of_denied(&Denied::NoSession).json(),
         },
-        Err(denied) => respond::of_denied(&denied).answer(false),
+        Err(denied) => respond::of_denied(&denied).json(),
     }
 }
 

@@ -15,7 +15,8 @@ use crate::{
     Claviger,
     pages::SignIn,
     params::Params,
-    respond::{self, as_page, no_store},
+    problem::{as_page, no_store},
+    respond,
 };
 
 pub(crate) async fn sign_in(State(claviger): State<Claviger>, parts: Parts) -> Response {

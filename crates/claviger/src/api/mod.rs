@@ -7,7 +7,7 @@ pub mod allow;
 mod message;
 
 use axum::{body::Body, extract::Request, response::Response};
-use claviger_axum::Claviger;
+use claviger_axum::{Claviger, Problem};
 use claviger_core::policy::limits;
 use claviger_engine::{Denied, Grant};
 use claviger_seal::SessionCookie;
@@ -16,7 +16,6 @@ use http_body_util::{BodyExt as _, Limited};
 
 use crate::{
     config::{Config, Custody},
-    pages::Problem,
     proxy::{body::OfSession, streams::Streams},
 };
 use allow::AllowList;

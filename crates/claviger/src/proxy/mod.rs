@@ -18,7 +18,7 @@ mod tunnel;
 use std::{net::SocketAddr, time::Duration};
 
 use axum::{body::Body, extract::Request, response::Response};
-use claviger_axum::{Claviger, Site};
+use claviger_axum::{Claviger, Problem, Site};
 use claviger_engine::{Caller, Denied};
 use http::{HeaderMap, HeaderValue, Uri, header, request::Parts, uri::Scheme};
 use hyper::body::Incoming;
@@ -30,7 +30,7 @@ use hyper_util::{
 
 use crate::{
     config::{Config, SiteUrl},
-    pages::{self, Problem},
+    pages,
 };
 use body::OfSession;
 use policy::{Entry, Policy};
@@ -104,7 +104,7 @@ impl Proxy {
     pub async fn serve(&self, peer: SocketAddr, request: Request) -> Response {
         let (mut parts, body) = request.into_parts();
         let Ok(reading) = path::read(parts.uri.path()) else {
-            return pages::AMBIGUOUS_PATH.answer(&parts.method, &parts.headers);
+            return pages::AMBIGUOUS_PATH.answer_to(&parts.method, &parts.headers);
         };
         let entry = self.policy.entry(&reading);
         if carries(&parts.headers, self.claviger.site().session_cookie())
@@ -120,11 +120,11 @@ impl Proxy {
         let (method, headers) = (parts.method.clone(), navigation_of(&parts.headers));
         let (caller, hold) = visitor.unzip();
         let Some(onward) = self.onward(parts, peer, caller.as_ref(), upgrade.as_ref(), body) else {
-            return pages::BAD_HEAD.answer(&method, &headers);
+            return pages::BAD_HEAD.answer_to(&method, &headers);
         };
         match self.ask(onward).await {
             Ok(answer) => self.back(answer, upgrade, hold, &method, &headers),
-            Err(problem) => problem.answer(&method, &headers),
+            Err(problem) => problem.answer_to(&method, &headers),
         }
     }
 
@@ -211,7 +211,7 @@ impl Proxy {
         if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
             let Some(upgrade) = upgrade else {
                 tracing::warn!("the app switched protocols although nobody asked it to");
-                return pages::APP_UNREACHABLE.answer(method, headers);
+                return pages::APP_UNREACHABLE.answer_to(method, headers);
             };
             return upgrade.accepted(answer, &self.streams, hold);
         }
