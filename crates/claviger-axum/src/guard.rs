@@ -32,7 +32,9 @@ pub(crate) fn judge(site: &Site, method: &Method, headers: &HeaderMap) -> Result
 
 /// A tunnel can do anything once it stands, so asking for one is not harmless, although it is a GET.
 fn harmless(method: &Method, headers: &HeaderMap) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) && !headers.contains_key(header::UPGRADE)
+    // Front proxies take `Upgrade` away before they ask; the key of a WebSocket stays (RFC 6455 section 4.1).
+    let tunnel = headers.contains_key(header::UPGRADE) || headers.contains_key(header::SEC_WEBSOCKET_KEY);
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) && !tunnel
 }
 
 fn has_session(site: &Site, headers: &HeaderMap) -> bool {
@@ -52,7 +54,7 @@ mod tests {
         let fetch = |value| ("sec-fetch-site", value);
         let origin = |value| ("origin", value);
         type Case<'a> = (Method, Vec<(&'static str, &'a str)>, Result<(), Crossed>);
-        let table: [Case<'_>; 17] = [
+        let table: [Case<'_>; 18] = [
             (Method::GET, vec![fetch("cross-site"), ours], Ok(())),
             (Method::HEAD, vec![ours], Ok(())),
             (Method::POST, vec![fetch("same-origin"), ours], Ok(())),
@@ -78,6 +80,11 @@ mod tests {
                 Err(Crossed::AnotherSite),
             ),
             (Method::GET, vec![("upgrade", "websocket"), origin("https://app.example"), ours], Ok(())),
+            (
+                Method::GET,
+                vec![("sec-websocket-key", "x"), fetch("same-site"), ours],
+                Err(Crossed::AnotherSite),
+            ),
         ];
         for (method, fields, expected) in table {
             let headers: HeaderMap = fields

@@ -150,7 +150,7 @@ impl Claviger {
         }
     }
 
-    /// The answer to a request that is not served: a navigation is led to the sign-in, others get JSON.
+    /// The answer to a request that is not served: a navigation gets the sign-in or a page, others get JSON.
     pub fn deny(&self, request: &Parts, denied: &Denied) -> Response {
         respond::denied(request, denied)
     }

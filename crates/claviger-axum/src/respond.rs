@@ -6,7 +6,7 @@ use axum::{
     extract::OriginalUri,
     response::{IntoResponse, Redirect, Response},
 };
-use claviger_core::return_to::ReturnTo;
+use claviger_core::{policy::limits, return_to::ReturnTo};
 use claviger_engine::{Denied, EndError, LoginError};
 use claviger_store::StoreError;
 use http::{HeaderMap, StatusCode, request::Parts};
@@ -97,6 +97,13 @@ pub(crate) fn of_login_error(error: &LoginError) -> Problem {
             "The sign-in was stopped",
             "The answer came from another sign-in service than the one that was asked. Nobody was signed in.",
         ),
+        LoginError::Busy => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_sign_ins",
+            "One moment, please",
+            "Many people are signing in at the moment. Try again in a few seconds.",
+        )
+        .later(limits::RETRY_AFTER),
         LoginError::CodeRejected => again(
             "code_rejected",
             "The sign-in took too long",
@@ -168,12 +175,12 @@ fn misconfigured() -> Problem {
         "This is our fault",
         "The sign-in service refuses this site's own credentials. The people who run this site must mend that.",
     )
-    .later(Duration::from_secs(60))
+    .later(limits::RETRY_AFTER_OPERATOR)
 }
 
 fn unknown_key(message: &'static str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "key_missing", "This is our fault", message)
-        .later(Duration::from_secs(60))
+        .later(limits::RETRY_AFTER_OPERATOR)
 }
 
 fn store_trouble(error: &StoreError) -> Problem {
@@ -184,5 +191,5 @@ fn store_trouble(error: &StoreError) -> Problem {
         "One moment, please",
         "This site cannot look up who is signed in at the moment. You are still signed in; try again shortly.",
     )
-    .later(claviger_core::policy::limits::RETRY_AFTER)
+    .later(limits::RETRY_AFTER)
 }

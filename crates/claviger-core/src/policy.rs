@@ -14,8 +14,9 @@ pub struct Lifetimes {
     pub absolute: Duration,
     /// A proof from the provider counts for so long with assurance `session` (Twitch asks for one an hour).
     pub proof: Duration,
-    /// A session may live so long on answers that prove nothing.
-    pub unverified: Duration,
+    /// Requests are served for so long on the last proof while the provider's answers prove nothing. After it the
+    /// session is parked: it needs a refresh.
+    pub max_unverified: Duration,
     /// An access token is taken for expired so long before it is.
     pub refresh_margin: Duration,
 }
@@ -26,7 +27,7 @@ impl Default for Lifetimes {
             idle: 14 * DAY,
             absolute: 30 * DAY,
             proof: HOUR,
-            unverified: DAY,
+            max_unverified: DAY,
             refresh_margin: Duration::from_secs(30),
         }
     }
@@ -87,7 +88,8 @@ impl ProviderHabits {
     }
 }
 
-/// Everything has a limit. Each is named here with its unit.
+/// Everything has a limit. Here are those of the rules and the engine, each with its unit in its type or name; those of
+/// one adapter stand at the top of its file.
 pub mod limits {
     use std::time::Duration;
 
@@ -159,6 +161,16 @@ pub mod limits {
     pub const REVOCATION_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
     /// A revocation that is still owed after so long is given up: no access token of a known provider lives longer.
     pub const REVOCATION_GIVEN_UP_AFTER: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+    /// So many endings are kept for listeners that are slow to hear of them.
+    pub const ENDINGS_BUFFERED: usize = 1024;
+    /// Connections to the provider that nobody uses are kept so long.
+    pub const PROVIDER_IDLE_CONNECTION: Duration = Duration::from_secs(20);
+    /// A provider in trouble is left alone by all sessions for so long at most.
+    pub const QUIET_MAX: Duration = Duration::from_secs(60);
+    /// The longest pause that a provider may ask for.
+    pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
+    /// Pause before a client tries again, where an operator has to act first.
+    pub const RETRY_AFTER_OPERATOR: Duration = Duration::from_secs(60);
     /// Pause before a client tries again, where nobody said how long.
     pub const RETRY_AFTER: Duration = Duration::from_secs(5);
 }

@@ -88,7 +88,7 @@ pub fn may_serve_unproven(
     let alive = holding.pair.as_ref().is_none_or(|pair| !pair.expiry.passed(now));
     alive
         && !matches!(assurance, Assurance::Provider { .. })
-        && now.since(holding.proven_at) < lifetimes.unverified
+        && now.since(holding.proven_at) < lifetimes.max_unverified
 }
 
 /// Whether a cookie of this session is too old whatever the row says.

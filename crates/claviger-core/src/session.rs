@@ -4,13 +4,15 @@
 //! version is still the one the change started from, so a change that lost a race is never written. No change leads
 //! out of [`State::Ended`] (invariant ENDED).
 //!
-//! ```text
-//!            rotate                          suspect
-//!   Parked ─────────▶ Live ◀──────────────── Suspect
-//!     ▲    ◀───────── │  ▲ ───────────────▶ │
-//!     │      park     │  └── prove ─────────┘ │
-//!     └───────────────┴────── end ────────────┴──▶ Ended
-//! ```
+//! | change | from | to |
+//! |---|---|---|
+//! | `rotate`, `prove` | any | Live |
+//! | `suspect` | any | Suspect |
+//! | `park` | Live, Parked | Parked |
+//! | `claim`, `release`, `lose_answer` | any | the same |
+//! | `end` | any | Ended |
+//!
+//! where *any* is Live, Parked or Suspect.
 
 use crate::{
     device::DeviceLabel,
@@ -50,7 +52,7 @@ pub struct Session {
 pub enum State {
     /// The access token works as far as is known.
     Live(Holding),
-    /// The access token expired, or went unproven for too long, and nobody is using it: the next request refreshes.
+    /// The pair went unproven for too long: it must be refreshed before it is used again.
     Parked(Holding),
     /// The provider rejected this pair's access token: it must be proven or refreshed before it is used again.
     Suspect(Holding),
@@ -136,7 +138,7 @@ pub enum EndReason {
     DisconnectedAtProvider,
     /// The provider says that the refresh token is dead.
     RefreshTokenRejected,
-    /// The provider says that the token belongs to another app or another user.
+    /// The provider says that the token is another user's, or no user's.
     TokenOfAnotherSubject,
     /// Nobody used the session for too long.
     Idle,
@@ -198,11 +200,11 @@ pub enum Refused {
     /// The session has ended.
     #[error("the session has ended")]
     Ended,
-    /// The row holds another pair by now.
-    #[error("the row holds a newer pair")]
+    /// The row is not, or no longer, what the change was meant for: it holds another pair, or is somebody else's.
+    #[error("the change was meant for another row or pair")]
     Superseded,
-    /// Another refresh holds the row, or the recovery rule forbids this one.
-    #[error("the row is claimed by another attempt")]
+    /// The claim on the row is another attempt's, or there is none.
+    #[error("the row is not claimed by this attempt")]
     Claimed,
     /// The row holds no pair.
     #[error("the session holds no tokens")]
@@ -376,9 +378,11 @@ impl Session {
     /// [`Refused::Ended`], or [`Refused::Superseded`] if the row holds a newer pair.
     pub fn park(self, generation: Version) -> Result<Self, Refused> {
         self.change(|state| {
+            // A suspicion stays one: it is the graver of the two.
+            let suspect = matches!(state, State::Suspect(_));
             let holding = state.into_holding()?;
             holding.require(generation)?;
-            Ok(State::Parked(holding))
+            Ok(if suspect { State::Suspect(holding) } else { State::Parked(holding) })
         })
     }
 

@@ -5,7 +5,7 @@
 //! | answer | verdict | what follows |
 //! |---|---|---|
 //! | validate 200, our client and user | Valid | the proof is recorded |
-//! | validate 200, other user | Rejected | this row ends, alarm |
+//! | validate 200, another user or none | Rejected | this row ends, alarm |
 //! | validate 200, our user but another client | Misconfigured | alarm; nobody is signed out |
 //! | validate 401 | Rejected, the access token only | the row is suspect |
 //! | refresh 200 | Valid | the new pair is committed |
@@ -74,7 +74,7 @@ impl Trouble {
 
     /// When to come back: as asked, within reason, else the default pause.
     pub fn pause(&self) -> Duration {
-        self.retry_after.unwrap_or(limits::RETRY_AFTER).min(Duration::from_secs(60 * 60))
+        self.retry_after.unwrap_or(limits::RETRY_AFTER).min(limits::RETRY_AFTER_MAX)
     }
 }
 
@@ -247,6 +247,8 @@ pub enum AfterRefresh {
         trouble: Trouble,
         /// Whether the token may still be sent a second time.
         replay_left: bool,
+        /// Whether the operator must be told that our own credentials are wrong.
+        alarm: bool,
     },
 }
 
@@ -262,10 +264,10 @@ pub fn after_refresh(answer: TokenAnswer, replay: bool, habits: &ProviderHabits)
         TokenAnswer::Unknown(trouble)
             if trouble.may_follow_success() && habits.rotation != Rotation::None =>
         {
-            AfterRefresh::MarkLost { trouble, replay_left: true }
+            AfterRefresh::MarkLost { trouble, replay_left: true, alarm: false }
         }
         TokenAnswer::Unknown(trouble) => AfterRefresh::Release(trouble),
-        TokenAnswer::Lost(trouble) => AfterRefresh::MarkLost { trouble, replay_left: true },
+        TokenAnswer::Lost(trouble) => AfterRefresh::MarkLost { trouble, replay_left: true, alarm: false },
     }
 }
 
@@ -275,11 +277,14 @@ pub fn after_refresh(answer: TokenAnswer, replay: bool, habits: &ProviderHabits)
 /// (invariant TRANSIENT) until the user signs in again. A replay that the provider turned away did nothing and is not used up;
 /// one whose answer is lost as well is (invariant SPENT).
 fn after_replay(answer: TokenAnswer, habits: &ProviderHabits) -> AfterRefresh {
-    let lost = |trouble, replay_left| AfterRefresh::MarkLost { trouble, replay_left };
+    let lost = |trouble, replay_left| AfterRefresh::MarkLost { trouble, replay_left, alarm: false };
     match answer {
         TokenAnswer::Issued(pair) => AfterRefresh::Commit(pair),
         TokenAnswer::Rejected => lost(Trouble::new(TroubleKind::NoAnswer), false),
-        TokenAnswer::Misconfigured => lost(Trouble::new(TroubleKind::NoAnswer), true),
+        TokenAnswer::Misconfigured => {
+            let trouble = Trouble::new(TroubleKind::NoAnswer);
+            AfterRefresh::MarkLost { trouble, replay_left: true, alarm: true }
+        }
         TokenAnswer::Unknown(trouble) => {
             lost(trouble, !trouble.may_follow_success() || !habits.reuse_is_harmful())
         }

@@ -142,15 +142,15 @@ impl Engine {
     /// as soon as it can be read.
     pub(crate) fn note_unknown(&self, error: &StoreError) {
         if !matches!(error, StoreError::Unavailable(_))
-            || self.inner.unknown.fetch_add(1, Ordering::SeqCst) > 0
+            || self.inner.unheard_endings.fetch_add(1, Ordering::SeqCst) > 0
         {
             return;
         }
         let engine = self.clone();
         self.inner.tasks.spawn(async move {
             let mut answered = 0;
-            while engine.inner.unknown.fetch_sub(answered, Ordering::SeqCst) > answered {
-                answered = engine.inner.unknown.load(Ordering::SeqCst);
+            while engine.inner.unheard_endings.fetch_sub(answered, Ordering::SeqCst) > answered {
+                answered = engine.inner.unheard_endings.load(Ordering::SeqCst);
                 let distrusted =
                     engine.surely(|| engine.inner.parts.store.distrusted(limits::DISTRUSTED_SESSIONS)).await;
                 engine.inner.known.distrust_all(distrusted);

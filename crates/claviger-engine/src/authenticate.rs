@@ -16,7 +16,7 @@ use claviger_seal::{AccessHint, CookieIdentity, SessionCookie};
 use crate::{
     Engine,
     errors::{Denied, EndError},
-    prove::Proof,
+    prove::Asked,
 };
 
 /// Who is calling.
@@ -141,7 +141,7 @@ impl Engine {
         }
         if refusal == ApiRefusal::DeadToken {
             self.amend(cookie.session, |row: Session| Ok((row.suspect(generation)?, None))).await?;
-        } else if let Proof::Nothing(_) = self.prove(cookie.session).await? {
+        } else if let Asked::Nothing(_) = self.prove(cookie.session).await? {
             return Ok(None);
         }
         let row = self.vouch(cookie, Assurance::Session).await?;
@@ -214,17 +214,17 @@ impl Engine {
                 Need::SignIn => return Err(Denied::SignInAgain),
                 Need::End(reason) => row = self.end_if_over(cookie, reason).await?,
                 Need::Proof => match self.prove(row.id).await? {
-                    Proof::Settled(settled) => {
+                    Asked::Settled(settled) => {
                         row = settled;
                         proven_now = proven_since(&row);
                     }
-                    Proof::Nothing(_) if may_serve_unproven(&row, now, assurance, &lifetimes) => {
+                    Asked::Nothing(_) if may_serve_unproven(&row, now, assurance, &lifetimes) => {
                         return Ok(self.used(row, now));
                     }
-                    Proof::Nothing(trouble) if matches!(assurance, Assurance::Provider { .. }) => {
+                    Asked::Nothing(trouble) if matches!(assurance, Assurance::Provider { .. }) => {
                         return Err(Denied::ProviderTrouble { retry_after: trouble.pause() });
                     }
-                    Proof::Nothing(_) => row = self.park(&row).await?,
+                    Asked::Nothing(_) => row = self.park(&row).await?,
                 },
                 Need::Refresh => {
                     let seen = row.pair().map(|pair| pair.generation).ok_or(Denied::SignInAgain)?;

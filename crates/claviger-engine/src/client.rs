@@ -1,7 +1,5 @@
 //! The way to the provider over HTTP.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use claviger_core::policy::limits;
@@ -26,7 +24,7 @@ impl HttpClient {
             .retry(reqwest::retry::never())
             .connect_timeout(limits::PROVIDER_CONNECT)
             .timeout(limits::PROVIDER_ANSWER)
-            .pool_idle_timeout(Duration::from_secs(20))
+            .pool_idle_timeout(limits::PROVIDER_IDLE_CONNECTION)
             .user_agent(concat!("claviger/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(Self { client })

@@ -1,4 +1,5 @@
-//! Ends sessions. Whatever asks for it, it is done here: commit the end, take note of it, owe the revocations.
+//! Ends sessions that somebody asked to end, or whose time is over: commit the end, take note of it, owe the revocations.
+//! What a provider's answer ends, the file that reads the answer ends by the same rule ([`Session::end`]).
 
 use claviger_core::{
     ids::{SessionId, Subject},
@@ -75,7 +76,11 @@ impl Engine {
             );
         match amended.await? {
             Amended::Done(_) => Ok(1),
-            Amended::Refused(Refused::Ended, _) => Ok(0),
+            // It may be our own end, of which we did not hear at the time.
+            Amended::Refused(Refused::Ended, row) => {
+                self.note_change(&row);
+                Ok(0)
+            }
             Amended::Refused(..) | Amended::Missing => Err(EndError::NotFound),
         }
     }
@@ -87,6 +92,7 @@ impl Engine {
         created_before: Timestamp,
         reason: EndReason,
     ) -> Result<usize, StoreError> {
+        debug_assert!(except.is_some() || reason.user_wide(), "BLAST");
         let selection = Selection { subject, except, created_before };
         let engine = self.clone();
         self.detached(async move {

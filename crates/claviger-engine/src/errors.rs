@@ -94,6 +94,9 @@ pub enum LoginError {
     /// The callback names another provider than the one asked (RFC 9207).
     #[error("the answer came from another provider")]
     WrongIssuer,
+    /// Too many sign-ins ask the provider at the moment. Nothing of this one is used up: the same callback may be tried again.
+    #[error("too many sign-ins at once")]
+    Busy,
     /// The provider does not accept the code any more.
     #[error("the provider did not accept the code")]
     CodeRejected,

@@ -89,8 +89,8 @@ impl Known {
     /// Takes over what the store knows of endings and suspicions.
     pub(crate) fn distrust_all(&self, ids: Vec<SessionId>) {
         for id in ids {
-            // Whether it ended or is suspect shows when its row is read.
-            self.distrust(id, Version::FIRST);
+            // Which of these ended is not told, so none is believed again without its row. That costs a read.
+            self.distrust(id, FOR_EVER);
             self.forget(id);
         }
     }

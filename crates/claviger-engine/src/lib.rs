@@ -6,7 +6,7 @@
 //! | `authenticate` | says who is calling and whether the session is still good; hands on the access token |
 //! | `refresh` | replaces a pair: claim, send once, commit |
 //! | `prove` | asks the provider about an access token |
-//! | `ending` | the one place that ends sessions, whatever asked for it |
+//! | `ending` | ends sessions because somebody asked, or their time is over |
 //! | `outbox` | carries out the revocations that are owed |
 //! | `background` | writes down uses, ends what is overdue, purges tombstones |
 //! | `known` | what memory holds of sessions: a bounded cache, and the list of those whose cookie alone is not believed |
@@ -123,7 +123,7 @@ struct Inner {
     tasks: TaskTracker,
     owed: Notify,
     /// Writes that may have ended sessions unheard, since the store was last asked which ended.
-    unknown: AtomicUsize,
+    unheard_endings: AtomicUsize,
     ended: broadcast::Sender<SessionId>,
 }
 
@@ -147,8 +147,8 @@ impl Engine {
             sign_ins: Semaphore::new(limits::SIGN_INS_AT_ONCE),
             tasks,
             owed: Notify::new(),
-            unknown: AtomicUsize::new(0),
-            ended: broadcast::channel(1024).0,
+            unheard_endings: AtomicUsize::new(0),
+            ended: broadcast::channel(limits::ENDINGS_BUFFERED).0,
             parts,
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -90,7 +90,8 @@ impl Engine {
     /// the same browser shows, `user_agent` what it says of itself.
     ///
     /// # Errors
-    /// [`LoginError`]; no session begins then and none ends, and a token that was issued is owed a revocation.
+    /// [`LoginError`]; no session begins then, and a token that was issued is owed a revocation. Nor does any end, unless
+    /// the store's answer to the last step was lost: then the replaced session may have ended, and the new one does.
     pub async fn finish_login(
         &self,
         callback: Callback,
@@ -119,8 +120,7 @@ impl Engine {
             (None, Some(code)) => code,
             (None, None) => return Err(LoginError::RefusedByProvider("no_code".to_owned())),
         };
-        let busy = LoginError::ProviderTrouble { retry_after: limits::RETRY_AFTER };
-        let _place = self.inner.sign_ins.try_acquire().map_err(|_| busy)?;
+        let _place = self.inner.sign_ins.try_acquire().map_err(|_| LoginError::Busy)?;
         let state_hash = Sha256::digest(login.state).into();
         let forget_at = login.started_at.after(limits::LOGIN_LIFETIME * 2);
         if !self.inner.parts.store.spend_login(state_hash, forget_at).await? {
@@ -236,7 +236,9 @@ impl Engine {
             let pair = self.seal_pair(&row, Version::FIRST, issued, row.created_at, proof.scopes, refresh);
             row.state = State::Live(Holding { pair: Some(pair), proven_at: row.created_at, claim: None });
         }
-        if let Err(error) = self.place(&row, issued, replaces).await {
+        if let Err(error) = self.place(&row, issued, replaces).await
+            && !self.placed_after_all(&row).await
+        {
             self.abandon(&row, issued);
             return Err(error.into());
         }
@@ -272,6 +274,12 @@ impl Engine {
         self.note_endings(&ended);
         tracing::info!(session = %row.id, replaced = ended.len(), "signed in");
         Ok(())
+    }
+
+    /// Whether the row stands although its writing seemed to fail. Then the sign-in succeeded, and what it replaced ended.
+    async fn placed_after_all(&self, row: &Session) -> bool {
+        let written = self.fresh_row(row.id).await.ok().flatten();
+        written.is_some_and(|written| !written.ended() && written.secret_hash == row.secret_hash)
     }
 
     /// The session that this browser holds the secret of; a cookie that merely names one replaces nothing.

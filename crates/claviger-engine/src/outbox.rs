@@ -16,7 +16,7 @@ use futures_util::future::try_join_all;
 use crate::Engine;
 
 /// What to do with a revocation after a try.
-enum Next {
+enum AfterTry {
     Settle,
     Postpone(Duration),
 }
@@ -48,8 +48,8 @@ impl Engine {
 
     async fn settle(&self, owed: &Owed, attempt: AttemptId) -> Result<bool, StoreError> {
         match self.try_revocation(owed).await {
-            Next::Settle => self.inner.parts.store.settle_owed(owed.id, attempt).await,
-            Next::Postpone(pause) => {
+            AfterTry::Settle => self.inner.parts.store.settle_owed(owed.id, attempt).await,
+            AfterTry::Postpone(pause) => {
                 let due_at = self.now().after(pause);
                 self.inner.parts.store.postpone_owed(owed.id, attempt, due_at).await?;
                 Ok(false)
@@ -57,10 +57,10 @@ impl Engine {
         }
     }
 
-    async fn try_revocation(&self, owed: &Owed) -> Next {
+    async fn try_revocation(&self, owed: &Owed) -> AfterTry {
         let OwedRevocation { session, generation, provider, access, .. } = &owed.revocation;
         if moot(&owed.revocation, self.now()) {
-            return Next::Settle;
+            return AfterTry::Settle;
         }
         let binding = PairBinding { provider, session: *session, generation: *generation };
         let token = match self.keyring().open_access(binding, access) {
@@ -68,18 +68,18 @@ impl Engine {
             Err(error) => {
                 let key = if let OpenError::UnknownKey(id) = error { Some(id.0) } else { None };
                 tracing::error!(%session, ?key, "a token that must be revoked does not open: check the keyring");
-                return Next::Postpone(limits::REVOCATION_PAUSE_MAX);
+                return AfterTry::Postpone(limits::REVOCATION_PAUSE_MAX);
             }
         };
         let answer = self.inner.parts.http.send(self.provider().revoke(&token)).await;
         match self.provider().read_revoke(answer, self.now()) {
-            RevokeAnswer::Done => Next::Settle,
+            RevokeAnswer::Done => AfterTry::Settle,
             RevokeAnswer::Unknown(trouble) => {
-                Next::Postpone(pause_after(owed.tries).max(trouble.retry_after.unwrap_or_default()))
+                AfterTry::Postpone(pause_after(owed.tries).max(trouble.retry_after.unwrap_or_default()))
             }
             RevokeAnswer::Misconfigured => {
                 tracing::error!("the provider does not know this app: revocations wait until that is mended");
-                Next::Postpone(limits::REVOCATION_PAUSE_MAX)
+                AfterTry::Postpone(limits::REVOCATION_PAUSE_MAX)
             }
         }
     }

@@ -46,10 +46,7 @@ pub struct OsEntropy;
 
 impl Entropy for OsEntropy {
     #[expect(clippy::disallowed_methods, reason = "the one place of the engine that draws random bytes")]
-    #[expect(
-        clippy::panic,
-        reason = "without random bytes nothing safe can be done (standards: stop, no fallback)"
-    )]
+    #[expect(clippy::panic, reason = "without random bytes nothing safe can be done")]
     fn fill(&self, bytes: &mut [u8]) {
         if let Err(error) = getrandom::fill(bytes) {
             panic!("the operating system gives no random bytes: {error}");

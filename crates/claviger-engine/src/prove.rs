@@ -11,16 +11,16 @@ use claviger_seal::{AccessPlain, PairBinding};
 
 use crate::{Engine, amend::Amended, errors::Denied};
 
-/// What a proof came to.
+/// What asking the provider came to.
 #[derive(Clone, Debug)]
-pub(crate) enum Proof {
+pub(crate) enum Asked {
     /// The answer said something, and this is the row after it.
     Settled(Arc<Session>),
     /// The answer proves nothing.
     Nothing(Trouble),
 }
 
-pub(crate) type Outcome = Result<Proof, Denied>;
+pub(crate) type Outcome = Result<Asked, Denied>;
 
 impl Engine {
     /// Asks the provider about the row's access token. Callers at the same time share one question.
@@ -32,15 +32,15 @@ impl Engine {
 
     async fn prove_once(&self, id: SessionId) -> Outcome {
         let row = self.fresh_row(id).await?.ok_or(Denied::NoSession)?;
-        let Some(pair) = row.pair() else { return Ok(Proof::Settled(row)) };
+        let Some(pair) = row.pair() else { return Ok(Asked::Settled(row)) };
         let asked_at = self.now();
         let answer = self.ask_about(&row, pair).await?;
         let after = after_validate(&row, pair.generation, &self.provider().client_id, &answer);
         let amended = match after {
-            AfterValidate::Nothing(trouble) => return Ok(Proof::Nothing(trouble)),
+            AfterValidate::Nothing(trouble) => return Ok(Asked::Nothing(trouble)),
             AfterValidate::Alarm => {
                 tracing::error!(session = %id, "a stored token is another client's: was the client id changed?");
-                return Ok(Proof::Nothing(Trouble::new(TroubleKind::Unreadable)));
+                return Ok(Asked::Nothing(Trouble::new(TroubleKind::Unreadable)));
             }
             AfterValidate::Prove(generation) => {
                 self.amend(id, |row: Session| Ok((row.prove(generation, asked_at)?, None))).await?
@@ -61,7 +61,7 @@ impl Engine {
             }
         };
         match amended {
-            Amended::Done(row) | Amended::Refused(_, row) => Ok(Proof::Settled(row)),
+            Amended::Done(row) | Amended::Refused(_, row) => Ok(Asked::Settled(row)),
             Amended::Missing => Err(Denied::NoSession),
         }
     }
@@ -77,8 +77,9 @@ impl Engine {
         }
         let answer = self.inner.parts.http.send(self.provider().validate(&access.token)).await;
         let answer = self.provider().read_validate(answer, self.now());
-        if let ValidateAnswer::Unknown(trouble) = &answer {
-            self.inner.no_proofs.keep(self.now(), trouble);
+        match &answer {
+            ValidateAnswer::Unknown(trouble) => self.inner.no_proofs.keep(self.now(), trouble),
+            ValidateAnswer::Valid(_) | ValidateAnswer::Rejected => self.inner.no_proofs.over(),
         }
         Ok(answer)
     }

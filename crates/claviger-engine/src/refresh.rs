@@ -111,26 +111,37 @@ impl Engine {
             Ok(Replaced::Conflict(_)) => Ok(None),
             Err(error) => {
                 if matches!(error, StoreError::Unavailable(_)) {
-                    self.release_unsent(row.id, claim.attempt);
+                    self.release_unsent(row.id, claim);
                 }
                 Err(Denied::Store(error))
             }
         }
     }
 
-    /// A claim that may or may not have been written, and was not sent, must not look like a lost answer.
-    fn release_unsent(&self, id: SessionId, attempt: AttemptId) {
+    /// A claim that may or may not have been written, and was not sent, must leave the row as it was before: unclaimed,
+    /// or with an answer lost and the replay not used up.
+    fn release_unsent(&self, id: SessionId, claim: Claim) {
         let engine = self.clone();
+        let undo = move |row: Session| {
+            let row =
+                if claim.replay { row.lose_answer(claim.attempt, true) } else { row.release(claim.attempt) };
+            Ok((row?, None))
+        };
         self.inner.tasks.spawn(async move {
-            engine.amend_surely(id, move |row: Session| Ok((row.release(attempt)?, None))).await;
+            engine.amend_surely(id, undo).await;
         });
     }
 
     async fn send_refresh(&self, claimed: Claimed) -> Outcome {
         let answer = self.inner.parts.http.send(self.provider().refresh(&claimed.token)).await;
         let answer = self.provider().read_token(answer, self.now());
-        if let TokenAnswer::Unknown(trouble) | TokenAnswer::Lost(trouble) = &answer {
-            self.inner.no_refreshes.keep(self.now(), trouble);
+        match &answer {
+            TokenAnswer::Unknown(trouble) | TokenAnswer::Lost(trouble) => {
+                self.inner.no_refreshes.keep(self.now(), trouble);
+            }
+            TokenAnswer::Issued(_) | TokenAnswer::Rejected | TokenAnswer::Misconfigured => {
+                self.inner.no_refreshes.over();
+            }
         }
         let (id, attempt) = (claimed.row.id, claimed.claim.attempt);
         match after_refresh(answer, claimed.claim.replay, &self.provider().habits) {
@@ -142,19 +153,30 @@ impl Engine {
                 Err(Denied::ProviderTrouble { retry_after: trouble.pause() })
             }
             AfterRefresh::ReleaseAndAlarm => {
-                tracing::error!(
-                    "the provider refuses this app's client id or secret: check the configuration"
-                );
+                self.alarm();
                 self.amend_surely(id, move |row: Session| Ok((row.release(attempt)?, None))).await;
                 Err(Denied::Misconfigured)
             }
-            AfterRefresh::MarkLost { trouble, replay_left } => {
-                tracing::warn!(session = %id, ?trouble, "the answer to a refresh is lost");
+            AfterRefresh::MarkLost { trouble, replay_left, alarm } => {
+                tracing::warn!(session = %id, ?trouble, replay_left, "the answer to a refresh is lost");
                 self.amend_surely(id, move |row: Session| Ok((row.lose_answer(attempt, replay_left)?, None)))
                     .await;
+                if alarm {
+                    self.alarm();
+                    return Err(Denied::Misconfigured);
+                }
                 Err(Denied::ProviderTrouble { retry_after: trouble.pause() })
             }
         }
+    }
+
+    /// Tells the operator.
+    fn alarm(&self) {
+        let client_id = &self.provider().client_id;
+        tracing::error!(
+            client_id,
+            "the provider refuses this app's client id or secret: check the configuration"
+        );
     }
 
     /// Commits the new pair. If the row ended or has another new pair by now, this one is owed a revocation instead.
@@ -166,7 +188,9 @@ impl Engine {
         let commit = |row: Session| {
             if !claimed_by(&row, attempt) && row.pair().map(|pair| pair.generation) == spent {
                 // The lease went to somebody who has no pair yet. The pair in hand must not be lost for that (STRAND).
-                return Ok((row.claim(claimed.claim)?, None));
+                // Should this process die now, the token has been sent twice.
+                let lease_until = self.now().after(limits::CLAIM_LEASE);
+                return Ok((row.claim(Claim { replay: true, lease_until, ..claimed.claim })?, None));
             }
             let sealed_for = row.clone();
             let next = row.rotate(attempt, now, |generation| {

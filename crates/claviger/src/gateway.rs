@@ -4,7 +4,6 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use axum::{
-    Router,
     extract::{ConnectInfo, Request},
     response::Response,
     routing::any,
@@ -15,13 +14,12 @@ use claviger_engine::{Engine, HttpClient, OsEntropy, Parts, Settings, SystemCloc
 use claviger_provider::{Endpoints, Provider};
 use claviger_store_sqlite::SqliteStore;
 use tokio_util::sync::CancellationToken;
-use tower_http::catch_panic::CatchPanic;
 
 use crate::{
     api::{self, Api},
     config::{self, Config, secrets::Secrets},
     entry::Entry,
-    pages,
+    problems,
     proxy::{Proxy, path, streams::Streams},
 };
 
@@ -29,7 +27,7 @@ use crate::{
 pub struct Gateway {
     claviger: Claviger,
     streams: Streams,
-    router: Router,
+    entry: Entry,
 }
 
 impl Gateway {
@@ -54,8 +52,8 @@ impl Gateway {
         .await?;
         let claviger = Claviger::new(engine, site(config));
         let streams = Streams::new(stop);
-        let router = router(config, &claviger, &streams)?;
-        Ok(Self { claviger, streams, router })
+        let entry = entry(config, &claviger, &streams)?;
+        Ok(Self { claviger, streams, entry })
     }
 
     /// The engine and the site.
@@ -69,12 +67,12 @@ impl Gateway {
     }
 
     /// Everything that is served.
-    pub fn router(&self) -> Router {
-        self.router.clone()
+    pub fn entry(&self) -> Entry {
+        self.entry.clone()
     }
 }
 
-fn router(config: &Config, claviger: &Claviger, streams: &Streams) -> anyhow::Result<Router> {
+fn entry(config: &Config, claviger: &Claviger, streams: &Streams) -> anyhow::Result<Entry> {
     let tls = "TLS towards the provider or the app cannot be set up";
     let api = Api::new(claviger.clone(), streams.clone(), config).context(tls)?;
     let call = any(move |request: Request| {
@@ -93,17 +91,11 @@ fn router(config: &Config, claviger: &Claviger, streams: &Streams) -> anyhow::Re
             })
         }
     };
-    let entry = Entry::new(router, config.limits.body_pause.0);
-    Ok(Router::new().fallback_service(CatchPanic::custom(entry, defect)))
+    Ok(Entry::new(router, config.limits.body_pause.0))
 }
 
 async fn nothing(request: Request) -> Response {
-    pages::NOTHING.answer_to(request.method(), request.headers())
-}
-
-/// The answer in place of a handler that panicked. Where it did is logged by the hook, without its message.
-fn defect(_panic: Box<dyn std::any::Any + Send>) -> Response {
-    pages::DEFECT.json()
+    problems::NOTHING.answer_to(request.method(), request.headers())
 }
 
 fn site(config: &Config) -> Site {
@@ -149,7 +141,7 @@ fn settings(session: &config::Session) -> Settings {
             idle: session.idle.0,
             absolute: session.absolute.0,
             proof: session.proof.0,
-            unverified: session.max_unverified.0,
+            max_unverified: session.max_unverified.0,
             ..Lifetimes::default()
         },
         custody: match session.custody {

@@ -10,7 +10,7 @@
 //! | [`proxy`] | the reverse proxy |
 //! | [`api`] | the proxy to the provider's API |
 //! | [`demo`] | mock Twitch, a sample app and a gateway on one computer |
-//! | [`pages`] | errors as pages and as JSON |
+//! | [`problems`] | errors as pages and as JSON |
 //! | [`telemetry`] | log lines |
 
 pub mod api;
@@ -19,7 +19,7 @@ pub mod config;
 pub mod demo;
 mod entry;
 pub mod gateway;
-pub mod pages;
+pub mod problems;
 pub mod proxy;
 pub mod server;
 pub mod telemetry;

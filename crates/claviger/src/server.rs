@@ -9,8 +9,9 @@ use std::{
 };
 
 use anyhow::bail;
-use axum::extract::connect_info::Connected;
+use axum::{ServiceExt, extract::connect_info::Connected};
 use axum_server::{AddrListener, Address, Handle, Server};
+use hyper::body::Incoming;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -89,7 +90,9 @@ pub async fn serve(
     let result = server
         .first_request_timeout(limits.header_read.0)
         .accept_error_handler(|_, error| tracing::warn!(%error, "a connection could not be accepted"))
-        .serve(gateway.router().into_make_service_with_connect_info::<SocketAddr>())
+        .serve(ServiceExt::<http::Request<Incoming>>::into_make_service_with_connect_info::<SocketAddr>(
+            gateway.entry(),
+        ))
         .await;
     stopping.abort();
     stop.cancel();

@@ -40,7 +40,7 @@ async fn finish(claviger: &Claviger, parts: &Parts, callback: Callback) -> Respo
         .finish_login(callback, login_cookie, shown.as_ref(), user_agent.unwrap_or_default())
         .await;
     // Where our own trouble came first, the same callback may still succeed.
-    let over = !matches!(outcome, Err(LoginError::Store(_) | LoginError::UnknownKey(_)));
+    let over = !matches!(outcome, Err(LoginError::Busy | LoginError::Store(_) | LoginError::UnknownKey(_)));
     let mut response = match outcome {
         Ok(signed_in) => welcome(claviger, signed_in),
         Err(error) => {

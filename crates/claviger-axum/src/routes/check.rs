@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use claviger_core::request::Assurance;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 
 use crate::{Claviger, guard, navigation::can_navigate, params::Params, problem::Problem, respond};
 
@@ -44,6 +44,13 @@ pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) ->
         }
     }
 }
+
+/// Where proxies tell the original address: Caddy and Traefik, and nginx as the guide sets it up.
+static TARGETS: [HeaderName; 2] =
+    [HeaderName::from_static("x-forwarded-uri"), HeaderName::from_static("x-original-uri")];
+/// Where they tell the original method.
+static METHODS: [HeaderName; 2] =
+    [HeaderName::from_static("x-forwarded-method"), HeaderName::from_static("x-original-method")];
 
 /// What the proxy's configuration asks for.
 struct Asked {
@@ -98,8 +105,8 @@ impl<'a> Original<'a> {
         let trusted = peer.is_some_and(|peer| claviger.site().trusted_proxies.contains(&peer));
         // A word that is not trusted may make us stricter, but never laxer.
         let told = told_method(parts)?.filter(|method| trusted || !method.is_safe());
-        let target = ["x-forwarded-uri", "x-original-uri"].iter().find_map(|name| parts.headers.get(*name));
-        let target = target.filter(|_| trusted).and_then(|value| value.to_str().ok());
+        let target = if trusted { TARGETS.iter().find_map(|name| parts.headers.get(name)) } else { None };
+        let target = target.and_then(|value| value.to_str().ok());
         Ok(Self { method: told.unwrap_or_else(|| parts.method.clone()), target: target.unwrap_or("/") })
     }
 }
@@ -107,8 +114,7 @@ impl<'a> Original<'a> {
 /// The method that the headers tell. Proxies pass a client's own headers on where they set none, so a method that is told
 /// twice and differently, or makes no sense, is believed by nobody.
 fn told_method(parts: &Parts) -> Result<Option<Method>, Problem> {
-    let names = ["x-forwarded-method", "x-original-method"];
-    let mut told = names.iter().flat_map(|name| parts.headers.get_all(*name));
+    let mut told = METHODS.iter().flat_map(|name| parts.headers.get_all(name));
     let Some(first) = told.next() else { return Ok(None) };
     if told.any(|other| other != first) {
         return Err(wrong("the forwarded headers name two methods"));

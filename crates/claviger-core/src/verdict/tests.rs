@@ -53,6 +53,7 @@ fn every_answer_to_a_refresh_has_its_consequence() {
         AfterRefresh::End(_) => "end for another reason",
         AfterRefresh::Release(_) => "release",
         AfterRefresh::ReleaseAndAlarm => "release and alarm",
+        AfterRefresh::MarkLost { alarm: true, .. } => "lost and alarm",
         AfterRefresh::MarkLost { replay_left: true, .. } => "lost",
         AfterRefresh::MarkLost { replay_left: false, .. } => "lost for good",
     };
@@ -65,7 +66,13 @@ fn every_answer_to_a_refresh_has_its_consequence() {
         (|| TokenAnswer::Rejected, ["end", "end", "end", "lost for good", "lost for good"]),
         (
             || TokenAnswer::Misconfigured,
-            ["release and alarm", "release and alarm", "release and alarm", "lost", "lost"],
+            [
+                "release and alarm",
+                "release and alarm",
+                "release and alarm",
+                "lost and alarm",
+                "lost and alarm",
+            ],
         ),
         (|| unknown(TroubleKind::Status(503)), ["release", "release", "release", "lost", "lost"]),
         (|| unknown(TroubleKind::Status(429)), ["release", "release", "release", "lost", "lost"]),

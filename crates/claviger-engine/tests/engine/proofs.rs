@@ -90,7 +90,7 @@ async fn a_session_lives_unverified_for_a_day_and_then_needs_a_refresh() {
     let (world, app) = World::with(|setup| setup.mock.token_lifetime_secs = 60 * 24 * 60 * 60).await;
     let browser = world.sign_in(&app, ADA).await;
     let born = world.now();
-    let bound = world.settings.lifetimes.unverified;
+    let bound = world.settings.lifetimes.max_unverified;
     world.twitch.always(Endpoint::Validate, FaultKind::status(503));
     world.twitch.always(Endpoint::Token, FaultKind::status(503));
     world.clock.jump_to(born.after(bound - SECOND / 1000));

@@ -118,20 +118,54 @@ async fn the_provider_says_when_to_come_back() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     world.expire_tokens();
+    // What it asked for, what the client is told, and for how long all sessions leave it alone.
     let table = [
-        (None, limits::RETRY_AFTER),
-        (Some(RetryAfter::Seconds(17)), 17 * SECOND),
-        (Some(RetryAfter::Seconds(1_000_000)), HOUR),
+        (RetryAfter::Seconds(17), 17 * SECOND, 17 * SECOND),
+        (RetryAfter::Seconds(1_000_000), HOUR, limits::QUIET_MAX),
     ];
-    for (wish, retry_after) in table {
-        world.twitch.once(Endpoint::Token, FaultKind::too_many_requests(wish));
-        assert_eq!(browser.asks(&app).await.unwrap_err(), Denied::ProviderTrouble { retry_after });
-        world.pass(retry_after - SECOND);
+    for (wish, told, quiet) in table {
+        world.twitch.once(Endpoint::Token, FaultKind::too_many_requests(Some(wish)));
+        let outcome = browser.asks(&app).await;
+        assert_eq!(outcome.unwrap_err(), Denied::ProviderTrouble { retry_after: told });
+        world.pass(quiet - SECOND);
         let refreshes = world.twitch.refreshes();
-        assert_eq!(browser.asks(&app).await.unwrap_err(), Denied::ProviderTrouble { retry_after: SECOND });
+        let outcome = browser.asks(&app).await;
+        assert_eq!(outcome.unwrap_err(), Denied::ProviderTrouble { retry_after: SECOND });
         assert_eq!(world.twitch.refreshes(), refreshes, "left alone");
         world.pass(SECOND);
     }
+}
+
+/// One user's token may bring trouble about. It takes trouble twice in a row before everybody has to wait.
+#[tokio::test(start_paused = true)]
+async fn trouble_with_one_session_does_not_hold_up_the_others() {
+    let (world, app) = World::start().await;
+    let (unlucky, other) = (world.sign_in(&app, ADA).await, world.sign_in(&app, GRACE).await);
+    world.expire_tokens();
+    world.twitch.once(Endpoint::Token, FaultKind::too_many_requests(None));
+    let outcome = unlucky.asks(&app).await;
+    assert_eq!(outcome.unwrap_err(), Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER });
+    other.asks(&app).await.expect("BLAST");
+}
+
+/// A claim whose writing seemed to fail leaves an ambiguous row as it was: its one replay is neither used up nor made
+/// to look like a first send.
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_was_never_sent_leaves_the_row_ambiguous() {
+    let (world, app) = World::with(habits(ROTATES)).await;
+    world.twitch.mock().settings_mut().rotation = claviger_mock::Rotation::Rotates;
+    let browser = world.sign_in(&app, ADA).await;
+    world.expire_tokens();
+    world.twitch.once(Endpoint::Token, FaultKind::CloseAfter);
+    assert!(passing(&browser.asks(&app).await));
+    let sent = world.twitch.refreshes();
+    app.shelf.next(Method::Replace, Trick::FailAfter);
+    assert!(passing(&browser.asks(&app).await));
+    world.run_for(MINUTE).await;
+    let claim = world.row(browser.session).await.holding().unwrap().claim.expect("visibly ambiguous");
+    assert!(claim.answer_lost && !claim.replay, "SPENT {claim:?}");
+    assert_eq!(world.twitch.refreshes(), sent);
+    browser.asks(&app).await.expect("LIVE");
 }
 
 #[tokio::test(start_paused = true)]

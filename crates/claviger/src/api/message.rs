@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use crate::{pages::BROKEN_OFF, proxy::body::TooSlow};
+use crate::{problems::BROKEN_OFF, proxy::body::TooSlow};
 
 /// A body of up to so many bytes is kept until the call is answered, so that the call can be repeated.
 const REPLAY_BYTES: usize = 32 * 1024;

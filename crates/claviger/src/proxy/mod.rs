@@ -30,10 +30,10 @@ use hyper_util::{
 
 use crate::{
     config::{Config, SiteUrl},
-    pages,
+    problems,
 };
 use body::OfSession;
-use policy::{Entry, Policy};
+use policy::{Admission, Policy};
 use streams::{Hold, Streams};
 
 /// Idle connections to the app are closed after so long: less than any common server's own limit (Node.js: 5 s), so
@@ -104,7 +104,7 @@ impl Proxy {
     pub async fn serve(&self, peer: SocketAddr, request: Request) -> Response {
         let (mut parts, body) = request.into_parts();
         let Ok(reading) = path::read(parts.uri.path()) else {
-            return pages::AMBIGUOUS_PATH.answer_to(&parts.method, &parts.headers);
+            return problems::AMBIGUOUS_PATH.answer_to(&parts.method, &parts.headers);
         };
         let entry = self.policy.entry(&reading);
         if carries(&parts.headers, self.claviger.site().session_cookie())
@@ -120,7 +120,7 @@ impl Proxy {
         let (method, headers) = (parts.method.clone(), navigation_of(&parts.headers));
         let (caller, hold) = visitor.unzip();
         let Some(onward) = self.onward(parts, peer, caller.as_ref(), upgrade.as_ref(), body) else {
-            return pages::BAD_HEAD.answer_to(&method, &headers);
+            return problems::BAD_HEAD.answer_to(&method, &headers);
         };
         match self.ask(onward).await {
             Ok(answer) => self.back(answer, upgrade, hold, &method, &headers),
@@ -129,8 +129,8 @@ impl Proxy {
     }
 
     /// Lets a request in, or says why not.
-    async fn admit(&self, entry: Entry, headers: &HeaderMap) -> Result<Option<(Caller, Hold)>, Denied> {
-        let Entry::Vouched(assurance) = entry else { return Ok(None) };
+    async fn admit(&self, entry: Admission, headers: &HeaderMap) -> Result<Option<(Caller, Hold)>, Denied> {
+        let Admission::Vouched(assurance) = entry else { return Ok(None) };
         let cookie = self.claviger.cookie(headers)?;
         let hold = self.streams.hold(cookie.session);
         let caller = self.claviger.engine().authenticate(cookie, assurance).await?;
@@ -186,14 +186,14 @@ impl Proxy {
     async fn ask(&self, request: http::Request<Body>) -> Result<http::Response<Incoming>, Problem> {
         match tokio::time::timeout(self.app.answer_timeout, self.app.client.request(request)).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) if is_of_the_client(&error) => Err(pages::BROKEN_OFF),
+            Ok(Err(error)) if is_of_the_client(&error) => Err(problems::BROKEN_OFF),
             Ok(Err(error)) => {
                 tracing::warn!(app = %self.app.address.origin(), error = %Causes(&error), "the app is not answering");
-                Err(pages::APP_UNREACHABLE)
+                Err(problems::APP_UNREACHABLE)
             }
             Err(_) => {
                 tracing::warn!(app = %self.app.address.origin(), "the app takes too long to answer");
-                Err(pages::APP_SLOW)
+                Err(problems::APP_SLOW)
             }
         }
     }
@@ -211,7 +211,7 @@ impl Proxy {
         if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
             let Some(upgrade) = upgrade else {
                 tracing::warn!("the app switched protocols although nobody asked it to");
-                return pages::APP_UNREACHABLE.answer_to(method, headers);
+                return problems::APP_UNREACHABLE.answer_to(method, headers);
             };
             return upgrade.accepted(answer, &self.streams, hold);
         }

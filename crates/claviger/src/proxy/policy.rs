@@ -9,14 +9,14 @@ use crate::config::{Route, RouteAssurance};
 
 /// Who may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum Admission {
     /// Anyone. Nothing is checked, and the app is told nothing.
     Anyone,
     /// Whoever is vouched for in this way.
     Vouched(Assurance),
 }
 
-impl Entry {
+impl Admission {
     /// Grows with strictness.
     fn strictness(self) -> (u8, Duration) {
         match self {
@@ -51,7 +51,7 @@ pub struct Policy {
 struct Rule {
     path: String,
     canonical: String,
-    entry: Entry,
+    entry: Admission,
 }
 
 impl Policy {
@@ -62,7 +62,7 @@ impl Policy {
             .map(|route| Rule {
                 path: route.path.clone(),
                 canonical: canonical(&route.path),
-                entry: Entry::of(route),
+                entry: Admission::of(route),
             })
             .collect();
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.path.len()));
@@ -71,10 +71,10 @@ impl Policy {
 
     /// Who may come to a path: as the longest rule says that its plain reading fits, or a stricter rule that only
     /// another reading fits. A path of which the plain reading fits a rule fits it in every reading.
-    pub fn entry(&self, reading: &Reading<'_>) -> Entry {
+    pub fn entry(&self, reading: &Reading<'_>) -> Admission {
         let certain = |rule: &&Rule| is_below(reading.raw, &rule.path);
         let decided =
-            self.rules.iter().find(certain).map_or(Entry::Vouched(Assurance::Session), |rule| rule.entry);
+            self.rules.iter().find(certain).map_or(Admission::Vouched(Assurance::Session), |rule| rule.entry);
         let possible = self.rules.iter().filter(|rule| {
             !certain(rule) && reading.canonical.iter().any(|path| is_below(path, &rule.canonical))
         });
@@ -94,8 +94,8 @@ mod tests {
         Route { path: path.to_owned(), assurance, max_age }
     }
 
-    fn provider(secs: u64) -> Entry {
-        Entry::Vouched(Assurance::Provider { max_age: Duration::from_secs(secs) })
+    fn provider(secs: u64) -> Admission {
+        Admission::Vouched(Assurance::Provider { max_age: Duration::from_secs(secs) })
     }
 
     #[test]
@@ -108,14 +108,14 @@ mod tests {
             route("/admin/pay", RouteAssurance::Provider, None),
             route("/admin/logo.png", RouteAssurance::None, None),
         ]);
-        let session = Entry::Vouched(Assurance::Session);
-        let cookie = Entry::Vouched(Assurance::Cookie);
+        let session = Admission::Vouched(Assurance::Session);
+        let cookie = Admission::Vouched(Assurance::Cookie);
         let table = [
             ("/", session),
             ("/elsewhere", session),
-            ("/public", Entry::Anyone),
-            ("/public/", Entry::Anyone),
-            ("/public/Picture%20of%20me.JPG", Entry::Anyone),
+            ("/public", Admission::Anyone),
+            ("/public/", Admission::Anyone),
+            ("/public/Picture%20of%20me.JPG", Admission::Anyone),
             ("/publicity", session),
             ("/public/private/x", session),
             ("/public//private", session),
@@ -133,7 +133,7 @@ mod tests {
             ("/x%2f..", session),
             ("/admin/pay", provider(0)),
             ("/admin//pay", provider(0)),
-            ("/admin/logo.png", Entry::Anyone),
+            ("/admin/logo.png", Admission::Anyone),
             ("/admin//logo.png", provider(300)),
             ("/%61dmin/logo.png", provider(300)),
         ];
@@ -146,6 +146,6 @@ mod tests {
     #[test]
     fn without_rules_everything_needs_a_session() {
         let reading = path::read("/anything").unwrap();
-        assert_eq!(Policy::new(&[]).entry(&reading), Entry::Vouched(Assurance::Session));
+        assert_eq!(Policy::new(&[]).entry(&reading), Admission::Vouched(Assurance::Session));
     }
 }

@@ -10,7 +10,7 @@ use super::{
     headers,
     streams::{Hold, Streams},
 };
-use crate::pages;
+use crate::problems;
 
 /// The only protocol that is passed on. An upgrade to HTTP/2, say, would tunnel requests past every rule.
 const WEBSOCKET: &str = "websocket";
@@ -47,7 +47,7 @@ impl Upgrade {
         let agreed = answer.headers().get(header::UPGRADE).map(HeaderValue::as_bytes);
         if !agreed.is_some_and(|protocol| protocol.eq_ignore_ascii_case(WEBSOCKET.as_bytes())) {
             tracing::warn!("the app switched to another protocol than was asked for");
-            return pages::APP_UNREACHABLE.json();
+            return problems::APP_UNREACHABLE.json();
         }
         let app = hyper::upgrade::on(&mut answer);
         streams.tunnel(run(self.client, app, hold));
