@@ -7,11 +7,12 @@
 use std::{net::SocketAddr, time::Duration};
 
 use axum::{
+    body::Body,
     extract::{ConnectInfo, Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use claviger_core::request::Assurance;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 
 use crate::{Claviger, guard, navigation::can_navigate, params::Params, problem::Problem, respond};
 
@@ -30,10 +31,11 @@ pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) ->
     }
     match claviger.caller(&parts.headers, asked.assurance).await {
         Ok(caller) => {
-            let mut headers = HeaderMap::with_capacity(8);
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            claviger.add_identity(&mut headers, &caller);
-            (StatusCode::OK, headers).into_response()
+            let mut response = Response::new(Body::empty());
+            response.headers_mut().reserve(8);
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            claviger.add_identity(response.headers_mut(), &caller);
+            response
         }
         Err(denied) => {
             let problem = respond::of_denied(&denied);
