@@ -90,13 +90,16 @@ impl Engine {
     /// # Errors
     /// See [`Denied`]. Only [`Denied::NoSession`], [`Denied::Ended`] and [`Denied::SignInAgain`] ask for a new sign-in.
     pub async fn authenticate(&self, cookie: SessionCookie, assurance: Assurance) -> Result<Caller, Denied> {
-        match self.believe(cookie, assurance) {
-            Ok(caller) => Ok(caller),
-            Err(cookie) => {
-                let row = self.vouch(&cookie, assurance).await?;
-                Ok(Caller { session: row.id, who: Who::Row(row) })
-            }
-        }
+        let cookie = match self.believe(cookie, assurance) {
+            Ok(caller) => return Ok(caller),
+            Err(cookie) => cookie,
+        };
+        let row = match self.remembered(&cookie, assurance) {
+            Some(row) => row,
+            // Boxed, since it is seldom needed and large: most requests would only carry it about.
+            None => Box::pin(self.vouch(&cookie, assurance)).await?,
+        };
+        Ok(Caller { session: row.id, who: Who::Row(row) })
     }
 
     /// The caller's access token, and the caller's row if it had to be asked. A hint from the browser that is of this
@@ -175,6 +178,14 @@ impl Engine {
             }
             cookie => Err(cookie),
         }
+    }
+
+    /// The row from memory, where it is all that the request needs.
+    fn remembered(&self, cookie: &SessionCookie, assurance: Assurance) -> Option<Arc<Session>> {
+        let row = self.inner.known.row(cookie.session)?;
+        let now = self.now();
+        let enough = need(&row, now, assurance, &self.settings().lifetimes) == Need::Nothing;
+        (enough && row.secret_hash.matches(&cookie.secret)).then(|| self.used(row, now))
     }
 
     fn believe_hint(&self, cookie: &SessionCookie, hint: &AccessHint) -> bool {
