@@ -1,6 +1,6 @@
-//! The baseline: an axum handler that does nothing, on the same accept loop as the gateway.
+//! The baselines: an axum handler that does nothing, by itself, and with the limits that the gateway's accept loop sets.
 
-use std::{net::SocketAddr, process::Stdio};
+use std::{net::SocketAddr, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result};
 use axum::{Router, routing::get};
@@ -10,12 +10,16 @@ use tokio::{
 };
 
 /// Serves until it is killed. Prints its address first.
-pub(crate) async fn serve() -> Result<()> {
+pub(crate) async fn serve(limits: bool) -> Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     println!("{}", listener.local_addr()?);
     let app = Router::new().route("/auth/check", get(|| async {}));
-    axum_server::from_tcp(listener)?.serve(app.into_make_service_with_connect_info::<SocketAddr>()).await?;
+    let mut server = axum_server::from_tcp(listener)?;
+    if limits {
+        server.http_builder().http1().header_read_timeout(Duration::from_secs(130)).max_buf_size(32 * 1024);
+    }
+    server.serve(app.into_make_service_with_connect_info::<SocketAddr>()).await?;
     Ok(())
 }
 
@@ -26,9 +30,10 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    pub(crate) async fn start() -> Result<Self> {
+    pub(crate) async fn start(limits: bool) -> Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
             .arg("bare")
+            .args(limits.then_some("--limits"))
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()

@@ -26,8 +26,12 @@ struct Cli {
 enum Command {
     /// Requests a second and p99 of /auth/check beside a bare axum handler, and the gateway's memory.
     Check(Check),
-    /// The baseline: an axum handler that does nothing, behind the gateway's accept loop.
-    Bare,
+    /// The baseline: an axum handler that does nothing.
+    Bare {
+        /// Sets the limits of the gateway's accept loop.
+        #[arg(long)]
+        limits: bool,
+    },
 }
 
 #[derive(clap::Args)]
@@ -53,7 +57,7 @@ struct Check {
 async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Check(options) => check(&options).await,
-        Command::Bare => bare::serve().await,
+        Command::Bare { limits } => bare::serve(limits).await,
     }
 }
 
@@ -69,11 +73,12 @@ async fn check(options: &Check) -> Result<()> {
     let memory_idle = gateway.resident_mib()?;
     let cookies = gateway.cookies().get(..options.active as usize).unwrap_or(gateway.cookies());
     let load = load::Load::new(cookies, options.seconds)?;
-    let bare = bare::Bare::start().await?;
+    let (bare, limited) = (bare::Bare::start(false).await?, bare::Bare::start(true).await?);
     let mut rounds = Rounds::default();
     for round in 1..=options.rounds {
         println!("round {round} of {}", options.rounds);
         rounds.bare.push(load.run(bare.address(), "/auth/check").await?);
+        rounds.limited.push(load.run(limited.address(), "/auth/check").await?);
         rounds.cookie.push(load.run(gateway.address(), "/auth/check?assurance=cookie").await?);
         rounds.session.push(load.run(gateway.address(), "/auth/check?assurance=session").await?);
     }
@@ -91,6 +96,7 @@ async fn check(options: &Check) -> Result<()> {
 #[derive(Default)]
 struct Rounds {
     bare: Vec<Measured>,
+    limited: Vec<Measured>,
     cookie: Vec<Measured>,
     session: Vec<Measured>,
 }
@@ -104,6 +110,7 @@ impl Rounds {
         );
         for (name, runs, reach) in [
             ("bare axum handler", &self.bare, ""),
+            ("the same with our limits", &self.limited, ""),
             ("assurance cookie", &self.cookie, "0.85"),
             ("assurance session", &self.session, "0.80"),
         ] {
