@@ -50,7 +50,7 @@ pub use extract::{MaybeSignedIn, SignedIn};
 pub use identity::{HEADER_NAME, HEADER_PROVIDER, HEADER_SESSION, HEADER_USER};
 pub use layer::{Authenticate, ClavigerLayer};
 pub use navigation::can_navigate;
-pub use problem::Problem;
+pub use problem::{Problem, no_store};
 pub use site::{SameSite, Site};
 
 use seldom::Seldom;

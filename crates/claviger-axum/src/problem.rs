@@ -123,7 +123,7 @@ impl Problem {
 }
 
 /// Nobody may keep an answer that depends on a session (OWASP ASVS 5.0, 14.3.2), and no other site may read it (3.5.8).
-pub(crate) fn no_store(mut response: Response) -> Response {
+pub fn no_store(mut response: Response) -> Response {
     for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

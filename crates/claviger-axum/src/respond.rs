@@ -147,8 +147,12 @@ pub(crate) fn of_end_error(error: &EndError) -> Problem {
 }
 
 pub(crate) fn of_bad_params(error: &BadParams) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "bad_request", "This address is not right", "")
-        .saying(error.to_string())
+    bad_request("").saying(error.to_string())
+}
+
+/// The answer to an address that asks for what does not exist.
+pub(crate) fn bad_request(message: &'static str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "bad_request", "This address is not right", message)
 }
 
 /// The answer to an unsafe request that another site may have made.

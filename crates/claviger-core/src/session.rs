@@ -258,6 +258,11 @@ impl Session {
         self.holding().and_then(|holding| holding.pair.as_ref())
     }
 
+    /// Which pair the session holds, if it has not ended and holds one.
+    pub fn generation(&self) -> Option<Version> {
+        self.pair().map(|pair| pair.generation)
+    }
+
     /// Whether the session is over.
     pub fn ended(&self) -> bool {
         matches!(self.state, State::Ended { .. })

@@ -137,7 +137,7 @@ impl Engine {
         if row.ended() {
             return Err(Denied::of_ended(&row));
         }
-        let generation = row.pair().map(|pair| pair.generation).ok_or(Denied::SignInAgain)?;
+        let generation = row.generation().ok_or(Denied::SignInAgain)?;
         if generation > refused.generation {
             let row = self.vouch(cookie, Assurance::Session).await?;
             return self.grant_of(&row).map(Some);
@@ -238,7 +238,7 @@ impl Engine {
                     Asked::Nothing(_) => row = self.park(&row).await?,
                 },
                 Need::Refresh => {
-                    let seen = row.pair().map(|pair| pair.generation).ok_or(Denied::SignInAgain)?;
+                    let seen = row.generation().ok_or(Denied::SignInAgain)?;
                     row = match self.refresh(row.id, seen, &cookie.secret).await {
                         Ok(fresh) => fresh,
                         Err(denied) => return self.serve_old_pair(row, denied, assurance),
@@ -283,7 +283,7 @@ impl Engine {
     }
 
     async fn park(&self, row: &Session) -> Result<Arc<Session>, Denied> {
-        let generation = row.pair().map(|pair| pair.generation).ok_or(Denied::SignInAgain)?;
+        let generation = row.generation().ok_or(Denied::SignInAgain)?;
         self.amend(row.id, |row: Session| Ok((row.park(generation)?, None))).await?;
         self.fresh_row(row.id).await?.ok_or(Denied::NoSession)
     }

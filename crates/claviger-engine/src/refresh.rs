@@ -183,10 +183,10 @@ impl Engine {
     async fn commit_pair(&self, claimed: Claimed, issued: IssuedPair) -> Outcome {
         let now = self.now();
         let attempt = claimed.claim.attempt;
-        let spent = claimed.row.pair().map(|pair| pair.generation);
+        let spent = claimed.row.generation();
         let ours: Mutex<Vec<SealedPair>> = Mutex::default();
         let commit = |row: Session| {
-            if !claimed_by(&row, attempt) && row.pair().map(|pair| pair.generation) == spent {
+            if !claimed_by(&row, attempt) && row.generation() == spent {
                 // The lease went to somebody who has no pair yet. The pair in hand must not be lost for that (STRAND).
                 // Should this process die now, the token has been sent twice.
                 let lease_until = self.now().after(limits::CLAIM_LEASE);

@@ -14,7 +14,13 @@ use axum::{
 use claviger_core::request::Assurance;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 
-use crate::{Claviger, guard, navigation::can_navigate, params::Params, problem::Problem, respond};
+use crate::{
+    Claviger, guard,
+    navigation::can_navigate,
+    params::Params,
+    problem::Problem,
+    respond::{self, bad_request},
+};
 
 pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) -> Response {
     let (parts, _body) = request.into_parts();
@@ -71,27 +77,24 @@ impl Asked {
         let one = |name| params.one(name).map_err(|error| respond::of_bad_params(&error));
         let max_age = match one("max_age")? {
             None => Duration::ZERO,
-            Some(text) => {
-                text.parse().map(Duration::from_secs).map_err(|_| wrong("max_age is a number of seconds"))?
-            }
+            Some(text) => text
+                .parse()
+                .map(Duration::from_secs)
+                .map_err(|_| bad_request("max_age is a number of seconds"))?,
         };
         let assurance = match one("assurance")? {
             Some("cookie") => Assurance::Cookie,
             None | Some("session") => Assurance::Session,
             Some("provider") => Assurance::Provider { max_age },
-            Some(_) => return Err(wrong("assurance is one of cookie, session, provider")),
+            Some(_) => return Err(bad_request("assurance is one of cookie, session, provider")),
         };
         let redirects = match one("denied")? {
             None => false,
             Some("redirect") => true,
-            Some(_) => return Err(wrong("denied is redirect, or left out")),
+            Some(_) => return Err(bad_request("denied is redirect, or left out")),
         };
         Ok(Self { assurance, redirects })
     }
-}
-
-fn wrong(message: &'static str) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "bad_request", "This address is not right", message)
 }
 
 /// The request that the proxy asks about, as far as the proxy is believed.
@@ -119,7 +122,9 @@ fn told_method(parts: &Parts) -> Result<Option<Method>, Problem> {
     let mut told = METHODS.iter().flat_map(|name| parts.headers.get_all(name));
     let Some(first) = told.next() else { return Ok(None) };
     if told.any(|other| other != first) {
-        return Err(wrong("the forwarded headers name two methods"));
+        return Err(bad_request("the forwarded headers name two methods"));
     }
-    Method::from_bytes(first.as_bytes()).map(Some).map_err(|_| wrong("the forwarded headers name no method"))
+    Method::from_bytes(first.as_bytes())
+        .map(Some)
+        .map_err(|_| bad_request("the forwarded headers name no method"))
 }

@@ -7,7 +7,7 @@ pub mod allow;
 mod message;
 
 use axum::{body::Body, extract::Request, response::Response};
-use claviger_axum::{Claviger, Problem};
+use claviger_axum::{Claviger, Problem, no_store};
 use claviger_core::policy::limits;
 use claviger_engine::{Denied, Grant};
 use claviger_seal::SessionCookie;
@@ -96,7 +96,7 @@ impl Api {
             Some(Err(Failed::Problem(problem))) => problem.json(),
             None => self.claviger.deny(&parts, &Denied::NoSession),
         };
-        private(response)
+        no_store(response)
     }
 
     /// What to ask of the provider, if it may be asked.
@@ -199,18 +199,6 @@ async fn whole(
         }
         Err(_) => Err(Failed::Problem(message::NO_ANSWER)),
     }
-}
-
-/// Answers depend on the session: nobody may keep them, and no other site may read them.
-fn private(mut response: Response) -> Response {
-    for (name, value) in [
-        (header::CACHE_CONTROL, "no-store"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
 }
 
 const NO_TOKENS: Problem = Problem::new(
