@@ -27,6 +27,10 @@ impl Action {
         Self { href: "/auth/login", words: "Sign in" }
     }
 
+    pub(crate) const fn switch_account() -> Self {
+        Self { href: "/auth/login?switch=true", words: "Choose the account" }
+    }
+
     pub(crate) const fn again() -> Self {
         Self { href: "", words: "Try again" }
     }

@@ -33,6 +33,8 @@ pub(crate) fn denied(request: &Parts, denied: &Denied) -> Response {
 }
 
 /// Leads a navigation to the sign-in, and back to where it wanted to go.
+///
+/// A session in force that needs a new authorization goes by the sign-in page too: it knows what helps.
 pub(crate) fn to_sign_in(target: &str, denied: &Denied) -> Response {
     let return_to = ReturnTo::parse(target).unwrap_or_default();
     let mut query = form_urlencoded::Serializer::new(String::new());
@@ -108,6 +110,18 @@ pub(crate) fn of_login_error(error: &LoginError) -> Problem {
             "code_rejected",
             "The sign-in took too long",
             "The sign-in service does not accept this answer any more. Start again.",
+        ),
+        LoginError::AnotherUser => again(
+            "another_user",
+            "Somebody else is signed in there",
+            "The sign-in service knows this browser as another user than this site does. Nothing was changed. Sign in \
+             with the account that you want to use here.",
+        )
+        .offering(Action::switch_account()),
+        LoginError::SessionEnded => again(
+            "session_ended",
+            "You were signed out",
+            "This device was signed out in the meantime. Sign in to go on.",
         ),
         LoginError::NotOurToken => again(
             "not_our_token",

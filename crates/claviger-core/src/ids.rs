@@ -34,6 +34,12 @@ impl SessionId {
         let millis = self.0.as_u128() >> 80;
         Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
     }
+
+    /// A number from 0 to 1 that is this session's own, evenly spread over all sessions: the last 32 random bits of the id.
+    pub fn fraction(&self) -> f64 {
+        let [.., a, b, c, d] = *self.as_bytes();
+        f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX)
+    }
 }
 
 impl fmt::Debug for SessionId {

@@ -8,13 +8,16 @@
 //! | [`session`] | which states a device's session has, and which change leads from one to the next |
 //! | [`verdict`] | what a provider's answer proves, and what follows from it |
 //! | [`request`] | what a request needs before it may be served |
+//! | [`breaker`], [`pacer`] | when a provider may be asked |
 //! | [`policy`] | which lifetimes, limits and provider habits the rules go by |
 //! | [`return_to`] | where a sign-in may send the browser afterwards |
 //! | [`device`] | how a device is named to a person |
 //! | [`ids`], [`secret`], [`time`] | the small types that the others speak in |
 
+pub mod breaker;
 pub mod device;
 pub mod ids;
+pub mod pacer;
 pub mod policy;
 pub mod request;
 pub mod return_to;

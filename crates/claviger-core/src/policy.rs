@@ -19,6 +19,8 @@ pub struct Lifetimes {
     pub max_unverified: Duration,
     /// An access token is taken for expired so long before it is.
     pub refresh_margin: Duration,
+    /// A pair that is in use is refreshed up to so long before that, each session at its own moment.
+    pub refresh_spread: Duration,
 }
 
 impl Default for Lifetimes {
@@ -29,6 +31,7 @@ impl Default for Lifetimes {
             proof: HOUR,
             max_unverified: DAY,
             refresh_margin: Duration::from_secs(30),
+            refresh_spread: Duration::from_secs(10 * 60),
         }
     }
 }
@@ -65,14 +68,26 @@ pub struct ProviderHabits {
     pub replay_window: Duration,
     /// Whether a spent token that is sent again ends the user's whole connection.
     pub reuse_kills_connection: bool,
+    /// Whether the access token from before a refresh goes on after it. Where it does not, a token that died before its
+    /// time tells that a refresh whose answer was lost did happen.
+    pub old_access_token_survives: bool,
 }
 
 impl ProviderHabits {
-    /// Twitch with a confidential client: refresh tokens do not expire, the documentation shows the same one returned,
-    /// and nothing proves that reuse harms (Twitch docs, "Refreshing access tokens"). None of it is promised, so a new
-    /// token is taken when one comes, and a lost answer is asked for again within a day.
-    pub const TWITCH: Self =
-        Self { rotation: Rotation::Rotates, replay_window: DAY, reuse_kills_connection: false };
+    /// Twitch with a confidential client. None of it is promised, so every value can be configured.
+    ///
+    /// | habit | value | source |
+    /// |---|---|---|
+    /// | `rotation` | rotates | docs, "Refreshing access tokens": the answer's refresh token may differ, so it is always taken; its sample shows the same one |
+    /// | `replay_window` | a day | docs, same page: refresh tokens of confidential clients do not expire; nothing says that a refresh spends them |
+    /// | `reuse_kills_connection` | false | reported for public clients only (twitchdev/issues#903) |
+    /// | `old_access_token_survives` | true | docs, same page: up to 50 access tokens of one refresh token are valid at a time; reports of 401s at a rotation contradict it, and a 401 is answered with the newer token either way |
+    pub const TWITCH: Self = Self {
+        rotation: Rotation::Rotates,
+        replay_window: DAY,
+        reuse_kills_connection: false,
+        old_access_token_survives: true,
+    };
 
     /// Whether sending a spent refresh token again does harm.
     pub fn reuse_is_harmful(&self) -> bool {
@@ -165,8 +180,16 @@ pub mod limits {
     pub const ENDINGS_BUFFERED: usize = 1024;
     /// Connections to the provider that nobody uses are kept so long.
     pub const PROVIDER_IDLE_CONNECTION: Duration = Duration::from_secs(20);
-    /// A provider in trouble is left alone by all sessions for so long at most.
-    pub const QUIET_MAX: Duration = Duration::from_secs(60);
+    /// The longest pause after which a provider in trouble is asked again, unless it said when to come back.
+    pub const PROVIDER_PAUSE_MAX: Duration = Duration::from_secs(30);
+    /// A provider in trouble that said when to come back is left alone by all sessions for so long at most.
+    pub const PROVIDER_PAUSE_ASKED_MAX: Duration = Duration::from_secs(60);
+    /// The first pause after a refresh of one session that came to nothing; it doubles up to [`PROVIDER_PAUSE_MAX`].
+    pub const REFRESH_PAUSE: Duration = Duration::from_secs(1);
+    /// A session with a pause is known for at most so many sessions; the pauses of others are forgotten.
+    pub const REFRESH_PAUSES: usize = 10_000;
+    /// Refreshes that may be sent in a second, unless configured otherwise.
+    pub const REFRESHES_PER_SECOND: u32 = 100;
     /// The longest pause that a provider may ask for.
     pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
     /// Pause before a client tries again, where an operator has to act first.
@@ -191,6 +214,7 @@ mod tests {
             rotation,
             replay_window: window,
             reuse_kills_connection,
+            old_access_token_survives: true,
         };
         let table = [
             (habits(Rotation::None, true), window, true),

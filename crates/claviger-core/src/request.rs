@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::{
     ids::SessionId,
     policy::Lifetimes,
-    session::{EndReason, Session, State},
-    time::Timestamp,
+    session::{EndReason, Holding, SealedPair, Session, State},
+    time::{Expiry, Timestamp},
 };
 
 /// Who vouches for a request.
@@ -33,6 +33,8 @@ pub enum Need {
     Proof,
     /// A fresh pair.
     Refresh,
+    /// Nothing yet: serve it, and refresh the pair beside it, while the old access token still works.
+    RefreshEarly,
     /// A new sign-in: there is no token to prove or to refresh with.
     SignIn,
     /// The session to be ended first: its time is over.
@@ -66,7 +68,24 @@ pub fn need(session: &Session, now: Timestamp, assurance: Assurance, lifetimes: 
         // Never laxer than the others, whatever is asked for.
         Assurance::Provider { max_age } => max_age.min(lifetimes.proof),
     };
-    if proof_age >= oldest_proof { Need::Proof } else { Need::Nothing }
+    if proof_age >= oldest_proof {
+        Need::Proof
+    } else if pair.refresh.is_some() && pair.expiry.within(now, early(session.id, holding, pair, lifetimes)) {
+        Need::RefreshEarly
+    } else {
+        Need::Nothing
+    }
+}
+
+/// How long before its expiry a pair that is in use is refreshed: each session at its own moment, so that those who signed
+/// in together do not come back together.
+///
+/// A token that lives shortly is not refreshed all the time: a quarter of what it had left when it was last proven is
+/// the most.
+fn early(id: SessionId, holding: &Holding, pair: &SealedPair, lifetimes: &Lifetimes) -> Duration {
+    let Expiry::At(expires_at) = pair.expiry else { return Duration::ZERO };
+    let window = lifetimes.refresh_spread.min(expires_at.since(holding.proven_at) / 4);
+    lifetimes.refresh_margin + window.mul_f64(id.fraction())
 }
 
 /// Why a session's time is over, if it is. Only the user's own requests count as use.

@@ -6,7 +6,7 @@
 //!
 //! | change | from | to |
 //! |---|---|---|
-//! | `rotate`, `prove` | any | Live |
+//! | `rotate`, `repair`, `prove` | any | Live |
 //! | `suspect` | any | Suspect |
 //! | `park` | Live, Parked | Parked |
 //! | `claim`, `release`, `lose_answer` | any | the same |
@@ -328,7 +328,7 @@ impl Session {
             state.with_holding(|holding| {
                 let claim = holding.owned_claim(attempt)?;
                 claim.answer_lost = true;
-                claim.replay &= !replay_left;
+                claim.replay = !replay_left;
                 Ok(())
             })
         })
@@ -348,6 +348,36 @@ impl Session {
         self.change(|state| {
             let mut holding = state.into_holding()?;
             holding.owned_claim(attempt)?;
+            Ok(State::Live(Holding { pair: Some(seal(generation)), proven_at: now, claim: None }))
+        })
+    }
+
+    /// Whether no refresh can save the pair, so that only a new authorization by the user can.
+    pub fn beyond_refresh(&self, now: Timestamp, habits: &ProviderHabits) -> bool {
+        self.pair().is_some()
+            && matches!(self.refresh_step(now, habits), Ok(RefreshStep::SignInAgain) | Err(Refused::NoPair))
+    }
+
+    /// Puts the pair of a new authorization by the same user in place of one that no refresh can save.
+    /// `seal` gets the generation that the pair is bound to. An answer to the lost refresh that comes yet comes too late.
+    ///
+    /// # Errors
+    /// [`Refused::Ended`], or [`Refused::Superseded`] if the row is another user's, or does not need it (any more).
+    pub fn repair(
+        self,
+        subject: &Subject,
+        now: Timestamp,
+        habits: &ProviderHabits,
+        seal: impl FnOnce(Version) -> SealedPair,
+    ) -> Result<Self, Refused> {
+        if self.ended() {
+            return Err(Refused::Ended);
+        }
+        if self.subject != *subject || !self.beyond_refresh(now, habits) {
+            return Err(Refused::Superseded);
+        }
+        let generation = self.version.next();
+        self.change(|_| {
             Ok(State::Live(Holding { pair: Some(seal(generation)), proven_at: now, claim: None }))
         })
     }

@@ -14,7 +14,7 @@
 //! | a word about our client or its secret | Misconfigured | alarm; nobody is signed out |
 //! | 404, 408, 429, 5xx, no connection, not understood | Unknown | nobody is signed out; later again |
 //! | 500, 502, 504 to a refresh, where it may have spent the token | ambiguous | as for a lost answer |
-//! | a refresh was sent and its answer lost | ambiguous | the row says so; see [`Session::refresh_step`] |
+//! | a refresh was sent and its answer lost | ambiguous | the row says so; see [`Session::refresh_step`] and [`before_replay`] |
 
 use std::time::Duration;
 
@@ -289,6 +289,35 @@ fn after_replay(answer: TokenAnswer, habits: &ProviderHabits) -> AfterRefresh {
             lost(trouble, !trouble.may_follow_success() || !habits.reuse_is_harmful())
         }
         TokenAnswer::Lost(trouble) => lost(trouble, habits.rotation == Rotation::None),
+    }
+}
+
+/// What to do about a refresh token whose answer was lost, before it is sent a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BeforeReplay {
+    /// Send it again.
+    Replay,
+    /// Not now: the provider does not answer, and a replay must not be wasted on that.
+    Later(Trouble),
+    /// Do not: it is spent, and sending it again would do harm.
+    Spent,
+}
+
+/// Decides by what the provider says of the old access token. It expires at `expiry` by itself.
+pub fn before_replay(
+    old_access: &ValidateAnswer,
+    expiry: Expiry,
+    now: Timestamp,
+    habits: &ProviderHabits,
+) -> BeforeReplay {
+    match old_access {
+        ValidateAnswer::Unknown(trouble) => BeforeReplay::Later(*trouble),
+        ValidateAnswer::Rejected
+            if !habits.old_access_token_survives && habits.reuse_is_harmful() && !expiry.passed(now) =>
+        {
+            BeforeReplay::Spent
+        }
+        ValidateAnswer::Rejected | ValidateAnswer::Valid(_) => BeforeReplay::Replay,
     }
 }
 

@@ -202,7 +202,7 @@ impl Engine {
     }
 
     /// The row that the cookie opens.
-    async fn own_row(&self, cookie: &SessionCookie, fresh: bool) -> Result<Arc<Session>, Denied> {
+    pub(crate) async fn own_row(&self, cookie: &SessionCookie, fresh: bool) -> Result<Arc<Session>, Denied> {
         let row =
             if fresh { self.fresh_row(cookie.session).await? } else { self.row(cookie.session).await? };
         row.filter(|row| row.secret_hash.matches(&cookie.secret)).ok_or(Denied::NoSession)
@@ -237,6 +237,10 @@ impl Engine {
                     }
                     Asked::Nothing(_) => row = self.park(&row).await?,
                 },
+                Need::RefreshEarly => {
+                    self.refresh_early(&row, &cookie.secret);
+                    return Ok(self.used(row, now));
+                }
                 Need::Refresh => {
                     let seen = row.generation().ok_or(Denied::SignInAgain)?;
                     row = match self.refresh(row.id, seen, &cookie.secret).await {

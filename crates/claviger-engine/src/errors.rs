@@ -106,6 +106,12 @@ pub enum LoginError {
     /// The user granted less than the app needs.
     #[error("the provider granted less than was asked for")]
     ScopesMissing,
+    /// The session was to be repaired, and the provider knows the browser as somebody else. Nothing is changed.
+    #[error("the provider knows the browser as another user than the session's")]
+    AnotherUser,
+    /// The session was to be repaired, and has ended meanwhile. A repair revives nothing.
+    #[error("the session that was to be repaired has ended")]
+    SessionEnded,
     /// The provider cannot be asked. Try again.
     #[error("the provider cannot be asked at the moment")]
     ProviderTrouble {

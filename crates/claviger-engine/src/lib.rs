@@ -5,12 +5,13 @@
 //! | `login` | begins a sign-in, and finishes it with a new session |
 //! | `authenticate` | says who is calling and whether the session is still good; hands on the access token |
 //! | `refresh` | replaces a pair: claim, send once, commit |
+//! | `repair` | gives a session a new pair by a new authorization, where no refresh can |
 //! | `prove` | asks the provider about an access token |
 //! | `ending` | ends sessions because somebody asked, or their time is over |
 //! | `outbox` | carries out the revocations that are owed |
 //! | `background` | writes down uses, ends what is overdue, purges tombstones |
 //! | `known` | what memory holds of sessions: a bounded cache, and the list of those whose cookie alone is not believed |
-//! | `quiet` | leaves a provider alone that is in trouble |
+//! | `breaker`, `pauses` | leave a provider alone that is in trouble, and a session whose refresh came to nothing |
 //! | `ports` | what the engine needs of the world: a clock, random bytes, a way to the provider |
 //!
 //! Several engines may share one store: no lock of this process is needed for correctness. What is shared within the
@@ -19,6 +20,7 @@
 mod amend;
 mod authenticate;
 mod background;
+mod breaker;
 mod client;
 mod ending;
 mod errors;
@@ -26,16 +28,19 @@ mod flights;
 mod known;
 mod login;
 mod outbox;
+mod pauses;
 mod ports;
 mod prove;
-mod quiet;
 mod refresh;
+mod repair;
 mod touches;
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::sync::{Arc, Mutex, atomic::AtomicUsize};
 
 use claviger_core::{
+    breaker::BreakerState,
     ids::SessionId,
+    pacer::{Budget, Pacer},
     policy::{Custody, Lifetimes, limits},
     time::Timestamp,
 };
@@ -52,9 +57,10 @@ pub use errors::{Denied, EndError, LoginError};
 pub use login::{Callback, LoginStarted, SignedIn, login_tag};
 pub use ports::{Clock, Entropy, OsEntropy, ProviderHttp, SystemClock};
 
+use breaker::SharedBreaker;
 use flights::Flights;
 use known::Known;
-use quiet::Quiet;
+use pauses::Pauses;
 use touches::Touches;
 
 /// What an operator decides. The defaults are safe.
@@ -70,6 +76,8 @@ pub struct Settings {
     pub carry_access_token: bool,
     /// So many sessions are kept in memory.
     pub cached_sessions: usize,
+    /// So many refreshes are sent in a second in the long run, and twice as many at once after a pause.
+    pub refreshes_per_second: u32,
 }
 
 impl Default for Settings {
@@ -80,8 +88,18 @@ impl Default for Settings {
             devices_per_user: limits::DEVICES_PER_USER,
             carry_access_token: false,
             cached_sessions: limits::CACHED_SESSIONS,
+            refreshes_per_second: limits::REFRESHES_PER_SECOND,
         }
     }
+}
+
+/// Which kinds of questions the provider is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breakers {
+    /// Refreshes.
+    pub refreshes: BreakerState,
+    /// Questions about access tokens.
+    pub proofs: BreakerState,
 }
 
 /// What the engine works with.
@@ -115,9 +133,10 @@ struct Inner {
     refreshes: Flights<refresh::Outcome>,
     proofs: Flights<prove::Outcome>,
     /// Of questions about access tokens.
-    no_proofs: Quiet,
-    /// Of refreshes.
-    no_refreshes: Quiet,
+    proof_breaker: SharedBreaker,
+    refresh_breaker: SharedBreaker,
+    refresh_pacer: Mutex<Pacer>,
+    refresh_pauses: Pauses,
     /// Sign-ins that may ask the provider at the same time: anybody can begin one.
     sign_ins: Semaphore,
     tasks: TaskTracker,
@@ -142,8 +161,10 @@ impl Engine {
             touches: Touches::new(parts.settings.cached_sessions),
             refreshes: Flights::new(tasks.clone()),
             proofs: Flights::new(tasks.clone()),
-            no_proofs: Quiet::default(),
-            no_refreshes: Quiet::default(),
+            proof_breaker: SharedBreaker::default(),
+            refresh_breaker: SharedBreaker::default(),
+            refresh_pacer: Mutex::new(Pacer::new(Budget::per_second(parts.settings.refreshes_per_second))),
+            refresh_pauses: Pauses::new(),
             sign_ins: Semaphore::new(limits::SIGN_INS_AT_ONCE),
             tasks,
             owed: Notify::new(),
@@ -172,6 +193,15 @@ impl Engine {
     /// The time.
     pub fn now(&self) -> Timestamp {
         self.inner.parts.clock.now()
+    }
+
+    /// Where the breakers stand: for refreshes, and for questions about access tokens.
+    pub fn breakers(&self) -> Breakers {
+        let now = self.now();
+        Breakers {
+            refreshes: self.inner.refresh_breaker.state(now),
+            proofs: self.inner.proof_breaker.state(now),
+        }
     }
 
     /// Tells of each session that ends, so that open streams of it can be closed. A receiver that fell behind is told

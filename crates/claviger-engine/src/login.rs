@@ -22,7 +22,7 @@ use claviger_store::{Placement, StoreError};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::{Engine, authenticate::Grant, errors::LoginError};
+use crate::{Engine, authenticate::Grant, errors::LoginError, repair::Repair};
 
 /// A sign-in that has begun.
 pub struct LoginStarted {
@@ -49,10 +49,10 @@ pub struct Callback {
 
 /// A sign-in that succeeded.
 pub struct SignedIn {
-    /// The new session.
+    /// The session.
     pub session: SessionId,
-    /// The value of its cookie.
-    pub cookie: String,
+    /// The value of its cookie. None if the browser's own session goes on with the cookie that it has.
+    pub cookie: Option<String>,
     /// The hint that the browser may carry beside it.
     pub access_hint: Option<String>,
     /// Where the browser wanted to go.
@@ -68,6 +68,15 @@ pub fn login_tag(state: &str) -> String {
 impl Engine {
     /// Begins a sign-in. `force_verify` makes the provider ask again even a user who agreed before.
     pub fn begin_login(&self, return_to: ReturnTo, force_verify: bool) -> LoginStarted {
+        self.send_to_provider(return_to, None, force_verify)
+    }
+
+    pub(crate) fn send_to_provider(
+        &self,
+        return_to: ReturnTo,
+        repairs: Option<SessionId>,
+        force_verify: bool,
+    ) -> LoginStarted {
         let provider = self.provider();
         let login = LoginCookie {
             provider: provider.name.clone(),
@@ -76,6 +85,7 @@ impl Engine {
             redirect_uri: provider.redirect_uri.clone(),
             return_to,
             started_at: self.now(),
+            repairs,
         };
         let state = URL_SAFE_NO_PAD.encode(login.state);
         let request = LoginRequest { state: &state, verifier: &login.verifier, force_verify };
@@ -86,8 +96,8 @@ impl Engine {
         }
     }
 
-    /// Finishes a sign-in. `login_cookie` is the value of the cookie with this state's tag, `replaces` the session that
-    /// the same browser shows, `user_agent` what it says of itself.
+    /// Finishes a sign-in. `login_cookie` is the value of the cookie with this state's tag, `shown` the session that
+    /// the same browser shows, which the new one replaces, `user_agent` what it says of itself.
     ///
     /// # Errors
     /// [`LoginError`]; no session begins then, and a token that was issued is owed a revocation. Nor does any end, unless
@@ -96,21 +106,20 @@ impl Engine {
         &self,
         callback: Callback,
         login_cookie: Option<&str>,
-        replaces: Option<&SessionCookie>,
+        shown: Option<&SessionCookie>,
         user_agent: &str,
     ) -> Result<SignedIn, LoginError> {
         let login = self.open_login(&callback.state, login_cookie)?;
-        let (engine, replaces, user_agent) = (self.clone(), replaces.cloned(), user_agent.to_owned());
+        let (engine, shown, user_agent) = (self.clone(), shown.cloned(), user_agent.to_owned());
         // A browser that goes away must not leave a pair that nobody keeps.
-        self.detached(async move { engine.finish(callback, login, replaces.as_ref(), &user_agent).await })
-            .await
+        self.detached(async move { engine.finish(callback, login, shown, &user_agent).await }).await
     }
 
     async fn finish(
         &self,
         callback: Callback,
         login: LoginCookie,
-        replaces: Option<&SessionCookie>,
+        shown: Option<SessionCookie>,
         user_agent: &str,
     ) -> Result<SignedIn, LoginError> {
         self.check_issuer(callback.iss.as_deref())?;
@@ -137,7 +146,14 @@ impl Engine {
         };
         draft.row.subject.id = proof.subject_id.clone().unwrap_or_default();
         draft.row.display_name = display_name(&proof);
-        self.open_session(draft, &issued, proof, replaces).await
+        let Some(session) = login.repairs else {
+            return self.open_session(draft, &issued, proof, shown.as_ref()).await;
+        };
+        let Some(shown) = shown else {
+            self.abandon(&draft.row, &issued);
+            return Err(LoginError::Stale);
+        };
+        self.repair(Repair { session, shown, issued, proof }, draft).await
     }
 
     fn open_login(&self, state: &str, cookie: Option<&str>) -> Result<LoginCookie, LoginError> {
@@ -250,7 +266,7 @@ impl Engine {
         let cookie = SessionCookie { session: row.id, secret, good_until, identity: Some(identity) };
         Ok(SignedIn {
             session: row.id,
-            cookie: cookie.seal(self.keyring(), self.nonce()),
+            cookie: Some(cookie.seal(self.keyring(), self.nonce())),
             access_hint,
             return_to,
         })
@@ -292,7 +308,7 @@ impl Engine {
 
     /// The browser will never hold the cookie of this row, whether it was written or not: ends it, and owes the
     /// revocation of its pair as soon as the store can be written. The user does not wait for that.
-    fn abandon(&self, row: &Session, issued: &IssuedPair) {
+    pub(crate) fn abandon(&self, row: &Session, issued: &IssuedPair) {
         let (engine, row, issued) = (self.clone(), row.clone(), issued.clone());
         self.inner.tasks.spawn(async move {
             let at = engine.now();
@@ -333,10 +349,10 @@ impl fmt::Debug for SignedIn {
     }
 }
 
-struct Draft {
-    row: Session,
+pub(crate) struct Draft {
+    pub(crate) row: Session,
     secret: SessionSecret,
-    return_to: ReturnTo,
+    pub(crate) return_to: ReturnTo,
 }
 
 fn in_trouble(trouble: Trouble) -> LoginError {

@@ -69,17 +69,18 @@ impl Engine {
     /// What the provider says of this pair's access token now. Changes nothing, and does not ask a provider in trouble.
     pub(crate) async fn ask_about(&self, row: &Session, pair: &SealedPair) -> Result<ValidateAnswer, Denied> {
         let access = self.open_access(row, pair)?;
-        if let Some(left) = self.inner.no_proofs.left(self.now()) {
-            return Ok(ValidateAnswer::Unknown(Trouble {
-                kind: TroubleKind::NotSent,
-                retry_after: Some(left),
-            }));
-        }
+        let permit = match self.inner.proof_breaker.ask(&*self.inner.parts.clock) {
+            Ok(permit) => permit,
+            Err(left) => {
+                let trouble = Trouble { kind: TroubleKind::NotSent, retry_after: Some(left) };
+                return Ok(ValidateAnswer::Unknown(trouble));
+            }
+        };
         let answer = self.inner.parts.http.send(self.provider().validate(&access.token)).await;
         let answer = self.provider().read_validate(answer, self.now());
         match &answer {
-            ValidateAnswer::Unknown(trouble) => self.inner.no_proofs.keep(self.now(), trouble),
-            ValidateAnswer::Valid(_) | ValidateAnswer::Rejected => self.inner.no_proofs.over(),
+            ValidateAnswer::Unknown(trouble) => permit.troubled(trouble),
+            ValidateAnswer::Valid(_) | ValidateAnswer::Rejected => permit.answered(),
         }
         Ok(answer)
     }

@@ -3,7 +3,10 @@
 //! The task runs to its end whoever waits for it. Once the request may have left, nothing here gives up before the
 //! outcome is written down, or the process dies; then the claim in the row tells of it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use claviger_core::{
     ids::{AttemptId, SessionId, Version},
@@ -11,12 +14,12 @@ use claviger_core::{
     secret::{RefreshToken, SessionSecret},
     session::{Claim, EndReason, OwedRevocation, RefreshStep, Refused, SealedPair, Session, State},
     time::Timestamp,
-    verdict::{AfterRefresh, IssuedPair, TokenAnswer, ValidateAnswer, after_refresh},
+    verdict::{AfterRefresh, BeforeReplay, IssuedPair, TokenAnswer, after_refresh, before_replay},
 };
 use claviger_seal::{AccessPlain, PairBinding, RefreshLock};
 use claviger_store::{Replaced, StoreError};
 
-use crate::{Engine, amend::Amended, errors::Denied};
+use crate::{Engine, amend::Amended, breaker::Permit, errors::Denied, flights::Flight};
 
 pub(crate) type Outcome = Result<Arc<Session>, Denied>;
 
@@ -28,13 +31,20 @@ struct Claimed {
     secret: SessionSecret,
 }
 
+/// How long a refresh may wait for its turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Urgency {
+    /// A request waits for it.
+    Now,
+    /// Nobody does: the old token still works.
+    Early,
+}
+
 impl Engine {
     /// Gives the row with a pair newer than `seen`, refreshing it if nobody else does. Callers at the same time share
     /// one refresh; a caller that stops waiting does not stop it.
     pub(crate) async fn refresh(&self, id: SessionId, seen: Version, secret: &SessionSecret) -> Outcome {
-        let (engine, secret) = (self.clone(), secret.clone());
-        let flight =
-            self.inner.refreshes.join(id, move || async move { engine.refresh_once(id, seen, secret).await });
+        let flight = self.start_refresh(id, seen, secret, Urgency::Now);
         match tokio::time::timeout(limits::ADOPTION_WAIT, flight).await {
             Ok(Some(outcome)) => outcome,
             Ok(None) => Err(Denied::lost_task()),
@@ -42,11 +52,37 @@ impl Engine {
         }
     }
 
-    async fn refresh_once(&self, id: SessionId, seen: Version, secret: SessionSecret) -> Outcome {
+    /// Starts a refresh that nobody waits for, unless one of this pair came to nothing a moment ago.
+    pub(crate) fn refresh_early(&self, row: &Session, secret: &SessionSecret) {
+        let Some(seen) = row.generation() else { return };
+        if self.inner.refresh_pauses.left(row.id, seen, self.now()).is_none() {
+            drop(self.start_refresh(row.id, seen, secret, Urgency::Early));
+        }
+    }
+
+    fn start_refresh(
+        &self,
+        id: SessionId,
+        seen: Version,
+        secret: &SessionSecret,
+        urgency: Urgency,
+    ) -> Flight<Outcome> {
+        let (engine, secret) = (self.clone(), secret.clone());
+        let work = move || async move { engine.refresh_once(id, seen, secret, urgency).await };
+        self.inner.refreshes.join(id, work)
+    }
+
+    async fn refresh_once(
+        &self,
+        id: SessionId,
+        seen: Version,
+        secret: SessionSecret,
+        urgency: Urgency,
+    ) -> Outcome {
         let deadline = self.now().after(limits::ADOPTION_WAIT);
         while self.now() < deadline {
             let row = self.fresh_row(id).await?.ok_or(Denied::NoSession)?;
-            let newer = row.pair().is_some_and(|pair| pair.generation > seen);
+            let newer = row.generation().is_some_and(|generation| generation > seen);
             if newer && matches!(row.state, State::Live(_)) {
                 return Ok(row);
             }
@@ -58,31 +94,68 @@ impl Engine {
             let replay = match step {
                 RefreshStep::Send => false,
                 RefreshStep::Replay => true,
-                RefreshStep::SignInAgain => return Err(Denied::SignInAgain),
+                RefreshStep::SignInAgain => return Err(self.put_off(&row, Denied::SignInAgain)),
                 RefreshStep::Wait { .. } => {
                     tokio::time::sleep(limits::ADOPTION_POLL).await;
                     continue;
                 }
             };
-            if let Some(retry_after) = self.inner.no_refreshes.left(self.now()) {
-                return Err(Denied::ProviderTrouble { retry_after });
-            }
+            let patience = if urgency == Urgency::Now { deadline.since(self.now()) } else { Duration::ZERO };
+            self.await_turn(&row, patience).await?;
+            let permit = self.inner.refresh_breaker.ask(&*self.inner.parts.clock).map_err(in_trouble)?;
             if replay {
-                self.require_reachable(&row).await?;
+                self.require_unspent(&row).await?;
             }
             if let Some(claimed) = self.take_claim(&row, replay, &secret).await? {
-                return self.send_refresh(claimed).await;
+                return self.send_refresh(claimed, permit).await;
             }
         }
         Err(Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER })
     }
 
-    /// A refresh token is sent a second time only to a provider that answers: a replay must not be wasted on an outage.
-    async fn require_reachable(&self, row: &Session) -> Result<(), Denied> {
+    /// Waits until this session, the provider and the budget of requests all allow a refresh, if that is soon.
+    async fn await_turn(&self, row: &Session, patience: Duration) -> Result<(), Denied> {
+        let now = self.now();
+        let seen = row.generation().unwrap_or(row.version);
+        if let Some(denied) = self.inner.refresh_pauses.left(row.id, seen, now) {
+            return Err(denied);
+        }
+        if let Some(left) = self.inner.refresh_breaker.left(now) {
+            return Err(in_trouble(left));
+        }
+        let turn =
+            self.inner.refresh_pacer.lock().unwrap_or_else(PoisonError::into_inner).take(now, patience);
+        let wait = turn.ok_or(Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER })?;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    /// Lets no other try follow at once.
+    fn put_off(&self, row: &Session, denied: Denied) -> Denied {
+        let seen = row.generation().unwrap_or(row.version);
+        self.inner.refresh_pauses.note(row.id, seen, self.now(), denied)
+    }
+
+    /// Asks about the old access token before a refresh token is sent a second time. It is not sent where that would be
+    /// wasted on an outage, or would do harm because it is known to be spent.
+    async fn require_unspent(&self, row: &Session) -> Result<(), Denied> {
         let Some(pair) = row.pair() else { return Ok(()) };
-        match self.ask_about(row, pair).await? {
-            ValidateAnswer::Unknown(trouble) => Err(Denied::ProviderTrouble { retry_after: trouble.pause() }),
-            ValidateAnswer::Valid(_) | ValidateAnswer::Rejected => Ok(()),
+        let old_access = self.ask_about(row, pair).await?;
+        match before_replay(&old_access, pair.expiry, self.now(), &self.provider().habits) {
+            BeforeReplay::Replay => Ok(()),
+            BeforeReplay::Later(trouble) => {
+                Err(self.put_off(row, Denied::ProviderTrouble { retry_after: trouble.pause() }))
+            }
+            BeforeReplay::Spent => {
+                tracing::warn!(session = %row.id, "a refresh whose answer was lost did happen: its pair is lost");
+                if let Some(claim) = row.holding().and_then(|holding| holding.claim) {
+                    let give_up = move |row: Session| Ok((row.lose_answer(claim.attempt, false)?, None));
+                    self.amend(row.id, give_up).await?;
+                }
+                Err(self.put_off(row, Denied::SignInAgain))
+            }
         }
     }
 
@@ -132,30 +205,26 @@ impl Engine {
         });
     }
 
-    async fn send_refresh(&self, claimed: Claimed) -> Outcome {
+    async fn send_refresh(&self, claimed: Claimed, permit: Permit<'_>) -> Outcome {
         let answer = self.inner.parts.http.send(self.provider().refresh(&claimed.token)).await;
         let answer = self.provider().read_token(answer, self.now());
         match &answer {
-            TokenAnswer::Unknown(trouble) | TokenAnswer::Lost(trouble) => {
-                self.inner.no_refreshes.keep(self.now(), trouble);
-            }
-            TokenAnswer::Issued(_) | TokenAnswer::Rejected | TokenAnswer::Misconfigured => {
-                self.inner.no_refreshes.over();
-            }
+            TokenAnswer::Unknown(trouble) | TokenAnswer::Lost(trouble) => permit.troubled(trouble),
+            TokenAnswer::Issued(_) | TokenAnswer::Rejected | TokenAnswer::Misconfigured => permit.answered(),
         }
         let (id, attempt) = (claimed.row.id, claimed.claim.attempt);
-        match after_refresh(answer, claimed.claim.replay, &self.provider().habits) {
-            AfterRefresh::Commit(pair) => self.commit_pair(claimed, pair).await,
-            AfterRefresh::End(reason) => self.end_rejected(&claimed, reason).await,
+        let denied = match after_refresh(answer, claimed.claim.replay, &self.provider().habits) {
+            AfterRefresh::Commit(pair) => return self.commit_pair(claimed, pair).await,
+            AfterRefresh::End(reason) => return self.end_rejected(&claimed, reason).await,
             AfterRefresh::Release(trouble) => {
                 tracing::warn!(session = %id, ?trouble, "a refresh was put off");
                 self.amend_surely(id, move |row: Session| Ok((row.release(attempt)?, None))).await;
-                Err(Denied::ProviderTrouble { retry_after: trouble.pause() })
+                in_trouble(trouble.pause())
             }
             AfterRefresh::ReleaseAndAlarm => {
                 self.alarm();
                 self.amend_surely(id, move |row: Session| Ok((row.release(attempt)?, None))).await;
-                Err(Denied::Misconfigured)
+                Denied::Misconfigured
             }
             AfterRefresh::MarkLost { trouble, replay_left, alarm } => {
                 tracing::warn!(session = %id, ?trouble, replay_left, "the answer to a refresh is lost");
@@ -163,11 +232,13 @@ impl Engine {
                     .await;
                 if alarm {
                     self.alarm();
-                    return Err(Denied::Misconfigured);
+                    Denied::Misconfigured
+                } else {
+                    in_trouble(trouble.pause())
                 }
-                Err(Denied::ProviderTrouble { retry_after: trouble.pause() })
             }
-        }
+        };
+        Err(self.put_off(&claimed.row, denied))
     }
 
     /// Tells the operator.
@@ -223,7 +294,7 @@ impl Engine {
     }
 
     /// Whether the row holds this very pair.
-    fn holds(&self, row: &Session, issued: &IssuedPair) -> bool {
+    pub(crate) fn holds(&self, row: &Session, issued: &IssuedPair) -> bool {
         let held = row.pair().and_then(|pair| self.open_access(row, pair).ok());
         held.is_some_and(|held| held.token.expose() == issued.access.expose())
     }
@@ -335,6 +406,10 @@ impl Engine {
             owed_at: self.now(),
         }
     }
+}
+
+fn in_trouble(retry_after: Duration) -> Denied {
+    Denied::ProviderTrouble { retry_after }
 }
 
 fn claimed_by(row: &Session, attempt: AttemptId) -> bool {

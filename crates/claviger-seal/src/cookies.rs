@@ -160,6 +160,8 @@ pub struct LoginCookie {
     pub return_to: ReturnTo,
     /// When the sign-in began.
     pub started_at: Timestamp,
+    /// The session that it shall repair, instead of beginning a new one.
+    pub repairs: Option<SessionId>,
 }
 
 impl LoginCookie {
@@ -179,25 +181,33 @@ impl LoginCookie {
     pub fn open(ring: &Keyring, value: &str) -> Result<Self, OpenError> {
         let plain = ring.open_cookie(CookiePurpose::Login, value)?;
         let mut reader = Reader::new(&plain);
-        let login = Self {
+        let mut login = Self {
             state: reader.fixed()?,
             started_at: Timestamp::from_millis(i64::from_be_bytes(reader.fixed()?)),
             provider: ProviderName(reader.text()?.to_owned()),
             verifier: CodeVerifier::new(reader.text()?),
             redirect_uri: reader.text()?.to_owned(),
             return_to: ReturnTo::parse(reader.text()?).ok_or(OpenError::Invalid)?,
+            repairs: None,
         };
+        if !reader.is_empty() {
+            login.repairs = Some(SessionId::from_bytes(reader.fixed()?));
+        }
         reader.end()?;
         Ok(login)
     }
 
     fn write(&self, return_to: &ReturnTo) -> Writer {
         let texts = [&self.provider.0, self.verifier.expose(), &self.redirect_uri, return_to.as_str()];
-        let lengths = texts.iter().map(|text| text.len()).chain([self.state.len(), size_of::<i64>()]);
+        let fixed = [self.state.len(), size_of::<i64>(), size_of::<SessionId>()];
+        let lengths = texts.iter().map(|text| text.len()).chain(fixed);
         let mut writer = Writer::with_room_for(lengths);
         writer.fixed(&self.state).fixed(&self.started_at.as_millis().to_be_bytes());
         for text in texts {
             writer.text(text);
+        }
+        if let Some(session) = &self.repairs {
+            writer.fixed(session.as_bytes());
         }
         writer
     }

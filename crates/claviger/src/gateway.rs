@@ -47,7 +47,7 @@ impl Gateway {
             entropy: Arc::new(OsEntropy),
             keyring: secrets.keyring,
             provider: provider(config, secrets.client_secret),
-            settings: settings(&config.session),
+            settings: settings(config),
         })
         .await?;
         let claviger = Claviger::new(engine, site(config));
@@ -135,13 +135,15 @@ pub fn redirect_uri(config: &Config) -> String {
     format!("{}/auth/callback", config.public_url.origin())
 }
 
-fn settings(session: &config::Session) -> Settings {
+fn settings(config: &Config) -> Settings {
+    let session = &config.session;
     Settings {
         lifetimes: Lifetimes {
             idle: session.idle.0,
             absolute: session.absolute.0,
             proof: session.proof.0,
             max_unverified: session.max_unverified.0,
+            refresh_spread: session.refresh_spread.0,
             ..Lifetimes::default()
         },
         custody: match session.custody {
@@ -151,6 +153,7 @@ fn settings(session: &config::Session) -> Settings {
         },
         devices_per_user: session.devices_per_user,
         carry_access_token: session.carry_access_token,
+        refreshes_per_second: config.provider.refreshes_per_second,
         ..Settings::default()
     }
 }

@@ -91,7 +91,9 @@ fn welcome(claviger: &Claviger, signed_in: SignedIn) -> Response {
     let site = claviger.site();
     let mut response = no_store(Redirect::to(signed_in.return_to.as_str()).into_response());
     let headers = response.headers_mut();
-    cookies::set(headers, &site.session(signed_in.cookie));
+    if let Some(cookie) = signed_in.cookie {
+        cookies::set(headers, &site.session(cookie));
+    }
     if let Some(hint) = signed_in.access_hint {
         cookies::set(headers, &site.hint(hint));
     }

@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use claviger_core::{policy::limits, return_to::ReturnTo};
+use claviger_engine::LoginStarted;
 use http::{StatusCode, request::Parts};
 
 use crate::{
@@ -17,13 +18,14 @@ use crate::{
 };
 
 /// Leads the browser to the provider. `return_to` is a path of this site, `switch=true` lets the user choose another
-/// account. Changes nothing but the browser's own sign-in cookies.
+/// account. Changes nothing but the browser's own sign-in cookies. Where the browser's session is in force and only a new
+/// authorization can renew its tokens, it leads to that and keeps the session.
 pub(crate) async fn login(State(claviger): State<Claviger>, parts: Parts) -> Response {
     let (return_to, switch) = match read(&parts) {
         Ok(asked) => asked,
         Err(problem) => return problem.answer(as_page(&parts.method, &parts.headers)),
     };
-    let started = claviger.engine().begin_login(return_to, switch);
+    let started = begin(&claviger, &parts, return_to, switch).await;
     let mut response = no_store(Redirect::to(&started.location).into_response());
     let headers = response.headers_mut();
     let site = claviger.site();
@@ -36,6 +38,18 @@ pub(crate) async fn login(State(claviger): State<Claviger>, parts: Parts) -> Res
     }
     cookies::set(headers, &site.login(&started.tag, started.cookie));
     response
+}
+
+/// A session that no refresh can save is repaired, unless the user wants another account.
+async fn begin(claviger: &Claviger, parts: &Parts, return_to: ReturnTo, switch: bool) -> LoginStarted {
+    let engine = claviger.engine();
+    if !switch
+        && let Ok(cookie) = claviger.cookie(&parts.headers)
+        && let Ok(Some(repair)) = engine.begin_repair(&cookie, return_to.clone()).await
+    {
+        return repair;
+    }
+    engine.begin_login(return_to, switch)
 }
 
 fn read(parts: &Parts) -> Result<(ReturnTo, bool), Problem> {

@@ -1,7 +1,8 @@
 //! `GET /auth/sign-in?return_to=`: says why somebody has to sign in, and offers it.
 //!
 //! Nobody is signed in without asking for it (OWASP ASVS 5.0, 7.6.2): a provider often leads a user who agreed before
-//! straight back, so going there by ourselves would undo a sign-out.
+//! straight back, so going there by ourselves would undo a sign-out. Only a session that is in force, and whose tokens no
+//! refresh can renew, goes there at once: it keeps its user and its row.
 
 use axum::{
     extract::State,
@@ -33,22 +34,29 @@ pub(crate) async fn sign_in(State(claviger): State<Claviger>, parts: Parts) -> R
     };
     let denied = match claviger.caller(&parts.headers, Assurance::Session).await {
         Ok(_) if again => Denied::SignInAgain,
+        Err(Denied::SignInAgain) if page => {
+            return no_store(Redirect::to(&login_address(&return_to, false)).into_response());
+        }
         Ok(_) => return no_store(Redirect::to(return_to.as_str()).into_response()),
         Err(denied) => denied,
     };
     let Some(Words { title, text, ask_again }) = words(&denied, signed_out) else {
         return respond::of_denied(&denied).answer(page);
     };
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.append_pair("return_to", return_to.as_str());
-    if ask_again {
-        query.append_pair("switch", "true");
-    }
     let provider = title_case(&claviger.engine().provider().name.0);
-    let login = format!("/auth/login?{}", query.finish());
+    let login = login_address(&return_to, ask_again);
     let mut response = SignIn { title, text, login: &login, provider: &provider }.into_response();
     *response.status_mut() = StatusCode::OK;
     response
+}
+
+fn login_address(return_to: &ReturnTo, switch: bool) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("return_to", return_to.as_str());
+    if switch {
+        query.append_pair("switch", "true");
+    }
+    format!("/auth/login?{}", query.finish())
 }
 
 struct Words {

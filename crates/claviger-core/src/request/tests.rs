@@ -61,6 +61,36 @@ fn a_live_session_needs_what_its_age_says() {
 }
 
 #[test]
+fn a_pair_in_use_is_refreshed_early_each_session_at_its_own_moment() {
+    // The token lives for 14,000 s; the margin is 30 s, the spread 600 s.
+    let at = |fraction: u8, proven_secs: u64, secs: u64| {
+        let id = crate::ids::SessionId::new(live().created_at, [fraction; 10]);
+        let proven_at = live().created_at.after(Duration::from_secs(proven_secs));
+        let session = edit(Session { id, ..live() }, |h| h.proven_at = proven_at);
+        check(&session, secs, SESSION)
+    };
+    let table = [
+        ("the first of all, not yet", at(0xff, 11_000, 13_369), Need::Nothing),
+        ("the first of all", at(0xff, 11_000, 13_370), Need::RefreshEarly),
+        ("half way", at(0x80, 11_000, 13_600), Need::Nothing),
+        ("half way", at(0x80, 11_000, 13_670), Need::RefreshEarly),
+        ("the last has only the margin", at(0, 11_000, 13_969), Need::Nothing),
+        ("the margin", at(0xff, 11_000, 13_970), Need::Refresh),
+        ("an old proof comes first", at(0xff, 0, 13_900), Need::Proof),
+        ("little was left when it was proven", at(0xff, 13_200, 13_769), Need::Nothing),
+        ("a quarter of it", at(0xff, 13_200, 13_770), Need::RefreshEarly),
+    ];
+    for (name, got, expected) in table {
+        assert_eq!(got, expected, "{name}");
+    }
+    let without_refresh_token = edit(live(), |h| {
+        h.pair.as_mut().unwrap().refresh = None;
+        h.proven_at = live().created_at.after(Duration::from_secs(13_000));
+    });
+    assert_eq!(check(&without_refresh_token, 13_969, SESSION), Need::Nothing);
+}
+
+#[test]
 fn each_state_has_its_need() {
     let generation = crate::ids::Version::FIRST;
     let without_refresh = edit(live(), |h| h.pair.as_mut().unwrap().refresh = None);

@@ -57,6 +57,7 @@ fn changes() -> Vec<(&'static str, Change)> {
         ("release", |s| s.release(OURS)),
         ("lose_answer", |s| s.lose_answer(OURS, true)),
         ("rotate", |s| s.rotate(OURS, T0, pair)),
+        ("repair", |s| s.repair(&live().subject, T0, &ProviderHabits::TWITCH, pair)),
         ("prove", |s| {
             let generation = s.pair().map_or(Version::FIRST, |p| p.generation);
             s.prove(generation, T0)
@@ -107,6 +108,43 @@ fn a_rotation_binds_the_new_pair_to_the_version_that_commits_it() {
 }
 
 #[test]
+fn a_repair_is_for_the_same_user_and_for_a_row_that_no_refresh_can_save() {
+    let strict = ProviderHabits { replay_window: Duration::ZERO, ..ProviderHabits::TWITCH };
+    let ambiguous = || live().claim(Claim { answer_lost: true, ..claim(THEIRS) }).unwrap();
+    let repair = |session: Session, subject: &Subject| session.repair(subject, T0, &strict, pair);
+    let owner = live().subject;
+    let other = Subject { id: "somebody else".into(), ..owner.clone() };
+    let no_refresh_token = || {
+        live()
+            .claim(claim(OURS))
+            .unwrap()
+            .rotate(OURS, T0, |g| SealedPair { refresh: None, ..pair(g) })
+            .unwrap()
+    };
+    for (name, session) in [("ambiguous", ambiguous()), ("no refresh token", no_refresh_token())] {
+        let repaired = repair(session.clone(), &owner).unwrap();
+        assert_eq!(repaired.generation(), Some(session.version.next()), "{name}");
+        assert_eq!(
+            repaired.holding().unwrap().claim,
+            None,
+            "{name}: a late answer has no claim to commit by"
+        );
+        assert_eq!(repaired.created_at, session.created_at, "{name}: a repair is no new sign-in");
+        assert_eq!(repair(session, &other), Err(Refused::Superseded), "{name}");
+    }
+    let in_flight = live().claim(claim(THEIRS)).unwrap();
+    for (name, session) in [("healthy", live()), ("in flight", in_flight)] {
+        assert_eq!(repair(session, &owner), Err(Refused::Superseded), "{name}");
+    }
+    assert_eq!(repair(ended(), &owner), Err(Refused::Ended));
+    assert!(
+        !Session { state: State::Live(Holding { pair: None, proven_at: T0, claim: None }), ..live() }
+            .beyond_refresh(T0, &strict),
+        "a session without tokens has nothing to repair"
+    );
+}
+
+#[test]
 fn the_end_erases_the_tokens_and_owes_the_revocation() {
     let (session, owed) = live().end(EndReason::DeviceLimit, T0).unwrap();
     assert_eq!(session.state, State::Ended { reason: EndReason::DeviceLimit, at: T0 });
@@ -127,6 +165,7 @@ fn the_recovery_rule_sends_a_token_a_second_time_at_most_once() {
         rotation: Rotation::OneTime,
         replay_window: Duration::from_secs(60),
         reuse_kills_connection: true,
+        old_access_token_survives: true,
     };
     let harmless = ProviderHabits { rotation: Rotation::None, ..one_time };
     let in_flight = |claim: Claim| live().claim(claim).unwrap();
@@ -157,7 +196,9 @@ fn a_replay_that_did_nothing_is_not_used_up() {
     let replay = |session: Session| session.holding().unwrap().claim.unwrap().replay;
     assert!(!replay(replaying().lose_answer(OURS, true).unwrap()));
     assert!(replay(replaying().lose_answer(OURS, false).unwrap()));
-    assert!(!replay(live().claim(claim(OURS)).unwrap().lose_answer(OURS, false).unwrap()));
+    let sent_once = || live().claim(claim(OURS)).unwrap();
+    assert!(!replay(sent_once().lose_answer(OURS, true).unwrap()));
+    assert!(replay(sent_once().lose_answer(OURS, false).unwrap()), "given up: it is known to be spent");
 }
 
 #[test]
@@ -186,7 +227,7 @@ fn reasons_have_distinct_names_and_only_four_are_user_wide() {
 proptest! {
     /// MONO and ENDED over arbitrary histories of one row.
     #[test]
-    fn each_change_raises_the_version_by_one_and_ended_is_for_ever(steps in proptest::collection::vec(0usize..8, 0..40)) {
+    fn each_change_raises_the_version_by_one_and_ended_is_for_ever(steps in proptest::collection::vec(0usize..9, 0..40)) {
         let changes = changes();
         let mut session = live();
         for step in steps {

@@ -98,6 +98,31 @@ fn every_answer_to_a_refresh_has_its_consequence() {
 }
 
 #[test]
+fn a_token_that_is_known_to_be_spent_is_not_sent_again_where_that_harms() {
+    let now = Timestamp::from_millis(1_000_000);
+    let (later, past) = (Expiry::At(now.after(Duration::from_secs(60))), Expiry::At(now));
+    let trouble = Trouble::new(TroubleKind::NoAnswer);
+    let habits = |rotation, old_access_token_survives| ProviderHabits {
+        rotation,
+        old_access_token_survives,
+        ..ProviderHabits::TWITCH
+    };
+    let strict = habits(Rotation::OneTime, false);
+    let rejected = ValidateAnswer::Rejected;
+    let table = [
+        ("no answer", ValidateAnswer::Unknown(trouble), later, strict, BeforeReplay::Later(trouble)),
+        ("died before its time", rejected.clone(), later, strict, BeforeReplay::Spent),
+        ("died of age", rejected.clone(), past, strict, BeforeReplay::Replay),
+        ("reuse is harmless", rejected.clone(), later, habits(Rotation::None, false), BeforeReplay::Replay),
+        ("it would have survived", rejected, later, habits(Rotation::OneTime, true), BeforeReplay::Replay),
+        ("it lives", proof("ours", None), later, strict, BeforeReplay::Replay),
+    ];
+    for (name, answer, expiry, habits, expected) in table {
+        assert_eq!(before_replay(&answer, expiry, now, &habits), expected, "{name}");
+    }
+}
+
+#[test]
 fn a_gateways_error_may_hide_a_spent_token() {
     for (status, hides) in
         [(404, false), (408, false), (429, false), (500, true), (502, true), (503, false), (504, true)]

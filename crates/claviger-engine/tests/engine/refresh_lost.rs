@@ -114,6 +114,36 @@ async fn a_replay_that_was_turned_away_is_tried_again() {
     assert_eq!(world.twitch.mock().counters().reused_refresh_tokens, 1, "SPENT");
 }
 
+/// Where a refresh kills the old access token, one that died before its time tells that the lost answer held a pair.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_known_to_be_spent_is_not_replayed_where_that_would_harm() {
+    let strict = ProviderHabits { replay_window: 10 * MINUTE, old_access_token_survives: false, ..ONE_TIME };
+    let (world, app) = World::with(|setup| {
+        habits(strict)(setup);
+        setup.mock.rotation = claviger_mock::Rotation::OneTimeKillsConnection;
+    })
+    .await;
+    let browser = world.sign_in(&app, ADA).await;
+    let token = world.access_token(browser.session).await;
+    assert!(world.twitch.mock().kill_token(&token));
+    world.pass(world.settings.lifetimes.proof);
+    world.twitch.once(Endpoint::Token, FaultKind::CloseAfter);
+    assert!(
+        passing(&browser.asks(&app).await),
+        "the old token is dead, and the answer to the refresh is lost"
+    );
+    for _ in 0..3 {
+        world.pass(MINUTE);
+        assert_eq!(browser.asks(&app).await.unwrap_err(), Denied::SignInAgain);
+    }
+    assert_eq!(world.twitch.refreshes(), 1);
+    world.assert_nothing_spent_twice();
+    assert!(
+        world.row(browser.session).await.beyond_refresh(world.now(), &strict),
+        "a new authorization repairs it"
+    );
+}
+
 /// A rejected replay is no trouble of the provider's, so nobody else has to wait for it.
 #[tokio::test(start_paused = true)]
 async fn a_rejected_replay_holds_up_nobody_else() {

@@ -121,7 +121,7 @@ async fn the_provider_says_when_to_come_back() {
     // What it asked for, what the client is told, and for how long all sessions leave it alone.
     let table = [
         (RetryAfter::Seconds(17), 17 * SECOND, 17 * SECOND),
-        (RetryAfter::Seconds(1_000_000), HOUR, limits::QUIET_MAX),
+        (RetryAfter::Seconds(1_000_000), HOUR, limits::PROVIDER_PAUSE_ASKED_MAX),
     ];
     for (wish, told, quiet) in table {
         world.twitch.once(Endpoint::Token, FaultKind::too_many_requests(Some(wish)));
@@ -158,6 +158,7 @@ async fn a_replay_that_was_never_sent_leaves_the_row_ambiguous() {
     world.expire_tokens();
     world.twitch.once(Endpoint::Token, FaultKind::CloseAfter);
     assert!(passing(&browser.asks(&app).await));
+    world.wait_out();
     let sent = world.twitch.refreshes();
     app.shelf.next(Method::Replace, Trick::FailAfter);
     assert!(passing(&browser.asks(&app).await));
@@ -213,6 +214,7 @@ async fn other_words_of_oauth_about_our_client_sign_nobody_out() {
         let body = format!(r#"{{"error":"{error}"}}"#);
         world.twitch.once(Endpoint::Token, FaultKind::Status { status: 400, body, retry_after: None });
         assert_eq!(browser.asks(&app).await.unwrap_err(), Denied::Misconfigured, "{error}");
+        world.wait_out();
         browser.asks(&app).await.expect("TRANSIENT");
     }
 }

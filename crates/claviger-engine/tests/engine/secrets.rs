@@ -80,11 +80,12 @@ async fn sign_in(canary: &Canary, world: &World, app: &Instance, user: &str) -> 
     canary.hide(&callback.state);
     let signed_in = app.finish_login(callback, Some(&started.cookie), None, "curl/8").await.unwrap();
     canary.show(&signed_in);
-    canary.hide_cookie(&signed_in.cookie);
+    let cookie = signed_in.cookie.clone().expect("a new session has a new cookie");
+    canary.hide_cookie(&cookie);
     let hint = signed_in.access_hint.clone().expect("hints are on");
     canary.hide(&hint);
     canary.show(&app.open_access_hint(&hint));
-    app.open_cookie(&signed_in.cookie).unwrap()
+    app.open_cookie(&cookie).unwrap()
 }
 
 /// Signs in with every kind of failure.

@@ -112,6 +112,13 @@ impl Twitch {
         self.mock().token_calls("refresh_token")
     }
 
+    /// When refreshes arrived since the log was cleared, in Unix milliseconds.
+    pub(crate) fn refresh_times(&self) -> Vec<i64> {
+        let refreshed =
+            |entry: &&claviger_mock::LogEntry| entry.grant_type.as_deref() == Some("refresh_token");
+        self.mock().log().filter(refreshed).map(|entry| entry.at_ms).collect()
+    }
+
     /// Whether the provider takes this access token. No fault of validations gets in the way.
     pub(crate) fn lives(&self, token: &str) -> bool {
         let request = Request::get("/helix/users")

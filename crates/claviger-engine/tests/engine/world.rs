@@ -47,6 +47,7 @@ pub(crate) const ONE_TIME: ProviderHabits = ProviderHabits {
     rotation: Rotation::OneTime,
     replay_window: Duration::ZERO,
     reuse_kills_connection: true,
+    old_access_token_survives: true,
 };
 /// A new refresh token comes, and the old one goes on for a while.
 pub(crate) const ROTATES: ProviderHabits = ProviderHabits::TWITCH;
@@ -288,9 +289,9 @@ impl World {
         self.pass(MINUTE);
     }
 
-    /// The usual pause after trouble with the provider is over.
+    /// Every pause after trouble with the provider is over.
     pub(crate) fn wait_out(&self) {
-        self.pass(limits::RETRY_AFTER);
+        self.pass(limits::PROVIDER_PAUSE_MAX);
     }
 
     /// Lets the access token of every session expire.
@@ -314,11 +315,12 @@ impl World {
 
 impl Browser {
     pub(crate) fn of(app: &Engine, signed_in: &SignedIn) -> Self {
+        let value = signed_in.cookie.clone().expect("a new session comes with its cookie");
         Self {
             session: signed_in.session,
-            value: signed_in.cookie.clone(),
             hint: signed_in.access_hint.clone(),
-            cookie: app.open_cookie(&signed_in.cookie).unwrap(),
+            cookie: app.open_cookie(&value).unwrap(),
+            value,
         }
     }
 

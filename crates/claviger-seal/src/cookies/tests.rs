@@ -30,6 +30,7 @@ fn login(redirect_uri: &str, return_to: &str) -> LoginCookie {
         redirect_uri: redirect_uri.into(),
         return_to: ReturnTo::parse(return_to).unwrap(),
         started_at: Timestamp::from_millis(1_790_000_000_123),
+        repairs: None,
     }
 }
 
@@ -168,6 +169,7 @@ proptest! {
         redirect_uri in "https://[a-z]{1,60}/[a-z/]{0,60}",
         path in "/[a-z0-9?=&]{0,200}",
         millis: i64,
+        repaired: Option<[u8; 16]>,
         token in "[!-~]{1,2000}",
         generation: u64,
     ) {
@@ -178,6 +180,7 @@ proptest! {
             redirect_uri,
             return_to: ReturnTo::parse(&path).unwrap(),
             started_at: Timestamp::from_millis(millis),
+            repairs: repaired.map(SessionId::from_bytes),
         };
         let opened = LoginCookie::open(&ring(), &cookie.seal(&ring(), NONCE)).unwrap();
         prop_assert_eq!(opened.provider, cookie.provider);
@@ -186,6 +189,7 @@ proptest! {
         prop_assert_eq!(opened.redirect_uri, cookie.redirect_uri);
         prop_assert_eq!(opened.return_to, cookie.return_to);
         prop_assert_eq!(opened.started_at, cookie.started_at);
+        prop_assert_eq!(opened.repairs, cookie.repairs);
 
         let hint = AccessHint { generation: Version(generation), ..hint(&token) };
         let opened = AccessHint::open(&ring(), &hint.seal(&ring(), NONCE).unwrap()).unwrap();

@@ -110,6 +110,11 @@ impl Check<'_> {
             "provider.replay_window",
             "has to be a year at most",
         );
+        self.ensure(
+            (1..=100_000).contains(&provider.refreshes_per_second),
+            "provider.refreshes_per_second",
+            "has to be from 1 to 100000",
+        );
     }
 
     fn session(&mut self) {
@@ -139,6 +144,7 @@ impl Check<'_> {
             "session.max_unverified",
             "is shorter than session.proof",
         );
+        self.ensure(session.refresh_spread.0 <= DAY, "session.refresh_spread", "has to be a day at most");
         self.ensure(
             DEVICES.contains(&session.devices_per_user),
             "session.devices_per_user",

@@ -66,6 +66,8 @@ pub struct Provider {
     pub rotation: Rotation,
     pub replay_window: Span,
     pub reuse_kills_connection: bool,
+    pub old_access_token_survives: bool,
+    pub refreshes_per_second: u32,
     pub mock_url_for_development: Option<SiteUrl>,
 }
 
@@ -80,6 +82,7 @@ impl Provider {
             },
             replay_window: self.replay_window.0,
             reuse_kills_connection: self.reuse_kills_connection,
+            old_access_token_survives: self.old_access_token_survives,
         }
     }
 }
@@ -104,6 +107,7 @@ pub struct Session {
     pub absolute: Span,
     pub proof: Span,
     pub max_unverified: Span,
+    pub refresh_spread: Span,
     pub devices_per_user: u32,
     pub carry_access_token: bool,
     pub same_site: SameSite,

@@ -211,6 +211,18 @@ pub const SETTINGS: &[Setting] = &[
         Some("false"),
         "Whether a spent refresh token that is sent again ends all that the user has signed in at this app, on every device. Where it does, set `provider.replay_window` to what the provider promises, or to `\"0s\"`. Unproven for Twitch.",
     ),
+    setting(
+        "provider.old_access_token_survives",
+        Kind::Switch,
+        Some("true"),
+        "Whether the access token from before a refresh goes on after it. With `false`, an access token that died before its time tells that a refresh whose answer was lost did happen, and where a second use of the refresh token would do harm it is not sent again. Unproven for Twitch.",
+    ),
+    setting(
+        "provider.refreshes_per_second",
+        Kind::Number,
+        Some("100"),
+        "So many refreshes are sent to the provider in a second, and twice as many at once after a pause. What is over it waits its turn for up to 12 seconds, and is then told to try again. It keeps an app from falling upon a provider that was away for a while.",
+    ),
     needed(
         "provider.mock_url_for_development",
         Kind::Url,
@@ -241,6 +253,12 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Span,
         Some("\"24h\""),
         "A session may live so long while the provider answers nothing that proves anything.",
+    ),
+    setting(
+        "session.refresh_spread",
+        Kind::Span,
+        Some("\"10m\""),
+        "The tokens of a session in use are refreshed up to so long before they have to be, beside the request that comes by then: each session at its own moment, so that those who signed in together do not come back together. With `\"0s\"` a refresh waits until the last half minute, and a request waits for it.",
     ),
     setting(
         "session.devices_per_user",

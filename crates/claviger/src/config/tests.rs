@@ -83,6 +83,8 @@ fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
         (session("idle = \"60d\""), vec!["session.idle", "longer than session.absolute"]),
         (session("idle = \"0s\""), vec!["session.idle", "a second at least"]),
         (session("max_unverified = \"1m\""), vec!["session.max_unverified", "shorter than session.proof"]),
+        (session("refresh_spread = \"2d\""), vec!["session.refresh_spread", "a day at most"]),
+        (session("refresh_spread = \"0s\""), vec![]),
         (session("devices_per_user = 0"), vec!["session.devices_per_user", "from 1 to 1000"]),
         (session("devices_per_user = -1"), vec!["session.devices_per_user"]),
         (session("custody = \"browser\""), vec!["session.custody", "`device`, `server`, `none`"]),
@@ -100,6 +102,10 @@ fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
         ),
         (format!("{MINIMAL}rotation = \"daily\"\n"), vec!["provider.rotation", "`one_time`"]),
         (format!("{MINIMAL}replay_window = \"2y\"\n"), vec!["provider.replay_window", "a year at most"]),
+        (
+            format!("{MINIMAL}refreshes_per_second = 0\n"),
+            vec!["provider.refreshes_per_second", "from 1 to 100000"],
+        ),
         (route("max_age = \"5m\""), vec!["routes[0].max_age (claviger.toml line 13)", "\"provider\" only"]),
         (route("assurence = \"none\""), vec!["routes[0].assurence", "did you mean assurance?"]),
         (
@@ -230,12 +236,14 @@ fn a_key_that_is_unknown_leaves_the_others_as_they_are() {
 fn the_habits_of_the_provider_are_what_the_core_knows_of_twitch_unless_set() {
     let (config, _) = load(MINIMAL, &[]).unwrap();
     assert_eq!(config.provider.habits(), ProviderHabits::TWITCH);
-    let more = "rotation = \"one_time\"\nreplay_window = \"0s\"\nreuse_kills_connection = true\n";
+    let more = "rotation = \"one_time\"\nreplay_window = \"0s\"\nreuse_kills_connection = true\n\
+                old_access_token_survives = false\n";
     let (config, _) = load(&format!("{MINIMAL}{more}"), &[]).unwrap();
     let expected = ProviderHabits {
         rotation: policy::Rotation::OneTime,
         replay_window: std::time::Duration::ZERO,
         reuse_kills_connection: true,
+        old_access_token_survives: false,
     };
     assert_eq!(config.provider.habits(), expected);
     let (config, _) = load(MINIMAL, &[("CLAVIGER_PROVIDER__ROTATION", "none")]).unwrap();

@@ -6,5 +6,6 @@ mod check;
 mod devices;
 mod login;
 mod logout;
+mod repair;
 mod session;
 mod sign_in;
