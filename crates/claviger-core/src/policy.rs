@@ -184,7 +184,7 @@ pub mod limits {
     pub const PROVIDER_PAUSE_MAX: Duration = Duration::from_secs(30);
     /// A provider in trouble that said when to come back is left alone by all sessions for so long at most.
     pub const PROVIDER_PAUSE_ASKED_MAX: Duration = Duration::from_secs(60);
-    /// The first pause after a refresh of one session that came to nothing; it doubles up to [`PROVIDER_PAUSE_MAX`].
+    /// The pause after a second refresh of one session came to nothing; it doubles up to [`PROVIDER_PAUSE_MAX`].
     pub const REFRESH_PAUSE: Duration = Duration::from_secs(1);
     /// A session with a pause is known for at most so many sessions; the pauses of others are forgotten.
     pub const REFRESH_PAUSES: usize = 10_000;

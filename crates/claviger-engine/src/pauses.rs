@@ -52,8 +52,14 @@ impl Pauses {
     }
 }
 
+/// Once may be chance, and somebody may be waiting.
 fn pause_after(tries: u32) -> Duration {
-    (limits::REFRESH_PAUSE * 2u32.pow(tries.min(16))).min(limits::PROVIDER_PAUSE_MAX)
+    match tries.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(doublings) => {
+            (limits::REFRESH_PAUSE * 2u32.pow(doublings.min(16))).min(limits::PROVIDER_PAUSE_MAX)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -72,6 +78,8 @@ mod tests {
         let pauses = Pauses::new();
         let id = SessionId::new(T0, [1; 10]);
         let mut now = T0;
+        assert_eq!(pauses.note(id, PAIR, now, trouble(5)), trouble(5));
+        assert_eq!(pauses.left(id, PAIR, now), None, "once may be chance");
         for pause_secs in [1, 2, 4, 8, 16, 30, 30] {
             assert_eq!(pauses.left(id, PAIR, now), None);
             assert_eq!(pauses.note(id, PAIR, now, trouble(5)), trouble(5));
@@ -84,7 +92,9 @@ mod tests {
     fn a_pause_concerns_one_pair_of_one_session() {
         let pauses = Pauses::new();
         let id = SessionId::new(T0, [1; 10]);
-        pauses.note(id, PAIR, T0, Denied::Misconfigured);
+        for _ in 0..2 {
+            pauses.note(id, PAIR, T0, Denied::Misconfigured);
+        }
         assert_eq!(pauses.left(id, PAIR, T0), Some(Denied::Misconfigured));
         assert_eq!(pauses.left(id, PAIR.next(), T0), None, "a newer pair");
         assert_eq!(pauses.left(SessionId::new(T0, [2; 10]), PAIR, T0), None, "another session");
