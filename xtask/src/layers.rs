@@ -79,6 +79,19 @@ const ARROWS: &[Arrows] = &[
         tests_are_free: false,
     },
     Arrows {
+        from: "claviger-sim",
+        to: &[
+            "claviger-core",
+            "claviger-engine",
+            "claviger-mock",
+            "claviger-provider",
+            "claviger-seal",
+            "claviger-store",
+        ],
+        why: "the simulator runs the shipped engine and puts everything around it itself",
+        tests_are_free: true,
+    },
+    Arrows {
         from: "claviger-bench",
         to: &["claviger-core", "claviger-seal", "claviger-store", "claviger-store-sqlite"],
         why: "a benchmark fills a store and then meets the gateway as users do, as a program",

@@ -10,7 +10,7 @@
 //! | validate 401 | Rejected, the access token only | the row is suspect |
 //! | refresh 200 | Valid | the new pair is committed |
 //! | refresh says that the token is dead | Rejected | this row ends, if it still holds that pair |
-//! | the same, to a replay after a lost answer | Unknown | the row stays, the user has to sign in again |
+//! | the same, to a replay after a lost answer, where a refresh spends the token | Unknown | the row stays, the user has to sign in again |
 //! | a word about our client or its secret | Misconfigured | alarm; nobody is signed out |
 //! | 404, 408, 429, 5xx, no connection, not understood | Unknown | nobody is signed out; later again |
 //! | 500, 502, 504 to a refresh, where it may have spent the token | ambiguous | as for a lost answer |
@@ -254,7 +254,8 @@ pub enum AfterRefresh {
 
 /// Decides what follows from a refresh.
 pub fn after_refresh(answer: TokenAnswer, replay: bool, habits: &ProviderHabits) -> AfterRefresh {
-    if replay {
+    // Where no refresh spends a token, sending it again is as good as the first time.
+    if replay && habits.rotation != Rotation::None {
         return after_replay(answer, habits);
     }
     match answer {
@@ -288,7 +289,7 @@ fn after_replay(answer: TokenAnswer, habits: &ProviderHabits) -> AfterRefresh {
         TokenAnswer::Unknown(trouble) => {
             lost(trouble, !trouble.may_follow_success() || !habits.reuse_is_harmful())
         }
-        TokenAnswer::Lost(trouble) => lost(trouble, habits.rotation == Rotation::None),
+        TokenAnswer::Lost(trouble) => lost(trouble, false),
     }
 }
 

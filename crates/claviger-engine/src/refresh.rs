@@ -180,7 +180,13 @@ impl Engine {
         };
         let Ok(next) = row.clone().claim(claim) else { return Ok(None) };
         match self.replace(&next, None).await {
-            Ok(Replaced::Done) => Ok(Some(Claimed { row: next, claim, token, secret: secret.clone() })),
+            Ok(Replaced::Done) if self.in_time(&claim) => {
+                Ok(Some(Claimed { row: next, claim, token, secret: secret.clone() }))
+            }
+            Ok(Replaced::Done) => {
+                self.release_unsent(row.id, claim);
+                Err(in_trouble(limits::RETRY_AFTER))
+            }
             Ok(Replaced::Conflict(_)) => Ok(None),
             Err(error) => {
                 if matches!(error, StoreError::Unavailable(_)) {
@@ -189,6 +195,12 @@ impl Engine {
                 Err(Denied::Store(error))
             }
         }
+    }
+
+    /// Whether the answer can be there before the lease is over. Where writing the claim took too long, somebody else may
+    /// soon send the same token.
+    fn in_time(&self, claim: &Claim) -> bool {
+        self.now().after(limits::PROVIDER_CONNECT + limits::PROVIDER_ANSWER) < claim.lease_until
     }
 
     /// A claim that may or may not have been written, and was not sent, must leave the row as it was before: unclaimed,

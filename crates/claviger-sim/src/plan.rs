@@ -1,0 +1,264 @@
+//! What will happen in a history: drawn from the seed before it begins, so that it can be cut when it fails.
+
+use std::time::Duration;
+
+use claviger_core::policy::{ProviderHabits, Rotation, limits};
+use claviger_mock::{FaultKind, MalformedBody, RetryAfter};
+
+use crate::{
+    fate::{Point, Trap},
+    rng::Rng,
+};
+
+/// A history before it happened.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where it came from.
+    pub seed: u64,
+    /// How many instances of the engine share the store.
+    pub instances: usize,
+    /// How many devices each user has.
+    pub devices: Vec<usize>,
+    /// What the provider does with refresh tokens, and is known to do.
+    pub habits: ProviderHabits,
+    /// Whether the server can open refresh tokens.
+    pub custody_server: bool,
+    /// How far the clock of each instance is ahead, in milliseconds.
+    pub skews_ms: Vec<i64>,
+    /// What happens.
+    pub steps: Vec<Step>,
+}
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// So long after the one before.
+    pub after: Duration,
+    /// What.
+    pub act: Act,
+}
+
+/// Something that happens. Numbers name a device, an instance or a user; they are taken modulo how many there are.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each act says what its fields are for")]
+pub enum Act {
+    /// So many tabs of a device ask at the same time. Their users may go away before the answer.
+    Ask { device: usize, tabs: Vec<Tab> },
+    /// A device signs in, again if it is signed in already.
+    SignIn { device: usize, instance: usize },
+    /// A device whose pair no refresh can save goes to the provider and back.
+    Repair { device: usize, instance: usize },
+    /// A device signs out.
+    SignOut { device: usize, instance: usize },
+    /// A device ends another one of its user.
+    EndOther { device: usize, other: usize, instance: usize },
+    /// A device ends all others of its user.
+    EndOthers { device: usize, instance: usize },
+    /// A user disconnects the app at the provider.
+    Disconnect { user: usize },
+    /// The provider forgets a device's access token before its time.
+    KillAccessToken { device: usize },
+    /// An instance meets this the next time that a refresh passes the point.
+    Trap { instance: usize, point: Point, trap: Trap },
+    /// An instance dies.
+    Crash { instance: usize },
+    /// The provider answers the next call of its token endpoint so.
+    TokenFault { kind: FaultKind },
+    /// The provider answers every call so for a while.
+    Outage { kind: FaultKind, lasts: Duration },
+    /// The way to the provider is so for a while.
+    Network { unplugged: bool, slow: bool, loses_permille: u64, lasts: Duration },
+    /// An instance cannot reach the store for a while.
+    StoreDown { instance: usize, lasts: Duration },
+    /// Writes of an instance fail now and then for a while.
+    StoreTrouble { instance: usize, permille: u64, lasts: Duration },
+}
+
+/// One request.
+#[derive(Clone, Copy, Debug)]
+pub struct Tab {
+    /// Who answers it.
+    pub instance: usize,
+    /// What it asks.
+    pub asks: Asks,
+    /// Whether its user goes away after so long.
+    pub gives_up_after: Option<Duration>,
+}
+
+/// What a request asks of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// Assurance `cookie`.
+    Cookie,
+    /// Assurance `session`.
+    Session,
+    /// Assurance `provider`, asked now.
+    Provider,
+    /// The access token.
+    Grant,
+    /// The access token, and another one since the API said that it is dead.
+    GrantDead,
+    /// The access token, and another one if the API's unclear refusal is about it.
+    GrantUnclear,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// So long do the access tokens of histories live.
+pub(crate) const TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
+
+impl Plan {
+    /// Draws a history.
+    pub fn new(seed: u64) -> Self {
+        let rng = Rng::new(seed ^ 0x51ed_2701_a4f1_c0de);
+        let instances = 1 + rng.below(3);
+        let devices: Vec<usize> = (0..1 + rng.below(2)).map(|_| 1 + rng.below(3)).collect();
+        let all: usize = devices.iter().sum();
+        let mut steps: Vec<Step> = (0..all)
+            .map(|device| Step { after: SECOND, act: Act::SignIn { device, instance: rng.below(instances) } })
+            .collect();
+        let count = 30 + rng.below(60);
+        steps.extend((0..count).map(|_| step(&rng, all, instances)));
+        Self {
+            seed,
+            instances,
+            habits: habits(&rng),
+            custody_server: rng.chance(300),
+            skews_ms: (0..instances).map(|_| i64::try_from(rng.below(4_001)).unwrap_or(0) - 2_000).collect(),
+            devices,
+            steps,
+        }
+    }
+
+    /// The device's user, and which of all devices are the same user's.
+    pub(crate) fn user_of(&self, device: usize) -> usize {
+        let mut first = 0;
+        for (user, count) in self.devices.iter().enumerate() {
+            first += count;
+            if device < first {
+                return user;
+            }
+        }
+        0
+    }
+
+    pub(crate) fn device_count(&self) -> usize {
+        self.devices.iter().sum()
+    }
+}
+
+fn habits(rng: &Rng) -> ProviderHabits {
+    let one_time = ProviderHabits {
+        rotation: Rotation::OneTime,
+        replay_window: Duration::ZERO,
+        reuse_kills_connection: true,
+        old_access_token_survives: true,
+    };
+    let hopeful = ProviderHabits { replay_window: HOUR, reuse_kills_connection: false, ..one_time };
+    let table = [
+        ProviderHabits::TWITCH,
+        one_time,
+        one_time,
+        ProviderHabits { old_access_token_survives: false, ..one_time },
+        hopeful,
+        ProviderHabits { old_access_token_survives: false, ..hopeful },
+        ProviderHabits { rotation: Rotation::None, ..ProviderHabits::TWITCH },
+    ];
+    rng.pick(&table, ProviderHabits::TWITCH)
+}
+
+fn step(rng: &Rng, devices: usize, instances: usize) -> Step {
+    let after = match rng.below(100) {
+        0..60 => rng.span(Duration::ZERO, SECOND),
+        60..80 => rng.span(SECOND, 20 * SECOND),
+        80..88 => rng.span(MINUTE, 6 * MINUTE),
+        88..98 => rng.span(TOKEN_LIFE - 2 * MINUTE, TOKEN_LIFE + 2 * MINUTE),
+        _ => rng.span(HOUR, 3 * HOUR),
+    };
+    let (device, instance) = (rng.below(devices), rng.below(instances));
+    let act = match rng.below(100) {
+        0..46 => ask(rng, device, instances),
+        46..52 => Act::SignIn { device, instance },
+        52..58 => Act::Repair { device, instance },
+        58..60 => Act::SignOut { device, instance },
+        60..62 => Act::EndOther { device, other: rng.below(devices), instance },
+        62..63 => Act::EndOthers { device, instance },
+        63..65 => Act::Disconnect { user: rng.below(2) },
+        65..68 => Act::KillAccessToken { device },
+        68..78 => trap(rng, instance),
+        78..80 => Act::Crash { instance },
+        80..89 => Act::TokenFault { kind: fault(rng) },
+        89..92 => Act::Outage { kind: trouble(rng), lasts: rng.span(SECOND, 2 * HOUR) },
+        92..95 => network(rng),
+        95..97 => Act::StoreDown { instance, lasts: rng.span(SECOND, 10 * MINUTE) },
+        _ => Act::StoreTrouble { instance, permille: 300, lasts: rng.span(SECOND, 5 * MINUTE) },
+    };
+    Step { after, act }
+}
+
+fn ask(rng: &Rng, device: usize, instances: usize) -> Act {
+    const KINDS: [Asks; 8] = [
+        Asks::Cookie,
+        Asks::Session,
+        Asks::Session,
+        Asks::Provider,
+        Asks::Grant,
+        Asks::Grant,
+        Asks::GrantDead,
+        Asks::GrantUnclear,
+    ];
+    let tab = |_| Tab {
+        instance: rng.below(instances),
+        asks: rng.pick(&KINDS, Asks::Session),
+        gives_up_after: rng.chance(200).then(|| rng.span(Duration::ZERO, SECOND / 2)),
+    };
+    Act::Ask { device, tabs: (0..1 + rng.below(5)).map(tab).collect() }
+}
+
+/// A process that stands still between its last look at the clock and the sending cannot know that its lease is over, so it
+/// does not stall there.
+fn trap(rng: &Rng, instance: usize) -> Act {
+    let (point, _) = Point::ALL.get(rng.below(Point::ALL.len())).copied().unwrap_or(Point::ALL[0]);
+    let longest = limits::CLAIM_LEASE * 2;
+    let stalls = rng.chance(250) && point != Point::RequestUnsent;
+    let trap = if stalls { Trap::Stall(rng.span(SECOND, longest)) } else { Trap::Crash };
+    Act::Trap { instance, point, trap }
+}
+
+fn fault(rng: &Rng) -> FaultKind {
+    match rng.below(6) {
+        0 => FaultKind::CloseAfter,
+        1 => FaultKind::CloseBefore,
+        2 => FaultKind::delay(rng.span(SECOND, 40 * SECOND)),
+        3 => FaultKind::Malformed { body: MalformedBody::Truncated },
+        4 => FaultKind::Status {
+            status: 403,
+            body: r#"{"status":403,"message":"invalid client secret"}"#.to_owned(),
+            retry_after: None,
+        },
+        _ => trouble(rng),
+    }
+}
+
+fn trouble(rng: &Rng) -> FaultKind {
+    match rng.below(6) {
+        0 => FaultKind::status(500),
+        1 => FaultKind::status(503),
+        2 => FaultKind::status(404),
+        3 => FaultKind::too_many_requests(None),
+        4 => FaultKind::too_many_requests(Some(RetryAfter::Seconds(20))),
+        _ => FaultKind::CloseBefore,
+    }
+}
+
+fn network(rng: &Rng) -> Act {
+    let lasts = rng.span(SECOND, 10 * MINUTE);
+    let (unplugged, slow, loses_permille) = match rng.below(3) {
+        0 => (true, false, 0),
+        1 => (false, true, 0),
+        _ => (false, false, 300),
+    };
+    Act::Network { unplugged, slow, loses_permille, lasts }
+}

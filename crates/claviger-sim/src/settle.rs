@@ -1,0 +1,119 @@
+//! The faults stop. Then each device must get a living token in bounded time, and what was promised must have come about.
+
+use std::time::Duration;
+
+use claviger_core::session::Session;
+use claviger_engine::Denied;
+use claviger_seal::SessionCookie;
+
+use crate::{
+    Asks,
+    history::{self, World},
+};
+
+/// Longer than every lease, pause and breaker.
+const CALM: Duration = Duration::from_secs(2 * 60);
+/// Longer than a revocation waits for its next try.
+const OUTBOX: Duration = Duration::from_secs(20 * 60);
+const TRIES: usize = 12;
+
+pub(crate) async fn settle(world: &World) {
+    world.provider.mend();
+    for instance in world.alive() {
+        instance.fate.clear_traps();
+        instance.fate.set_store_down(false);
+        instance.fate.set_store_trouble(0);
+    }
+    world.restart_all().await;
+    world.record.say(0, || "the faults have stopped".to_owned());
+    tokio::time::sleep(CALM).await;
+    for device in 0..world.plan.device_count() {
+        reaches_a_living_token(world, device).await;
+    }
+    tokio::time::sleep(OUTBOX).await;
+    check_outbox(world).await;
+    check_deliveries(world);
+    check_rows(world).await;
+}
+
+/// LIVE: a device in force is served with a token that the provider takes, within so many tries.
+async fn reaches_a_living_token(world: &World, device: usize) {
+    for n in 0..TRIES {
+        let (Some(cookie), Some(instance)) = (world.device(device).cookie, world.instance(n % 3)) else {
+            return;
+        };
+        let outcome = history::asked(world, &instance, &cookie, Asks::Provider).await;
+        world.ledger.used(cookie.session, claviger_engine::Clock::now(&*instance.fate));
+        world.judge(instance.fate.who, device, &cookie, &outcome);
+        match outcome {
+            Ok(()) => return check_token(world, &instance, &cookie).await,
+            Err(Denied::SignInAgain) => {
+                history::repair(world, device, n % 3).await;
+            }
+            Err(Denied::ProviderTrouble { retry_after }) => tokio::time::sleep(retry_after).await,
+            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+        }
+    }
+    if let Some(cookie) = world.device(device).cookie {
+        let row = world.ledger.last(cookie.session);
+        world.record.violate("LIVE", format!("device {device} reaches no living token: {row:?}"));
+    }
+}
+
+async fn check_token(world: &World, instance: &history::Instance, cookie: &SessionCookie) {
+    match instance.engine.grant(cookie, None).await {
+        Ok(grant) => {
+            world.check_grant(cookie, &grant);
+            if !world.provider.takes(grant.token.expose()) {
+                world.record.violate("LIVE", format!("{} was given a dead token", cookie.session));
+            }
+        }
+        Err(denied) => {
+            world.record.violate("LIVE", format!("{} is served, but has no token: {denied}", cookie.session))
+        }
+    }
+}
+
+/// CASCADE: whatever a row held last, or nobody could keep, is dead at the provider.
+async fn check_outbox(world: &World) {
+    let backlog = claviger_store::Store::owed_backlog(&world.ledger.memory).await.unwrap_or_default();
+    if backlog.count > 0 {
+        world.record.violate("CASCADE", format!("{} revocations are still owed", backlog.count));
+    }
+}
+
+/// STRAND: a pair that reached a process is in its row, or was, or was revoked, unless the process died.
+fn check_deliveries(world: &World) {
+    for pair in world.provider.delivered() {
+        let kept = world.ledger.owner(&pair.access).is_some();
+        if !kept && !world.ledger.was_owed(&pair.access) && pair.to.alive() {
+            world.record.violate("STRAND", format!("instance {} lost a pair that it was given", pair.to.who));
+        }
+        if !kept && world.ledger.was_owed(&pair.access) {
+            world.record.count("pair: owed, since no row could hold it", pair.to.who);
+            if world.provider.takes(&pair.access) {
+                world.record.violate("CASCADE", "a pair that no row holds lives on");
+            }
+        }
+    }
+}
+
+async fn check_rows(world: &World) {
+    let mut rows: Vec<Session> = Vec::new();
+    for row in world.ledger.rows() {
+        rows.extend(world.ledger.row(row.id).await);
+    }
+    world.ledger.check_idle_clocks(&rows);
+    for row in &rows {
+        let known = world.ledger.last(row.id);
+        if known.is_none_or(|known| known.version != row.version || known.state != row.state) {
+            world.record.violate("MONO", format!("{} is not as it was committed last", row.id));
+        }
+    }
+    for (token, session) in world.ledger.tokens() {
+        let ended = world.ledger.last(session).is_none_or(|row| row.ended());
+        if ended && world.ledger.was_last(&token, session) && world.provider.takes(&token) {
+            world.record.violate("CASCADE", format!("the last token of {session} lives on"));
+        }
+    }
+}

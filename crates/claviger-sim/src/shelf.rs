@@ -1,0 +1,279 @@
+//! One instance's way to the store that all share.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use claviger_core::{
+    ids::{AttemptId, SessionId, Subject},
+    session::{EndReason, OwedRevocation, Session},
+    time::Timestamp,
+};
+use claviger_store::{Backlog, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError};
+
+use crate::{
+    Variant,
+    fate::{Fate, Point},
+    ledger::Ledger,
+};
+
+pub(crate) struct Shelf {
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) fate: Arc<Fate>,
+    pub(crate) variant: Variant,
+    /// The rows as this instance first saw them, for the variant that does not read again.
+    seen: Mutex<BTreeMap<SessionId, Session>>,
+}
+
+/// What becomes of one write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Write {
+    Good,
+    /// It fails and does nothing.
+    Fails,
+    /// It does its work, and then fails: nobody can say whether it happened.
+    FailsAfter,
+}
+
+impl Shelf {
+    pub(crate) fn new(ledger: Arc<Ledger>, fate: Arc<Fate>, variant: Variant) -> Self {
+        Self { ledger, fate, variant, seen: Mutex::default() }
+    }
+
+    /// Gets through to the store, or fails.
+    async fn enter(&self) -> Result<(), StoreError> {
+        self.fate.live_on().await;
+        tokio::time::sleep(self.fate.rng.span(Duration::ZERO, Duration::from_millis(4))).await;
+        self.fate.live_on().await;
+        if self.fate.store_down() {
+            self.fate.record.count("fault: store down", self.fate.who);
+            return Err(unavailable());
+        }
+        Ok(())
+    }
+
+    fn fortune(&self) -> Write {
+        if !self.fate.store_trouble() {
+            return Write::Good;
+        }
+        let after = self.fate.rng.chance(500);
+        let name = if after { "fault: commit done, answer lost" } else { "fault: write failed" };
+        self.fate.record.count(name, self.fate.who);
+        if after { Write::FailsAfter } else { Write::Fails }
+    }
+
+    async fn read<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        self.enter().await?;
+        let read = work.await;
+        self.fate.live_on().await;
+        read
+    }
+
+    /// Does a write and takes note of it in the same step.
+    async fn write<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+        note: impl FnOnce(&T),
+    ) -> Result<T, StoreError> {
+        self.enter().await?;
+        let fortune = self.fortune();
+        if fortune == Write::Fails {
+            return Err(unavailable());
+        }
+        let done = work.await?;
+        note(&done);
+        self.fate.live_on().await;
+        if fortune == Write::FailsAfter { Err(unavailable()) } else { Ok(done) }
+    }
+
+    /// The row to write, as the variant has it.
+    async fn as_varied(&self, next: &Session) -> Session {
+        let mut next = next.clone();
+        match self.variant {
+            Variant::NoCompareAndSet => {
+                if let Some(current) = self.ledger.row(next.id).await {
+                    next.version = current.version.next();
+                }
+            }
+            Variant::SkipsReRead if next.ended() => {
+                if let Some(current) = self.ledger.row(next.id).await {
+                    next.version = current.version.next();
+                }
+            }
+            Variant::ShortLease => {
+                if let claviger_core::session::State::Live(holding)
+                | claviger_core::session::State::Parked(holding)
+                | claviger_core::session::State::Suspect(holding) = &mut next.state
+                    && let Some(claim) = &mut holding.claim
+                {
+                    claim.lease_until = claim.lease_until.before(Duration::from_secs(29));
+                }
+            }
+            _ => {}
+        }
+        next
+    }
+}
+
+fn unavailable() -> StoreError {
+    StoreError::Unavailable("a fault".to_owned())
+}
+
+/// Where in a refresh this write stands: before it, and after it.
+fn points(next: &Session) -> (Option<Point>, Option<Point>) {
+    let claim = next.holding().and_then(|holding| holding.claim);
+    match claim {
+        Some(claim) if !claim.answer_lost => (Some(Point::ClaimUnwritten), Some(Point::ClaimUnheard)),
+        Some(_) => (Some(Point::LossUnwritten), None),
+        None if next.generation() == Some(next.version) => {
+            (Some(Point::PairUnwritten), Some(Point::PairUnheard))
+        }
+        None => (None, None),
+    }
+}
+
+#[async_trait]
+impl Store for Shelf {
+    async fn check(&self) -> Result<(), StoreError> {
+        self.read(self.ledger.memory.check()).await
+    }
+
+    async fn insert(&self, session: Session, placement: Placement) -> Result<Vec<Session>, StoreError> {
+        let new = session.clone();
+        self.write(self.ledger.memory.insert(session, placement), |ended: &Vec<Session>| {
+            self.ledger.committed(self.fate.who, &new);
+            self.note_ended(ended);
+        })
+        .await
+    }
+
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        let row = self.read(self.ledger.memory.load(id)).await?;
+        if self.variant != Variant::SkipsReRead {
+            return Ok(row);
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(row.map(|row| seen.entry(id).or_insert(row).clone()))
+    }
+
+    async fn replace(&self, next: &Session, owed: Option<&OwedRevocation>) -> Result<Replaced, StoreError> {
+        self.enter().await?;
+        let (before, after) = points(next);
+        if let Some(point) = before {
+            self.fate.pass(point).await;
+        }
+        let fortune = self.fortune();
+        if fortune == Write::Fails {
+            return Err(unavailable());
+        }
+        let varied = self.as_varied(next).await;
+        let replaced = self.ledger.memory.replace(&varied, owed).await?;
+        if replaced == Replaced::Done {
+            self.ledger.committed(self.fate.who, &varied);
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(varied.id, varied.clone());
+            if let Some(owed) = owed {
+                self.ledger.owes(owed);
+            }
+        } else {
+            self.fate.record.count("row: another writer was first", self.fate.who);
+        }
+        if let Some(point) = after {
+            self.fate.pass(point).await;
+        }
+        self.fate.live_on().await;
+        if fortune == Write::FailsAfter { Err(unavailable()) } else { Ok(replaced) }
+    }
+
+    async fn devices(&self, subject: &Subject, limit: usize) -> Result<Vec<Session>, StoreError> {
+        self.read(self.ledger.memory.devices(subject, limit)).await
+    }
+
+    async fn end_all(
+        &self,
+        selection: &Selection,
+        reason: EndReason,
+        at: Timestamp,
+    ) -> Result<Vec<Session>, StoreError> {
+        let work = self.ledger.memory.end_all(selection, reason, at);
+        self.write(work, |ended: &Vec<Session>| self.note_ended(ended)).await
+    }
+
+    async fn touch(&self, seen: &[(SessionId, Timestamp)]) -> Result<(), StoreError> {
+        self.write(self.ledger.memory.touch(seen), |()| {}).await
+    }
+
+    async fn overdue(
+        &self,
+        idle_since: Timestamp,
+        created_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<SessionId>, StoreError> {
+        self.read(self.ledger.memory.overdue(idle_since, created_until, limit)).await
+    }
+
+    async fn distrusted(&self, limit: usize) -> Result<Vec<SessionId>, StoreError> {
+        self.read(self.ledger.memory.distrusted(limit)).await
+    }
+
+    async fn purge(&self, created_until: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.write(self.ledger.memory.purge(created_until, limit), |_| {}).await
+    }
+
+    async fn spend_login(&self, state_hash: [u8; 32], expires_at: Timestamp) -> Result<bool, StoreError> {
+        self.write(self.ledger.memory.spend_login(state_hash, expires_at), |_| {}).await
+    }
+
+    async fn forget_logins(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.write(self.ledger.memory.forget_logins(now, limit), |_| {}).await
+    }
+
+    async fn owe(&self, owed: &OwedRevocation) -> Result<(), StoreError> {
+        self.write(self.ledger.memory.owe(owed), |()| self.ledger.owes(owed)).await
+    }
+
+    async fn take_owed(
+        &self,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Owed>, StoreError> {
+        self.write(self.ledger.memory.take_owed(attempt, now, lease_until, limit), |_| {}).await
+    }
+
+    async fn settle_owed(&self, id: OwedId, attempt: AttemptId) -> Result<bool, StoreError> {
+        let settled = self.write(self.ledger.memory.settle_owed(id, attempt), |_| {}).await?;
+        self.fate.record.count("outbox: settled", self.fate.who);
+        Ok(settled)
+    }
+
+    async fn postpone_owed(
+        &self,
+        id: OwedId,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let postponed = self.write(self.ledger.memory.postpone_owed(id, attempt, due_at), |_| {}).await?;
+        self.fate.record.count("outbox: postponed", self.fate.who);
+        Ok(postponed)
+    }
+
+    async fn owed_backlog(&self) -> Result<Backlog, StoreError> {
+        self.read(self.ledger.memory.owed_backlog()).await
+    }
+}
+
+impl Shelf {
+    /// The store ended these rows in one step, and owes what their last pairs need.
+    fn note_ended(&self, ended: &[Session]) {
+        for row in ended {
+            if let Some(token) = self.ledger.last(row.id).and_then(|last| self.ledger.token_of(&last)) {
+                self.ledger.owes_token(token);
+            }
+            self.ledger.committed(self.fate.who, row);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The provider, and each instance's way to it: the mock's pure handler behind a network that loses, delays and breaks.
+//!
+//! A request that was sent goes on by itself, whatever becomes of its sender. The network never sends one twice: a proxy that
+//! did that with one-time tokens would break every client, and no client could tell.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use claviger_core::{
+    policy::{ProviderHabits, Rotation, limits},
+    secret::AuthorizationCode,
+    time::Timestamp,
+};
+use claviger_engine::{Callback, ProviderHttp};
+use claviger_mock::{Config, Connection, Endpoint, Fault, FaultKind, MockTwitch, Settings};
+use claviger_provider::Unanswered;
+use http::{Request, Response, StatusCode};
+use tokio::sync::oneshot;
+
+use crate::{
+    Variant,
+    fate::{Fate, Point, START},
+    record::Record,
+    rng::Rng,
+};
+
+pub(crate) struct Provider {
+    mock: Mutex<MockTwitch>,
+    record: Arc<Record>,
+    rng: Arc<Rng>,
+    habits: ProviderHabits,
+    network: Mutex<Network>,
+    facts: Mutex<Facts>,
+}
+
+/// How the network is at the moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Network {
+    /// No request leaves.
+    pub(crate) unplugged: bool,
+    /// Requests and answers may take longer than anybody waits.
+    pub(crate) slow: bool,
+    /// So many requests in a thousand never arrive, and as many answers.
+    pub(crate) loses_permille: u64,
+}
+
+#[derive(Default)]
+struct Facts {
+    /// Refresh tokens whose answer is waited for.
+    awaited: Vec<Awaited>,
+    /// How often a spent refresh token arrived.
+    reused: BTreeMap<String, u32>,
+    /// Pairs whose answer reached a process.
+    delivered: Vec<Delivered>,
+}
+
+/// A refresh token whose answer is waited for: by whom, and since when.
+struct Awaited {
+    token: String,
+    by: Arc<Fate>,
+    since: Duration,
+}
+
+/// A pair whose answer reached a process.
+#[derive(Clone)]
+pub(crate) struct Delivered {
+    pub(crate) access: String,
+    pub(crate) to: Arc<Fate>,
+}
+
+impl Provider {
+    pub(crate) fn new(
+        settings: Settings,
+        habits: ProviderHabits,
+        record: Arc<Record>,
+        rng: Arc<Rng>,
+        seed: u64,
+    ) -> Self {
+        let mock = MockTwitch::new(Config::strict().settings(|own| *own = settings), seed);
+        Self {
+            mock: Mutex::new(mock),
+            record,
+            rng,
+            habits,
+            network: Mutex::default(),
+            facts: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn mock(&self) -> MutexGuard<'_, MockTwitch> {
+        self.mock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_network(&self, change: impl FnOnce(&mut Network)) {
+        change(&mut self.network.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn network(&self) -> Network {
+        *self.network.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next refresh or sign-in fails so.
+    pub(crate) fn fails_once(&self, endpoint: Endpoint, kind: FaultKind) {
+        self.mock().add_fault(Fault::once(endpoint, kind));
+    }
+
+    pub(crate) fn fails_until_mended(&self, endpoint: Endpoint, kind: FaultKind) {
+        self.mock().add_fault(Fault::always(endpoint, kind));
+    }
+
+    pub(crate) fn mend(&self) {
+        self.mock().clear_faults();
+        self.set_network(|network| *network = Network::default());
+    }
+
+    pub(crate) fn delivered(&self) -> Vec<Delivered> {
+        self.facts().delivered.clone()
+    }
+
+    /// Whether the provider takes this access token. Faults get in the way.
+    pub(crate) fn takes(&self, token: &str) -> bool {
+        let request = Request::get("/oauth2/validate").header("authorization", format!("OAuth {token}"));
+        let Ok(request) = request.body(Bytes::new()) else { return false };
+        self.handle(&request).0.response.status() == StatusCode::OK
+    }
+
+    /// Leads a browser to the authorization page, where this user agrees at once, and back.
+    pub(crate) fn authorize(&self, user: &str, location: &str) -> Option<Callback> {
+        self.mock().settings_mut().authorize_at_once_as = Some(user.to_owned());
+        let request = Request::get(location).body(Bytes::new()).ok()?;
+        let (reply, _) = self.handle(&request);
+        let back = reply.response.headers().get(http::header::LOCATION)?.to_str().ok()?.to_owned();
+        let back = url::Url::parse(&back).ok()?;
+        let param = |name: &str| back.query_pairs().find(|(key, _)| key == name).map(|(_, v)| v.into_owned());
+        Some(Callback {
+            state: param("state").unwrap_or_default(),
+            code: param("code").map(AuthorizationCode::new),
+            error: param("error"),
+            iss: param("iss"),
+        })
+    }
+
+    fn now(&self) -> Timestamp {
+        START.after(self.record.elapsed())
+    }
+
+    /// Handles one request, and says whether it brought a spent refresh token.
+    fn handle(&self, request: &Request<Bytes>) -> (claviger_mock::Reply, bool) {
+        let now_ms = self.now().as_millis();
+        let mut mock = self.mock();
+        let reply = mock.handle(request, now_ms);
+        let reused = mock.log().next_back().is_some_and(|entry| entry.reused);
+        (reply, reused)
+    }
+
+    /// A request arrives.
+    fn arrive(&self, request: &Request<Bytes>, refresh_token: Option<&str>) -> claviger_mock::Reply {
+        let (reply, reused) = self.handle(request);
+        if let Some(token) = refresh_token.filter(|_| reused) {
+            self.record.count("provider: spent token arrived", 8);
+            let mut facts = self.facts();
+            let times = facts.reused.entry(token.to_owned()).or_default();
+            *times += 1;
+            let allowed = match self.habits.rotation {
+                Rotation::None => u32::MAX,
+                Rotation::Rotates | Rotation::OneTime => u32::from(!self.habits.replay_window.is_zero()),
+            };
+            if *times > allowed {
+                self.record.violate("SPENT", format!("a spent refresh token arrived {times} times"));
+            }
+        }
+        reply
+    }
+
+    /// SPENT: nobody sends a refresh token while somebody who lives, and holds the lease, waits for the answer to it.
+    fn awaits(&self, token: &str, fate: &Arc<Fate>) {
+        let since = self.record.elapsed();
+        // The clocks of two instances may differ by some seconds.
+        let leased = limits::CLAIM_LEASE.saturating_sub(Duration::from_secs(5));
+        let mut facts = self.facts();
+        let in_flight =
+            |other: &Awaited| other.token == token && other.by.alive() && since - other.since < leased;
+        if facts.awaited.iter().any(in_flight) {
+            self.record.violate("SPENT", "a refresh token was sent while its answer was awaited");
+        }
+        facts.awaited.push(Awaited { token: token.to_owned(), by: Arc::clone(fate), since });
+    }
+
+    fn awaits_no_more(&self, token: &str, fate: &Arc<Fate>) {
+        let mut facts = self.facts();
+        let index =
+            facts.awaited.iter().position(|other| other.token == token && Arc::ptr_eq(&other.by, fate));
+        if let Some(index) = index {
+            facts.awaited.swap_remove(index);
+        }
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One instance's way to the provider.
+pub(crate) struct Wire {
+    pub(crate) provider: Arc<Provider>,
+    pub(crate) fate: Arc<Fate>,
+    pub(crate) variant: Variant,
+}
+
+impl Wire {
+    /// Sends the request off, and waits for its answer for as long as the engine's client does.
+    async fn exchange(
+        &self,
+        request: Request<Bytes>,
+        refresh_token: Option<String>,
+    ) -> Result<Response<Bytes>, Unanswered> {
+        let network = self.provider.network();
+        if network.unplugged {
+            self.fate.record.count("fault: provider unreachable", self.fate.who);
+            return Err(Unanswered::NotSent);
+        }
+        let refreshes = refresh_token.is_some();
+        let (answer, awaited) = oneshot::channel();
+        tokio::spawn(travel(Arc::clone(&self.provider), network, request, refresh_token, answer));
+        if refreshes {
+            self.fate.pass(Point::RequestSent).await;
+        }
+        let answer = tokio::time::timeout(limits::PROVIDER_ANSWER, awaited).await;
+        if refreshes {
+            self.fate.pass(Point::AnswerUnheard).await;
+        }
+        self.fate.live_on().await;
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) | Err(_) => {
+                self.fate.record.count("fault: no answer", self.fate.who);
+                Err(Unanswered::NoAnswer)
+            }
+        }
+    }
+}
+
+/// A request goes to the provider and its answer back, whoever waits for it.
+async fn travel(
+    provider: Arc<Provider>,
+    network: Network,
+    request: Request<Bytes>,
+    refresh_token: Option<String>,
+    answer: oneshot::Sender<Response<Bytes>>,
+) {
+    let longest = Duration::from_millis(if network.slow { 9_000 } else { 200 });
+    tokio::time::sleep(provider.rng.span(Duration::from_millis(1), longest)).await;
+    if network.loses_permille > 0 && provider.rng.chance(network.loses_permille) {
+        return provider.record.count("fault: request lost", 8);
+    }
+    let reply = provider.arrive(&request, refresh_token.as_deref());
+    tokio::time::sleep(reply.delay + provider.rng.span(Duration::from_millis(1), longest)).await;
+    let lost = network.loses_permille > 0 && provider.rng.chance(network.loses_permille);
+    if lost || reply.connection == Connection::CloseWithoutAnswer {
+        return provider.record.count("fault: answer lost", 8);
+    }
+    // Nobody waiting any more is fine.
+    let _ = answer.send(reply.response);
+}
+
+#[async_trait]
+impl ProviderHttp for Wire {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Unanswered> {
+        self.fate.live_on().await;
+        let (refresh_token, gone_before) = (refresh_token_of(&request), self.fate.gone());
+        if let Some(token) = &refresh_token {
+            self.fate.pass(Point::RequestUnsent).await;
+            self.provider.awaits(token, &self.fate);
+        }
+        let mut answer = self.exchange(request.clone(), refresh_token.clone()).await;
+        if self.variant == Variant::RetriesLostAnswer
+            && refresh_token.is_some()
+            && matches!(answer, Err(Unanswered::NoAnswer))
+        {
+            answer = self.exchange(request, refresh_token.clone()).await;
+        }
+        if let Some(token) = &refresh_token {
+            self.provider.awaits_no_more(token, &self.fate);
+        }
+        if let Some(access) = answer.as_ref().ok().and_then(access_token_of) {
+            self.provider.facts().delivered.push(Delivered { access, to: Arc::clone(&self.fate) });
+        }
+        if self.variant == Variant::DropsWithCaller
+            && refresh_token.is_some()
+            && self.fate.gone() > gone_before
+        {
+            std::future::pending::<()>().await;
+        }
+        answer
+    }
+}
+
+fn refresh_token_of(request: &Request<Bytes>) -> Option<String> {
+    let mut form = url::form_urlencoded::parse(request.body());
+    form.find(|(name, _)| name == "refresh_token").map(|(_, value)| value.into_owned())
+}
+
+fn access_token_of(answer: &Response<Bytes>) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(answer.body()).ok()?;
+    if answer.status() != StatusCode::OK {
+        return None;
+    }
+    body.get("refresh_token")?;
+    Some(body.get("access_token")?.as_str()?.to_owned())
+}
