@@ -10,6 +10,7 @@
 
 mod api;
 mod commands;
+mod crowds;
 mod hostile;
 mod https_app;
 mod identity;
