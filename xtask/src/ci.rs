@@ -40,6 +40,15 @@ pub(crate) fn test(with_browser: bool) -> Result<()> {
     steps.finish()
 }
 
+/// The long run of kills.
+///
+/// # Errors
+/// If a session was lost, or the run could not be made.
+pub(crate) fn crash(kills: u32) -> Result<()> {
+    let test = ["test", "--locked", "--package", "claviger", "--test", "crashes", "--", "--nocapture"];
+    run(tools::cargo().args(test).env("CRASH_TEST_KILLS", kills.to_string()))
+}
+
 /// What the browser tests lack is told first, before minutes of compiling.
 fn add_tests(steps: &mut Steps, with_browser: bool) {
     if with_browser {

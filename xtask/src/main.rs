@@ -73,6 +73,14 @@ enum Task {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Kills the gateway again and again under load, and judges what is left in its store
+    ///
+    /// The tests do it a few times; this is the long run.
+    Crash {
+        /// How often
+        #[arg(long, default_value_t = 200)]
+        kills: u32,
+    },
     /// Makes the pictures in docs/ from the running demo: tests/browser/screenshot.mjs
     Screenshot,
 }
@@ -85,6 +93,7 @@ fn main() -> ExitCode {
         Task::Deny { advisories } => deny::check(advisories),
         Task::Browser => browser::test(),
         Task::Bench { arguments } => bench::run(&arguments),
+        Task::Crash { kills } => ci::crash(kills),
         Task::Screenshot => browser::screenshot(),
     };
     match result {

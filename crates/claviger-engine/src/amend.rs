@@ -9,7 +9,7 @@ use claviger_core::{
 };
 use claviger_store::{Replaced, StoreError};
 
-use crate::Engine;
+use crate::{Engine, meter};
 
 /// The next row, with the revocation that is owed for the one before.
 pub(crate) type Next = (Session, Option<OwedRevocation>);
@@ -106,7 +106,10 @@ impl Engine {
         self.detached(async move {
             let replaced = engine.inner.parts.store.replace(&next, owed.as_ref()).await;
             match &replaced {
-                Ok(Replaced::Done) => engine.note_change(&next),
+                Ok(Replaced::Done) => {
+                    meter::ended(&next);
+                    engine.note_change(&next);
+                }
                 Ok(Replaced::Conflict(Some(current))) => engine.note_change(current),
                 Ok(Replaced::Conflict(None)) => engine.inner.known.forget(next.id),
                 Err(error) => {

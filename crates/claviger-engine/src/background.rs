@@ -7,9 +7,10 @@ use claviger_core::{policy::limits, request::time_is_over};
 use claviger_store::StoreError;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Engine, errors::EndError};
+use crate::{Engine, errors::EndError, meter};
 
 const USES_EVERY: Duration = Duration::from_secs(5);
+const GAUGES_EVERY: Duration = Duration::from_secs(10);
 const OVERDUE_EVERY: Duration = Duration::from_secs(60);
 const PURGE_EVERY: Duration = Duration::from_secs(60 * 60);
 
@@ -18,6 +19,7 @@ impl Engine {
     pub async fn run(&self, stop: CancellationToken) {
         tokio::join!(
             self.every(USES_EVERY, &stop, || async { self.write_uses().await }),
+            self.every(GAUGES_EVERY, &stop, || async { self.take_gauges().await }),
             self.every(OVERDUE_EVERY, &stop, || async { self.end_overdue().await }),
             self.every(PURGE_EVERY, &stop, || async { self.purge().await }),
             self.keep_settling(&stop),
@@ -62,6 +64,15 @@ impl Engine {
                 return;
             }
         }
+    }
+
+    /// Measures what is not counted as it happens.
+    async fn take_gauges(&self) -> Result<(), StoreError> {
+        meter::breakers(self.breakers());
+        let (store, now) = (&self.inner.parts.store, self.now());
+        meter::claims(store.claims(now).await?);
+        meter::backlog(store.owed_backlog().await?, now);
+        Ok(())
     }
 
     /// Writes down when sessions were last used.

@@ -10,7 +10,7 @@ use claviger_core::{
 use claviger_seal::SessionCookie;
 use claviger_store::{Selection, StoreError};
 
-use crate::{Engine, amend::Amended, errors::EndError};
+use crate::{Engine, amend::Amended, errors::EndError, meter};
 
 /// Which sessions to end.
 #[derive(Clone, Debug)]
@@ -112,7 +112,10 @@ impl Engine {
 
     /// Takes note of rows that the store ended in one step.
     pub(crate) fn note_endings(&self, ended: &[Session]) {
-        ended.iter().for_each(|session| self.note_change(session));
+        for session in ended {
+            meter::ended(session);
+            self.note_change(session);
+        }
         if !ended.is_empty() {
             self.inner.owed.notify_one();
         }

@@ -12,6 +12,7 @@
 //! | `background` | writes down uses, ends what is overdue, purges tombstones |
 //! | `known` | what memory holds of sessions: a bounded cache, and the list of those whose cookie alone is not believed |
 //! | `breaker`, `pauses` | leave a provider alone that is in trouble, and a session whose refresh came to nothing |
+//! | `meter` | what is counted and measured |
 //! | `ports` | what the engine needs of the world: a clock, random bytes, a way to the provider |
 //!
 //! Several engines may share one store: no lock of this process is needed for correctness. What is shared within the
@@ -27,6 +28,7 @@ mod errors;
 mod flights;
 mod known;
 mod login;
+mod meter;
 mod outbox;
 mod pauses;
 mod ports;
@@ -55,6 +57,7 @@ pub use client::HttpClient;
 pub use ending::Target;
 pub use errors::{Denied, EndError, LoginError};
 pub use login::{Callback, LoginStarted, SignedIn, login_tag};
+pub use meter::{Kind as MetricKind, METRICS, Metric};
 pub use ports::{Clock, Entropy, OsEntropy, ProviderHttp, SystemClock};
 
 use breaker::SharedBreaker;

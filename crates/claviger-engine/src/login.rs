@@ -22,7 +22,7 @@ use claviger_store::{Placement, StoreError};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::{Engine, authenticate::Grant, errors::LoginError, repair::Repair};
+use crate::{Engine, authenticate::Grant, errors::LoginError, meter, repair::Repair};
 
 /// A sign-in that has begun.
 pub struct LoginStarted {
@@ -112,7 +112,14 @@ impl Engine {
         let login = self.open_login(&callback.state, login_cookie)?;
         let (engine, shown, user_agent) = (self.clone(), shown.cloned(), user_agent.to_owned());
         // A browser that goes away must not leave a pair that nobody keeps.
-        self.detached(async move { engine.finish(callback, login, shown, &user_agent).await }).await
+        let finished =
+            self.detached(async move { engine.finish(callback, login, shown, &user_agent).await }).await;
+        meter::sign_in(match &finished {
+            Ok(SignedIn { cookie: Some(_), .. }) => meter::SignIn::SignedIn,
+            Ok(_) => meter::SignIn::Repaired,
+            Err(_) => meter::SignIn::Failed,
+        });
+        finished
     }
 
     async fn finish(

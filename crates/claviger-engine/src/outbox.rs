@@ -13,7 +13,7 @@ use claviger_seal::{OpenError, PairBinding};
 use claviger_store::{Owed, StoreError};
 use futures_util::future::try_join_all;
 
-use crate::Engine;
+use crate::{Engine, meter};
 
 /// What to do with a revocation after a try.
 enum AfterTry {
@@ -47,7 +47,9 @@ impl Engine {
     }
 
     async fn settle(&self, owed: &Owed, attempt: AttemptId) -> Result<bool, StoreError> {
-        match self.try_revocation(owed).await {
+        let after = self.try_revocation(owed).await;
+        meter::revocation_tried(matches!(after, AfterTry::Settle));
+        match after {
             AfterTry::Settle => self.inner.parts.store.settle_owed(owed.id, attempt).await,
             AfterTry::Postpone(pause) => {
                 let due_at = self.now().after(pause);

@@ -9,7 +9,7 @@ use claviger_core::{
 };
 use claviger_seal::{AccessPlain, PairBinding};
 
-use crate::{Engine, amend::Amended, errors::Denied};
+use crate::{Engine, amend::Amended, errors::Denied, meter};
 
 /// What asking the provider came to.
 #[derive(Clone, Debug)]
@@ -78,6 +78,7 @@ impl Engine {
         };
         let answer = self.inner.parts.http.send(self.provider().validate(&access.token)).await;
         let answer = self.provider().read_validate(answer, self.now());
+        meter::validation_answered(&answer);
         match &answer {
             ValidateAnswer::Unknown(trouble) => permit.troubled(trouble),
             ValidateAnswer::Valid(_) | ValidateAnswer::Rejected => permit.answered(),

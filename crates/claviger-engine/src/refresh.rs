@@ -19,7 +19,7 @@ use claviger_core::{
 use claviger_seal::{AccessPlain, PairBinding, RefreshLock};
 use claviger_store::{Replaced, StoreError};
 
-use crate::{Engine, amend::Amended, breaker::Permit, errors::Denied, flights::Flight};
+use crate::{Engine, amend::Amended, breaker::Permit, errors::Denied, flights::Flight, meter};
 
 pub(crate) type Outcome = Result<Arc<Session>, Denied>;
 
@@ -218,8 +218,10 @@ impl Engine {
     }
 
     async fn send_refresh(&self, claimed: Claimed, permit: Permit<'_>) -> Outcome {
+        let sent_at = self.now();
         let answer = self.inner.parts.http.send(self.provider().refresh(&claimed.token)).await;
         let answer = self.provider().read_token(answer, self.now());
+        meter::refresh_answered(&answer, claimed.claim.replay, self.now().since(sent_at));
         match &answer {
             TokenAnswer::Unknown(trouble) | TokenAnswer::Lost(trouble) => permit.troubled(trouble),
             TokenAnswer::Issued(_) | TokenAnswer::Rejected | TokenAnswer::Misconfigured => permit.answered(),

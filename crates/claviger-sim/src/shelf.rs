@@ -12,7 +12,7 @@ use claviger_core::{
     session::{EndReason, OwedRevocation, Session},
     time::Timestamp,
 };
-use claviger_store::{Backlog, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError};
+use claviger_store::{Backlog, Claims, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError};
 
 use crate::{
     Variant,
@@ -259,6 +259,10 @@ impl Store for Shelf {
         let postponed = self.write(self.ledger.memory.postpone_owed(id, attempt, due_at), |_| {}).await?;
         self.fate.record.count("outbox: postponed", self.fate.who);
         Ok(postponed)
+    }
+
+    async fn claims(&self, now: Timestamp) -> Result<Claims, StoreError> {
+        self.read(self.ledger.memory.claims(now)).await
     }
 
     async fn owed_backlog(&self) -> Result<Backlog, StoreError> {

@@ -9,7 +9,7 @@ use claviger_core::{
     },
     time::Timestamp,
 };
-use claviger_store::{Placement, Replaced, Selection, corrupt, id_is_taken};
+use claviger_store::{Claims, Placement, Replaced, Selection, corrupt, id_is_taken};
 use rusqlite::{Connection, Params, params};
 
 use crate::{
@@ -31,6 +31,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     OVERDUE,
     DISTRUSTED,
     PURGE,
+    CLAIMS,
 ];
 
 macro_rules! select {
@@ -84,6 +85,10 @@ const OVERDUE: &str = "SELECT id FROM (
             WHERE state < 3 AND created_at <= ?2 AND last_seen_at > ?1 ORDER BY created_at, id LIMIT ?3)
     ) ORDER BY kind, since, id LIMIT ?3";
 const DISTRUSTED: &str = "SELECT id FROM pulse WHERE state >= 2 ORDER BY id DESC LIMIT ?1";
+const CLAIMS: &str = "SELECT
+    count(*) FILTER (WHERE claim_answer_lost = 0 AND claim_lease_until > ?1),
+    count(*) FILTER (WHERE claim_answer_lost = 1 OR claim_lease_until <= ?1)
+    FROM session INDEXED BY session_claimed WHERE claim_attempt IS NOT NULL";
 // The row in `pulse` goes with it.
 const PURGE: &str = "DELETE FROM session WHERE id IN
     (SELECT id FROM pulse WHERE state = 3 AND created_at <= ?1 ORDER BY created_at, id LIMIT ?2)";
@@ -282,6 +287,16 @@ pub(crate) fn overdue(
 
 pub(crate) fn distrusted(connection: &Connection, limit: usize) -> Result<Vec<SessionId>, Fault> {
     select_ids(connection, DISTRUSTED, params![rows(limit)])
+}
+
+/// Refreshes under way, and those of which nobody can say.
+pub(crate) fn claims(connection: &Connection, now: Timestamp) -> Result<Claims, Fault> {
+    let mut statement = connection.prepare_cached(CLAIMS)?;
+    let mut found = statement.query(params![now.as_millis()])?;
+    let row = found.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let mut columns = Columns::of(row);
+    let mut count = || columns.read(|count: i64| u64::try_from(count).ok());
+    Ok(Claims { in_flight: count()?, ambiguous: count()? })
 }
 
 pub(crate) fn purge(connection: &Connection, created_until: Timestamp, limit: usize) -> Result<usize, Fault> {

@@ -8,7 +8,7 @@ use claviger_core::{
     session::{EndReason, OwedRevocation, Session},
     time::Timestamp,
 };
-use claviger_store::{Backlog, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError};
+use claviger_store::{Backlog, Claims, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError};
 use rusqlite::Connection;
 
 use crate::{
@@ -189,6 +189,10 @@ impl Store for SqliteStore {
         due_at: Timestamp,
     ) -> Result<bool, StoreError> {
         self.write(move |connection| owed::postpone(connection, id, attempt, due_at)).await
+    }
+
+    async fn claims(&self, now: Timestamp) -> Result<Claims, StoreError> {
+        self.pool.read(|connection| sessions::claims(connection, now))
     }
 
     async fn owed_backlog(&self) -> Result<Backlog, StoreError> {

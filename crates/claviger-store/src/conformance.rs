@@ -80,6 +80,7 @@ fn checks() -> impl IntoIterator<Item = (&'static str, Check)> {
             a_use_and_a_change_lose_nothing_of_each_other
             overdue_rows_are_the_idle_and_the_old
             distrusted_rows_come_youngest_first
+            claims_are_counted_by_whether_their_outcome_is_known
             a_purge_takes_tombstones_only
             a_store_that_works_says_so;
         logins:

@@ -110,6 +110,10 @@ pub trait Store: Send + Sync + 'static {
         due_at: Timestamp,
     ) -> Result<bool, StoreError>;
 
+    /// How many rows have a claim on them, and of how many of these the outcome is unknown
+    /// ([`claviger_core::session::Claim::ambiguous`]).
+    async fn claims(&self, now: Timestamp) -> Result<Claims, StoreError>;
+
     /// How many revocations are owed, and since when the oldest.
     async fn owed_backlog(&self) -> Result<Backlog, StoreError>;
 }
@@ -156,6 +160,15 @@ pub struct Owed {
     pub revocation: OwedRevocation,
     /// How often it was tried before.
     pub tries: u32,
+}
+
+/// Refreshes that are under way, or were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Claims {
+    /// Rows with a claim whose owner may yet be at it.
+    pub in_flight: u64,
+    /// Rows of which nobody can say whether their refresh token is spent.
+    pub ambiguous: u64,
 }
 
 /// How much is owed.

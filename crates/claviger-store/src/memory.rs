@@ -12,7 +12,7 @@ use claviger_core::{
     time::Timestamp,
 };
 
-use crate::{Backlog, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError, id_is_taken};
+use crate::{Backlog, Claims, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError, id_is_taken};
 
 /// Keeps everything in memory and forgets it when dropped. It counts its calls and fails when told to.
 #[derive(Debug, Default)]
@@ -41,6 +41,7 @@ pub enum Method {
     SettleOwed,
     PostponeOwed,
     OwedBacklog,
+    Claims,
 }
 
 impl Method {
@@ -48,7 +49,13 @@ impl Method {
     pub fn reads(self) -> bool {
         matches!(
             self,
-            Self::Check | Self::Load | Self::Devices | Self::Overdue | Self::Distrusted | Self::OwedBacklog
+            Self::Check
+                | Self::Load
+                | Self::Devices
+                | Self::Overdue
+                | Self::Distrusted
+                | Self::OwedBacklog
+                | Self::Claims
         )
     }
 }
@@ -340,6 +347,14 @@ impl Store for MemoryStore {
         debt.due_at = due_at;
         debt.holder = None;
         Ok(true)
+    }
+
+    async fn claims(&self, now: Timestamp) -> Result<Claims, StoreError> {
+        let shelf = self.enter(Method::Claims)?;
+        let claims = shelf.open().filter_map(|session| session.holding()?.claim);
+        let (ambiguous, in_flight): (Vec<_>, Vec<_>) = claims.partition(|claim| claim.ambiguous(now));
+        let count = |claims: Vec<_>| u64::try_from(claims.len()).unwrap_or(u64::MAX);
+        Ok(Claims { in_flight: count(in_flight), ambiguous: count(ambiguous) })
     }
 
     async fn owed_backlog(&self) -> Result<Backlog, StoreError> {

@@ -19,6 +19,7 @@ pub mod config;
 pub mod demo;
 mod entry;
 pub mod gateway;
+pub mod metrics;
 pub mod problems;
 pub mod proxy;
 pub mod server;

@@ -19,6 +19,7 @@ mod lifetimes;
 mod login;
 mod login_devices;
 mod login_trouble;
+mod outage;
 mod outbox;
 mod proofs;
 mod refresh;

@@ -15,7 +15,7 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Backlog, MemoryStore, Method, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
+    Backlog, Claims, MemoryStore, Method, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
 };
 
 use crate::twitch::Gate;
@@ -211,6 +211,10 @@ impl Store for Shelf {
         due_at: Timestamp,
     ) -> Result<bool, StoreError> {
         self.through(Method::PostponeOwed, self.inner.postpone_owed(id, attempt, due_at)).await
+    }
+
+    async fn claims(&self, now: Timestamp) -> Result<Claims, StoreError> {
+        self.through(Method::Claims, self.inner.claims(now)).await
     }
 
     async fn owed_backlog(&self) -> Result<Backlog, StoreError> {

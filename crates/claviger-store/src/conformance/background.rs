@@ -8,7 +8,7 @@ use claviger_core::{
 };
 
 use super::fixtures::*;
-use crate::{Replaced, Store};
+use crate::{Claims, Replaced, Store};
 
 pub(super) async fn a_use_moves_forward_only(store: Arc<dyn Store>) {
     let [a, b] = [session(1, 0), session(2, 0)];
@@ -133,4 +133,23 @@ pub(super) async fn a_purge_takes_tombstones_only(store: Arc<dyn Store>) {
 pub(super) async fn a_store_that_works_says_so(store: Arc<dyn Store>) {
     assert_eq!(store.check().await, Ok(()));
     assert_eq!(store.check().await, Ok(()));
+}
+
+pub(super) async fn claims_are_counted_by_whether_their_outcome_is_known(store: Arc<dyn Store>) {
+    assert_eq!(store.claims(t(0)).await, Ok(Claims::default()));
+    for n in 1..=4 {
+        let row = session(n, 0);
+        put(&store, [row.clone()]).await;
+        let claimed = row.claim(claim(OURS)).unwrap();
+        change(&store, claimed.clone()).await;
+        match n {
+            1 => change(&store, claimed.lose_answer(OURS, true).unwrap()).await,
+            2 => change(&store, claimed.end(EndReason::SignedOut, t(5)).unwrap().0).await,
+            _ => {}
+        }
+    }
+    let lease_until = claim(OURS).lease_until;
+    let before = lease_until.before(std::time::Duration::from_millis(1));
+    assert_eq!(store.claims(before).await, Ok(Claims { in_flight: 2, ambiguous: 1 }));
+    assert_eq!(store.claims(lease_until).await, Ok(Claims { in_flight: 0, ambiguous: 3 }));
 }

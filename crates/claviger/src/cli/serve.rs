@@ -4,7 +4,7 @@ use super::{ConfigArgs, block_on, told_to_stop};
 use crate::{
     config::{Config, explain, secrets::Secrets},
     gateway::Gateway,
-    server, telemetry,
+    metrics, server, telemetry,
 };
 
 pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
@@ -22,6 +22,10 @@ async fn serve(config: &Config, secrets: Secrets) -> anyhow::Result<()> {
     let stop = told_to_stop()?;
     let gateway = Gateway::open(config, secrets, stop.clone()).await?;
     let listener = server::bind(config.listen, "listen")?;
+    let metrics = match config.metrics.listen {
+        Some(address) => Some(metrics::serve(server::bind(address, "metrics.listen")?, stop.clone())?),
+        None => None,
+    };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = %listener.local_addr()?,
@@ -30,6 +34,9 @@ async fn serve(config: &Config, secrets: Secrets) -> anyhow::Result<()> {
         "ready"
     );
     server::serve(gateway, listener, &config.limits, stop).await?;
+    if let Some(metrics) = metrics {
+        metrics.await?;
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -43,6 +43,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     pub api: Api,
     pub limits: Limits,
+    #[serde(default)]
+    pub metrics: Metrics,
     pub log: Log,
 }
 
@@ -193,6 +195,14 @@ pub struct Limits {
     pub body_pause: Span,
     pub header_bytes: usize,
     pub shutdown: Span,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the table of settings describes each field")]
+pub struct Metrics {
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[log]`

@@ -358,6 +358,12 @@ pub const SETTINGS: &[Setting] = &[
         Some("\"25s\""),
         "Requests have so long to finish when the gateway is told to stop.",
     ),
+    needed(
+        "metrics.listen",
+        Kind::Socket,
+        "\"127.0.0.1:9464\"",
+        "Where metrics are served to Prometheus, at `/metrics`. Without it they are not. It asks nobody who they are, so keep it from the outside. [What there is](metrics.md).",
+    ),
     setting(
         "log.format",
         Kind::Word(&["text", "json"]),

@@ -15,6 +15,7 @@ mod hostile;
 mod https_app;
 mod identity;
 mod lifecycle;
+mod metrics;
 mod provider;
 mod streaming;
 mod tunnels;

@@ -1,0 +1,199 @@
+//! What the engine counts and measures, by the facade of the `metrics` crate: whoever runs the engine chooses where it goes.
+//!
+//! Labels have few values, all known beforehand, and never name a user, a session or an address.
+
+use std::time::Duration;
+
+use claviger_core::{
+    breaker::BreakerState,
+    session::{Session, State},
+    time::Timestamp,
+    verdict::{TokenAnswer, ValidateAnswer},
+};
+use claviger_store::{Backlog, Claims};
+use metrics::{counter, gauge, histogram};
+
+use crate::Breakers;
+
+/// How a metric behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// How often each size occurred, in seconds.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// Its labels with their values, in words.
+    pub labels: &'static str,
+    /// What it says, and what to do about it.
+    pub help: &'static str,
+}
+
+const fn metric(name: &'static str, kind: Kind, labels: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind, labels, help }
+}
+
+const REFRESHES: &str = "claviger_refreshes_total";
+const REFRESH_SECONDS: &str = "claviger_refresh_seconds";
+const REPLAYS: &str = "claviger_refresh_replays_total";
+const VALIDATIONS: &str = "claviger_validations_total";
+const SESSIONS_ENDED: &str = "claviger_sessions_ended_total";
+const SIGN_INS: &str = "claviger_sign_ins_total";
+const REVOCATIONS: &str = "claviger_revocations_total";
+const OUTBOX: &str = "claviger_outbox_revocations";
+const OUTBOX_OLDEST: &str = "claviger_outbox_oldest_seconds";
+const CLAIMS: &str = "claviger_claims";
+const BREAKER: &str = "claviger_provider_breaker";
+
+/// Every metric there is.
+pub const METRICS: &[Metric] = &[
+    metric(
+        REFRESHES,
+        Kind::Counter,
+        "outcome: rotated, rejected, misconfigured, unknown, lost",
+        "Answers to refreshes. `misconfigured` is yours to mend: the provider refuses the client id or secret. `lost` leaves a session ambiguous.",
+    ),
+    metric(
+        REFRESH_SECONDS,
+        Kind::Histogram,
+        "",
+        "From sending a refresh to its answer, or to giving up on it.",
+    ),
+    metric(
+        REPLAYS,
+        Kind::Counter,
+        "",
+        "Refresh tokens sent a second time, because the first answer was lost.",
+    ),
+    metric(
+        VALIDATIONS,
+        Kind::Counter,
+        "verdict: valid, rejected, unknown",
+        "Answers to questions about access tokens.",
+    ),
+    metric(
+        SESSIONS_ENDED,
+        Kind::Counter,
+        "reason: as the devices page and JSON name it",
+        "Sessions that ended in this process. A jump of `refresh_token_rejected` or `token_of_another_subject` wants a look.",
+    ),
+    metric(
+        SIGN_INS,
+        Kind::Counter,
+        "outcome: signed_in, repaired, failed",
+        "Sign-ins that came back from the provider.",
+    ),
+    metric(
+        REVOCATIONS,
+        Kind::Counter,
+        "outcome: settled, postponed",
+        "Tries to revoke tokens of sessions that ended.",
+    ),
+    metric(OUTBOX, Kind::Gauge, "", "Revocations that the provider is still owed."),
+    metric(
+        OUTBOX_OLDEST,
+        Kind::Gauge,
+        "",
+        "How long the oldest of them has been owed. Hours mean that the provider takes none.",
+    ),
+    metric(
+        CLAIMS,
+        Kind::Gauge,
+        "state: in_flight, ambiguous",
+        "Sessions with a refresh under way, and those of which nobody can say whether their refresh token is spent. Ambiguous ones recover with their user's next request.",
+    ),
+    metric(
+        BREAKER,
+        Kind::Gauge,
+        "question: refresh, validate",
+        "0: the provider is asked. 1: one request looks whether it is back. 2: it is left alone for a moment.",
+    ),
+];
+
+pub(crate) fn refresh_answered(answer: &TokenAnswer, replay: bool, took: Duration) {
+    let outcome = match answer {
+        TokenAnswer::Issued(_) => "rotated",
+        TokenAnswer::Rejected => "rejected",
+        TokenAnswer::Misconfigured => "misconfigured",
+        TokenAnswer::Unknown(_) => "unknown",
+        TokenAnswer::Lost(_) => "lost",
+    };
+    counter!(REFRESHES, "outcome" => outcome).increment(1);
+    histogram!(REFRESH_SECONDS).record(took.as_secs_f64());
+    if replay {
+        counter!(REPLAYS).increment(1);
+    }
+}
+
+pub(crate) fn validation_answered(answer: &ValidateAnswer) {
+    let verdict = match answer {
+        ValidateAnswer::Valid(_) => "valid",
+        ValidateAnswer::Rejected => "rejected",
+        ValidateAnswer::Unknown(_) => "unknown",
+    };
+    counter!(VALIDATIONS, "verdict" => verdict).increment(1);
+}
+
+/// A row was committed: counts it if that ended it.
+pub(crate) fn ended(committed: &Session) {
+    if let State::Ended { reason, .. } = committed.state {
+        counter!(SESSIONS_ENDED, "reason" => reason.name()).increment(1);
+    }
+}
+
+/// How a sign-in that came back from the provider went.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SignIn {
+    SignedIn,
+    Repaired,
+    Failed,
+}
+
+pub(crate) fn sign_in(outcome: SignIn) {
+    let outcome = match outcome {
+        SignIn::SignedIn => "signed_in",
+        SignIn::Repaired => "repaired",
+        SignIn::Failed => "failed",
+    };
+    counter!(SIGN_INS, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn revocation_tried(settled: bool) {
+    counter!(REVOCATIONS, "outcome" => if settled { "settled" } else { "postponed" }).increment(1);
+}
+
+pub(crate) fn backlog(backlog: Backlog, now: Timestamp) {
+    gauge!(OUTBOX).set(to_f64(backlog.count));
+    gauge!(OUTBOX_OLDEST).set(backlog.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()));
+}
+
+pub(crate) fn claims(claims: Claims) {
+    gauge!(CLAIMS, "state" => "in_flight").set(to_f64(claims.in_flight));
+    gauge!(CLAIMS, "state" => "ambiguous").set(to_f64(claims.ambiguous));
+}
+
+pub(crate) fn breakers(breakers: Breakers) {
+    let number = |state| match state {
+        BreakerState::Closed => 0.0,
+        BreakerState::HalfOpen => 1.0,
+        BreakerState::Open => 2.0,
+    };
+    gauge!(BREAKER, "question" => "refresh").set(number(breakers.refreshes));
+    gauge!(BREAKER, "question" => "validate").set(number(breakers.proofs));
+}
+
+/// Gauges are floating-point numbers, exact up to 2^53.
+#[expect(clippy::cast_precision_loss, reason = "nobody has 2^53 sessions")]
+fn to_f64(count: u64) -> f64 {
+    count as f64
+}
