@@ -1,6 +1,6 @@
 //! The lists of steps behind `cargo xtask ci` and `cargo xtask test`.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::steps::Steps;
 use crate::tools::{self, run};
@@ -25,6 +25,7 @@ pub(crate) fn ci() -> Result<()> {
         let doc = ["doc", "--workspace", "--no-deps", "--locked"];
         run(tools::cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))
     });
+    steps.run("diagrams", diagrams);
     add_tests(&mut steps, true);
     steps.run("generated files", || generated::check(&before));
     steps.finish()
@@ -38,6 +39,16 @@ pub(crate) fn test(with_browser: bool) -> Result<()> {
     let mut steps = Steps::default();
     add_tests(&mut steps, with_browser);
     steps.finish()
+}
+
+/// Draws docs/diagrams.md.
+///
+/// # Errors
+/// If the rules do not build or answer, or the page cannot be written.
+pub(crate) fn diagrams() -> Result<()> {
+    let draw = ["run", "--quiet", "--locked", "--package", "claviger-core", "--example", "diagrams"];
+    let page = tools::output(tools::cargo().args(draw))?;
+    std::fs::write(tools::root().join("docs/diagrams.md"), page).context("docs/diagrams.md cannot be written")
 }
 
 /// The long run of kills.

@@ -73,6 +73,8 @@ enum Task {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Draws docs/diagrams.md by asking the rules in claviger-core
+    Diagrams,
     /// Kills the gateway again and again under load, and judges what is left in its store
     ///
     /// The tests do it a few times; this is the long run.
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
         Task::Deny { advisories } => deny::check(advisories),
         Task::Browser => browser::test(),
         Task::Bench { arguments } => bench::run(&arguments),
+        Task::Diagrams => ci::diagrams(),
         Task::Crash { kills } => ci::crash(kills),
         Task::Screenshot => browser::screenshot(),
     };

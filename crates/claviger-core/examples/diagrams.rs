@@ -1,0 +1,310 @@
+//! Draws docs/diagrams.md: every arrow is there because a rule of this crate was asked and answered so.
+//!
+//! `cargo xtask diagrams` writes the page, and CI fails if it differs.
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a developer's tool that fails by panicking"
+)]
+
+use std::{collections::BTreeSet, time::Duration};
+
+use claviger_core::{
+    device::DeviceLabel,
+    ids::{AttemptId, ProviderName, SessionId, Subject, Version},
+    policy::{Custody, Lifetimes, ProviderHabits, Rotation},
+    request::{Assurance, Need, need},
+    secret::{AccessToken, Fingerprint, RefreshToken, SessionSecret},
+    session::{Claim, EndReason, Holding, RefreshStep, Refused, SealedBlob, SealedPair, Session, State},
+    time::{Expiry, Timestamp},
+    verdict::{AfterRefresh, IssuedPair, Lifespan, TokenAnswer, Trouble, TroubleKind, after_refresh},
+};
+
+const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+const OURS: AttemptId = AttemptId([1; 16]);
+const STRICT: ProviderHabits = ProviderHabits {
+    rotation: Rotation::OneTime,
+    replay_window: Duration::ZERO,
+    reuse_kills_connection: true,
+    old_access_token_survives: true,
+};
+const REUSABLE: ProviderHabits = ProviderHabits { rotation: Rotation::None, ..ProviderHabits::TWITCH };
+
+fn main() {
+    println!(
+        "<!-- Written by `cargo xtask diagrams` from the rules in crates/claviger-core. Change them there. -->\n"
+    );
+    println!("# Diagrams\n");
+    println!(
+        "What the rules decide was drawn by asking them: each change tried on a row in each state, each answer read. [Answers](answers.md) walks through it.\n"
+    );
+    states();
+    refresh();
+    answers();
+}
+
+// The states of a session.
+
+type Change = fn(Session) -> Result<Session, Refused>;
+
+const CHANGES: [(&str, &str, Change); 9] = [
+    ("claim", "a refresh begins", |row| row.claim(claim(OURS))),
+    ("release", "a refresh came to nothing, and nothing was spent", |row| row.release(OURS)),
+    ("lose_answer", "the answer to a refresh is lost", |row| row.lose_answer(OURS, true)),
+    ("rotate", "a refresh brought a new pair", |row| row.rotate(OURS, NOW, pair)),
+    ("repair", "a new authorization of the same user brought one", |row| {
+        let subject = row.subject.clone();
+        let lost = row.lose_answer(OURS, false)?;
+        lost.repair(&subject, NOW, &STRICT, pair)
+    }),
+    ("prove", "the provider says that the access token is good", |row| {
+        let generation = row.generation().unwrap_or(row.version);
+        row.prove(generation, NOW)
+    }),
+    ("suspect", "the provider says that the access token is dead", |row| {
+        let generation = row.generation().unwrap_or(row.version);
+        row.suspect(generation)
+    }),
+    ("park", "the proof is too old, and the provider does not answer", |row| {
+        let generation = row.generation().unwrap_or(row.version);
+        row.park(generation)
+    }),
+    ("end", "a typed reason", |row| Ok(row.end(EndReason::SignedOut, NOW)?.0)),
+];
+
+/// A row in each state, with a claim of ours on it, so that every change of the claim's owner applies.
+fn rows() -> [Session; 4] {
+    let live = row().claim(claim(OURS)).unwrap();
+    let generation = live.generation().unwrap();
+    [
+        live.clone(),
+        live.clone().park(generation).unwrap(),
+        live.clone().suspect(generation).unwrap(),
+        live.end(EndReason::SignedOut, NOW).unwrap().0,
+    ]
+}
+
+fn states() {
+    println!("## States of a session\n");
+    println!("```mermaid\nstateDiagram-v2\n    [*] --> Live: sign-in");
+    let mut stays = BTreeSet::new();
+    for from in rows() {
+        for (name, _, change) in CHANGES {
+            let Ok(to) = change(from.clone()) else { continue };
+            if state(&from) == state(&to) {
+                stays.insert((state(&from), name));
+            } else {
+                println!("    {} --> {}: {name}", state(&from), state(&to));
+            }
+        }
+    }
+    println!("    Ended --> [*]: purge\n```\n");
+    println!("| change | when | leaves the state as it is in |\n|---|---|---|");
+    for (name, when, _) in CHANGES {
+        let at: Vec<_> = stays.iter().filter(|(_, own)| *own == name).map(|(state, _)| *state).collect();
+        println!("| `{name}` | {when} | {} |", at.join(", "));
+    }
+    println!(
+        "\nNo arrow leads out of Ended but the purge of its tombstone. What a request with assurance `session` needs in each state:\n"
+    );
+    println!("| state | the access token | needs |\n|---|---|---|");
+    let lifetimes = Lifetimes::default();
+    for (words, age) in [
+        ("lives", Duration::from_secs(60)),
+        ("lives, its last proof is older than `session.proof`", Duration::from_secs(2 * 60 * 60)),
+        ("has expired", Duration::from_secs(4 * 60 * 60)),
+    ] {
+        for from in rows() {
+            let needs = need(&from, NOW.after(age), Assurance::Session, &lifetimes);
+            println!("| {} | {words} | {} |", state(&from), in_words(needs));
+        }
+    }
+    println!();
+}
+
+fn in_words(need: Need) -> &'static str {
+    match need {
+        Need::Nothing => "nothing: it is served",
+        Need::Proof => "the provider's word on the access token",
+        Need::Refresh => "a refresh",
+        Need::RefreshEarly => "nothing: it is served, and refreshed beside",
+        Need::SignIn => "a new authorization",
+        Need::End(_) => "to be ended: its time is over",
+        Need::Refuse(_) => "a sign-in: it is over",
+    }
+}
+
+fn state(row: &Session) -> &'static str {
+    match row.state {
+        State::Live(_) => "Live",
+        State::Parked(_) => "Parked",
+        State::Suspect(_) => "Suspect",
+        State::Ended { .. } => "Ended",
+    }
+}
+
+// The refresh protocol.
+
+fn refresh() {
+    println!("## A refresh\n");
+    println!("```mermaid\nflowchart TD");
+    println!("    due([\"the pair is worn: expired, suspect or parked\"]) --> read[\"read the row\"]");
+    println!("    read -->|\"it holds a newer pair\"| adopt([\"adopt it\"])");
+    println!("    read -->|\"it has ended\"| over([\"signed out\"])");
+    let lost = |replay| Claim { answer_lost: true, replay, ..claim(AttemptId([2; 16])) };
+    let soon = NOW.after(Duration::from_secs(60));
+    for (words, row, habits) in [
+        ("no claim", row(), &ProviderHabits::TWITCH),
+        ("claimed, and the lease holds", row().claim(leased()).unwrap(), &ProviderHabits::TWITCH),
+        ("ambiguous, and a replay is allowed", row().claim(lost(false)).unwrap(), &ProviderHabits::TWITCH),
+        ("ambiguous, and no replay is left or allowed", row().claim(lost(true)).unwrap(), &STRICT),
+    ] {
+        let node = match row.refresh_step(soon, habits).unwrap() {
+            RefreshStep::Send => "claim",
+            RefreshStep::Replay => "ask",
+            RefreshStep::Wait { .. } => "wait",
+            RefreshStep::SignInAgain => "renew",
+        };
+        println!("    read -->|\"{words}\"| {node}");
+    }
+    println!("    wait[\"wait for the winner\"] --> read");
+    println!("    ask[\"ask about the old access token\"] -->|\"the provider answers\"| claim");
+    println!("    ask -->|\"it does not\"| later");
+    println!("    ask -->|\"the token is known to be spent, and reuse does harm\"| renew");
+    println!(
+        "    claim[\"write the claim: attempt, lease, fingerprint\"] -->|\"another writer was first\"| read"
+    );
+    println!("    claim -->|written| send[\"send the refresh token, once\"]");
+    for node in ["commit", "dead", "release", "lost"] {
+        let leads =
+            |answer: Answer| node_of(&after_refresh(answer(), false, &ProviderHabits::TWITCH)) == node;
+        let words: Vec<_> = token_answers()
+            .into_iter()
+            .filter(|(_, answer)| leads(*answer))
+            .map(|(words, _)| words)
+            .collect();
+        println!("    send -->|\"{}\"| {node}", words.join(", or "));
+    }
+    println!(
+        "    commit[\"write the new pair, if the claim is still ours\"] --> served([\"served with the new pair\"])"
+    );
+    println!(
+        "    commit -->|\"the row ended or has another pair\"| outbox[\"owe the revocation of the new pair\"]"
+    );
+    println!("    dead[\"read the row again, and end it if it still is our claim\"] --> over");
+    println!("    dead -->|\"it moved on\"| adopt");
+    println!(
+        "    release[\"give the claim back\"] --> later([\"served while the old token lives, then 503 with Retry-After\"])"
+    );
+    println!("    lost[\"mark the answer as lost: the row is ambiguous\"] --> later");
+    println!(
+        "    renew([\"the device's next navigation goes to the provider and back\"]) -->|\"same user, session in force\"| repair[\"a new pair in the same row\"]"
+    );
+    println!("    repair --> served\n```\n");
+}
+
+fn answers() {
+    println!(
+        "What follows from an answer depends on what the provider is known to do with refresh tokens (`provider.rotation`):\n"
+    );
+    println!(
+        "| answer | first time, `rotates` or `one_time` | sent again after a lost answer | `none`, each time |\n|---|---|---|---|"
+    );
+    for (words, answer) in token_answers() {
+        let after = |replay, habits| after_words(&after_refresh(answer(), replay, habits));
+        let first = after(false, &ProviderHabits::TWITCH);
+        assert_eq!(first, after(false, &STRICT), "the two columns are one");
+        assert_eq!(after(false, &REUSABLE), after(true, &REUSABLE), "the two columns are one");
+        let (again, strictly) = (after(true, &ProviderHabits::TWITCH), after(true, &STRICT));
+        let again =
+            if again == strictly { again } else { format!("{again}; {strictly} where reuse does harm") };
+        println!("| {words} | {first} | {again} | {} |", after(false, &REUSABLE));
+    }
+}
+
+type Answer = fn() -> TokenAnswer;
+
+fn token_answers() -> [(&'static str, Answer); 7] {
+    [
+        ("a new pair", || {
+            TokenAnswer::Issued(IssuedPair {
+                access: AccessToken::new("access"),
+                refresh: Some(RefreshToken::new("refresh")),
+                lifespan: Lifespan::Unknown,
+                scopes: None,
+            })
+        }),
+        ("the refresh token is dead", || TokenAnswer::Rejected),
+        ("our client or secret is wrong", || TokenAnswer::Misconfigured),
+        ("never sent", || TokenAnswer::Unknown(Trouble::new(TroubleKind::NotSent))),
+        ("404, 408, 429, 503", || TokenAnswer::Unknown(Trouble::new(TroubleKind::Status(503)))),
+        ("500, 502, 504", || TokenAnswer::Unknown(Trouble::new(TroubleKind::Status(502)))),
+        ("no answer", || TokenAnswer::Lost(Trouble::new(TroubleKind::NoAnswer))),
+    ]
+}
+
+fn node_of(after: &AfterRefresh) -> &'static str {
+    match after {
+        AfterRefresh::Commit(_) => "commit",
+        AfterRefresh::End(_) => "dead",
+        AfterRefresh::Release(_) | AfterRefresh::ReleaseAndAlarm => "release",
+        AfterRefresh::MarkLost { .. } => "lost",
+    }
+}
+
+fn after_words(after: &AfterRefresh) -> String {
+    match after {
+        AfterRefresh::Commit(_) => "the new pair is written",
+        AfterRefresh::End(_) => "the row ends",
+        AfterRefresh::Release(_) => "nothing was spent: later again",
+        AfterRefresh::ReleaseAndAlarm => "nothing was spent: the operator is told",
+        AfterRefresh::MarkLost { alarm: true, .. } => "ambiguous as before: the operator is told",
+        AfterRefresh::MarkLost { replay_left: true, .. } => "ambiguous: may be sent again",
+        AfterRefresh::MarkLost { replay_left: false, .. } => {
+            "ambiguous for good: a new authorization repairs it"
+        }
+    }
+    .to_owned()
+}
+
+// A session to try the rules on.
+
+fn row() -> Session {
+    Session {
+        id: SessionId::new(NOW, [1; 10]),
+        version: Version::FIRST,
+        subject: Subject { provider: ProviderName("twitch".into()), id: "1".into() },
+        display_name: "ada".into(),
+        secret_hash: SessionSecret::new([9; 32]).hash(),
+        custody: Custody::Device,
+        device: DeviceLabel::new("Firefox on Linux"),
+        created_at: NOW,
+        last_seen_at: NOW,
+        state: State::Live(Holding { pair: Some(pair(Version::FIRST)), proven_at: NOW, claim: None }),
+    }
+}
+
+fn pair(generation: Version) -> SealedPair {
+    SealedPair {
+        generation,
+        access: SealedBlob(vec![1]),
+        refresh: Some(SealedBlob(vec![2])),
+        expiry: Expiry::At(NOW.after(Duration::from_secs(4 * 60 * 60))),
+    }
+}
+
+fn claim(attempt: AttemptId) -> Claim {
+    Claim {
+        attempt,
+        taken_at: NOW,
+        lease_until: NOW.after(Duration::from_secs(30)),
+        fingerprint: Fingerprint([3; 16]),
+        replay: false,
+        answer_lost: false,
+    }
+}
+
+fn leased() -> Claim {
+    Claim { lease_until: NOW.after(Duration::from_secs(90)), ..claim(AttemptId([2; 16])) }
+}
