@@ -8,6 +8,7 @@ mod bare;
 mod fill;
 mod gateway;
 mod load;
+mod refresh;
 
 use std::path::PathBuf;
 
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Requests a second and p99 of /auth/check beside a bare axum handler, and the gateway's memory.
     Check(Check),
+    /// Refreshes a second by the engine with SQLite, beside a bare loop of the same HTTP client.
+    Refresh(refresh::Options),
     /// The baseline: an axum handler that does nothing.
     Bare {
         /// Sets the limits of the gateway's accept loop.
@@ -57,6 +60,7 @@ struct Check {
 async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Check(options) => check(&options).await,
+        Command::Refresh(options) => refresh::run(&options).await,
         Command::Bare { limits } => bare::serve(limits).await,
     }
 }

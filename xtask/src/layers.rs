@@ -93,8 +93,16 @@ const ARROWS: &[Arrows] = &[
     },
     Arrows {
         from: "claviger-bench",
-        to: &["claviger-core", "claviger-seal", "claviger-store", "claviger-store-sqlite"],
-        why: "a benchmark fills a store and then meets the gateway as users do, as a program",
+        to: &[
+            "claviger-core",
+            "claviger-engine",
+            "claviger-mock",
+            "claviger-provider",
+            "claviger-seal",
+            "claviger-store",
+            "claviger-store-sqlite",
+        ],
+        why: "a benchmark meets the gateway as users do, as a program, or the engine as the library's users do",
         tests_are_free: true,
     },
     Arrows {

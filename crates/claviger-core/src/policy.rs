@@ -208,6 +208,26 @@ mod tests {
     }
 
     #[test]
+    fn spans_are_what_the_documentation_says() {
+        let lifetimes = Lifetimes::default();
+        let table = [
+            (lifetimes.idle, 1_209_600),
+            (lifetimes.absolute, 2_592_000),
+            (lifetimes.proof, 3_600),
+            (lifetimes.max_unverified, 86_400),
+            (lifetimes.refresh_spread, 600),
+            (ProviderHabits::TWITCH.replay_window, 86_400),
+            (limits::LOGIN_LIFETIME, 600),
+            (limits::REVOCATION_LEASE, 300),
+            (limits::REVOCATION_PAUSE_MAX, 900),
+            (limits::REVOCATION_GIVEN_UP_AFTER, 5_184_000),
+        ];
+        for (span, secs) in table {
+            assert_eq!(span, Duration::from_secs(secs));
+        }
+    }
+
+    #[test]
     fn a_replay_is_allowed_by_the_providers_habits_only() {
         let window = Duration::from_secs(30);
         let habits = |rotation, reuse_kills_connection| ProviderHabits {

@@ -351,7 +351,9 @@ fn step(world: &World, instance: usize, task: Task, planted: Planted, seen: &mut
     match task.step {
         Step::Read => vec![read(world, instance, task, planted, seen)],
         Step::Claim { read, replay } => claim(world, instance, task, read, replay, seen),
-        Step::Send { token, replay } => vec![go(Step::Await { token, replay, on_its_way: OnItsWay::Request })],
+        Step::Send { token, replay } => {
+            vec![go(Step::Await { token, replay, on_its_way: OnItsWay::Request })]
+        }
         Step::Await { token, replay, on_its_way } => {
             let mut lost = go(Step::Answered { replay, answer: Answer::Lost });
             match on_its_way {
@@ -399,14 +401,7 @@ fn read(world: &World, instance: usize, task: Task, planted: Planted, seen: &mut
 
 /// Writes the claim, unless another writer was first. Its owner may be told that nobody can say whether it was written; then it
 /// is given back unsent.
-fn claim(
-    world: &World,
-    instance: usize,
-    task: Task,
-    read: u64,
-    replay: bool,
-    seen: &mut Seen,
-) -> Vec<World> {
+fn claim(world: &World, instance: usize, task: Task, read: u64, replay: bool, seen: &mut Seen) -> Vec<World> {
     let row = &world.rows[task.device];
     if row.version.0 != read || row.ended() {
         return vec![world.with_task(instance, Some(Task { step: Step::Read, ..task }))];

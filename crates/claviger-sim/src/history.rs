@@ -10,7 +10,7 @@ use claviger_core::{
     request::Assurance,
     return_to::ReturnTo,
     secret::ClientSecret,
-    session::EndReason,
+    session::{EndReason, Session},
     verdict::ApiRefusal,
 };
 use claviger_engine::{
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Act, Asks, Outcome, Plan, Tab, Variant,
-    fate::Fate,
+    fate::{Fate, START},
     ledger::Ledger,
     plan::TOKEN_LIFE,
     record::Record,
@@ -69,6 +69,7 @@ pub(crate) async fn run(plan: &Plan, variant: Variant, verbose: bool) -> Outcome
     for step in &plan.steps {
         tokio::time::sleep(step.after).await;
         world.restart_some().await;
+        world.check_rows_in_force();
         act(&world, step.act.clone());
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -226,6 +227,27 @@ impl World {
         }
     }
 
+    /// STRAND: a row in force whose refresh token is spent says so by its claim.
+    pub(crate) fn check_rows_in_force(&self) {
+        for row in self.ledger.rows() {
+            let Some(holding) = row.holding().filter(|holding| holding.claim.is_none()) else { continue };
+            let spent = self.ledger.token_of(&row).is_some_and(|access| self.provider.spent(&access));
+            if spent && holding.pair.is_some() {
+                self.record.violate("STRAND", format!("{} holds a spent token and does not say so", row.id));
+            }
+        }
+    }
+
+    /// LOSER: nobody is asked to renew a session whose pair a refresh can save, or that another refresh is about to.
+    fn check_renewal(&self, cookie: &SessionCookie, before: Option<&Session>) {
+        let (Some(before), Some(row)) = (before, self.ledger.last(cookie.session)) else { return };
+        // Clocks differ, and a row that changed meanwhile may have been beyond it for a moment.
+        let about_now = START.after(self.record.elapsed() + Duration::from_secs(5));
+        if before.version == row.version && !row.beyond_refresh(about_now, &self.plan.habits) {
+            self.record.violate("LOSER", format!("{} was asked to renew without need", cookie.session));
+        }
+    }
+
     /// ISO: a token that is handed out is one of the session's own.
     pub(crate) fn check_grant(&self, cookie: &SessionCookie, grant: &Grant) {
         if self.ledger.owner(grant.token.expose()) != Some(cookie.session) {
@@ -361,6 +383,7 @@ async fn ask(world: Arc<World>, device: usize, tab: Tab) {
     };
     let who = instance.fate.who;
     let work = asked(&world, &instance, &cookie, tab.asks);
+    let before = world.ledger.last(cookie.session);
     let patience = tab.gives_up_after.unwrap_or(Duration::from_secs(24 * 60 * 60));
     let outcome = tokio::select! {
         biased;
@@ -371,7 +394,12 @@ async fn ask(world: Arc<World>, device: usize, tab: Tab) {
     world.ledger.used(cookie.session, instance.fate.now());
     match outcome {
         None => world.record.count("caller: connection lost", who),
-        Some(Ok(outcome)) => world.judge(who, device, &cookie, &outcome),
+        Some(Ok(outcome)) => {
+            if outcome == Err(Denied::SignInAgain) {
+                world.check_renewal(&cookie, before.as_ref());
+            }
+            world.judge(who, device, &cookie, &outcome);
+        }
         Some(Err(_)) => {
             world.record.count("caller: went away", who);
             instance.fate.caller_goes();
@@ -408,7 +436,12 @@ pub(crate) async fn asked(
             return Ok(());
         }
     };
-    engine.authenticate(cookie.clone(), assurance).await.map(|_| ())
+    let caller = engine.authenticate(cookie.clone(), assurance).await?;
+    let owner = world.ledger.last(cookie.session).map(|row| row.subject);
+    if caller.session() != cookie.session || owner.as_ref() != Some(caller.subject()) {
+        world.record.violate("ISO", format!("{} was taken for somebody else", cookie.session));
+    }
+    Ok(())
 }
 
 async fn sign_in(world: &World, device: usize, instance: usize) {

@@ -33,6 +33,7 @@ pub(crate) async fn settle(world: &World) {
     tokio::time::sleep(OUTBOX).await;
     check_outbox(world).await;
     check_deliveries(world);
+    world.check_rows_in_force();
     check_rows(world).await;
 }
 

@@ -4,7 +4,7 @@
 //! did that with one-time tokens would break every client, and no client could tell.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -57,6 +57,10 @@ struct Facts {
     reused: BTreeMap<String, u32>,
     /// Pairs whose answer reached a process.
     delivered: Vec<Delivered>,
+    /// The refresh token that was issued with each access token.
+    issued: BTreeMap<String, String>,
+    /// Refresh tokens that a refresh spent.
+    spent: BTreeSet<String>,
 }
 
 /// A refresh token whose answer is waited for: by whom, and since when.
@@ -158,9 +162,24 @@ impl Provider {
         (reply, reused)
     }
 
+    /// Whether a refresh has spent the refresh token that came with this access token. Where the old one goes on, it does not
+    /// matter.
+    pub(crate) fn spent(&self, access: &str) -> bool {
+        let facts = self.facts();
+        self.habits.rotation == Rotation::OneTime
+            && facts.issued.get(access).is_some_and(|refresh| facts.spent.contains(refresh))
+    }
+
     /// A request arrives.
     fn arrive(&self, request: &Request<Bytes>, refresh_token: Option<&str>) -> claviger_mock::Reply {
         let (reply, reused) = self.handle(request);
+        if let Some((access, refresh)) = pair_of(&reply.response) {
+            let mut facts = self.facts();
+            if let Some(sent) = refresh_token.filter(|sent| *sent != refresh) {
+                facts.spent.insert(sent.to_owned());
+            }
+            facts.issued.insert(access, refresh);
+        }
         if let Some(token) = refresh_token.filter(|_| reused) {
             self.record.count("provider: spent token arrived", 8);
             let mut facts = self.facts();
@@ -255,11 +274,23 @@ async fn travel(
 ) {
     let longest = Duration::from_millis(if network.slow { 9_000 } else { 200 });
     tokio::time::sleep(provider.rng.span(Duration::from_millis(1), longest)).await;
+    if network.slow && provider.rng.chance(200) {
+        // It arrives when its sender has given up, and perhaps when the lease is over.
+        provider.record.count("fault: request late", 8);
+        tokio::time::sleep(provider.rng.span(limits::PROVIDER_ANSWER, limits::CLAIM_LEASE * 3)).await;
+    }
     if network.loses_permille > 0 && provider.rng.chance(network.loses_permille) {
         return provider.record.count("fault: request lost", 8);
     }
     let reply = provider.arrive(&request, refresh_token.as_deref());
     tokio::time::sleep(reply.delay + provider.rng.span(Duration::from_millis(1), longest)).await;
+    if network.loses_permille > 0 && reply.response.status() == StatusCode::OK && provider.rng.chance(200) {
+        provider.record.count("fault: gateway error after the deed", 8);
+        let mut broken = Response::new(Bytes::new());
+        *broken.status_mut() = StatusCode::BAD_GATEWAY;
+        let _ = answer.send(broken);
+        return;
+    }
     let lost = network.loses_permille > 0 && provider.rng.chance(network.loses_permille);
     if lost || reply.connection == Connection::CloseWithoutAnswer {
         return provider.record.count("fault: answer lost", 8);
@@ -287,7 +318,7 @@ impl ProviderHttp for Wire {
         if let Some(token) = &refresh_token {
             self.provider.awaits_no_more(token, &self.fate);
         }
-        if let Some(access) = answer.as_ref().ok().and_then(access_token_of) {
+        if let Some((access, _)) = answer.as_ref().ok().and_then(pair_of) {
             self.provider.facts().delivered.push(Delivered { access, to: Arc::clone(&self.fate) });
         }
         if self.variant == Variant::DropsWithCaller
@@ -305,11 +336,9 @@ fn refresh_token_of(request: &Request<Bytes>) -> Option<String> {
     form.find(|(name, _)| name == "refresh_token").map(|(_, value)| value.into_owned())
 }
 
-fn access_token_of(answer: &Response<Bytes>) -> Option<String> {
+/// The access and the refresh token that an answer brings.
+fn pair_of(answer: &Response<Bytes>) -> Option<(String, String)> {
     let body: serde_json::Value = serde_json::from_slice(answer.body()).ok()?;
-    if answer.status() != StatusCode::OK {
-        return None;
-    }
-    body.get("refresh_token")?;
-    Some(body.get("access_token")?.as_str()?.to_owned())
+    let text = |name| Some(body.get(name)?.as_str()?.to_owned());
+    if answer.status() == StatusCode::OK { text("access_token").zip(text("refresh_token")) } else { None }
 }

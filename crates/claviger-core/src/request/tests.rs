@@ -112,6 +112,12 @@ fn each_state_has_its_need() {
             Need::SignIn,
         ),
         (
+            "no custody, proven just as long ago as may be",
+            edit(live(), |h| h.pair = None),
+            Assurance::Provider { max_age: Duration::from_secs(1) },
+            Need::Nothing,
+        ),
+        (
             "ended",
             live().end(EndReason::SignedOut, Timestamp::EPOCH).unwrap().0,
             SESSION,

@@ -145,6 +145,29 @@ fn a_repair_is_for_the_same_user_and_for_a_row_that_no_refresh_can_save() {
 }
 
 #[test]
+fn a_row_is_ambiguous_when_nobody_can_say_what_became_of_its_claim() {
+    let lease_until = claim(THEIRS).lease_until;
+    let just_before = lease_until.before(Duration::from_millis(1));
+    let held = || live().claim(claim(THEIRS)).unwrap();
+    let lost = live().claim(Claim { answer_lost: true, ..claim(THEIRS) }).unwrap();
+    let table = [
+        ("no claim", live(), lease_until, false),
+        ("the lease holds", held(), just_before, false),
+        ("the lease is over", held(), lease_until, true),
+        ("the answer is lost", lost, T0, true),
+        ("ended", ended(), lease_until, false),
+    ];
+    for (name, session, now, expected) in table {
+        assert_eq!(session.ambiguous(now), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_sealed_blob_shows_its_length_only() {
+    assert_eq!(format!("{:?}", SealedBlob(vec![1, 2, 3])), "SealedBlob(3 bytes)");
+}
+
+#[test]
 fn the_end_erases_the_tokens_and_owes_the_revocation() {
     let (session, owed) = live().end(EndReason::DeviceLimit, T0).unwrap();
     assert_eq!(session.state, State::Ended { reason: EndReason::DeviceLimit, at: T0 });

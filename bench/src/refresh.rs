@@ -1,0 +1,171 @@
+//! Refreshes a second by the engine with its durable store, beside a bare loop of the same HTTP client.
+//!
+//! Both speak to the same mock over real HTTP with the same number of requests at a time. The engine reads the row, writes the claim,
+//! sends, and writes the new pair, each write durable when it returns; the bare loop only sends.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use claviger_core::{
+    request::Assurance,
+    return_to::ReturnTo,
+    secret::{AuthorizationCode, ClientSecret, RefreshToken},
+};
+use claviger_engine::{
+    Callback, Clock as _, Engine, HttpClient, OsEntropy, Parts, ProviderHttp as _, Settings, SystemClock,
+};
+use claviger_mock::{
+    Config, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, LiveTokenLimit, MockTwitch, Rotation, Server, User,
+};
+use claviger_provider::{Endpoints, Provider};
+use claviger_seal::{KeyId, Keyring, RootKey, SessionCookie};
+use claviger_store_sqlite::SqliteStore;
+use futures_util::{StreamExt as _, stream};
+
+use crate::{fill::random, load::Measured};
+
+const REDIRECT: &str = "http://localhost:9/auth/callback";
+/// A token of this life has to be refreshed at once: the engine's margin is 30 seconds.
+const WORN_SECS: u32 = 30;
+const LONG_SECS: u32 = 14_000;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// So many refreshes in each measurement
+    #[arg(long, default_value_t = 2_000)]
+    refreshes: usize,
+    /// So many at a time
+    #[arg(long, default_value_t = 64)]
+    at_once: usize,
+    /// Each is repeated so often, in turns; the median counts
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+}
+
+struct World {
+    mock: Server,
+    provider: Provider,
+    http: HttpClient,
+    engine: Engine,
+    _directory: tempfile::TempDir,
+}
+
+pub(crate) async fn run(options: &Options) -> Result<()> {
+    let world = World::new().await?;
+    let (mut bare, mut engine) = (Vec::new(), Vec::new());
+    for round in 1..=options.rounds {
+        println!("round {round} of {}", options.rounds);
+        bare.push(world.bare(options).await?);
+        engine.push(world.engine(options).await?);
+    }
+    let (bare, engine) = (Measured::median(&bare).per_second, Measured::median(&engine).per_second);
+    println!("\n{:<36}{:>14}{:>8}{:>12}", "", "refreshes/s", "ratio", "to reach");
+    println!("{:<36}{bare:>14.0}{:>8.2}", "bare loop of the HTTP client", 1.0);
+    println!("{:<36}{engine:>14.0}{:>8.2}{:>12}", "engine, SQLite durable on commit", engine / bare, "0.70");
+    Ok(())
+}
+
+impl World {
+    async fn new() -> Result<Self> {
+        let config = Config::demo().settings(|own| {
+            own.rotation = Rotation::OneTime;
+            own.live_token_limit = LiveTokenLimit::Off;
+        });
+        let mock = Server::local(MockTwitch::new(config, 7))?;
+        let endpoints = Endpoints::twitch_at(&mock.url().parse()?);
+        let secret = ClientSecret::new(DEMO_CLIENT_SECRET);
+        let provider = Provider::twitch(DEMO_CLIENT_ID, secret, REDIRECT, Vec::new(), endpoints);
+        let directory = tempfile::TempDir::new()?;
+        let engine = Engine::start(Parts {
+            store: Arc::new(SqliteStore::open(&directory.path().join("claviger.db"))?),
+            http: Arc::new(HttpClient::new()?),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+            keyring: Keyring::new(vec![RootKey::new(KeyId(1), random()?)])?,
+            provider: provider.clone(),
+            settings: Settings { refreshes_per_second: 1_000_000, ..Settings::default() },
+        })
+        .await?;
+        Ok(Self { mock, provider, http: HttpClient::new()?, engine, _directory: directory })
+    }
+
+    /// Sends refreshes and reads the answers.
+    async fn bare(&self, options: &Options) -> Result<Measured> {
+        let now_ms = SystemClock.now().as_millis();
+        let sign_in = |number: usize| {
+            let user = self.user(number);
+            self.mock.with(|mock| mock.sign_in(&user, DEMO_CLIENT_ID, &[], now_ms))
+        };
+        let tokens: Option<Vec<_>> = (0..options.refreshes).map(sign_in).collect();
+        let tokens = tokens.context("the mock knows its users")?;
+        measure(options, tokens, |token| async move {
+            let request = self.provider.refresh(&RefreshToken::new(token.refresh_token));
+            let answer = self.http.send(request).await;
+            match self.provider.read_token(answer, SystemClock.now()) {
+                claviger_core::verdict::TokenAnswer::Issued(_) => Ok(()),
+                other => bail!("a bare refresh came to {other:?}"),
+            }
+        })
+        .await
+    }
+
+    /// Serves requests of sessions whose tokens have to be refreshed first.
+    async fn engine(&self, options: &Options) -> Result<Measured> {
+        self.mock.with(|mock| mock.settings_mut().token_lifetime_secs = WORN_SECS);
+        let mut cookies = Vec::with_capacity(options.refreshes);
+        for number in 0..options.refreshes {
+            cookies.push(self.sign_in(&self.user(number)).await?);
+        }
+        self.mock.with(|mock| mock.settings_mut().token_lifetime_secs = LONG_SECS);
+        let before = self.mock.with(|mock| mock.token_calls("refresh_token"));
+        let measured = measure(options, cookies, |cookie| async move {
+            self.engine.authenticate(cookie, Assurance::Session).await?;
+            Ok(())
+        })
+        .await?;
+        let sent = self.mock.with(|mock| mock.token_calls("refresh_token")) - before;
+        if sent != u64::try_from(options.refreshes)? {
+            bail!("{sent} refreshes were sent for {} sessions", options.refreshes);
+        }
+        Ok(measured)
+    }
+
+    /// The id of a user whom the mock knows.
+    fn user(&self, number: usize) -> String {
+        let id = format!("{}", 700_000_000 + number);
+        self.mock.with(|mock| mock.add_user(User::new(id.as_str(), format!("user_{number}"))));
+        id
+    }
+
+    async fn sign_in(&self, user: &str) -> Result<SessionCookie> {
+        self.mock.with(|mock| mock.settings_mut().authorize_at_once_as = Some(user.to_owned()));
+        let started = self.engine.begin_login(ReturnTo::root(), false);
+        let answer = self.http.send(http::Request::get(started.location).body(bytes::Bytes::new())?).await?;
+        let back: url::Url = answer.headers().get("location").context("no way back")?.to_str()?.parse()?;
+        let param = |name: &str| back.query_pairs().find(|(key, _)| key == name).map(|(_, v)| v.into_owned());
+        let callback = Callback {
+            state: param("state").unwrap_or_default(),
+            code: param("code").map(AuthorizationCode::new),
+            ..Callback::default()
+        };
+        let signed_in = self.engine.finish_login(callback, Some(&started.cookie), None, "").await?;
+        let cookie = signed_in.cookie.context("a new session has a new cookie")?;
+        Ok(self.engine.open_cookie(&cookie)?)
+    }
+}
+
+/// How many of these are done in a second, so many at a time.
+#[expect(clippy::disallowed_methods, reason = "a benchmark looks at real time")]
+async fn measure<T, F>(options: &Options, work: Vec<T>, done: impl Fn(T) -> F) -> Result<Measured>
+where
+    F: Future<Output = Result<()>>,
+{
+    let begun = std::time::Instant::now();
+    let count = u32::try_from(work.len())?;
+    let mut running = stream::iter(work.into_iter().map(done)).buffer_unordered(options.at_once);
+    while let Some(outcome) = running.next().await {
+        outcome?;
+    }
+    let took = begun.elapsed().max(Duration::from_millis(1));
+    Ok(Measured { per_second: f64::from(count) / took.as_secs_f64(), ..Measured::default() })
+}
