@@ -1,7 +1,9 @@
 //! The API proxy: calls of the provider's API in the caller's name. The browser sees neither token nor client id.
 //!
 //! Only calls on the allow-list pass ([`allow`]), and only headers on the lists of `message`. A call that the provider
-//! refuses because the token is dead is repeated once, with a fresh token, if its body is at hand.
+//! refuses because the token is dead is repeated once, with a fresh token, if its body is at hand. If it is not, the
+//! provider's refusal is passed on as it came, with the header `x-claviger-not-retried`: the token is fresh by then, so
+//! the caller may send the call again.
 
 pub mod allow;
 mod message;

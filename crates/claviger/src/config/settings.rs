@@ -306,7 +306,7 @@ pub const SETTINGS: &[Setting] = &[
         "api.allow",
         Kind::Tables(ALLOWED),
         Some("[{ method = \"GET\", path = \"/users\" }]"),
-        "Which calls of the provider's API pass through `/api/twitch/…`. The default lets a user's pages read the user's own profile and nothing else.",
+        "Which calls of the provider's API pass through `/api/twitch/…`. The default lets a user's pages read the user's own profile and nothing else. A call that is refused because the token is dead is repeated once with a fresh one; every other refusal is passed on as it came. A body of more than 32 KiB is not kept for that: such a call is answered with the provider's 401 and the header `X-Claviger-Not-Retried: body-too-large`, and may be sent again at once.",
     ),
     setting(
         "api.max_body_bytes",

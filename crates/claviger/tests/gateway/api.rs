@@ -20,6 +20,21 @@ impl World {
     fn api_calls(&self) -> u64 {
         self.mock.with(|mock| mock.calls(Endpoint::HelixUsers) + mock.calls(Endpoint::HelixSubscriptions))
     }
+
+    fn validations(&self) -> u64 {
+        self.mock.with(|mock| mock.calls(Endpoint::Validate))
+    }
+
+    /// Lets the next call of the API be answered with this, whatever its token.
+    fn next_call_is_refused(&self, status: u16, body: &str) {
+        let kind = FaultKind::Status { status, body: body.to_owned(), retry_after: None };
+        self.mock.with(|mock| mock.add_fault(Fault::once(Endpoint::HelixUsers, kind)));
+    }
+}
+
+/// A refusal in Twitch's form.
+fn refusal(status: u16, message: &str) -> String {
+    format!(r#"{{"error":"Unauthorized","status":{status},"message":"{message}"}}"#)
 }
 
 #[tokio::test]
@@ -140,6 +155,77 @@ async fn a_refusal_for_scope_is_passed_on_and_renews_nothing() {
 }
 
 #[tokio::test]
+async fn a_refusal_that_is_not_about_the_token_is_passed_on_as_it_came() {
+    let world = World::echoing().await;
+    let cookie = world.sign_in(ADA).await;
+    let validated = world.validations();
+    for (status, message) in [
+        (401, "Client ID and OAuth token do not match"),
+        (401, "Missing scope: user:read:email"),
+        (400, "Invalid OAuth token"),
+        (403, "Invalid OAuth token"),
+        (404, "nobody of this name"),
+    ] {
+        let body = refusal(status, message);
+        world.next_call_is_refused(status, &body);
+        let answer = world.call(USERS, &cookie).await;
+        assert_eq!(answer.status().as_u16(), status, "{message}");
+        for header in [&header::SET_COOKIE, &http::HeaderName::from_static("x-claviger-not-retried")] {
+            assert_eq!(answer.headers().get(header), None, "{status} {message}");
+        }
+        assert_eq!(answer.text().await.unwrap(), body);
+    }
+    let asked = (world.api_calls(), world.refreshes(), world.validations() - validated);
+    assert_eq!(asked, (5, 0, 0), "each call was made once, and nobody asked about its token");
+    assert_eq!(world.call("/auth/session", &cookie).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn words_that_nobody_knows_are_about_the_token_if_the_validation_says_so() {
+    let unclear = ["unauthorized", "jwt expired"].map(|message| refusal(401, message));
+    for body in unclear.iter().map(String::as_str).chain(["", "<html>no</html>", "{}"]) {
+        let world = World::echoing().await;
+        let cookie = world.sign_in(ADA).await;
+        let validated = world.validations();
+
+        world.next_call_is_refused(401, body);
+        let good = world.call(USERS, &cookie).await;
+        assert_eq!(
+            good.status(),
+            StatusCode::UNAUTHORIZED,
+            "the token is good, so the refusal is the caller's"
+        );
+        assert_eq!(good.text().await.unwrap(), body);
+        let asked = (world.api_calls(), world.validations() - validated, world.refreshes());
+        assert_eq!(asked, (1, 1, 0), "{body:?}");
+
+        world.mock.with(|mock| mock.expire_access_tokens(ADA));
+        world.next_call_is_refused(401, body);
+        let dead = world.call(USERS, &cookie).await;
+        assert_eq!(
+            dead.status(),
+            StatusCode::OK,
+            "the token was dead: renewed, and the call repeated, {body:?}"
+        );
+        let asked = (world.api_calls(), world.validations() - validated, world.refreshes());
+        assert_eq!(asked, (3, 2, 1), "{body:?}");
+    }
+}
+
+#[tokio::test]
+async fn where_the_validation_says_nothing_the_refusal_is_passed_on() {
+    let world = World::echoing().await;
+    let cookie = world.sign_in(ADA).await;
+    world.mock.with(|mock| mock.add_fault(Fault::always(Endpoint::Validate, FaultKind::status(503))));
+    world.next_call_is_refused(401, &refusal(401, "unauthorized"));
+    let answer = world.call(USERS, &cookie).await;
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(answer.headers().get(header::SET_COOKIE), None, "TRANSIENT");
+    assert_eq!((world.api_calls(), world.refreshes()), (1, 0));
+    assert_eq!(world.call(USERS, &cookie).await.status(), StatusCode::OK, "nobody is signed out");
+}
+
+#[tokio::test]
 async fn a_refusal_that_lasts_is_passed_on_after_one_repetition() {
     let world = World::echoing().await;
     let cookie = world.sign_in(ADA).await;
@@ -180,6 +266,11 @@ async fn a_body_that_was_not_kept_is_not_sent_twice_and_the_answer_says_so() {
     assert_eq!(send(50_000).await, (401, Some("body-too-large".to_owned()), 1));
     assert_eq!(send(60_001).await, (413, None, 0));
     assert_eq!(world.refreshes(), 2);
+    // The token is fresh by now, so the caller's own repetition reaches the provider's API, which knows no POST there.
+    world.mock.with(claviger_mock::MockTwitch::clear_faults);
+    let repeated =
+        world.post(USERS).header(header::COOKIE, &cookie).body("x".repeat(50_000)).send().await.unwrap();
+    assert_eq!((repeated.status().as_u16(), world.refreshes()), (404, 2));
 
     let pieces = futures_util::stream::iter((0..61).map(|_| Ok::<_, std::io::Error>("x".repeat(1_000))));
     let endless = reqwest::Body::wrap_stream(pieces);
