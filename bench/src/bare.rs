@@ -9,6 +9,8 @@ use tokio::{
     process::{Child, Command},
 };
 
+use crate::load::{Load, Measured};
+
 /// Serves until it is killed. Prints its address first.
 pub(crate) async fn serve(limits: bool) -> Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -25,7 +27,8 @@ pub(crate) async fn serve(limits: bool) -> Result<()> {
 
 /// The baseline as a process of its own, ended when dropped.
 pub(crate) struct Bare {
-    _process: Child,
+    process: u32,
+    _child: Child,
     address: String,
 }
 
@@ -40,10 +43,11 @@ impl Bare {
             .context("the baseline does not start")?;
         let output = process.stdout.take().context("no output")?;
         let address = BufReader::new(output).lines().next_line().await?.context("no address")?;
-        Ok(Self { _process: process, address })
+        let id = process.id().context("the baseline has ended")?;
+        Ok(Self { process: id, _child: process, address })
     }
 
-    pub(crate) fn address(&self) -> &str {
-        &self.address
+    pub(crate) async fn measure(&self, load: &Load) -> Result<Measured> {
+        load.run(self.process, &self.address, "/auth/check").await
     }
 }

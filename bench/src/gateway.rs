@@ -11,7 +11,10 @@ use secrecy::ExposeSecret;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::fill::{fill, random};
+use crate::{
+    fill::{fill, random},
+    load::{Load, Measured},
+};
 
 /// A running gateway with sessions in its file, ended when dropped.
 pub(crate) struct Gateway {
@@ -45,8 +48,12 @@ impl Gateway {
         Ok(gateway)
     }
 
-    pub(crate) fn address(&self) -> &str {
-        &self.address
+    pub(crate) async fn measure(&self, load: &Load, assurance: &str) -> Result<Measured> {
+        load.run(self.id()?, &self.address, &format!("/auth/check?assurance={assurance}")).await
+    }
+
+    fn id(&self) -> Result<u32> {
+        self.process.id().context("the gateway has ended")
     }
 
     pub(crate) fn cookies(&self) -> &[String] {
@@ -55,8 +62,7 @@ impl Gateway {
 
     /// The gateway's resident memory.
     pub(crate) fn resident_mib(&self) -> Result<f64> {
-        let id = self.process.id().context("the gateway has ended")?;
-        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib / 1024.0)

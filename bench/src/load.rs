@@ -18,9 +18,20 @@ pub(crate) struct Load {
 pub(crate) struct Measured {
     pub(crate) per_second: f64,
     pub(crate) p99_millis: f64,
+    /// Time of the server's processors that a request took.
+    pub(crate) cpu_micros: f64,
 }
 
 impl Measured {
+    /// Each figure as a ratio to that of a baseline.
+    pub(crate) fn beside(&self, baseline: &Self) -> Self {
+        Self {
+            per_second: self.per_second / baseline.per_second,
+            p99_millis: self.p99_millis / baseline.p99_millis,
+            cpu_micros: self.cpu_micros / baseline.cpu_micros,
+        }
+    }
+
     /// The run in the middle, for each figure by itself.
     pub(crate) fn median(runs: &[Self]) -> Self {
         let middle = |figure: fn(&Self) -> f64| {
@@ -28,7 +39,11 @@ impl Measured {
             figures.sort_by(f64::total_cmp);
             figures.get(figures.len() / 2).copied().unwrap_or_default()
         };
-        Self { per_second: middle(|run| run.per_second), p99_millis: middle(|run| run.p99_millis) }
+        Self {
+            per_second: middle(|run| run.per_second),
+            p99_millis: middle(|run| run.p99_millis),
+            cpu_micros: middle(|run| run.cpu_micros),
+        }
     }
 }
 
@@ -49,7 +64,9 @@ impl Load {
         Ok(Self { script: file, duration: format!("{seconds}s") })
     }
 
-    pub(crate) async fn run(&self, address: &str, path: &str) -> Result<Measured> {
+    /// Makes load on a server, which is this process.
+    pub(crate) async fn run(&self, process: u32, address: &str, path: &str) -> Result<Measured> {
+        let before = cpu_seconds(process)?;
         let output = Command::new("wrk")
             .args(["-t", "1", "-c", CONNECTIONS, "-d", &self.duration, "--latency", "-s"])
             .arg(self.script.path())
@@ -62,8 +79,22 @@ impl Load {
         if !output.status.success() || text.contains("Non-2xx") {
             bail!("the load did not go well:\n{text}");
         }
-        Ok(Measured { per_second: per_second(&text)?, p99_millis: p99_millis(&text)? })
+        let cpu_micros = (cpu_seconds(process)? - before) * 1e6 / requests(&text)?;
+        Ok(Measured { per_second: per_second(&text)?, p99_millis: p99_millis(&text)?, cpu_micros })
     }
+}
+
+/// What a process used of the processors so far (proc_pid_stat(5), fields 14 and 15, in hundredths of a second).
+fn cpu_seconds(process: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;
+    let used = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+    Ok(used.sum::<Result<f64, _>>()? / 100.0)
+}
+
+fn requests(text: &str) -> Result<f64> {
+    let line = text.lines().find(|line| line.contains(" requests in ")).context("no number of requests")?;
+    Ok(line.split_whitespace().next().unwrap_or_default().parse()?)
 }
 
 fn per_second(text: &str) -> Result<f64> {

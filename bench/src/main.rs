@@ -49,10 +49,10 @@ struct Check {
     #[arg(long, default_value_t = 1_000)]
     active: u32,
     /// Each measurement takes so long.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 2)]
     seconds: u32,
-    /// Each is repeated so often, in turns; the median counts.
-    #[arg(long, default_value_t = 5)]
+    /// Each is repeated so often, in turns; the median counts, of the ratios too.
+    #[arg(long, default_value_t = 15)]
     rounds: usize,
 }
 
@@ -68,7 +68,7 @@ async fn main() -> Result<()> {
 async fn check(options: &Check) -> Result<()> {
     let few = gateway::Gateway::start(&options.gateway, options.active).await?;
     let load = load::Load::new(few.cookies(), options.seconds)?;
-    load.run(few.address(), "/auth/check?assurance=session").await?;
+    few.measure(&load, "session").await?;
     let memory_few = few.resident_mib()?;
     drop(few);
 
@@ -81,10 +81,10 @@ async fn check(options: &Check) -> Result<()> {
     let mut rounds = Rounds::default();
     for round in 1..=options.rounds {
         println!("round {round} of {}", options.rounds);
-        rounds.bare.push(load.run(bare.address(), "/auth/check").await?);
-        rounds.limited.push(load.run(limited.address(), "/auth/check").await?);
-        rounds.cookie.push(load.run(gateway.address(), "/auth/check?assurance=cookie").await?);
-        rounds.session.push(load.run(gateway.address(), "/auth/check?assurance=session").await?);
+        rounds.bare.push(bare.measure(&load).await?);
+        rounds.limited.push(limited.measure(&load).await?);
+        rounds.cookie.push(gateway.measure(&load, "cookie").await?);
+        rounds.session.push(gateway.measure(&load, "session").await?);
     }
     rounds.print();
     println!(
@@ -107,10 +107,9 @@ struct Rounds {
 
 impl Rounds {
     fn print(&self) {
-        let base = Measured::median(&self.bare);
         println!(
-            "\n{:<28}{:>12}{:>8}{:>12}{:>8}{:>12}",
-            "", "requests/s", "ratio", "p99 ms", "ratio", "to reach"
+            "\n{:<28}{:>12}{:>8}{:>10}{:>10}{:>8}{:>12}{:>8}",
+            "", "requests/s", "ratio", "to reach", "p99 ms", "ratio", "CPU us", "ratio"
         );
         for (name, runs, reach) in [
             ("bare axum handler", &self.bare, ""),
@@ -118,13 +117,17 @@ impl Rounds {
             ("assurance cookie", &self.cookie, "0.85"),
             ("assurance session", &self.session, "0.80"),
         ] {
-            let median = Measured::median(runs);
+            // A machine's speed changes within minutes, so a run is compared with the baseline of its own round.
+            let ratios: Vec<_> = runs.iter().zip(&self.bare).map(|(run, bare)| run.beside(bare)).collect();
+            let (median, ratio) = (Measured::median(runs), Measured::median(&ratios));
             println!(
-                "{name:<28}{:>12.0}{:>8.2}{:>12.2}{:>8.2}{reach:>12}",
+                "{name:<28}{:>12.0}{:>8.2}{reach:>10}{:>10.2}{:>8.2}{:>12.2}{:>8.2}",
                 median.per_second,
-                median.per_second / base.per_second,
+                ratio.per_second,
                 median.p99_millis,
-                median.p99_millis / base.p99_millis,
+                ratio.p99_millis,
+                median.cpu_micros,
+                ratio.cpu_micros,
             );
         }
     }

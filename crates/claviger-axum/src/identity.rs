@@ -36,7 +36,10 @@ pub(crate) fn add(headers: &mut HeaderMap, caller: &Caller) {
     put(headers, HEADER_PROVIDER, &subject.provider.0);
     put(headers, HEADER_USER, &subject.id);
     put(headers, HEADER_NAME, caller.display_name());
-    put(headers, HEADER_SESSION, &caller.session().to_string());
+    // A name of letters, digits and `-` becomes a value without being copied.
+    if let Ok(session) = HeaderValue::try_from(caller.session().to_string()) {
+        headers.insert(HEADER_SESSION, session);
+    }
 }
 
 fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {

@@ -22,17 +22,7 @@ const QUERY_BYTES: usize = 16 * 1024;
 
 impl<'a> Params<'a> {
     pub(crate) fn of(uri: &'a Uri) -> Result<Self, BadParams> {
-        let query = uri.query().unwrap_or_default();
-        if query.len() > QUERY_BYTES {
-            return Err(BadParams::TooLong);
-        }
-        Ok(Self(form_urlencoded::parse(query.as_bytes()).collect()))
-    }
-
-    /// Refuses parameters of other names: a misspelt one must not count as left out.
-    pub(crate) fn only(self, names: &[&str]) -> Result<Self, BadParams> {
-        let known = self.0.iter().all(|(name, _)| names.contains(&name.as_ref()));
-        if known { Ok(self) } else { Err(BadParams::Unknown) }
+        Ok(Self(pairs(uri)?.collect()))
     }
 
     /// The value of a parameter that may come once.
@@ -40,5 +30,31 @@ impl<'a> Params<'a> {
         let mut values = self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_ref());
         let value = values.next();
         if values.next().is_some() { Err(BadParams::Twice(name)) } else { Ok(value) }
+    }
+}
+
+/// The values of exactly these parameters, each of which may come once. Others are refused: a misspelt one must not count
+/// as left out.
+pub(crate) fn exactly<'a, const N: usize>(
+    uri: &'a Uri,
+    names: [&'static str; N],
+) -> Result<[Option<Cow<'a, str>>; N], BadParams> {
+    let mut values = [const { None }; N];
+    for (name, value) in pairs(uri)? {
+        let known = names.iter().zip(&mut values).find(|(known, _)| **known == name);
+        let (known, place) = known.ok_or(BadParams::Unknown)?;
+        if place.replace(value).is_some() {
+            return Err(BadParams::Twice(known));
+        }
+    }
+    Ok(values)
+}
+
+fn pairs(uri: &Uri) -> Result<form_urlencoded::Parse<'_>, BadParams> {
+    let query = uri.query().unwrap_or_default();
+    if query.len() > QUERY_BYTES {
+        Err(BadParams::TooLong)
+    } else {
+        Ok(form_urlencoded::parse(query.as_bytes()))
     }
 }

@@ -90,16 +90,34 @@ impl Engine {
     /// # Errors
     /// See [`Denied`]. Only [`Denied::NoSession`], [`Denied::Ended`] and [`Denied::SignInAgain`] ask for a new sign-in.
     pub async fn authenticate(&self, cookie: SessionCookie, assurance: Assurance) -> Result<Caller, Denied> {
-        let cookie = match self.believe(cookie, assurance) {
+        match self.authenticate_at_once(cookie, assurance) {
+            Ok(caller) => Ok(caller),
+            Err(cookie) => {
+                // Boxed, since it is seldom needed and large: most requests would only carry it about.
+                let row = Box::pin(self.vouch(&cookie, assurance)).await?;
+                Ok(Caller { session: row.id, who: Who::Row(row) })
+            }
+        }
+    }
+
+    /// Says who is calling where memory knows enough, so that neither the store nor the provider is asked.
+    ///
+    /// # Errors
+    /// The cookie, for [`Engine::authenticate`] to look further.
+    pub fn authenticate_at_once(
+        &self,
+        cookie: SessionCookie,
+        assurance: Assurance,
+    ) -> Result<Caller, SessionCookie> {
+        let now = self.now();
+        let cookie = match self.believe(cookie, assurance, now) {
             Ok(caller) => return Ok(caller),
             Err(cookie) => cookie,
         };
-        let row = match self.remembered(&cookie, assurance) {
-            Some(row) => row,
-            // Boxed, since it is seldom needed and large: most requests would only carry it about.
-            None => Box::pin(self.vouch(&cookie, assurance)).await?,
-        };
-        Ok(Caller { session: row.id, who: Who::Row(row) })
+        match self.remembered(&cookie, assurance, now) {
+            Some(row) => Ok(Caller { session: row.id, who: Who::Row(row) }),
+            None => Err(cookie),
+        }
     }
 
     /// The caller's access token, and the caller's row if it had to be asked. A hint from the browser that is of this
@@ -166,8 +184,12 @@ impl Engine {
     }
 
     /// The caller by the sealed cookie alone, where that is enough; else the cookie back.
-    fn believe(&self, cookie: SessionCookie, assurance: Assurance) -> Result<Caller, SessionCookie> {
-        let now = self.now();
+    fn believe(
+        &self,
+        cookie: SessionCookie,
+        assurance: Assurance,
+        now: Timestamp,
+    ) -> Result<Caller, SessionCookie> {
         if assurance != Assurance::Cookie || !self.cookie_holds(&cookie, now) {
             return Err(cookie);
         }
@@ -181,9 +203,13 @@ impl Engine {
     }
 
     /// The row from memory, where it is all that the request needs.
-    fn remembered(&self, cookie: &SessionCookie, assurance: Assurance) -> Option<Arc<Session>> {
+    fn remembered(
+        &self,
+        cookie: &SessionCookie,
+        assurance: Assurance,
+        now: Timestamp,
+    ) -> Option<Arc<Session>> {
         let row = self.inner.known.row(cookie.session)?;
-        let now = self.now();
         let enough = need(&row, now, assurance, &self.settings().lifetimes) == Need::Nothing;
         (enough && row.secret_hash.matches(&cookie.secret)).then(|| self.used(row, now))
     }

@@ -91,7 +91,7 @@ fn entry(config: &Config, claviger: &Claviger, streams: &Streams) -> anyhow::Res
             })
         }
     };
-    Ok(Entry::new(router, config.limits.body_pause.0))
+    Ok(Entry::new(router, Some(claviger.clone()), config.limits.body_pause.0))
 }
 
 async fn nothing(request: Request) -> Response {

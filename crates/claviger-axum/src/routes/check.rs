@@ -12,18 +12,19 @@ use axum::{
     response::Response,
 };
 use claviger_core::request::Assurance;
+use claviger_engine::Caller;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 
 use crate::{
     Claviger, guard,
     navigation::can_navigate,
-    params::Params,
+    params,
     problem::Problem,
     respond::{self, bad_request},
 };
 
 pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) -> Response {
-    let (parts, _body) = request.into_parts();
+    let (mut parts, _body) = request.into_parts();
     let asked = match Asked::read(&parts) {
         Ok(asked) => asked,
         Err(problem) => return problem.json(),
@@ -36,21 +37,36 @@ pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) ->
         return claviger.refuse_crossing(&parts.headers, crossed);
     }
     match claviger.caller(&parts.headers, asked.assurance).await {
-        Ok(caller) => {
-            let mut response = Response::new(Body::empty());
-            response.headers_mut().reserve(8);
-            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            claviger.add_identity(response.headers_mut(), &caller);
-            response
-        }
+        Ok(caller) => pass(&claviger, &caller, &mut parts),
         Err(denied) => {
             let problem = respond::of_denied(&denied);
             let leads_on = asked.redirects
                 && problem.status == StatusCode::UNAUTHORIZED
                 && can_navigate(&original.method, &parts.headers);
-            if leads_on { respond::to_sign_in(original.target, &denied) } else { problem.json() }
+            if leads_on { respond::to_sign_in(original.target(&parts), &denied) } else { problem.json() }
         }
     }
+}
+
+/// The answer of [`check`] where the request passes and nothing has to be waited for.
+pub(crate) fn at_once(claviger: &Claviger, parts: &mut Parts) -> Option<Response> {
+    let asked = Asked::read(parts).ok()?;
+    let original = Original::of(claviger, parts).ok()?;
+    guard::judge(claviger.site(), &original.method, &parts.headers).ok()?;
+    let cookie = claviger.cookie(&parts.headers).ok()?;
+    let caller = claviger.engine().authenticate_at_once(cookie, asked.assurance).ok()?;
+    Some(pass(claviger, &caller, parts))
+}
+
+/// Lets a request pass, which is over with this: its header map becomes the answer's, since a new one costs two allocations.
+fn pass(claviger: &Claviger, caller: &Caller, parts: &mut Parts) -> Response {
+    let mut headers = std::mem::take(&mut parts.headers);
+    headers.clear();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    claviger.add_identity(&mut headers, caller);
+    let mut response = Response::new(Body::empty());
+    *response.headers_mut() = headers;
+    response
 }
 
 /// Where proxies tell the original address: Caddy and Traefik, and nginx as the guide sets it up.
@@ -68,27 +84,22 @@ struct Asked {
 
 impl Asked {
     fn read(parts: &Parts) -> Result<Self, Problem> {
-        if parts.uri.query().is_none() {
-            return Ok(Self { assurance: Assurance::Session, redirects: false });
-        }
-        let params =
-            Params::of(&parts.uri).and_then(|params| params.only(&["assurance", "max_age", "denied"]));
-        let params = params.map_err(|error| respond::of_bad_params(&error))?;
-        let one = |name| params.one(name).map_err(|error| respond::of_bad_params(&error));
-        let max_age = match one("max_age")? {
+        let [assurance, max_age, denied] = params::exactly(&parts.uri, ["assurance", "max_age", "denied"])
+            .map_err(|error| respond::of_bad_params(&error))?;
+        let max_age = match max_age {
             None => Duration::ZERO,
             Some(text) => text
                 .parse()
                 .map(Duration::from_secs)
                 .map_err(|_| bad_request("max_age is a number of seconds"))?,
         };
-        let assurance = match one("assurance")? {
+        let assurance = match assurance.as_deref() {
             Some("cookie") => Assurance::Cookie,
             None | Some("session") => Assurance::Session,
             Some("provider") => Assurance::Provider { max_age },
             Some(_) => return Err(bad_request("assurance is one of cookie, session, provider")),
         };
-        let redirects = match one("denied")? {
+        let redirects = match denied.as_deref() {
             None => false,
             Some("redirect") => true,
             Some(_) => return Err(bad_request("denied is redirect, or left out")),
@@ -98,28 +109,35 @@ impl Asked {
 }
 
 /// The request that the proxy asks about, as far as the proxy is believed.
-struct Original<'a> {
+struct Original {
     method: Method,
-    target: &'a str,
+    /// Whether a proxy asks that is believed.
+    trusted: bool,
 }
 
-impl<'a> Original<'a> {
-    fn of(claviger: &Claviger, parts: &'a Parts) -> Result<Self, Problem> {
+impl Original {
+    fn of(claviger: &Claviger, parts: &Parts) -> Result<Self, Problem> {
         // A socket that takes both families shows the peers of IPv4 as addresses of IPv6 (RFC 4291 section 2.5.5.2).
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_canonical());
         let trusted = peer.is_some_and(|peer| claviger.site().trusted_proxies.contains(&peer));
         // A word that is not trusted may make us stricter, but never laxer.
         let told = told_method(parts)?.filter(|method| trusted || !method.is_safe());
-        let target = if trusted { TARGETS.iter().find_map(|name| parts.headers.get(name)) } else { None };
-        let target = target.and_then(|value| value.to_str().ok());
-        Ok(Self { method: told.unwrap_or_else(|| parts.method.clone()), target: target.unwrap_or("/") })
+        Ok(Self { method: told.unwrap_or_else(|| parts.method.clone()), trusted })
+    }
+
+    /// Where the request wanted to go.
+    fn target<'a>(&self, parts: &'a Parts) -> &'a str {
+        let target =
+            if self.trusted { TARGETS.iter().find_map(|name| parts.headers.get(name)) } else { None };
+        target.and_then(|value| value.to_str().ok()).unwrap_or("/")
     }
 }
 
 /// The method that the headers tell. Proxies pass a client's own headers on where they set none, so a method that is told
 /// twice and differently, or makes no sense, is believed by nobody.
 fn told_method(parts: &Parts) -> Result<Option<Method>, Problem> {
-    let mut told = METHODS.iter().flat_map(|name| parts.headers.get_all(name));
+    // One look at every name is less work than to look one up.
+    let mut told = parts.headers.iter().filter(|(name, _)| METHODS.contains(name)).map(|(_, value)| value);
     let Some(first) = told.next() else { return Ok(None) };
     if told.any(|other| other != first) {
         return Err(bad_request("the forwarded headers name two methods"));

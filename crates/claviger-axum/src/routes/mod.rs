@@ -9,6 +9,7 @@ mod logout;
 mod session;
 mod sign_in;
 
+pub(crate) use check::at_once as check_at_once;
 pub(crate) use health::Readiness;
 
 use axum::{
