@@ -37,8 +37,13 @@ impl SessionId {
 
     /// A number from 0 to 1 that is this session's own, evenly spread over all sessions: the last 32 random bits of the id.
     pub fn fraction(&self) -> f64 {
+        f64::from(self.spread()) / f64::from(u32::MAX)
+    }
+
+    /// The last 32 random bits of the id.
+    pub(crate) fn spread(&self) -> u32 {
         let [.., a, b, c, d] = *self.as_bytes();
-        f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX)
+        u32::from_be_bytes([a, b, c, d])
     }
 }
 

@@ -1,6 +1,6 @@
 //! A budget of requests: so many a second, and a few more at once after a pause.
 //!
-//! It is the generic cell rate algorithm (ITU-T I.371): one point in time is all it keeps, however many wait.
+//! A [`Pacer`] keeps it for one process. [`Pace`](crate::sweep::Pace) keeps one that several processes share, and learns.
 
 use std::time::Duration;
 
@@ -26,36 +26,84 @@ impl Budget {
 #[derive(Clone, Copy, Debug)]
 pub struct Pacer {
     budget: Budget,
-    /// When the budget is whole again, in microseconds since the epoch.
-    whole_at_micros: i64,
+    cells: Gcra,
 }
 
 impl Pacer {
     /// Starts with a whole budget.
     pub const fn new(budget: Budget) -> Self {
-        Self { budget, whole_at_micros: i64::MIN }
+        Self { budget, cells: Gcra::WHOLE }
     }
 
     /// Takes a place, and says how long to wait for it. None if the wait would be longer than `patience`, or than
     /// [`limits::ADOPTION_WAIT`]; then no place is taken.
     pub fn take(&mut self, now: Timestamp, patience: Duration) -> Option<Duration> {
-        let now_micros = now.as_millis().saturating_mul(1000);
-        let interval = 1_000_000 / i64::from(self.budget.per_second.max(1));
-        let allowed = interval.saturating_mul(i64::from(self.budget.burst.max(1)));
-        let longest = i64::try_from(limits::ADOPTION_WAIT.as_micros()).unwrap_or(i64::MAX);
-        if self.whole_at_micros > now_micros.saturating_add(allowed).saturating_add(longest) {
-            // Nobody was let go so far ahead: the clock was set back.
-            self.whole_at_micros = now_micros;
-        }
-        let whole_at = self.whole_at_micros.max(now_micros).saturating_add(interval);
-        let over = whole_at.saturating_sub(now_micros).saturating_sub(allowed);
-        let wait = Duration::from_micros(u64::try_from(over).unwrap_or(0));
+        let now_micros = micros(now);
+        let interval_micros = interval_micros(u64::from(self.budget.per_second) * 1000);
+        let saved_micros = interval_micros.saturating_mul(i64::from(self.budget.burst.max(1)));
+        let spacing = Spacing { interval_micros, saved_micros };
+        self.cells = self.cells.unless_beyond(now_micros, saved_micros, limits::ADOPTION_WAIT);
+        let at_micros = self.cells.next_at(now_micros, spacing);
+        let wait = Duration::from_micros(at_micros.saturating_sub(now_micros).max(0).unsigned_abs());
         if wait > patience.min(limits::ADOPTION_WAIT) {
             return None;
         }
-        self.whole_at_micros = whole_at;
+        self.cells = self.cells.taken(at_micros, 1, spacing);
         Some(wait)
     }
+}
+
+/// The generic cell rate algorithm (ITU-T I.371): one point in time is all it keeps, however many wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gcra {
+    /// When the budget is whole again, in microseconds since the epoch.
+    pub(crate) whole_at_micros: i64,
+}
+
+/// How close together requests may follow each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spacing {
+    /// One in so many microseconds in the long run.
+    pub(crate) interval_micros: i64,
+    /// How much of the budget a pause may save up, as the microseconds in which it comes: one interval or more.
+    pub(crate) saved_micros: i64,
+}
+
+impl Gcra {
+    /// Nothing was taken yet.
+    pub(crate) const WHOLE: Self = Self { whole_at_micros: i64::MIN };
+
+    /// When the next request may go: not before `now`.
+    pub(crate) fn next_at(self, now_micros: i64, spacing: Spacing) -> i64 {
+        let whole_at = self.whole_at_micros.max(now_micros).saturating_add(spacing.interval_micros);
+        whole_at.saturating_sub(spacing.saved_micros).max(now_micros)
+    }
+
+    /// Notes that so many requests go, an interval apart, the first of them at `from`, which is [`Gcra::next_at`] or later.
+    #[must_use]
+    pub(crate) fn taken(self, from_micros: i64, count: u32, spacing: Spacing) -> Self {
+        let taken = spacing.interval_micros.saturating_mul(i64::from(count));
+        Self { whole_at_micros: self.whole_at_micros.max(from_micros).saturating_add(taken) }
+    }
+
+    /// Starts anew if the clock was set back: nobody was let go further than `ahead` before their time.
+    #[must_use]
+    pub(crate) fn unless_beyond(self, now_micros: i64, saved_micros: i64, ahead: Duration) -> Self {
+        let ahead_micros = i64::try_from(ahead.as_micros()).unwrap_or(i64::MAX);
+        let farthest = now_micros.saturating_add(saved_micros).saturating_add(ahead_micros);
+        if self.whole_at_micros > farthest { Self::WHOLE } else { self }
+    }
+}
+
+/// Microseconds since the epoch.
+pub(crate) fn micros(at: Timestamp) -> i64 {
+    at.as_millis().saturating_mul(1000)
+}
+
+/// The microseconds from one request to the next at so many thousandths of a request a second, rounded up so that the
+/// rate is never passed.
+pub(crate) fn interval_micros(milli_per_second: u64) -> i64 {
+    i64::try_from(1_000_000_000_u64.div_ceil(milli_per_second.max(1))).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -190,6 +190,30 @@ pub mod limits {
     pub const REFRESH_PAUSES: usize = 10_000;
     /// Refreshes that may be sent in a second, unless configured otherwise.
     pub const REFRESHES_PER_SECOND: u32 = 100;
+    /// Every live session is validated once in this time, unless configured otherwise: what is left of the hour that Twitch
+    /// asks for is for what comes late.
+    pub const SWEEP_PERIOD: Duration = Duration::from_secs(55 * 60);
+    /// A proof that would be younger than the greatest age by less than this at the next visit is renewed now.
+    pub const SWEEP_SLACK: Duration = Duration::from_secs(2 * 60);
+    /// A budget of validations that suffices is so much more than what is needed, to catch up after an outage.
+    pub const SWEEP_HEAD_ROOM: f64 = 1.2;
+    /// Validations that may be sent in a second, unless configured otherwise. Twitch publishes no limit; a 429 was reported
+    /// after a burst of over 120 (twurple#390), so the pace learns: it sends evenly, and slower after each 429.
+    pub const VALIDATIONS_PER_SECOND: u32 = 20;
+    /// Validations are never sent slower than so many a second, whatever the provider answers, unless it asks for a pause.
+    pub const PACE_FLOOR_PER_SECOND: u32 = 1;
+    /// Places in the shared budget are taken so far ahead at most: so long an instance that dies wastes some, and so long
+    /// others go on after one heard a 429.
+    pub const PACE_AHEAD: Duration = Duration::from_secs(1);
+    /// The first place in the shared budget is so far ahead at least: by then the store has written that it is taken.
+    pub const PACE_LEAD: Duration = Duration::from_millis(50);
+    /// All 429s in this time slow the pace once: they come in volleys.
+    pub const PACE_SLOWS_EVERY: Duration = Duration::from_secs(5);
+    /// The pace grows evenly, from nothing to its ceiling in this time. Where the provider's true limit is a tenth of the
+    /// ceiling, that is a 429 about twice a minute and not all the time; where the 429 was chance, the pace is back after half of it.
+    pub const PACE_RECOVERY: Duration = Duration::from_secs(10 * 60);
+    /// Clocks of instances differ by no more than this; what lies further ahead is from a clock that was set back.
+    pub const CLOCK_SKEW: Duration = Duration::from_secs(10);
     /// The longest pause that a provider may ask for.
     pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
     /// Pause before a client tries again, where an operator has to act first.
@@ -208,6 +232,11 @@ mod tests {
     }
 
     #[test]
+    fn the_sweep_keeps_proofs_young() {
+        assert!(limits::SWEEP_PERIOD + limits::SWEEP_SLACK < Lifetimes::default().proof);
+    }
+
+    #[test]
     fn spans_are_what_the_documentation_says() {
         let lifetimes = Lifetimes::default();
         let table = [
@@ -218,6 +247,9 @@ mod tests {
             (lifetimes.refresh_spread, 600),
             (ProviderHabits::TWITCH.replay_window, 86_400),
             (limits::LOGIN_LIFETIME, 600),
+            (limits::SWEEP_PERIOD, 3_300),
+            (limits::SWEEP_SLACK, 120),
+            (limits::PACE_RECOVERY, 600),
             (limits::REVOCATION_LEASE, 300),
             (limits::REVOCATION_PAUSE_MAX, 900),
             (limits::REVOCATION_GIVEN_UP_AFTER, 5_184_000),

@@ -1,0 +1,188 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_secs(55 * 60);
+
+/// Numbers without a pattern, the same in every run (SplitMix64).
+fn noise(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+fn ids(count: usize) -> impl Iterator<Item = SessionId> {
+    let mut state = 42;
+    std::iter::repeat_with(move || {
+        let mut random = [0; 10];
+        for (place, byte) in random
+            .iter_mut()
+            .zip(noise(&mut state).to_be_bytes().into_iter().chain(noise(&mut state).to_be_bytes()))
+        {
+            *place = byte;
+        }
+        // All of them signed in within the same second.
+        SessionId::new(Timestamp::from_millis(1_790_000_000_000), random)
+    })
+    .take(count)
+}
+
+fn at_minutes(minutes: i64) -> Timestamp {
+    Timestamp::from_millis(minutes * 60_000)
+}
+
+#[test]
+fn the_slot_is_the_upper_bits_of_the_fraction() {
+    let table = [(0, 0), (0x003f_ffff, 0), (0x0040_0000, 1), (0x8000_0000, 512), (0xffff_ffff, 1023)];
+    for (bits, slot) in table {
+        let [a, b, c, d] = u32::to_be_bytes(bits);
+        let id = SessionId::new(Timestamp::EPOCH, [9, 9, 9, 9, 9, 9, a, b, c, d]);
+        assert_eq!(Slot::of(id), Slot(slot), "{bits:x}");
+        assert_eq!((id.fraction() * 1024.0).min(1023.0) as u16, slot);
+    }
+}
+
+#[test]
+fn slots_are_numbered_from_0_to_1023() {
+    assert_eq!(Slot::new(0), Some(Slot(0)));
+    assert_eq!(Slot::new(1023).map(Slot::number), Some(1023));
+    assert_eq!(Slot::new(1024), None);
+    assert!(Slot::all().map(Slot::number).eq(0..1024));
+}
+
+#[test]
+fn visits_stand_at_the_slots_offset_into_each_period() {
+    let hour = 60 * MINUTE;
+    let table = [
+        (Slot(0), at_minutes(0), 60 * 60_000),
+        (Slot(0), at_minutes(59), 60 * 60_000),
+        (Slot(512), at_minutes(0), 30 * 60_000),
+        (Slot(512), at_minutes(30), 90 * 60_000),
+        (Slot(512), Timestamp::from_millis(30 * 60_000 - 1), 30 * 60_000),
+        (Slot(1023), at_minutes(0), 3_596_484),
+        (Slot(512), at_minutes(-60), -30 * 60_000),
+        (Slot(0), Timestamp::from_millis(-1), 0),
+    ];
+    for (slot, now, visit) in table {
+        assert_eq!(slot.next_visit(hour, now), Timestamp::from_millis(visit), "{slot:?} {now:?}");
+    }
+}
+
+#[test]
+fn strange_periods_and_times_are_no_trouble() {
+    for period in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        for now in [i64::MIN, -1, 0, i64::MAX] {
+            for slot in Slot::all() {
+                let now = Timestamp::from_millis(now);
+                assert!(slot.next_visit(period, now) >= now);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crowd_that_signs_in_together_is_spread_over_the_period() {
+    let mut per_minute = [0_u32; 55];
+    for id in ids(100_000) {
+        let minute = Slot::of(id).offset(PERIOD).as_secs() / 60;
+        per_minute[usize::try_from(minute).unwrap()] += 1;
+    }
+    let busiest = f64::from(*per_minute.iter().max().unwrap());
+    let idlest = f64::from(*per_minute.iter().min().unwrap());
+    let mean = 100_000.0 / 55.0;
+    assert!(busiest <= 1.2 * mean && idlest >= 0.8 * mean, "{idlest} to {busiest}, mean {mean}");
+}
+
+#[test]
+fn a_visit_passes_by_who_stays_proven() {
+    let schedule = Schedule { period: PERIOD, proof: 60 * MINUTE, slack: 2 * MINUTE };
+    let table = [
+        // Proven at the visit before: at the next it would be 110 minutes old.
+        (0, 110, false),
+        // Proven at this visit: 55 minutes.
+        (55, 110, true),
+        (53, 110, true),
+        (52, 110, false),
+        (110, 110, true),
+        // The clock was set back.
+        (111, 110, false),
+    ];
+    for (proven_at, next_visit, stays) in table {
+        assert_eq!(
+            schedule.stays_proven(at_minutes(proven_at), at_minutes(next_visit)),
+            stays,
+            "{proven_at} {next_visit}"
+        );
+    }
+}
+
+#[test]
+fn a_schedule_holds_if_a_proof_outlives_the_period() {
+    assert!(Schedule::default().holds());
+    assert!(!Schedule { period: 58 * MINUTE, ..Schedule::default() }.holds());
+    assert!(!Schedule { slack: 90 * MINUTE, ..Schedule::default() }.holds());
+}
+
+#[test]
+fn needs_and_budgets_are_what_a_pocket_calculator_says() {
+    assert!((needed_per_second(3_300, PERIOD) - 1.0).abs() < 1e-9);
+    assert!((sufficient_budget(3_300, PERIOD) - 1.2).abs() < 1e-9);
+    assert!((needed_per_second(100_000, PERIOD) - 30.303).abs() < 1e-3);
+    assert!(needed_per_second(1, Duration::ZERO).is_finite());
+}
+
+#[test]
+fn what_is_overdue_is_caught_up_with_what_the_budget_has_to_spare() {
+    let table = [
+        (0, 10.0, 0.0, Some(0)),
+        (600, 10.0, 12.0, Some(300)),
+        (600, 10.0, 10.0, None),
+        (600, 10.0, 5.0, None),
+        (600, f64::NAN, 5.0, None),
+        (u64::MAX, 0.0, 1e-300, None),
+    ];
+    for (overdue, needed, budget, expected_secs) in table {
+        let expected = expected_secs.map(Duration::from_secs);
+        assert_eq!(catch_up(overdue, needed, budget), expected, "{overdue} {needed} {budget}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn visits_are_exactly_one_period_apart(
+        number in 0..SLOTS,
+        period_millis in 1..100_000_000_u64,
+        now in -10_000_000_000_000..10_000_000_000_000_i64,
+    ) {
+        let (slot, period) = (Slot(number), Duration::from_millis(period_millis));
+        let now = Timestamp::from_millis(now);
+        let first = slot.next_visit(period, now);
+        prop_assert!(first > now && first <= now.after(period));
+        let second = slot.next_visit(period, first);
+        prop_assert_eq!(second, first.after(period));
+        // Asked at any time between, it is the same.
+        prop_assert_eq!(slot.next_visit(period, second.before(Duration::from_millis(1))), second);
+    }
+
+    #[test]
+    fn a_session_is_validated_before_its_proof_is_too_old(
+        number in 0..SLOTS,
+        signed_in_secs in 0..100_000_u64,
+        late_secs in proptest::collection::vec(0..120_u64, 12),
+    ) {
+        let (slot, schedule) = (Slot(number), Schedule::default());
+        let mut proven_at = Timestamp::EPOCH.after(Duration::from_secs(signed_in_secs));
+        let mut visit = slot.next_visit(schedule.period, proven_at);
+        for late in late_secs {
+            let now = visit.after(Duration::from_secs(late));
+            let next_visit = slot.next_visit(schedule.period, visit);
+            prop_assert!(now.since(proven_at) < schedule.proof);
+            if !schedule.stays_proven(proven_at, next_visit) {
+                proven_at = now;
+            }
+            visit = next_visit;
+        }
+    }
+}
