@@ -7,20 +7,32 @@ use http::{HeaderMap, HeaderValue, header};
 use crate::site::Site;
 
 /// Every cookie of a request with its value, as the browser sent them. HTTP/2 may split them over several fields.
-fn all(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     headers
         .get_all(header::COOKIE)
         .iter()
         .filter(|field| field.len() <= limits::COOKIE_HEADER_BYTES)
-        .flat_map(|field| field.as_bytes().split(|byte| *byte == b';'))
-        .filter_map(read)
+        .flat_map(|field| pieces(field.as_bytes()))
+        .filter_map(|pair| {
+            let pair = pair.trim_ascii();
+            let (name, rest) = pair.split_at(memchr::memchr(b'=', pair)?);
+            Some((name, rest.get(1..)?))
+        })
+}
+
+/// What stands between the semicolons. On the way of every request, so the semicolons are looked for many bytes at a time.
+fn pieces(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = memchr::memchr_iter(b';', field).chain([field.len()]);
+    ends.scan(0, |from, end| {
+        let piece = field.get(*from..end);
+        *from = end + 1;
+        piece
+    })
 }
 
 /// Other cookies may hold any bytes and hide none of ours. A value that is no text still shows that its cookie is there.
-fn read(pair: &[u8]) -> Option<(&str, &str)> {
-    let mut halves = pair.trim_ascii().splitn(2, |byte| *byte == b'=');
-    let name = std::str::from_utf8(halves.next()?).ok().filter(|name| name.is_ascii())?;
-    Some((name, std::str::from_utf8(halves.next()?).unwrap_or_default()))
+fn text(value: &[u8]) -> &str {
+    std::str::from_utf8(value).unwrap_or_default()
 }
 
 /// The value of the only cookie of this name. None if there is none, or more than one: then one of them was planted
@@ -33,12 +45,12 @@ pub(crate) fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// The values of all cookies of this name.
 pub(crate) fn every<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
-    all(headers).filter(move |(known, _)| *known == name).map(|(_, value)| value)
+    pairs(headers).filter(move |(known, _)| *known == name.as_bytes()).map(|(_, value)| text(value))
 }
 
 /// The names of cookies that begin so, in the order of the request.
 pub(crate) fn with_prefix<'a>(headers: &'a HeaderMap, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-    all(headers).map(|(name, _)| name).filter(move |name| name.starts_with(prefix))
+    pairs(headers).filter(move |(name, _)| name.starts_with(prefix.as_bytes())).map(|(name, _)| text(name))
 }
 
 /// Adds a Set-Cookie field.
@@ -66,11 +78,8 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
 }
 
 fn without_ours(field: &[u8]) -> Option<Vec<u8>> {
-    let kept: Vec<&[u8]> = field
-        .split(|byte| *byte == b';')
-        .map(<[u8]>::trim_ascii)
-        .filter(|pair| !pair.is_empty() && !is_ours(pair))
-        .collect();
+    let kept: Vec<&[u8]> =
+        pieces(field).map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty() && !is_ours(pair)).collect();
     (!kept.is_empty()).then(|| kept.join(&b"; "[..]))
 }
 
@@ -150,7 +159,7 @@ mod tests {
         fn no_cookie_of_ours_reaches_an_app(field in "([ab;= ]|__Host-claviger|claviger-insecure|-hint|-login-x)*") {
             let mut stripped = headers(&[&field]);
             strip(&mut stripped);
-            let ours = all(&stripped).any(|(name, _)| Site::is_ours(name.trim()));
+            let ours = pairs(&stripped).any(|(name, _)| Site::is_ours(text(name).trim()));
             prop_assert!(!ours);
         }
     }

@@ -1,6 +1,7 @@
 //! The headers that tell an app behind us who is calling. Only we may set them.
 
 use claviger_engine::Caller;
+use claviger_seal::CookieIdentity;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
@@ -31,25 +32,19 @@ fn looks_like_ours(name: &HeaderName) -> bool {
 }
 
 /// Says who is calling.
-pub(crate) fn add(headers: &mut HeaderMap, caller: &Caller) {
-    let subject = caller.subject();
-    put(headers, HEADER_PROVIDER, &subject.provider.0);
-    put(headers, HEADER_USER, &subject.id);
-    put(headers, HEADER_NAME, caller.display_name());
-    // A name of letters, digits and `-` becomes a value without being copied.
-    if let Ok(session) = HeaderValue::try_from(caller.session().to_string()) {
-        headers.insert(HEADER_SESSION, session);
-    }
+pub(crate) fn add(headers: &mut HeaderMap, caller: Caller) {
+    put(headers, HEADER_SESSION, caller.session().to_string());
+    let CookieIdentity { subject, display_name } = caller.into_identity();
+    put(headers, HEADER_PROVIDER, subject.provider.0);
+    put(headers, HEADER_USER, subject.id);
+    put(headers, HEADER_NAME, display_name);
 }
 
-fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    let plain = value.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'%');
-    let value = if plain {
-        HeaderValue::from_str(value)
-    } else {
-        HeaderValue::try_from(utf8_percent_encode(value, UNSAFE_IN_HEADERS).to_string())
-    };
-    if let Ok(value) = value {
+/// Text that is plain becomes a value without being copied.
+fn put(headers: &mut HeaderMap, name: HeaderName, text: String) {
+    let plain = text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'%');
+    let text = if plain { text } else { utf8_percent_encode(&text, UNSAFE_IN_HEADERS).to_string() };
+    if let Ok(value) = HeaderValue::try_from(text) {
         headers.insert(name, value);
     }
 }
@@ -83,7 +78,7 @@ mod tests {
     #[test]
     fn a_name_cannot_break_out_of_its_header() {
         let mut headers = HeaderMap::new();
-        put(&mut headers, HEADER_NAME, "Zoë\r\nX-Evil: 1 100%");
+        put(&mut headers, HEADER_NAME, "Zoë\r\nX-Evil: 1 100%".to_owned());
         assert_eq!(headers.get(HEADER_NAME).unwrap(), "Zo%C3%AB%0D%0AX-Evil: 1 100%25");
     }
 }

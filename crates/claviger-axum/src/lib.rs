@@ -186,7 +186,7 @@ impl Claviger {
     }
 
     /// Tells an app who is calling.
-    pub fn add_identity(&self, headers: &mut HeaderMap, caller: &Caller) {
+    pub fn add_identity(&self, headers: &mut HeaderMap, caller: Caller) {
         identity::add(headers, caller);
     }
 }

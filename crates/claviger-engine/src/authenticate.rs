@@ -56,6 +56,16 @@ impl Caller {
         }
     }
 
+    /// The user and the name, for who needs nothing else of the caller: those of a cookie are not copied.
+    pub fn into_identity(self) -> CookieIdentity {
+        match self.who {
+            Who::Cookie(identity) => identity,
+            Who::Row(row) => {
+                CookieIdentity { subject: row.subject.clone(), display_name: row.display_name.clone() }
+            }
+        }
+    }
+
     /// The row that vouches for the caller; none where the cookie does.
     pub fn row(&self) -> Option<&Session> {
         match &self.who {

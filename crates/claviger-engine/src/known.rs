@@ -13,10 +13,11 @@ use claviger_core::{
     policy::limits,
     session::{Session, State},
 };
-use quick_cache::sync::Cache;
+
+use crate::by_session::{BySession, cache};
 
 pub(crate) struct Known {
-    rows: Cache<SessionId, Arc<Session>>,
+    rows: BySession<Arc<Session>>,
     /// Counts changes, so that a row read before a change is not kept after it.
     epoch: AtomicU64,
     distrusted: RwLock<Distrusted>,
@@ -35,7 +36,7 @@ struct Distrusted {
 
 impl Known {
     pub(crate) fn new(rows: usize) -> Self {
-        Self { rows: Cache::new(rows), epoch: AtomicU64::new(0), distrusted: RwLock::default() }
+        Self { rows: cache(rows), epoch: AtomicU64::new(0), distrusted: RwLock::default() }
     }
 
     /// The row as this process last saw it.

@@ -11,6 +11,7 @@
 //! | `outbox` | carries out the revocations that are owed |
 //! | `background` | writes down uses, ends what is overdue, purges tombstones |
 //! | `known` | what memory holds of sessions: a bounded cache, and the list of those whose cookie alone is not believed |
+//! | `by_session` | the bounded caches |
 //! | `breaker`, `pauses` | leave a provider alone that is in trouble, and a session whose refresh came to nothing |
 //! | `meter` | what is counted and measured |
 //! | `ports` | what the engine needs of the world: a clock, random bytes, a way to the provider |
@@ -22,6 +23,7 @@ mod amend;
 mod authenticate;
 mod background;
 mod breaker;
+mod by_session;
 mod client;
 mod ending;
 mod errors;

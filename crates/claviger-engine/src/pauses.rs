@@ -7,11 +7,13 @@ use claviger_core::{
     policy::limits,
     time::Timestamp,
 };
-use quick_cache::sync::Cache;
 
-use crate::errors::Denied;
+use crate::{
+    by_session::{BySession, cache},
+    errors::Denied,
+};
 
-pub(crate) struct Pauses(Cache<SessionId, Pause>);
+pub(crate) struct Pauses(BySession<Pause>);
 
 #[derive(Clone)]
 struct Pause {
@@ -25,7 +27,7 @@ struct Pause {
 
 impl Pauses {
     pub(crate) fn new() -> Self {
-        Self(Cache::new(limits::REFRESH_PAUSES))
+        Self(cache(limits::REFRESH_PAUSES))
     }
 
     /// What to answer instead of another try, if it is too early for one.

@@ -3,16 +3,17 @@
 use std::sync::{Mutex, PoisonError};
 
 use claviger_core::{ids::SessionId, policy::limits, time::Timestamp};
-use quick_cache::sync::Cache;
+
+use crate::by_session::{BySession, cache};
 
 pub(crate) struct Touches {
-    noted: Cache<SessionId, Timestamp>,
+    noted: BySession<Timestamp>,
     pending: Mutex<Vec<(SessionId, Timestamp)>>,
 }
 
 impl Touches {
     pub(crate) fn new(sessions: usize) -> Self {
-        Self { noted: Cache::new(sessions), pending: Mutex::default() }
+        Self { noted: cache(sessions), pending: Mutex::default() }
     }
 
     /// Notes a use by the user, unless one was noted a moment ago.

@@ -37,7 +37,7 @@ pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) ->
         return claviger.refuse_crossing(&parts.headers, crossed);
     }
     match claviger.caller(&parts.headers, asked.assurance).await {
-        Ok(caller) => pass(&claviger, &caller, &mut parts),
+        Ok(caller) => pass(&claviger, caller, &mut parts),
         Err(denied) => {
             let problem = respond::of_denied(&denied);
             let leads_on = asked.redirects
@@ -55,11 +55,11 @@ pub(crate) fn at_once(claviger: &Claviger, parts: &mut Parts) -> Option<Response
     guard::judge(claviger.site(), &original.method, &parts.headers).ok()?;
     let cookie = claviger.cookie(&parts.headers).ok()?;
     let caller = claviger.engine().authenticate_at_once(cookie, asked.assurance).ok()?;
-    Some(pass(claviger, &caller, parts))
+    Some(pass(claviger, caller, parts))
 }
 
 /// Lets a request pass, which is over with this: its header map becomes the answer's, since a new one costs two allocations.
-fn pass(claviger: &Claviger, caller: &Caller, parts: &mut Parts) -> Response {
+fn pass(claviger: &Claviger, caller: Caller, parts: &mut Parts) -> Response {
     let mut headers = std::mem::take(&mut parts.headers);
     headers.clear();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -163,7 +163,7 @@ impl Proxy {
         headers::join_cookies(fields);
         headers::forwarded(fields, &client);
         if let Some(caller) = caller {
-            self.claviger.add_identity(fields, caller);
+            self.claviger.add_identity(fields, caller.clone());
         }
         if let Some(upgrade) = upgrade {
             upgrade.name_in(fields);
