@@ -10,6 +10,7 @@
 //! | [`request`] | what a request needs before it may be served |
 //! | [`breaker`], [`pacer`] | when a provider may be asked |
 //! | [`sweep`] | when which session is validated, and how fast all instances together may ask |
+//! | [`suspicion`] | whether a user disconnected the app, and what follows |
 //! | [`policy`] | which lifetimes, limits and provider habits the rules go by |
 //! | [`return_to`] | where a sign-in may send the browser afterwards |
 //! | [`device`] | how a device is named to a person |
@@ -24,6 +25,7 @@ pub mod request;
 pub mod return_to;
 pub mod secret;
 pub mod session;
+pub mod suspicion;
 pub mod sweep;
 pub mod time;
 pub mod verdict;

@@ -48,6 +48,20 @@ pub enum Custody {
     None,
 }
 
+/// What a dead refresh token of one session means for the user's other sessions. A disconnect that the provider reports is
+/// looked into whatever is chosen here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Cascade {
+    /// The provider is asked about the user, and only its clear word ends the others. Costs a question for each dead token.
+    #[default]
+    Confirm,
+    /// All of the user's older sessions end at once. Safe from a thief who disconnects nothing, at the price that a token that
+    /// died alone signs the user out everywhere.
+    Always,
+    /// Each session is on its own: a disconnect is noticed by each when its own token is asked about.
+    Never,
+}
+
 /// What a refresh does to the refresh token that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rotation {

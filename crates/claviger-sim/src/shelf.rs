@@ -10,9 +10,14 @@ use async_trait::async_trait;
 use claviger_core::{
     ids::{AttemptId, SessionId, Subject},
     session::{EndReason, OwedRevocation, Session},
+    suspicion::Suspicion,
+    sweep::Slot,
     time::Timestamp,
 };
-use claviger_store::{Backlog, Claims, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError};
+use claviger_store::{
+    Backlog, Census, Claims, Memo, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
+    Suspected, SuspicionKey, Visit, Wheel,
+};
 
 use crate::{
     Variant,
@@ -267,6 +272,108 @@ impl Store for Shelf {
 
     async fn owed_backlog(&self) -> Result<Backlog, StoreError> {
         self.read(self.ledger.memory.owed_backlog()).await
+    }
+
+    async fn take_slots(
+        &self,
+        wheel: Wheel,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Visit>, StoreError> {
+        self.write(self.ledger.memory.take_slots(wheel, attempt, now, lease_until, limit), |_| {}).await
+    }
+
+    async fn in_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<Session>, StoreError> {
+        self.read(self.ledger.memory.in_slot(wheel, slot, after, limit)).await
+    }
+
+    async fn hold_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        attempt: AttemptId,
+        lease_until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(self.ledger.memory.hold_slot(wheel, slot, attempt, lease_until), |_| {}).await
+    }
+
+    async fn leave_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(self.ledger.memory.leave_slot(wheel, slot, attempt, due_at), |_| {}).await
+    }
+
+    async fn longest_due(&self, wheel: Wheel) -> Result<Option<Timestamp>, StoreError> {
+        self.read(self.ledger.memory.longest_due(wheel)).await
+    }
+
+    async fn replace_all(&self, next: &[Session]) -> Result<Vec<bool>, StoreError> {
+        let note = |written: &Vec<bool>| {
+            for (next, _) in next.iter().zip(written).filter(|(_, written)| **written) {
+                self.ledger.committed(self.fate.who, next);
+            }
+        };
+        self.write(self.ledger.memory.replace_all(next), note).await
+    }
+
+    async fn census(&self) -> Result<Census, StoreError> {
+        self.read(self.ledger.memory.census()).await
+    }
+
+    async fn suspect(
+        &self,
+        key: SuspicionKey,
+        suspicion: &Suspicion,
+        noted_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(self.ledger.memory.suspect(key, suspicion, noted_at), |_| {}).await
+    }
+
+    async fn take_suspicions(
+        &self,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Suspected>, StoreError> {
+        self.write(self.ledger.memory.take_suspicions(attempt, now, lease_until, limit), |_| {}).await
+    }
+
+    async fn settle_suspicion(&self, key: SuspicionKey, attempt: AttemptId) -> Result<bool, StoreError> {
+        self.write(self.ledger.memory.settle_suspicion(key, attempt), |_| {}).await
+    }
+
+    async fn postpone_suspicion(
+        &self,
+        key: SuspicionKey,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(self.ledger.memory.postpone_suspicion(key, attempt, due_at), |_| {}).await
+    }
+
+    async fn forget_suspicions(&self, noted_until: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.write(self.ledger.memory.forget_suspicions(noted_until, limit), |_| {}).await
+    }
+
+    async fn memo(&self, name: &str) -> Result<Option<Memo>, StoreError> {
+        self.read(self.ledger.memory.memo(name)).await
+    }
+
+    async fn put_memo(&self, name: &str, memo: &Memo) -> Result<bool, StoreError> {
+        self.write(self.ledger.memory.put_memo(name, memo), |_| {}).await
     }
 }
 

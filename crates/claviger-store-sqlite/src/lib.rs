@@ -3,7 +3,7 @@
 //! | module | question it answers |
 //! |---|---|
 //! | `store` | how a call of the trait becomes a read or a write |
-//! | `sessions`, `owed`, `logins` | what is asked of each table; all SQL on it |
+//! | `sessions`, `slots`, `owed`, `suspicions`, `logins`, `memos` | what is asked of each table; all SQL on it |
 //! | `values` | how a value becomes columns and back |
 //! | `writer` | how many callers share one commit |
 //! | `pool` | which connections there are, and how they are set |
@@ -20,11 +20,14 @@
 mod error;
 mod file;
 mod logins;
+mod memos;
 mod owed;
 mod pool;
 mod schema;
 mod sessions;
+mod slots;
 mod store;
+mod suspicions;
 mod values;
 mod writer;
 

@@ -12,8 +12,9 @@ use std::{
     time::Duration,
 };
 
+use claviger_core::{ids::SessionId, sweep::Slot};
 use claviger_store::StoreError;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, functions::FunctionFlags};
 
 use crate::{
     Options,
@@ -66,7 +67,7 @@ pub(crate) fn make_durable(connection: &Connection, path: &Path) -> Result<(), O
     }
 }
 
-fn connect(path: &Path, options: &Options, mode: OpenFlags) -> rusqlite::Result<Connection> {
+pub(crate) fn connect(path: &Path, options: &Options, mode: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY)?;
     // A negative size is in KiB.
@@ -74,7 +75,14 @@ fn connect(path: &Path, options: &Options, mode: OpenFlags) -> rusqlite::Result<
     // A damaged schema may not call functions with side effects.
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    connection.create_scalar_function("slot", 1, flags, |context| slot_of(context.get(0)?))?;
     Ok(connection)
+}
+
+/// The function `slot(id)` of our statements. It follows from the id, so no row can stand in a wrong place.
+fn slot_of(id: [u8; 16]) -> rusqlite::Result<u16> {
+    Ok(Slot::of(SessionId::from_bytes(id)).number())
 }
 
 /// Connections that only read.

@@ -9,8 +9,11 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::error::OpenError;
 
 /// Each step of the schema once, in order; a step that was released never changes. The schema's number is their count.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/0001_sessions.sql"), include_str!("../migrations/0002_claims.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_sessions.sql"),
+    include_str!("../migrations/0002_claims.sql"),
+    include_str!("../migrations/0003_slots.sql"),
+];
 
 /// Marks the file as ours (`PRAGMA application_id`): "Clav".
 const APPLICATION_ID: i64 = 0x436c_6176;

@@ -2,14 +2,17 @@
 
 use claviger_core::{
     device::DeviceLabel,
-    ids::{AttemptId, ProviderName, SessionId, Subject},
+    ids::{AttemptId, ProviderName, SessionId, Subject, Version},
     secret::{Fingerprint, SecretHash},
     session::{
         Claim, EndReason, Holding, OwedRevocation, SealedBlob, SealedPair, Session, State, over_limit,
     },
+    sweep::Slot,
     time::Timestamp,
 };
-use claviger_store::{Claims, Placement, Replaced, Selection, corrupt, id_is_taken};
+use claviger_store::{
+    Census, Claims, Placement, Replaced, Selection, StoreError, Wheel, corrupt, id_is_taken,
+};
 use rusqlite::{Connection, Params, params};
 
 use crate::{
@@ -30,7 +33,12 @@ pub(crate) const STATEMENTS: &[&str] = &[
     TOUCH,
     OVERDUE,
     DISTRUSTED,
-    PURGE,
+    OLD_TOMBSTONES,
+    DELETE_BODY,
+    DELETE_PULSE,
+    LIVE_IN_SLOT,
+    OPEN_IN_SLOT,
+    CENSUS,
     CLAIMS,
 ];
 
@@ -48,15 +56,16 @@ macro_rules! select {
     };
 }
 
-const LOAD: &str = select!("pulse AS p JOIN session AS s ON s.id = p.id WHERE p.id = ?1");
+const LOAD: &str =
+    select!("pulse AS p JOIN session AS s ON s.id = p.id WHERE p.slot = slot(?1) AND p.id = ?1");
 // CROSS JOIN keeps the order: the user's rows first. The other way round all users' rows would be gone through.
 const OPEN_OF_SUBJECT: &str = select!(
-    "session AS s CROSS JOIN pulse AS p ON p.id = s.id
+    "session AS s CROSS JOIN pulse AS p ON p.slot = slot(s.id) AND p.id = s.id
     WHERE s.provider = ?1 AND s.subject_id = ?2 AND p.state < 3
     ORDER BY p.last_seen_at DESC, p.id DESC LIMIT ?3"
 );
 const CREATED_BEFORE: &str = select!(
-    "session AS s CROSS JOIN pulse AS p ON p.id = s.id
+    "session AS s CROSS JOIN pulse AS p ON p.slot = slot(s.id) AND p.id = s.id
     WHERE s.provider = ?1 AND s.subject_id = ?2 AND p.state < 3 AND p.created_at < ?3 AND p.id IS NOT ?4
     ORDER BY p.id"
 );
@@ -72,11 +81,12 @@ const UPDATE_BODY: &str = "UPDATE session SET
     claim_attempt = ?13, claim_taken_at = ?14, claim_lease_until = ?15, claim_fingerprint = ?16,
     claim_replay = ?17, claim_answer_lost = ?18, end_reason = ?19, ended_at = ?20
     WHERE id = ?1 AND end_reason IS NULL";
-const INSERT_PULSE: &str = "INSERT INTO pulse (id, version, state, created_at, last_seen_at, proven_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const INSERT_PULSE: &str = "INSERT INTO pulse (slot, id, version, state, created_at, last_seen_at, proven_at)
+    VALUES (slot(?1), ?1, ?2, ?3, ?4, ?5, ?6)";
 const UPDATE_PULSE: &str = "UPDATE pulse SET version = ?2, state = ?3, proven_at = ?4
-    WHERE id = ?1 AND version = ?5 AND state < 3";
-const TOUCH: &str = "UPDATE pulse SET last_seen_at = ?2 WHERE id = ?1 AND state < 3 AND last_seen_at < ?2";
+    WHERE slot = slot(?1) AND id = ?1 AND version = ?5 AND state < 3";
+const TOUCH: &str = "UPDATE pulse SET last_seen_at = ?2
+    WHERE slot = slot(?1) AND id = ?1 AND state < 3 AND last_seen_at < ?2";
 const OVERDUE: &str = "SELECT id FROM (
         SELECT * FROM (SELECT id, 0 AS kind, last_seen_at AS since FROM pulse
             WHERE state < 3 AND last_seen_at <= ?1 ORDER BY last_seen_at, id LIMIT ?3)
@@ -89,9 +99,22 @@ const CLAIMS: &str = "SELECT
     count(*) FILTER (WHERE claim_answer_lost = 0 AND claim_lease_until > ?1),
     count(*) FILTER (WHERE claim_answer_lost = 1 OR claim_lease_until <= ?1)
     FROM session INDEXED BY session_claimed WHERE claim_attempt IS NOT NULL";
-// The row in `pulse` goes with it.
-const PURGE: &str = "DELETE FROM session WHERE id IN
-    (SELECT id FROM pulse WHERE state = 3 AND created_at <= ?1 ORDER BY created_at, id LIMIT ?2)";
+const OLD_TOMBSTONES: &str =
+    "SELECT id FROM pulse WHERE state = 3 AND created_at <= ?1 ORDER BY created_at, id LIMIT ?2";
+const DELETE_BODY: &str = "DELETE FROM session WHERE id = ?1";
+const DELETE_PULSE: &str = "DELETE FROM pulse WHERE slot = slot(?1) AND id = ?1";
+const LIVE_IN_SLOT: &str = select!(
+    "pulse AS p INDEXED BY pulse_live CROSS JOIN session AS s ON s.id = p.id
+    WHERE p.slot = ?1 AND p.id > ?2 AND p.state = 0 ORDER BY p.id LIMIT ?3"
+);
+const OPEN_IN_SLOT: &str = select!(
+    "pulse AS p INDEXED BY pulse_open CROSS JOIN session AS s ON s.id = p.id
+    WHERE p.slot = ?1 AND p.id > ?2 AND p.state < 3 ORDER BY p.id LIMIT ?3"
+);
+const CENSUS: &str = "SELECT
+    count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2),
+    min(proven_at) FILTER (WHERE state = 0)
+    FROM pulse";
 
 const LIVE: i64 = 0;
 const PARKED: i64 = 1;
@@ -201,14 +224,7 @@ pub(crate) fn replace(
 /// Writes `next` over `current`, unless the row has ended or another version is stored. The large table is written only
 /// if something in it changes: a proof or a change of state touches the narrow one alone.
 fn write(connection: &Connection, current: &Session, next: &Session) -> Result<bool, Fault> {
-    let (state, proven_at) = state_columns(&next.state);
-    let written = connection.prepare_cached(UPDATE_PULSE)?.execute(params![
-        next.id.as_bytes(),
-        version_column(next.version)?,
-        state,
-        proven_at,
-        version_column(current.version)?,
-    ])?;
+    let written = connection.prepare_cached(UPDATE_PULSE)?.execute(pulse_update(next, current.version)?)?;
     if written == 1 && !same_body(current, next) && write_body(connection, UPDATE_BODY, next)? != 1 {
         return Err(Fault(corrupt("the tables session and pulse disagree")));
     }
@@ -258,6 +274,13 @@ fn write_body(connection: &Connection, sql: &str, session: &Session) -> Result<u
     Ok(written)
 }
 
+/// The parameters of [`UPDATE_PULSE`].
+fn pulse_update(next: &Session, before: Version) -> Result<impl Params, Fault> {
+    let (state, proven_at) = state_columns(&next.state);
+    let (id, version, before) = (*next.id.as_bytes(), version_column(next.version)?, version_column(before)?);
+    Ok((id, version, state, proven_at, before))
+}
+
 fn state_columns(state: &State) -> (i64, Option<i64>) {
     let (number, holding) = match state {
         State::Live(holding) => (LIVE, holding),
@@ -300,7 +323,65 @@ pub(crate) fn claims(connection: &Connection, now: Timestamp) -> Result<Claims, 
 }
 
 pub(crate) fn purge(connection: &Connection, created_until: Timestamp, limit: usize) -> Result<usize, Fault> {
-    Ok(connection.prepare_cached(PURGE)?.execute(params![created_until.as_millis(), rows(limit)])?)
+    let old = select_ids(connection, OLD_TOMBSTONES, params![created_until.as_millis(), rows(limit)])?;
+    let (mut bodies, mut pulses) =
+        (connection.prepare_cached(DELETE_BODY)?, connection.prepare_cached(DELETE_PULSE)?);
+    for id in &old {
+        bodies.execute([id.as_bytes()])?;
+        pulses.execute([id.as_bytes()])?;
+    }
+    Ok(old.len())
+}
+
+/// The slot's sessions that the wheel is for, from the one after `after` on.
+pub(crate) fn in_slot(
+    connection: &Connection,
+    wheel: Wheel,
+    slot: Slot,
+    after: Option<SessionId>,
+    limit: usize,
+) -> Result<Vec<Session>, Fault> {
+    let sql = match wheel {
+        Wheel::Validation => LIVE_IN_SLOT,
+        Wheel::Probe => OPEN_IN_SLOT,
+    };
+    let after = after.as_ref().map_or(&[][..], |id| id.as_bytes());
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut found = statement.query(params![slot.number(), after, rows(limit)])?;
+    let mut sessions = Vec::new();
+    while let Some(row) = found.next()? {
+        match decode(&mut Columns::of(row)) {
+            Ok(session) => sessions.push(session),
+            // One damaged row must not keep the others of its slot.
+            Err(Fault(error @ StoreError::Corrupt(_))) => {
+                tracing::error!(%error, "a session cannot be read, so its token is not validated");
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(sessions)
+}
+
+/// Writes the rows that are still those that `next` were made from. Nothing but the narrow table is touched.
+pub(crate) fn replace_all(connection: &Connection, next: &[Session]) -> Result<Vec<bool>, Fault> {
+    let mut update = connection.prepare_cached(UPDATE_PULSE)?;
+    let mut written = Vec::with_capacity(next.len());
+    for next in next {
+        let before =
+            next.version.0.checked_sub(1).map(Version).ok_or_else(|| corrupt("a version of zero"))?;
+        written.push(update.execute(pulse_update(next, before)?)? == 1);
+    }
+    Ok(written)
+}
+
+pub(crate) fn census(connection: &Connection) -> Result<Census, Fault> {
+    let mut statement = connection.prepare_cached(CENSUS)?;
+    let mut found = statement.query([])?;
+    let row = found.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let mut columns = Columns::of(row);
+    let mut count = || columns.read(|count: i64| u64::try_from(count).ok());
+    let (live, parked, suspect) = (count()?, count()?, count()?);
+    Ok(Census { live, parked, suspect, oldest_proof: columns.take::<Option<i64>>()?.map(millis) })
 }
 
 /// A limit as SQLite takes it.

@@ -1,21 +1,26 @@
 //! The store: each method of the trait is one read or one write.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use claviger_core::{
     ids::{AttemptId, SessionId, Subject},
     session::{EndReason, OwedRevocation, Session},
+    suspicion::Suspicion,
+    sweep::Slot,
     time::Timestamp,
 };
-use claviger_store::{Backlog, Claims, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError};
+use claviger_store::{
+    Backlog, Census, Claims, Memo, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
+    Suspected, SuspicionKey, Visit, Wheel,
+};
 use rusqlite::Connection;
 
 use crate::{
     error::{Fault, OpenError},
-    file, logins, owed,
+    file, logins, memos, owed,
     pool::{self, Pool},
-    schema, sessions,
+    schema, sessions, slots, suspicions,
     writer::Writer,
 };
 
@@ -39,7 +44,7 @@ impl Default for Options {
 
 /// Sessions in one SQLite file.
 pub struct SqliteStore {
-    pool: Pool,
+    pool: Arc<Pool>,
     writer: Writer,
 }
 
@@ -66,7 +71,7 @@ impl SqliteStore {
         let found = schema::inspect(&connection, path)?;
         pool::make_durable(&connection, path)?;
         schema::migrate(&mut connection, path, found)?;
-        let pool = Pool::open(path, options)?;
+        let pool = Arc::new(Pool::open(path, options)?);
         let writer = Writer::start(connection, hold).map_err(|error| OpenError::io(path, &error))?;
         Ok(Self { pool, writer })
     }
@@ -83,7 +88,9 @@ impl SqliteStore {
 impl Drop for SqliteStore {
     /// The readers go first: the last connection to close tidies the log away, and only the writer can.
     fn drop(&mut self) {
-        self.pool.close();
+        if let Some(pool) = Arc::get_mut(&mut self.pool) {
+            pool.close();
+        }
         self.writer.close();
     }
 }
@@ -197,5 +204,111 @@ impl Store for SqliteStore {
 
     async fn owed_backlog(&self) -> Result<Backlog, StoreError> {
         self.pool.read(owed::backlog)
+    }
+
+    async fn take_slots(
+        &self,
+        wheel: Wheel,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Visit>, StoreError> {
+        self.write(move |connection| slots::take(connection, wheel, attempt, now, lease_until, limit)).await
+    }
+
+    async fn in_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<Session>, StoreError> {
+        self.pool.read(|connection| sessions::in_slot(connection, wheel, slot, after, limit))
+    }
+
+    async fn hold_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        attempt: AttemptId,
+        lease_until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(move |connection| slots::hold(connection, wheel, slot, attempt, lease_until)).await
+    }
+
+    async fn leave_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(move |connection| slots::leave(connection, wheel, slot, attempt, due_at)).await
+    }
+
+    async fn longest_due(&self, wheel: Wheel) -> Result<Option<Timestamp>, StoreError> {
+        self.pool.read(|connection| slots::longest_due(connection, wheel))
+    }
+
+    async fn replace_all(&self, next: &[Session]) -> Result<Vec<bool>, StoreError> {
+        if next.is_empty() {
+            return Ok(Vec::new());
+        }
+        let next = next.to_vec();
+        self.write(move |connection| sessions::replace_all(connection, &next)).await
+    }
+
+    /// It goes through the narrow table, 60 MB for a million sessions, so it does not run among the tasks that answer requests.
+    async fn census(&self) -> Result<Census, StoreError> {
+        let pool = Arc::clone(&self.pool);
+        let counted = tokio::task::spawn_blocking(move || pool.read(sessions::census));
+        counted.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the count was cut short".to_owned())))
+    }
+
+    async fn suspect(
+        &self,
+        key: SuspicionKey,
+        suspicion: &Suspicion,
+        noted_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let suspicion = suspicion.clone();
+        self.write(move |connection| suspicions::note(connection, key, &suspicion, noted_at)).await
+    }
+
+    async fn take_suspicions(
+        &self,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Suspected>, StoreError> {
+        self.write(move |connection| suspicions::take(connection, attempt, now, lease_until, limit)).await
+    }
+
+    async fn settle_suspicion(&self, key: SuspicionKey, attempt: AttemptId) -> Result<bool, StoreError> {
+        self.write(move |connection| suspicions::settle(connection, key, attempt)).await
+    }
+
+    async fn postpone_suspicion(
+        &self,
+        key: SuspicionKey,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(move |connection| suspicions::postpone(connection, key, attempt, due_at)).await
+    }
+
+    async fn forget_suspicions(&self, noted_until: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.write(move |connection| suspicions::forget(connection, noted_until, limit)).await
+    }
+
+    async fn memo(&self, name: &str) -> Result<Option<Memo>, StoreError> {
+        self.pool.read(|connection| memos::read(connection, name))
+    }
+
+    async fn put_memo(&self, name: &str, memo: &Memo) -> Result<bool, StoreError> {
+        let (name, memo) = (name.to_owned(), memo.clone());
+        self.write(move |connection| memos::put(connection, &name, &memo)).await
     }
 }

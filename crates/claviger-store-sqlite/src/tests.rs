@@ -1,6 +1,9 @@
 //! Tests that reach inside the store. Those that need only its trait stand in `tests/`.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use claviger_core::{
     device::DeviceLabel,
@@ -8,13 +11,14 @@ use claviger_core::{
     policy::Custody,
     secret::SecretHash,
     session::{EndReason, Holding, SealedBlob, SealedPair, Session, State},
+    sweep::Slot,
     time::{Expiry, Timestamp},
 };
-use claviger_store::{Placement, Store, StoreError};
-use rusqlite::Connection;
+use claviger_store::{Placement, Store, StoreError, Wheel};
+use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
-use crate::{SqliteStore, error::Fault, logins, owed, sessions};
+use crate::{Options, SqliteStore, error::Fault, logins, memos, owed, pool, sessions, slots, suspicions};
 
 const ROOMY: Placement = Placement { limit: 1000, replaces: None };
 
@@ -55,13 +59,26 @@ fn ended(session: Session) -> Session {
 }
 
 fn statements() -> impl Iterator<Item = &'static str> {
-    [sessions::STATEMENTS, owed::STATEMENTS, logins::STATEMENTS].concat().into_iter()
+    [
+        sessions::STATEMENTS,
+        slots::STATEMENTS,
+        owed::STATEMENTS,
+        suspicions::STATEMENTS,
+        logins::STATEMENTS,
+        memos::STATEMENTS,
+    ]
+    .concat()
+    .into_iter()
+}
+
+fn reader(path: &Path) -> Connection {
+    pool::connect(path, &Options::default(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
 }
 
 #[test]
 fn every_statement_prepares() {
     let (_directory, path, store) = open();
-    let connection = Connection::open(&path).unwrap();
+    let connection = reader(&path);
     for sql in statements() {
         connection.prepare(sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
     }
@@ -71,7 +88,7 @@ fn every_statement_prepares() {
 #[test]
 fn no_statement_goes_through_a_whole_table() {
     let (_directory, path, store) = open();
-    let connection = Connection::open(&path).unwrap();
+    let connection = reader(&path);
     for sql in statements().filter(|sql| !sql.contains("count(*)")) {
         let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let bounds = vec![1; statement.parameter_count()];
@@ -262,4 +279,34 @@ async fn a_commit_that_fails_fails_for_all_who_share_it() {
         assert_eq!(store.load(session(tag).id).await, Ok(None), "nothing of it was written");
     }
     store.insert(session(0), ROOMY).await.expect("the writer goes on");
+}
+
+/// What the schema before slots held, written by its own statements.
+#[tokio::test]
+async fn a_file_without_slots_keeps_its_sessions() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sessions.db");
+    let rows: Vec<_> = (1..=40).map(session).collect();
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch(include_str!("../migrations/0001_sessions.sql")).unwrap();
+    connection.execute_batch(include_str!("../migrations/0002_claims.sql")).unwrap();
+    for row in &rows {
+        let body = "INSERT INTO session (id, provider, subject_id, display_name, secret_hash, custody, device, generation, access, expiry)
+            VALUES (?1, 'twitch', 'ada', 'Ada', ?2, 'device', 'Firefox on Linux', 1, ?3, 'never')";
+        let access = &row.pair().unwrap().access.0;
+        connection.execute(body, rusqlite::params![row.id.as_bytes(), row.secret_hash.0, access]).unwrap();
+        let pulse = "INSERT INTO pulse (id, version, state, created_at, last_seen_at, proven_at) VALUES (?1, 1, 0, 0, 0, 0)";
+        connection.execute(pulse, [row.id.as_bytes()]).unwrap();
+    }
+    connection.pragma_update(None, "application_id", 0x436c_6176).unwrap();
+    connection.pragma_update(None, "user_version", 2).unwrap();
+    drop(connection);
+
+    let store = SqliteStore::open(&path).unwrap();
+    for row in &rows {
+        assert_eq!(store.load(row.id).await, Ok(Some(row.clone())));
+        let slot = Slot::of(row.id);
+        let found = store.in_slot(Wheel::Validation, slot, None, 10).await.unwrap();
+        assert!(found.contains(row), "{} in slot {}", row.id, slot.number());
+    }
 }

@@ -12,8 +12,11 @@ mod background;
 mod ending;
 mod fixtures;
 mod logins;
+mod memos;
 mod owed;
 mod rows;
+mod slots;
+mod suspicions;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -97,6 +100,24 @@ fn checks() -> impl IntoIterator<Item = (&'static str, Check)> {
             many_takers_share_without_overlap
             the_backlog_counts_what_is_owed
             what_is_owed_outlives_its_row;
+        slots:
+            slots_without_sessions_are_passed_over
+            the_slots_due_longest_come_first
+            a_leased_slot_is_nobody_elses
+            many_takers_of_slots_share_without_overlap
+            a_slot_is_read_page_by_page
+            many_rows_are_written_each_by_its_own_version
+            one_of_many_proofs_wins
+            a_census_counts_by_state;
+        suspicions:
+            a_suspicion_comes_back_as_it_went_in
+            the_same_word_is_noted_once
+            suspicions_are_leased
+            many_takers_of_suspicions_share_without_overlap
+            closed_suspicions_are_forgotten;
+        memos:
+            a_memo_is_kept_by_compare_and_set
+            one_of_many_memos_wins;
     }
 }
 

@@ -10,8 +10,10 @@ mod memory;
 
 use async_trait::async_trait;
 use claviger_core::{
-    ids::{AttemptId, SessionId, Subject},
+    ids::{AttemptId, SessionId, Subject, Version},
     session::{EndReason, OwedRevocation, Session},
+    suspicion::Suspicion,
+    sweep::Slot,
     time::Timestamp,
 };
 
@@ -116,6 +118,164 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many revocations are owed, and since when the oldest.
     async fn owed_backlog(&self) -> Result<Backlog, StoreError>;
+
+    /// Takes slots of a wheel whose visit is due and that are leased to nobody, the longest due first, at most `limit`.
+    /// Slots without a session that the wheel is for are passed over. They are leased to `attempt` until `lease_until`, and
+    /// then as due as before. A slot that was never visited has been due since the epoch.
+    async fn take_slots(
+        &self,
+        wheel: Wheel,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Visit>, StoreError>;
+
+    /// The slot's sessions that the wheel is for, in the order of their ids, from the one after `after` on; at most `limit`.
+    async fn in_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<Session>, StoreError>;
+
+    /// Prolongs the lease of a slot. False if it went to somebody else, or the visit is closed.
+    async fn hold_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        attempt: AttemptId,
+        lease_until: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Closes a visit: the slot is leased to nobody and due at `due_at`. False if the lease went to somebody else.
+    async fn leave_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Since when the slot has been due that is due longest and holds a session that the wheel is for; leased or not.
+    async fn longest_due(&self, wheel: Wheel) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Puts many rows in the place of those that they were made from, in one step, each by a compare-and-set of its own.
+    /// They differ from these in nothing but version, state and proof. Says of each whether it was written.
+    async fn replace_all(&self, next: &[Session]) -> Result<Vec<bool>, StoreError>;
+
+    /// How many sessions there are in each state. It may go through all of them.
+    async fn census(&self) -> Result<Census, StoreError>;
+
+    /// Notes a suspicion, due at once. False, and nothing is noted, if one with this key was noted and is not forgotten.
+    async fn suspect(
+        &self,
+        key: SuspicionKey,
+        suspicion: &Suspicion,
+        noted_at: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Takes suspicions that are due and leased to nobody, the longest due first, at most `limit`.
+    /// They are leased to `attempt` until `lease_until`, and due again then.
+    async fn take_suspicions(
+        &self,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Suspected>, StoreError>;
+
+    /// Closes a suspicion that `attempt` holds. Its key stays noted. False if the lease went to somebody else.
+    async fn settle_suspicion(&self, key: SuspicionKey, attempt: AttemptId) -> Result<bool, StoreError>;
+
+    /// Gives a suspicion that `attempt` holds back, due again at `due_at`, its tries one more.
+    /// False if the lease went to somebody else.
+    async fn postpone_suspicion(
+        &self,
+        key: SuspicionKey,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Forgets suspicions that are closed and were noted at or before `noted_until`, the oldest first, at most `limit`.
+    /// Gives their number.
+    async fn forget_suspicions(&self, noted_until: Timestamp, limit: usize) -> Result<usize, StoreError>;
+
+    /// What all who share the store keep under this name.
+    async fn memo(&self, name: &str) -> Result<Option<Memo>, StoreError>;
+
+    /// Keeps something under a name: compare-and-set on the version, which is [`Version::FIRST`] for a name that is new, and
+    /// else one higher than the stored one. False if another writer was first.
+    async fn put_memo(&self, name: &str, memo: &Memo) -> Result<bool, StoreError>;
+}
+
+/// A round of visits to sessions, slot by slot ([`claviger_core::sweep`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Wheel {
+    /// To validate access tokens: sessions in [`State::Live`](claviger_core::session::State::Live).
+    Validation,
+    /// To ask about users: sessions that have not ended.
+    Probe,
+}
+
+impl Wheel {
+    /// Each of them.
+    pub const ALL: [Self; 2] = [Self::Validation, Self::Probe];
+
+    /// Whether it is for this session.
+    pub fn is_for(self, session: &Session) -> bool {
+        match self {
+            Self::Validation => matches!(session.state, claviger_core::session::State::Live(_)),
+            Self::Probe => !session.ended(),
+        }
+    }
+}
+
+/// A slot that was taken to be visited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Visit {
+    /// The slot.
+    pub slot: Slot,
+    /// Since when its visit is due.
+    pub due_at: Timestamp,
+}
+
+/// How many sessions there are in each state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Census {
+    /// Live ones.
+    pub live: u64,
+    /// Parked ones.
+    pub parked: u64,
+    /// Suspect ones.
+    pub suspect: u64,
+    /// When the live session was proven whose proof is the oldest.
+    pub oldest_proof: Option<Timestamp>,
+}
+
+/// Tells one suspicion from another, so that none is noted twice: a hash of where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SuspicionKey(pub [u8; 32]);
+
+/// A suspicion that was taken to be looked into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspected {
+    /// Its key.
+    pub key: SuspicionKey,
+    /// What it says.
+    pub suspicion: Suspicion,
+    /// How often it was looked into before.
+    pub tries: u32,
+}
+
+/// Something that all who share the store keep under one name, such as a budget. What it holds is no business of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memo {
+    /// Counts the writes.
+    pub version: Version,
+    /// What is kept.
+    pub value: Vec<u8>,
 }
 
 /// What an insert does to the user's other sessions.

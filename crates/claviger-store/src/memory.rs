@@ -1,18 +1,24 @@
 //! A store in memory: the plainest reading of the trait, for tests, for the simulator, and to judge other stores by.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 use claviger_core::{
-    ids::{AttemptId, SessionId, Subject},
-    session::{EndReason, OwedRevocation, Session, over_limit},
+    ids::{AttemptId, SessionId, Subject, Version},
+    session::{EndReason, OwedRevocation, Session, State, over_limit},
+    suspicion::Suspicion,
+    sweep::Slot,
     time::Timestamp,
 };
 
-use crate::{Backlog, Claims, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError, id_is_taken};
+use crate::{
+    Backlog, Census, Claims, Memo, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
+    Suspected, SuspicionKey, Visit, Wheel, id_is_taken,
+};
 
 /// Keeps everything in memory and forgets it when dropped. It counts its calls and fails when told to.
 #[derive(Debug, Default)]
@@ -42,6 +48,20 @@ pub enum Method {
     PostponeOwed,
     OwedBacklog,
     Claims,
+    TakeSlots,
+    InSlot,
+    HoldSlot,
+    LeaveSlot,
+    LongestDue,
+    ReplaceAll,
+    Census,
+    Suspect,
+    TakeSuspicions,
+    SettleSuspicion,
+    PostponeSuspicion,
+    ForgetSuspicions,
+    Memo,
+    PutMemo,
 }
 
 impl Method {
@@ -56,16 +76,24 @@ impl Method {
                 | Self::Distrusted
                 | Self::OwedBacklog
                 | Self::Claims
+                | Self::InSlot
+                | Self::LongestDue
+                | Self::Census
+                | Self::Memo
         )
     }
 }
 
 #[derive(Debug, Default)]
 struct Shelf {
-    sessions: BTreeMap<SessionId, Session>,
+    rows: Rows,
     logins: BTreeMap<[u8; 32], Timestamp>,
     owed: BTreeMap<OwedId, Debt>,
     last_owed: i64,
+    /// Slots that were visited or are leased; the others have been due since the epoch.
+    slots: BTreeMap<(Wheel, Slot), Place>,
+    suspicions: BTreeMap<SuspicionKey, Doubt>,
+    memos: BTreeMap<String, Memo>,
     calls: BTreeMap<Method, u64>,
     failure: Option<StoreError>,
 }
@@ -77,6 +105,126 @@ struct Debt {
     tries: u32,
     due_at: Timestamp,
     holder: Option<AttemptId>,
+}
+
+/// Where the visits of a slot stand.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    due_at: Timestamp,
+    lease_until: Timestamp,
+    holder: Option<AttemptId>,
+}
+
+#[derive(Debug)]
+struct Doubt {
+    suspicion: Suspicion,
+    noted_at: Timestamp,
+    tries: u32,
+    /// None: it is closed.
+    due_at: Option<Timestamp>,
+    holder: Option<AttemptId>,
+}
+
+/// The rows, and the orders in which they are looked for.
+#[derive(Debug, Default)]
+struct Rows {
+    by_id: BTreeMap<SessionId, Session>,
+    /// Those that have not ended.
+    open: Open,
+    tombstones: BTreeSet<(Timestamp, SessionId)>,
+    distrusted: BTreeSet<SessionId>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    by_subject: BTreeSet<(Subject, SessionId)>,
+    by_slot: BTreeMap<Wheel, BTreeSet<(Slot, SessionId)>>,
+    by_last_use: BTreeSet<(Timestamp, SessionId)>,
+    by_age: BTreeSet<(Timestamp, SessionId)>,
+    live_by_proof: BTreeSet<(Timestamp, SessionId)>,
+    claimed: BTreeSet<SessionId>,
+    parked: u64,
+    suspect: u64,
+}
+
+impl Rows {
+    fn get(&self, id: SessionId) -> Option<&Session> {
+        self.by_id.get(&id)
+    }
+
+    /// Puts the row in the place of the one with its id.
+    fn put(&mut self, session: Session) {
+        self.remove(session.id);
+        self.note(&session, true);
+        self.by_id.insert(session.id, session);
+    }
+
+    fn remove(&mut self, id: SessionId) {
+        if let Some(session) = self.by_id.remove(&id) {
+            self.note(&session, false);
+        }
+    }
+
+    /// Changes a row that has not ended.
+    fn edit(&mut self, id: SessionId, edit: impl FnOnce(&mut Session)) {
+        if let Some(mut session) = self.get(id).filter(|session| !session.ended()).cloned() {
+            edit(&mut session);
+            self.put(session);
+        }
+    }
+
+    /// Enters the row into every order that it belongs to, or takes it out.
+    fn note(&mut self, session: &Session, enter: bool) {
+        let id = session.id;
+        if matches!(session.state, State::Suspect(_) | State::Ended { .. }) {
+            keep(&mut self.distrusted, id, enter);
+        }
+        if session.ended() {
+            keep(&mut self.tombstones, (session.created_at, id), enter);
+            return;
+        }
+        let open = &mut self.open;
+        keep(&mut open.by_subject, (session.subject.clone(), id), enter);
+        for wheel in Wheel::ALL.into_iter().filter(|wheel| wheel.is_for(session)) {
+            keep(open.by_slot.entry(wheel).or_default(), (Slot::of(id), id), enter);
+        }
+        keep(&mut open.by_last_use, (session.last_seen_at, id), enter);
+        keep(&mut open.by_age, (session.created_at, id), enter);
+        if session.holding().is_some_and(|holding| holding.claim.is_some()) {
+            keep(&mut open.claimed, id, enter);
+        }
+        let count = |number: &mut u64| *number = if enter { *number + 1 } else { number.saturating_sub(1) };
+        match &session.state {
+            State::Live(holding) => keep(&mut open.live_by_proof, (holding.proven_at, id), enter),
+            State::Parked(_) => count(&mut open.parked),
+            State::Suspect(_) => count(&mut open.suspect),
+            State::Ended { .. } => {}
+        }
+    }
+
+    fn open_of(&self, subject: &Subject) -> Vec<Session> {
+        let (first, last) = (SessionId::from_bytes([0; 16]), SessionId::from_bytes([0xff; 16]));
+        let range = self.open.by_subject.range((subject.clone(), first)..=(subject.clone(), last));
+        range.filter_map(|(_, id)| self.get(*id)).cloned().collect()
+    }
+
+    /// The slot's sessions that the wheel is for, from the one after `after` on.
+    fn in_slot(&self, wheel: Wheel, slot: Slot, after: Option<SessionId>) -> impl Iterator<Item = &Session> {
+        let from = after.map_or(Bound::Included((slot, SessionId::from_bytes([0; 16]))), |id| {
+            Bound::Excluded((slot, id))
+        });
+        let until = Bound::Included((slot, SessionId::from_bytes([0xff; 16])));
+        let ids = self.open.by_slot.get(&wheel).into_iter().flat_map(move |ids| ids.range((from, until)));
+        ids.filter_map(|(_, id)| self.get(*id))
+    }
+}
+
+fn keep<T: Ord>(set: &mut BTreeSet<T>, key: T, enter: bool) {
+    if enter {
+        set.insert(key);
+    } else {
+        set.remove(&key);
+    }
 }
 
 impl MemoryStore {
@@ -124,19 +272,10 @@ impl MemoryStore {
 }
 
 impl Shelf {
-    /// The sessions that have not ended, in the order of their ids.
-    fn open(&self) -> impl Iterator<Item = &Session> {
-        self.sessions.values().filter(|session| !session.ended())
-    }
-
-    fn open_of(&self, subject: &Subject) -> Vec<Session> {
-        self.open().filter(|session| session.subject == *subject).cloned().collect()
-    }
-
     /// Ends the row, unless it is unknown or ended, and owes its revocation.
     fn end(&mut self, id: SessionId, reason: EndReason, at: Timestamp) -> Option<Session> {
-        let (ended, owed) = self.sessions.get(&id)?.clone().end(reason, at).ok()?;
-        self.sessions.insert(id, ended.clone());
+        let (ended, owed) = self.rows.get(id)?.clone().end(reason, at).ok()?;
+        self.rows.put(ended.clone());
         if let Some(owed) = owed {
             self.owe(owed);
         }
@@ -153,15 +292,35 @@ impl Shelf {
         self.owed.get_mut(&id).filter(|debt| debt.holder == Some(attempt))
     }
 
-    /// The ids that sort first by `key` and then by id, at most `limit`.
-    fn first_by_key<K: Ord>(
-        &self,
-        limit: usize,
-        key: impl Fn(&Session) -> Option<(K, Timestamp)>,
-    ) -> Vec<SessionId> {
-        let mut found: Vec<_> = self.sessions.values().filter_map(|s| key(s).map(|k| (k, s.id))).collect();
-        found.sort();
-        found.into_iter().take(limit).map(|(_, id)| id).collect()
+    fn held_slot(&mut self, wheel: Wheel, slot: Slot, attempt: AttemptId) -> Option<&mut Place> {
+        self.slots.get_mut(&(wheel, slot)).filter(|place| place.holder == Some(attempt))
+    }
+
+    fn held_suspicion(&mut self, key: SuspicionKey, attempt: AttemptId) -> Option<&mut Doubt> {
+        self.suspicions.get_mut(&key).filter(|doubt| doubt.holder == Some(attempt))
+    }
+
+    /// The slots that hold a session that the wheel is for, with where their visits stand.
+    fn slots_in_use(&self, wheel: Wheel) -> impl Iterator<Item = (Slot, Place)> {
+        let in_use = move |slot: &Slot| self.rows.in_slot(wheel, *slot, None).next().is_some();
+        let place = move |slot| (slot, self.slots.get(&(wheel, slot)).copied().unwrap_or_default());
+        Slot::all().filter(in_use).map(place)
+    }
+
+    /// Puts `next` in the place of the row that it was made from, if that is still the stored one.
+    fn replace(&mut self, next: &Session) -> Replaced {
+        let Some(current) = self.rows.get(next.id) else { return Replaced::Conflict(None) };
+        if current.ended() || current.version.next() != next.version {
+            return Replaced::Conflict(Some(Box::new(current.clone())));
+        }
+        let written = Session {
+            subject: current.subject.clone(),
+            created_at: current.created_at,
+            last_seen_at: current.last_seen_at,
+            ..next.clone()
+        };
+        self.rows.put(written);
+        Replaced::Done
     }
 }
 
@@ -174,47 +333,36 @@ impl Store for MemoryStore {
     async fn insert(&self, session: Session, placement: Placement) -> Result<Vec<Session>, StoreError> {
         let mut shelf = self.enter(Method::Insert)?;
         let Session { id, created_at, .. } = session;
-        if shelf.sessions.contains_key(&id) {
+        if shelf.rows.get(id).is_some() {
             return Err(id_is_taken());
         }
         let subject = session.subject.clone();
-        shelf.sessions.insert(id, session);
+        shelf.rows.put(session);
         let mut ended = Vec::new();
         if let Some(replaced) = placement.replaces.filter(|replaced| *replaced != id) {
             ended.extend(shelf.end(replaced, EndReason::ReplacedBySignIn, created_at));
         }
-        for surplus in over_limit(&shelf.open_of(&subject), id, placement.limit) {
+        for surplus in over_limit(&shelf.rows.open_of(&subject), id, placement.limit) {
             ended.extend(shelf.end(surplus, EndReason::DeviceLimit, created_at));
         }
         Ok(ended)
     }
 
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        Ok(self.enter(Method::Load)?.sessions.get(&id).cloned())
+        Ok(self.enter(Method::Load)?.rows.get(id).cloned())
     }
 
     async fn replace(&self, next: &Session, owed: Option<&OwedRevocation>) -> Result<Replaced, StoreError> {
         let mut shelf = self.enter(Method::Replace)?;
-        let Some(current) = shelf.sessions.get_mut(&next.id) else {
-            return Ok(Replaced::Conflict(None));
-        };
-        if current.ended() || current.version.next() != next.version {
-            return Ok(Replaced::Conflict(Some(Box::new(current.clone()))));
-        }
-        *current = Session {
-            subject: current.subject.clone(),
-            created_at: current.created_at,
-            last_seen_at: current.last_seen_at,
-            ..next.clone()
-        };
-        if let Some(owed) = owed {
+        let replaced = shelf.replace(next);
+        if let (Replaced::Done, Some(owed)) = (&replaced, owed) {
             shelf.owe(owed.clone());
         }
-        Ok(Replaced::Done)
+        Ok(replaced)
     }
 
     async fn devices(&self, subject: &Subject, limit: usize) -> Result<Vec<Session>, StoreError> {
-        let mut devices = self.enter(Method::Devices)?.open_of(subject);
+        let mut devices = self.enter(Method::Devices)?.rows.open_of(subject);
         devices.sort_by_key(|session| std::cmp::Reverse((session.last_seen_at, session.id)));
         devices.truncate(limit);
         Ok(devices)
@@ -227,7 +375,7 @@ impl Store for MemoryStore {
         at: Timestamp,
     ) -> Result<Vec<Session>, StoreError> {
         let mut shelf = self.enter(Method::EndAll)?;
-        let mut chosen = shelf.open_of(&selection.subject);
+        let mut chosen = shelf.rows.open_of(&selection.subject);
         chosen.retain(|session| {
             selection.except != Some(session.id) && session.created_at < selection.created_before
         });
@@ -237,9 +385,7 @@ impl Store for MemoryStore {
     async fn touch(&self, seen: &[(SessionId, Timestamp)]) -> Result<(), StoreError> {
         let mut shelf = self.enter(Method::Touch)?;
         for (id, at) in seen {
-            if let Some(session) = shelf.sessions.get_mut(id).filter(|session| !session.ended()) {
-                session.last_seen_at = session.last_seen_at.max(*at);
-            }
+            shelf.rows.edit(*id, |session| session.last_seen_at = session.last_seen_at.max(*at));
         }
         Ok(())
     }
@@ -251,32 +397,24 @@ impl Store for MemoryStore {
         limit: usize,
     ) -> Result<Vec<SessionId>, StoreError> {
         let shelf = self.enter(Method::Overdue)?;
-        Ok(shelf.first_by_key(limit, |session| {
-            if session.ended() {
-                None
-            } else if session.last_seen_at <= idle_since {
-                Some((0, session.last_seen_at))
-            } else {
-                (session.created_at <= created_until).then_some((1, session.created_at))
-            }
-        }))
+        let open = &shelf.rows.open;
+        let idle = open.by_last_use.iter().take_while(|(seen, _)| *seen <= idle_since).map(|(_, id)| *id);
+        let in_use = |id: &SessionId| shelf.rows.get(*id).is_some_and(|row| row.last_seen_at > idle_since);
+        let old = open.by_age.iter().take_while(|(created, _)| *created <= created_until);
+        Ok(idle.chain(old.map(|(_, id)| *id).filter(in_use)).take(limit).collect())
     }
 
     async fn distrusted(&self, limit: usize) -> Result<Vec<SessionId>, StoreError> {
-        use claviger_core::session::State::{Ended, Suspect};
         let shelf = self.enter(Method::Distrusted)?;
-        let youngest_first = shelf.sessions.values().rev();
-        let distrusted = youngest_first.filter(|session| matches!(session.state, Suspect(_) | Ended { .. }));
-        Ok(distrusted.take(limit).map(|session| session.id).collect())
+        Ok(shelf.rows.distrusted.iter().rev().take(limit).copied().collect())
     }
 
     async fn purge(&self, created_until: Timestamp, limit: usize) -> Result<usize, StoreError> {
         let mut shelf = self.enter(Method::Purge)?;
-        let chosen = shelf.first_by_key(limit, |session| {
-            (session.ended() && session.created_at <= created_until).then_some(((), session.created_at))
-        });
+        let old = shelf.rows.tombstones.iter().take_while(|(created, _)| *created <= created_until);
+        let chosen: Vec<_> = old.take(limit).map(|(_, id)| *id).collect();
         for id in &chosen {
-            shelf.sessions.remove(id);
+            shelf.rows.remove(*id);
         }
         Ok(chosen.len())
     }
@@ -351,19 +489,185 @@ impl Store for MemoryStore {
 
     async fn claims(&self, now: Timestamp) -> Result<Claims, StoreError> {
         let shelf = self.enter(Method::Claims)?;
-        let claims = shelf.open().filter_map(|session| session.holding()?.claim);
+        let rows = shelf.rows.open.claimed.iter().filter_map(|id| shelf.rows.get(*id));
+        let claims = rows.filter_map(|session| session.holding()?.claim);
         let (ambiguous, in_flight): (Vec<_>, Vec<_>) = claims.partition(|claim| claim.ambiguous(now));
-        let count = |claims: Vec<_>| u64::try_from(claims.len()).unwrap_or(u64::MAX);
-        Ok(Claims { in_flight: count(in_flight), ambiguous: count(ambiguous) })
+        Ok(Claims { in_flight: count(in_flight.len()), ambiguous: count(ambiguous.len()) })
     }
 
     async fn owed_backlog(&self) -> Result<Backlog, StoreError> {
         let shelf = self.enter(Method::OwedBacklog)?;
         Ok(Backlog {
-            count: u64::try_from(shelf.owed.len()).unwrap_or(u64::MAX),
+            count: count(shelf.owed.len()),
             oldest: shelf.owed.values().map(|debt| debt.revocation.owed_at).min(),
         })
     }
+
+    async fn take_slots(
+        &self,
+        wheel: Wheel,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Visit>, StoreError> {
+        let mut shelf = self.enter(Method::TakeSlots)?;
+        let due = |(_, place): &(Slot, Place)| place.due_at <= now && place.lease_until <= now;
+        let mut visits: Vec<_> = shelf
+            .slots_in_use(wheel)
+            .filter(due)
+            .map(|(slot, Place { due_at, .. })| Visit { slot, due_at })
+            .collect();
+        visits.sort_by_key(|visit| (visit.due_at, visit.slot));
+        visits.truncate(limit);
+        for Visit { slot, due_at } in &visits {
+            let place = Place { due_at: *due_at, lease_until, holder: Some(attempt) };
+            shelf.slots.insert((wheel, *slot), place);
+        }
+        Ok(visits)
+    }
+
+    async fn in_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<Session>, StoreError> {
+        let shelf = self.enter(Method::InSlot)?;
+        Ok(shelf.rows.in_slot(wheel, slot, after).take(limit).cloned().collect())
+    }
+
+    async fn hold_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        attempt: AttemptId,
+        lease_until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut shelf = self.enter(Method::HoldSlot)?;
+        let place = shelf.held_slot(wheel, slot, attempt);
+        Ok(place.map(|place| place.lease_until = lease_until).is_some())
+    }
+
+    async fn leave_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut shelf = self.enter(Method::LeaveSlot)?;
+        let place = shelf.held_slot(wheel, slot, attempt);
+        Ok(place.map(|place| *place = Place { due_at, ..Place::default() }).is_some())
+    }
+
+    async fn longest_due(&self, wheel: Wheel) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.enter(Method::LongestDue)?.slots_in_use(wheel).map(|(_, place)| place.due_at).min())
+    }
+
+    async fn replace_all(&self, next: &[Session]) -> Result<Vec<bool>, StoreError> {
+        let mut shelf = self.enter(Method::ReplaceAll)?;
+        Ok(next.iter().map(|next| shelf.replace(next) == Replaced::Done).collect())
+    }
+
+    async fn census(&self) -> Result<Census, StoreError> {
+        let shelf = self.enter(Method::Census)?;
+        let Open { live_by_proof, parked, suspect, .. } = &shelf.rows.open;
+        let (live, oldest_proof) = (count(live_by_proof.len()), live_by_proof.first().map(|(at, _)| *at));
+        Ok(Census { live, parked: *parked, suspect: *suspect, oldest_proof })
+    }
+
+    async fn suspect(
+        &self,
+        key: SuspicionKey,
+        suspicion: &Suspicion,
+        noted_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut shelf = self.enter(Method::Suspect)?;
+        if shelf.suspicions.contains_key(&key) {
+            return Ok(false);
+        }
+        let suspicion = suspicion.clone();
+        let doubt = Doubt { suspicion, noted_at, tries: 0, due_at: Some(noted_at), holder: None };
+        shelf.suspicions.insert(key, doubt);
+        Ok(true)
+    }
+
+    async fn take_suspicions(
+        &self,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Suspected>, StoreError> {
+        let mut shelf = self.enter(Method::TakeSuspicions)?;
+        let due = |doubt: &Doubt| doubt.due_at.is_some_and(|due_at| due_at <= now);
+        let mut due: Vec<_> = shelf.suspicions.iter_mut().filter(|(_, doubt)| due(doubt)).collect();
+        due.sort_by_key(|(key, doubt)| (doubt.due_at, **key));
+        due.truncate(limit);
+        let taken = due.into_iter().map(|(key, doubt)| {
+            doubt.due_at = Some(lease_until);
+            doubt.holder = Some(attempt);
+            Suspected { key: *key, suspicion: doubt.suspicion.clone(), tries: doubt.tries }
+        });
+        Ok(taken.collect())
+    }
+
+    async fn settle_suspicion(&self, key: SuspicionKey, attempt: AttemptId) -> Result<bool, StoreError> {
+        let mut shelf = self.enter(Method::SettleSuspicion)?;
+        let Some(doubt) = shelf.held_suspicion(key, attempt) else { return Ok(false) };
+        (doubt.due_at, doubt.holder) = (None, None);
+        Ok(true)
+    }
+
+    async fn postpone_suspicion(
+        &self,
+        key: SuspicionKey,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut shelf = self.enter(Method::PostponeSuspicion)?;
+        let Some(doubt) = shelf.held_suspicion(key, attempt) else { return Ok(false) };
+        doubt.tries = doubt.tries.saturating_add(1);
+        (doubt.due_at, doubt.holder) = (Some(due_at), None);
+        Ok(true)
+    }
+
+    async fn forget_suspicions(&self, noted_until: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let mut shelf = self.enter(Method::ForgetSuspicions)?;
+        let closed = |doubt: &Doubt| doubt.due_at.is_none() && doubt.noted_at <= noted_until;
+        let mut chosen: Vec<_> = shelf
+            .suspicions
+            .iter()
+            .filter(|(_, doubt)| closed(doubt))
+            .map(|(key, doubt)| (doubt.noted_at, *key))
+            .collect();
+        chosen.sort_unstable();
+        chosen.truncate(limit);
+        for (_, key) in &chosen {
+            shelf.suspicions.remove(key);
+        }
+        Ok(chosen.len())
+    }
+
+    async fn memo(&self, name: &str) -> Result<Option<Memo>, StoreError> {
+        Ok(self.enter(Method::Memo)?.memos.get(name).cloned())
+    }
+
+    async fn put_memo(&self, name: &str, memo: &Memo) -> Result<bool, StoreError> {
+        let mut shelf = self.enter(Method::PutMemo)?;
+        let next = shelf.memos.get(name).map_or(Version::FIRST, |stored| stored.version.next());
+        let follows = memo.version == next;
+        if follows {
+            shelf.memos.insert(name.to_owned(), memo.clone());
+        }
+        Ok(follows)
+    }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

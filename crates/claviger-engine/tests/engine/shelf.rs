@@ -12,10 +12,13 @@ use async_trait::async_trait;
 use claviger_core::{
     ids::{AttemptId, SessionId, Subject},
     session::{EndReason, OwedRevocation, Session},
+    suspicion::Suspicion,
+    sweep::Slot,
     time::Timestamp,
 };
 use claviger_store::{
-    Backlog, Claims, MemoryStore, Method, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
+    Backlog, Census, Claims, Memo, MemoryStore, Method, Owed, OwedId, Placement, Replaced, Selection, Store,
+    StoreError, Suspected, SuspicionKey, Visit, Wheel,
 };
 
 use crate::twitch::Gate;
@@ -219,5 +222,103 @@ impl Store for Shelf {
 
     async fn owed_backlog(&self) -> Result<Backlog, StoreError> {
         self.through(Method::OwedBacklog, self.inner.owed_backlog()).await
+    }
+
+    async fn take_slots(
+        &self,
+        wheel: Wheel,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Visit>, StoreError> {
+        self.through(Method::TakeSlots, self.inner.take_slots(wheel, attempt, now, lease_until, limit)).await
+    }
+
+    async fn in_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<Session>, StoreError> {
+        self.through(Method::InSlot, self.inner.in_slot(wheel, slot, after, limit)).await
+    }
+
+    async fn hold_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        attempt: AttemptId,
+        lease_until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.through(Method::HoldSlot, self.inner.hold_slot(wheel, slot, attempt, lease_until)).await
+    }
+
+    async fn leave_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.through(Method::LeaveSlot, self.inner.leave_slot(wheel, slot, attempt, due_at)).await
+    }
+
+    async fn longest_due(&self, wheel: Wheel) -> Result<Option<Timestamp>, StoreError> {
+        self.through(Method::LongestDue, self.inner.longest_due(wheel)).await
+    }
+
+    async fn replace_all(&self, next: &[Session]) -> Result<Vec<bool>, StoreError> {
+        self.through(Method::ReplaceAll, self.inner.replace_all(next)).await
+    }
+
+    async fn census(&self) -> Result<Census, StoreError> {
+        self.through(Method::Census, self.inner.census()).await
+    }
+
+    async fn suspect(
+        &self,
+        key: SuspicionKey,
+        suspicion: &Suspicion,
+        noted_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.through(Method::Suspect, self.inner.suspect(key, suspicion, noted_at)).await
+    }
+
+    async fn take_suspicions(
+        &self,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Suspected>, StoreError> {
+        self.through(Method::TakeSuspicions, self.inner.take_suspicions(attempt, now, lease_until, limit))
+            .await
+    }
+
+    async fn settle_suspicion(&self, key: SuspicionKey, attempt: AttemptId) -> Result<bool, StoreError> {
+        self.through(Method::SettleSuspicion, self.inner.settle_suspicion(key, attempt)).await
+    }
+
+    async fn postpone_suspicion(
+        &self,
+        key: SuspicionKey,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.through(Method::PostponeSuspicion, self.inner.postpone_suspicion(key, attempt, due_at)).await
+    }
+
+    async fn forget_suspicions(&self, noted_until: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.through(Method::ForgetSuspicions, self.inner.forget_suspicions(noted_until, limit)).await
+    }
+
+    async fn memo(&self, name: &str) -> Result<Option<Memo>, StoreError> {
+        self.through(Method::Memo, self.inner.memo(name)).await
+    }
+
+    async fn put_memo(&self, name: &str, memo: &Memo) -> Result<bool, StoreError> {
+        self.through(Method::PutMemo, self.inner.put_memo(name, memo)).await
     }
 }
