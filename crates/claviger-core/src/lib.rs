@@ -11,6 +11,7 @@
 //! | [`breaker`], [`pacer`] | when a provider may be asked |
 //! | [`sweep`] | when which session is validated, and how fast all instances together may ask |
 //! | [`suspicion`] | whether a user disconnected the app, and what follows |
+//! | [`plan`] | how much so many users need, and whether a budget suffices |
 //! | [`policy`] | which lifetimes, limits and provider habits the rules go by |
 //! | [`return_to`] | where a sign-in may send the browser afterwards |
 //! | [`device`] | how a device is named to a person |
@@ -20,6 +21,7 @@ pub mod breaker;
 pub mod device;
 pub mod ids;
 pub mod pacer;
+pub mod plan;
 pub mod policy;
 pub mod request;
 pub mod return_to;

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::plan::busiest_minute_over_mean;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const PERIOD: Duration = Duration::from_secs(55 * 60);
@@ -93,6 +94,8 @@ fn a_crowd_that_signs_in_together_is_spread_over_the_period() {
     let idlest = f64::from(*per_minute.iter().min().unwrap());
     let mean = 100_000.0 / 55.0;
     assert!(busiest <= 1.2 * mean && idlest >= 0.8 * mean, "{idlest} to {busiest}, mean {mean}");
+    let expected = busiest_minute_over_mean(100_000, PERIOD);
+    assert!(busiest <= expected * mean && expected < 1.1, "{busiest}, mean {mean}, expected {expected}");
 }
 
 #[test]
