@@ -71,8 +71,9 @@ pub struct Plan {
     pub peak_refreshes_per_second: f64,
     /// Whether the budget suffices.
     pub fit: Fit,
-    /// The budget that would suffice, in validations a second: for the busiest time of day, with head-room.
-    pub sufficient_budget_per_second: f64,
+    /// The budget that would suffice, in validations a second: for the busiest time of day, with head-room. It is rounded up, as
+    /// budgets are whole numbers from 1.
+    pub sufficient_budget_per_second: u64,
     /// Validations that are overdue after the outage, if it ends at the busiest time of day.
     pub overdue_after_outage: u64,
     /// How long they take with the budget that is given, while the load is as at the busiest time of day. None if it has
@@ -144,14 +145,14 @@ impl fmt::Display for Quantity {
             Self::TokenLifetime => "a lifetime of access tokens from 1 minute to 366 days",
             Self::Period => "a period from 1 minute to 1 day",
             Self::BudgetPerSecond => "a number of validations a second from 0.01 to 1,000,000",
-            Self::Outage => "the length of an outage, up to 30 days",
+            Self::Outage => "an outage of up to 30 days",
         })
     }
 }
 
 /// A quantity that nobody can plan with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("what is wanted is {0}")]
+#[error("not {0}")]
 pub struct OutOfBounds(pub Quantity);
 
 impl Demand {
@@ -165,6 +166,7 @@ impl Demand {
         let (mean_live, peak_live) = (whole(day.mean_live()), whole(day.peak_live()));
         let needed = sweep::needed_per_second(peak_live, self.period);
         let sufficient = sweep::sufficient_budget(peak_live, self.period);
+        let rounded_up = whole(sufficient.ceil()).max(1);
         let hours = day.hours(self.period);
         let overdue = whole(day.peak_live() * self.outage.div_duration_f64(self.period).min(1.0));
         Ok(Plan {
@@ -178,10 +180,10 @@ impl Demand {
             mean_refreshes_per_second: day.mean_refreshes_per_second(),
             peak_refreshes_per_second: hours.iter().map(|hour| hour.refreshes_per_second).fold(0.0, f64::max),
             fit: fit(self.budget_per_second, needed, sufficient),
-            sufficient_budget_per_second: sufficient,
+            sufficient_budget_per_second: rounded_up,
             overdue_after_outage: overdue,
             catch_up: sweep::catch_up(overdue, needed, self.budget_per_second),
-            catch_up_with_sufficient_budget: sweep::catch_up(overdue, needed, sufficient),
+            catch_up_with_sufficient_budget: sweep::catch_up(overdue, needed, rounded_up as f64),
             hours,
         })
     }

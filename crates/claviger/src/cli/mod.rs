@@ -2,6 +2,7 @@
 
 mod check_config;
 mod keys;
+mod plan;
 mod serve;
 mod signals;
 
@@ -38,6 +39,7 @@ Examples:
   claviger demo                                     try it, without configuration, credentials or network
   claviger keys generate --file claviger.keys
   claviger check-config --config claviger.toml      see every setting, where it comes from, and what is wrong
+  claviger plan --users 100000                      see what so many users need
   claviger serve --config claviger.toml
   CLAVIGER_SESSION__IDLE=7d claviger serve --config claviger.toml";
 
@@ -55,6 +57,8 @@ enum Command {
         #[command(subcommand)]
         command: keys::Keys,
     },
+    /// Says how many validations so many users need, and whether a budget suffices
+    Plan(plan::Args),
     /// Starts a mock of Twitch, a sample app and a gateway on this computer
     Demo(demo::DemoArgs),
     /// Starts a mock of Twitch alone
@@ -108,6 +112,7 @@ impl Cli {
             Command::CheckConfig(args) => check_config::run(&args),
             Command::ConfigReference => print(&reference::markdown()),
             Command::Keys { command } => keys::run(&command),
+            Command::Plan(args) => plan::run(&args),
             Command::Demo(args) => block_on(demo::run(args)),
             Command::MockTwitch(args) => mock_twitch(args),
         };

@@ -181,3 +181,16 @@ fn the_demo_says_where_it_is_and_leaves_nothing_behind() {
     assert!(lines.next().is_none(), "one line is all");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn plan_answers_without_a_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let planned =
+        claviger(directory.path()).args(["plan", "--users", "100000", "--budget", "10"]).output().unwrap();
+    let told = text(&planned);
+    assert!(planned.status.success() && told.contains("does NOT suffice"), "{told}");
+    let refused =
+        claviger(directory.path()).args(["plan", "--users", "1", "--budget", "nan"]).output().unwrap();
+    let told = text(&refused);
+    assert!(!refused.status.success() && told.contains("claviger: --budget NaN is not a number"), "{told}");
+}
