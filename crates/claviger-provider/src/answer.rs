@@ -136,18 +136,18 @@ impl Provider {
 }
 
 /// The words of a refusal, if its status is one that judges what was sent. All others are about the provider's own state.
-fn refusal(answer: &Response<Bytes>) -> Option<Refusal> {
+pub(crate) fn refusal(answer: &Response<Bytes>) -> Option<Refusal> {
     let judges = [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
     judges.contains(&answer.status()).then(|| Refusal::read(answer.body())).flatten()
 }
 
 /// Whether a 401 of the validation is about the token that was sent.
-fn judges_the_token(answer: &Response<Bytes>) -> bool {
+pub(crate) fn judges_the_token(answer: &Response<Bytes>) -> bool {
     let body = answer.body();
     body.is_empty() || Refusal::read(body).is_some_and(|refusal| refusal.meaning() != Some(Meaning::NoToken))
 }
 
-fn trouble(answer: &Response<Bytes>, now: Timestamp) -> Trouble {
+pub(crate) fn trouble(answer: &Response<Bytes>, now: Timestamp) -> Trouble {
     Trouble {
         kind: TroubleKind::Status(answer.status().as_u16()),
         retry_after: retry_after(answer.headers(), now),

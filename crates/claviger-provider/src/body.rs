@@ -1,13 +1,16 @@
 //! The bodies of good answers. A field that we rely on is checked; a field that we do not know is passed over.
 
-use std::time::Duration;
+use std::{fmt, marker::PhantomData, time::Duration};
 
 use claviger_core::{
     policy::limits::{DISPLAY_NAME_CHARS, PROVIDER_ANSWER_BYTES, TOKEN_BYTES},
     secret::{AccessToken, RefreshToken},
     verdict::{IssuedPair, Lifespan, Proof},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_json::Value;
 
 use crate::words::text_or_none;
@@ -80,9 +83,32 @@ pub(crate) fn proof(body: &[u8]) -> Option<Proof> {
 }
 
 /// Reads a JSON object. An array of the right length would pass for one with serde alone.
-fn object<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     let object = body.len() <= PROVIDER_ANSWER_BYTES && body.trim_ascii_start().starts_with(b"{");
     object.then(|| serde_json::from_slice(body).ok()).flatten()
+}
+
+/// A JSON object inside another. An array of the right length would pass for one with serde alone.
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        struct OfFields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfFields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, fields: M) -> Result<T, M::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields))
+            }
+        }
+
+        value.deserialize_map(OfFields(PhantomData)).map(Self)
+    }
 }
 
 /// Whether text can be a token: visible ASCII, as a header can carry it, and of a length we store.
@@ -90,15 +116,21 @@ fn is_token(text: &str) -> bool {
     (1..=TOKEN_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn is_id(text: &str) -> bool {
+/// Whether text can be the id of something at a provider.
+pub(crate) fn is_id(text: &str) -> bool {
     (1..=ID_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// A name without control characters and of a length we store; none if nothing is left.
 fn display_name(text: &str) -> Option<String> {
-    let name: String = text.chars().filter(|c| !c.is_control()).take(DISPLAY_NAME_CHARS).collect();
-    let name = name.trim();
-    (!name.is_empty()).then(|| name.to_owned())
+    readable(text, DISPLAY_NAME_CHARS)
+}
+
+/// Somebody else's text for a person to read: at most so many characters, and none that control what shows them.
+pub(crate) fn readable(text: &str, most: usize) -> Option<String> {
+    let kept: String = text.chars().filter(|c| !c.is_control()).take(most).collect();
+    let kept = kept.trim();
+    (!kept.is_empty()).then(|| kept.to_owned())
 }
 
 /// Whole seconds, from a number or a number in quotes. None if it is no number, or a negative one.

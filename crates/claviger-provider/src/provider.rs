@@ -87,7 +87,7 @@ impl Endpoints {
 }
 
 /// The address with these segments put behind its path. An address that can have no path stays as it is.
-fn below(base: &Url, segments: &[&str]) -> Url {
+pub(crate) fn below(base: &Url, segments: &[&str]) -> Url {
     let mut url = base.clone();
     url.set_query(None);
     url.set_fragment(None);

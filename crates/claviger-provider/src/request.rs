@@ -84,11 +84,7 @@ impl Provider {
     /// Asks whether an access token is good (Twitch docs, "Validating tokens": the scheme is `OAuth`).
     pub fn validate(&self, token: &AccessToken) -> Request<Bytes> {
         let mut request = empty(Method::GET, &self.endpoints.validate);
-        // A token that no header can carry was not issued by a provider: the answer parser refuses such tokens.
-        if let Ok(mut value) = HeaderValue::try_from(format!("OAuth {}", token.expose())) {
-            value.set_sensitive(true);
-            request.headers_mut().insert(AUTHORIZATION, value);
-        }
+        authorize(&mut request, "OAuth", token);
         request
     }
 
@@ -104,7 +100,7 @@ fn challenge(verifier: &CodeVerifier) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.expose().as_bytes()))
 }
 
-fn post(to: &Url, fields: &[(&str, &str)]) -> Request<Bytes> {
+pub(crate) fn post(to: &Url, fields: &[(&str, &str)]) -> Request<Bytes> {
     let body = Serializer::new(String::new()).extend_pairs(fields).finish();
     let mut request = empty(Method::POST, to).map(|_| Bytes::from(body));
     let form = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -112,12 +108,21 @@ fn post(to: &Url, fields: &[(&str, &str)]) -> Request<Bytes> {
     request
 }
 
-fn empty(method: Method, to: &Url) -> Request<Bytes> {
+pub(crate) fn empty(method: Method, to: &Url) -> Request<Bytes> {
     let mut request = Request::new(Bytes::new());
     *request.method_mut() = method;
     *request.uri_mut() = uri(to);
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
     request
+}
+
+/// Puts a token into its header, where nothing prints it.
+pub(crate) fn authorize(request: &mut Request<Bytes>, scheme: &str, token: &AccessToken) {
+    // A token that no header can carry was not issued by a provider: the answer parser refuses such tokens.
+    if let Ok(mut value) = HeaderValue::try_from(format!("{scheme} {}", token.expose())) {
+        value.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
 }
 
 /// An address of over 64 KiB, which `http` cannot hold, becomes one that nothing can be sent to: no answer, no verdict.

@@ -92,14 +92,18 @@ impl Refusal {
     /// What it means to one who asked for a pair, asked about a token, or called the API. Our own fault outweighs the
     /// rest: a refusal that names both proves nothing of the token.
     pub(crate) fn meaning(&self) -> Option<Meaning> {
-        let said = self.message.as_deref().and_then(|message| look_up(&MESSAGES, message));
+        let said = self.message().and_then(|message| look_up(&MESSAGES, message));
         [self.code(), said].into_iter().flatten().reduce(weigh)
+    }
+
+    /// The words themselves, for a person to read.
+    pub(crate) fn message(&self) -> Option<&str> {
+        self.message.as_deref()
     }
 
     /// What it means to one who asked for a revocation.
     pub(crate) fn meaning_for_revocation(&self) -> Option<Meaning> {
-        let message = self.message.as_deref();
-        self.meaning().or_else(|| message.and_then(|message| look_up(&REVOCATION_MESSAGES, message)))
+        self.meaning().or_else(|| self.message().and_then(|message| look_up(&REVOCATION_MESSAGES, message)))
     }
 
     fn code(&self) -> Option<Meaning> {
