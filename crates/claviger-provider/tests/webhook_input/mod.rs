@@ -1,0 +1,116 @@
+//! An input of the fuzzer as a message to the webhook, and what must hold of every message whatever it says.
+//!
+//! An input is text like that of HTTP: a line with the mode, lines with headers, an empty line, and the body.
+//!
+//! ```text
+//! signed
+//! twitch-eventsub-message-id: 1
+//! twitch-eventsub-message-timestamp: 2026-11-20T00:00:00Z
+//! twitch-eventsub-message-type: notification
+//!
+//! {"subscription":{},"event":{}}
+//! ```
+//!
+//! In the mode `signed` the input is given the signature that it should have, so that the fuzzer gets past it. In the mode
+//! `as-is` it stays as it stands. The fuzz target and a test on the corpus share this file.
+
+use std::time::Duration;
+
+use claviger_core::time::Timestamp;
+use claviger_provider::{MESSAGE_AGE, MESSAGE_BYTES, Message, MessageKind, Refused, Webhook, WebhookSecret};
+use hmac::{Hmac, KeyInit, Mac};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use sha2::Sha256;
+
+/// When every input is read: 2026-11-20T00:00:00Z.
+const NOW: Timestamp = Timestamp::from_millis(1_795_132_800_000);
+const SECRET: &str = "s3cRe7-of-the-hook";
+const CLIENT_ID: &str = "ours";
+
+const ID: &str = "twitch-eventsub-message-id";
+const TIMESTAMP: &str = "twitch-eventsub-message-timestamp";
+const SIGNATURE: &str = "twitch-eventsub-message-signature";
+const TYPE: &str = "twitch-eventsub-message-type";
+
+/// Reads an input and checks what must hold. None if the bytes are no input.
+pub(crate) fn check(input: &[u8]) -> Option<Result<Message, Refused>> {
+    let (signed, headers, body) = parse(input)?;
+    let webhook = Webhook::new(WebhookSecret::new(SECRET).ok()?, CLIENT_ID);
+    let read = webhook.read(&headers, body, NOW);
+    assert_eq!(read, webhook.read(&headers, body, NOW), "the same message is read in the same way");
+    match &read {
+        Ok(message) => {
+            check_contents(message);
+            assert!(body.len() <= MESSAGE_BYTES);
+            let expected = signature(&headers, body)?;
+            assert_eq!(headers.get(SIGNATURE)?, &expected, "only what is signed is believed");
+            let longer = [body, b" "].concat();
+            let changed = if longer.len() > MESSAGE_BYTES { Refused::TooLarge } else { Refused::Forged };
+            assert_eq!(webhook.read(&headers, &longer, NOW), Err(changed), "every byte is signed");
+            let later = NOW.after(MESSAGE_AGE * 2 + Duration::from_millis(1));
+            assert_eq!(webhook.read(&headers, body, later), Err(Refused::Stale), "no message lasts");
+        }
+        Err(Refused::Forged) => assert!(!signed, "the signature is right"),
+        Err(Refused::TooLarge | Refused::Malformed | Refused::Stale) => {}
+    }
+    Some(read)
+}
+
+/// What a message may bring is bounded and can be written anywhere but into HTML.
+fn check_contents(message: &Message) {
+    let is_word = |text: &str, most: usize| {
+        (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    assert!(is_word(&message.id, 255));
+    match &message.kind {
+        MessageKind::Challenge(text) => assert!(is_word(text, 1024)),
+        MessageKind::Revoked { user_id, at, .. } | MessageKind::Granted { user_id, at } => {
+            assert!(is_word(user_id, 255));
+            assert!(at.since(NOW) <= MESSAGE_AGE && NOW.since(*at) <= MESSAGE_AGE);
+        }
+        MessageKind::SubscriptionEnded { subscription_id, status } => {
+            assert!(is_word(subscription_id, 255) && is_word(status, 255));
+        }
+        MessageKind::OtherClient | MessageKind::Other => {}
+    }
+}
+
+/// Whether the input was signed here, its headers and its body.
+fn parse(input: &[u8]) -> Option<(bool, HeaderMap, &[u8])> {
+    let end = input.windows(2).position(|two| two == b"\n\n");
+    let (head, body) = match end.and_then(|end| input.split_at_checked(end)) {
+        Some((head, rest)) => (head, rest.strip_prefix(b"\n\n")?),
+        None => (input, &[][..]),
+    };
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let wants_signature = match lines.next()? {
+        b"signed" => true,
+        b"as-is" => false,
+        _ => return None,
+    };
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (name, value) = line.split_at_checked(colon)?;
+        let value = value.strip_prefix(b":")?.trim_ascii();
+        let name = HeaderName::from_bytes(name).ok()?;
+        headers.try_append(name, HeaderValue::from_bytes(value).ok()?).ok()?;
+    }
+    let signature = if wants_signature { signature(&headers, body) } else { None };
+    let signed = signature.is_some();
+    if let Some(signature) = signature {
+        headers.insert(SIGNATURE, signature);
+    }
+    Some((signed, headers, body))
+}
+
+/// The signature that a message should have. None if it has nothing to sign.
+fn signature(headers: &HeaderMap, body: &[u8]) -> Option<HeaderValue> {
+    headers.get(TYPE)?;
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).ok()?;
+    mac.update(headers.get(ID)?.as_bytes());
+    mac.update(headers.get(TIMESTAMP)?.as_bytes());
+    mac.update(body);
+    let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    HeaderValue::from_str(&format!("sha256={hex}")).ok()
+}
