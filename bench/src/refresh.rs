@@ -84,6 +84,7 @@ impl World {
             keyring: Keyring::new(vec![RootKey::new(KeyId(1), random()?)])?,
             provider: provider.clone(),
             settings: Settings { refreshes_per_second: 1_000_000, ..Settings::default() },
+            notices: None,
         })
         .await?;
         Ok(Self { mock, provider, http: HttpClient::new()?, engine, _directory: directory })

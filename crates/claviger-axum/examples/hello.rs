@@ -47,6 +47,7 @@ pub async fn app(
         keyring: Keyring::new(vec![RootKey::new(KeyId(1), key)])?,
         provider: Provider::twitch(DEMO_CLIENT_ID, secret, redirect_uri, Vec::new(), endpoints),
         settings: Settings::default(),
+        notices: None,
     })
     .await?;
     // `insecure` is for plain http on this computer only.

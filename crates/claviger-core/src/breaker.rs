@@ -11,11 +11,7 @@
 
 use std::time::Duration;
 
-use crate::{
-    policy::limits,
-    time::Timestamp,
-    verdict::{Trouble, TroubleKind},
-};
+use crate::{policy::limits, time::Timestamp, verdict::Trouble};
 
 /// One provider's breaker for one kind of question.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,7 +73,7 @@ impl Breaker {
 
     /// The provider did not answer, or not what was asked.
     pub fn troubled(&mut self, now: Timestamp, trouble: &Trouble) {
-        if !is_the_providers(trouble.kind) {
+        if !trouble.is_the_providers() {
             return self.unasked(now);
         }
         if !self.probing && self.left(now).is_some() {
@@ -115,14 +111,10 @@ fn own_pause(in_a_row: u32) -> Duration {
     (limits::RETRY_AFTER * 2u32.pow(doublings)).min(limits::PROVIDER_PAUSE_MAX)
 }
 
-/// Whether the trouble is with the provider, and not with one token.
-fn is_the_providers(kind: TroubleKind) -> bool {
-    matches!(kind, TroubleKind::NotSent | TroubleKind::NoAnswer | TroubleKind::Status(408 | 429 | 500..))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verdict::TroubleKind;
 
     const T0: Timestamp = Timestamp::from_millis(1_000_000);
 

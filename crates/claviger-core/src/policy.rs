@@ -219,8 +219,50 @@ pub mod limits {
     /// Places in the shared budget are taken so far ahead at most: so long an instance that dies wastes some, and so long
     /// others go on after one heard a 429.
     pub const PACE_AHEAD: Duration = Duration::from_secs(1);
-    /// The first place in the shared budget is so far ahead at least: by then the store has written that it is taken.
-    pub const PACE_LEAD: Duration = Duration::from_millis(50);
+    /// A place in the shared budget may be used so long after its time: by then the store has written that it is taken.
+    pub const PACE_LATE: Duration = Duration::from_millis(250);
+    /// Places in the shared budget are taken so often in a second, as many at a time as that takes.
+    pub const PACE_RESERVATIONS_PER_SECOND: f64 = 8.0;
+    /// So many places are taken at a time at most.
+    pub const PACE_PLACES: u32 = 2048;
+    /// A request waits so long for a place in the budget of validations; then it is served on the proof that there is.
+    pub const PACE_PATIENCE: Duration = Duration::from_secs(2);
+    /// It is looked so often whether a slot is due: a slot's share of the hour is about three seconds.
+    pub const SWEEP_LOOK_EVERY: Duration = Duration::from_secs(3);
+    /// A slot that is being visited is nobody else's for so long; who is at it prolongs this.
+    pub const SLOT_LEASE: Duration = Duration::from_secs(60);
+    /// So many slots are visited at a time.
+    pub const SLOTS_AT_ONCE: usize = 4;
+    /// So many tokens of one slot are asked about at a time.
+    pub const VALIDATIONS_AT_ONCE: usize = 16;
+    /// So many proofs are written in one step.
+    pub const PROOFS_RECORDED: usize = 64;
+    /// A token about which nothing can be learnt, for no fault of the provider as a whole, is asked about so often in a visit.
+    pub const VALIDATION_TRIES: u32 = 3;
+    /// Each user without a living token is asked about once in this time, unless configured otherwise.
+    pub const PROBE_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
+    /// It is looked so often whether a slot's users are to be asked about.
+    pub const PROBE_LOOK_EVERY: Duration = Duration::from_secs(60);
+    /// If the provider says of so many users, or more, that most are gone, that is taken for its own trouble.
+    pub const PROBE_BELIEVED_OF: usize = 10;
+    /// The app's own token is replaced so long before it expires.
+    pub const APP_TOKEN_MARGIN: Duration = Duration::from_secs(10 * 60);
+    /// It is looked so often whether a suspicion is due; a new one is looked into at once.
+    pub const SUSPICIONS_LOOK_EVERY: Duration = Duration::from_secs(5);
+    /// Suspicions that were taken are nobody else's for so long: longer than looking into all of them takes.
+    pub const SUSPICION_LEASE: Duration = Duration::from_secs(5 * 60);
+    /// The first pause before the provider is asked again about a suspicion; it doubles up to [`SUSPICION_PAUSE_MAX`].
+    pub const SUSPICION_PAUSE: Duration = Duration::from_secs(5);
+    /// The longest pause between two looks into a suspicion.
+    pub const SUSPICION_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
+    /// A suspicion that nothing confirms or clears is dropped after so long, and its word not taken for a new one until then.
+    pub const SUSPICION_GIVEN_UP_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+    /// Subscriptions to the provider's notices are compared with what they should be so often.
+    pub const SUBSCRIPTIONS_EVERY: Duration = Duration::from_secs(60 * 60);
+    /// The same while they are not what they should be.
+    pub const SUBSCRIPTIONS_RETRY: Duration = Duration::from_secs(60);
+    /// A list of subscriptions is read up to so many pages.
+    pub const SUBSCRIPTION_PAGES: usize = 100;
     /// All 429s in this time slow the pace once: they come in volleys.
     pub const PACE_SLOWS_EVERY: Duration = Duration::from_secs(5);
     /// The pace grows evenly, from nothing to its ceiling in this time. Where the provider's true limit is a tenth of the

@@ -91,8 +91,6 @@ pub enum Connection {
     Disconnected,
     /// There is no such user.
     Gone,
-    /// The provider cannot say.
-    Unknown,
 }
 
 /// What to do about a suspicion.
@@ -109,13 +107,14 @@ pub enum Finding {
     Contradiction,
 }
 
-/// Decides what to do. `newest` is the verdict on the access token of the user's youngest living session, if there is one.
-pub fn finding(connection: Connection, newest: Option<Verdict>) -> Finding {
+/// Decides what to do. `connection` is None if the provider could not say; `newest` is the verdict on the access token of the
+/// user's youngest living session, if there is one.
+pub fn finding(connection: Option<Connection>, newest: Option<Verdict>) -> Finding {
     let reason = match connection {
-        Connection::Connected => return Finding::AskEach,
-        Connection::Unknown => return Finding::AskEachAndAgain,
-        Connection::Disconnected => EndReason::DisconnectedAtProvider,
-        Connection::Gone => EndReason::AccountGone,
+        Some(Connection::Connected) => return Finding::AskEach,
+        None => return Finding::AskEachAndAgain,
+        Some(Connection::Disconnected) => EndReason::DisconnectedAtProvider,
+        Some(Connection::Gone) => EndReason::AccountGone,
     };
     match newest {
         Some(Verdict::Valid) => Finding::Contradiction,
@@ -147,21 +146,21 @@ mod tests {
 
     #[test]
     fn only_a_clear_word_that_nothing_contradicts_ends_all() {
-        use Connection::{Connected, Disconnected, Gone, Unknown};
+        use Connection::{Connected, Disconnected, Gone};
         use EndReason::{AccountGone, DisconnectedAtProvider};
         let table = [
-            (Disconnected, None, Finding::EndAll(DisconnectedAtProvider)),
-            (Disconnected, Some(Verdict::Rejected), Finding::EndAll(DisconnectedAtProvider)),
-            (Disconnected, Some(Verdict::Unknown), Finding::EndAll(DisconnectedAtProvider)),
-            (Disconnected, Some(Verdict::Valid), Finding::Contradiction),
-            (Disconnected, Some(Verdict::Misconfigured), Finding::Contradiction),
-            (Gone, None, Finding::EndAll(AccountGone)),
-            (Gone, Some(Verdict::Rejected), Finding::EndAll(AccountGone)),
-            (Gone, Some(Verdict::Valid), Finding::Contradiction),
-            (Connected, None, Finding::AskEach),
-            (Connected, Some(Verdict::Rejected), Finding::AskEach),
-            (Unknown, None, Finding::AskEachAndAgain),
-            (Unknown, Some(Verdict::Rejected), Finding::AskEachAndAgain),
+            (Some(Disconnected), None, Finding::EndAll(DisconnectedAtProvider)),
+            (Some(Disconnected), Some(Verdict::Rejected), Finding::EndAll(DisconnectedAtProvider)),
+            (Some(Disconnected), Some(Verdict::Unknown), Finding::EndAll(DisconnectedAtProvider)),
+            (Some(Disconnected), Some(Verdict::Valid), Finding::Contradiction),
+            (Some(Disconnected), Some(Verdict::Misconfigured), Finding::Contradiction),
+            (Some(Gone), None, Finding::EndAll(AccountGone)),
+            (Some(Gone), Some(Verdict::Rejected), Finding::EndAll(AccountGone)),
+            (Some(Gone), Some(Verdict::Valid), Finding::Contradiction),
+            (Some(Connected), None, Finding::AskEach),
+            (Some(Connected), Some(Verdict::Rejected), Finding::AskEach),
+            (None, None, Finding::AskEachAndAgain),
+            (None, Some(Verdict::Rejected), Finding::AskEachAndAgain),
         ];
         for (connection, newest, expected) in table {
             assert_eq!(finding(connection, newest), expected, "{connection:?} {newest:?}");
@@ -171,7 +170,7 @@ mod tests {
     #[test]
     fn every_reason_for_all_is_user_wide() {
         for connection in [Connection::Disconnected, Connection::Gone] {
-            let Finding::EndAll(reason) = finding(connection, None) else { panic!("{connection:?}") };
+            let Finding::EndAll(reason) = finding(Some(connection), None) else { panic!("{connection:?}") };
             assert!(reason.user_wide(), "BLAST: {reason:?}");
         }
     }

@@ -72,6 +72,14 @@ impl Trouble {
         matches!(self.kind, TroubleKind::Status(500 | 502 | 504))
     }
 
+    /// Whether the trouble is with the provider, and not with one token.
+    pub const fn is_the_providers(&self) -> bool {
+        matches!(
+            self.kind,
+            TroubleKind::NotSent | TroubleKind::NoAnswer | TroubleKind::Status(408 | 429 | 500..)
+        )
+    }
+
     /// When to come back: as asked, within reason, else the default pause.
     pub fn pause(&self) -> Duration {
         self.retry_after.unwrap_or(limits::RETRY_AFTER).min(limits::RETRY_AFTER_MAX)

@@ -279,7 +279,7 @@ impl Engine {
                 }
                 Need::Refresh => {
                     let seen = row.generation().ok_or(Denied::SignInAgain)?;
-                    row = match self.refresh(row.id, seen, &cookie.secret).await {
+                    row = match self.refresh(row.id, seen, Some(&cookie.secret)).await {
                         Ok(fresh) => fresh,
                         Err(denied) => return self.serve_old_pair(row, denied, assurance),
                     };

@@ -1,5 +1,5 @@
 //! What goes on beside the requests: uses are written down, sessions whose time is over end, revocations are carried
-//! out, tombstones are purged.
+//! out, tokens are validated, suspicions are looked into, tombstones are purged.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::{Engine, errors::EndError, meter};
 
 const USES_EVERY: Duration = Duration::from_secs(5);
 const GAUGES_EVERY: Duration = Duration::from_secs(10);
+const CENSUS_EVERY: Duration = Duration::from_secs(60);
 const OVERDUE_EVERY: Duration = Duration::from_secs(60);
 const PURGE_EVERY: Duration = Duration::from_secs(60 * 60);
 
@@ -22,7 +23,12 @@ impl Engine {
             self.every(GAUGES_EVERY, &stop, || async { self.take_gauges().await }),
             self.every(OVERDUE_EVERY, &stop, || async { self.end_overdue().await }),
             self.every(PURGE_EVERY, &stop, || async { self.purge().await }),
+            self.every(CENSUS_EVERY, &stop, || async { self.measure_load().await }),
             self.keep_settling(&stop),
+            self.keep_confirming(&stop),
+            self.keep_sweeping(&stop),
+            self.keep_probing(&stop),
+            self.keep_subscribed(&stop),
         );
         self.drain().await;
     }
@@ -38,7 +44,7 @@ impl Engine {
         }
     }
 
-    async fn every<F>(&self, period: Duration, stop: &CancellationToken, work: impl Fn() -> F)
+    pub(crate) async fn every<F>(&self, period: Duration, stop: &CancellationToken, work: impl Fn() -> F)
     where
         F: Future<Output = Result<(), StoreError>>,
     {
@@ -139,6 +145,7 @@ impl Engine {
         let created_until = now.before(self.settings().lifetimes.absolute);
         while self.inner.parts.store.purge(created_until, limits::BATCH_ROWS).await? == limits::BATCH_ROWS {}
         while self.inner.parts.store.forget_logins(now, limits::BATCH_ROWS).await? == limits::BATCH_ROWS {}
+        self.forget_suspicions(now).await?;
         Ok(())
     }
 }

@@ -85,7 +85,7 @@ impl Engine {
         }
     }
 
-    async fn end_selection(
+    pub(crate) async fn end_selection(
         &self,
         subject: Subject,
         except: Option<SessionId>,

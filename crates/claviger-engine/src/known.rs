@@ -72,6 +72,15 @@ impl Known {
         self.forget(session.id);
     }
 
+    /// Takes note of a row that was proven and not changed otherwise. It takes the place of the older one, if memory holds that
+    /// and nothing else changed since `reading`; a proof makes no request read the store.
+    pub(crate) fn proven(&self, session: Session, reading: Reading) {
+        self.learned(&session);
+        if self.rows.peek(&session.id).is_some() {
+            self.keep(&Arc::new(session), reading);
+        }
+    }
+
     /// Takes note of what a row says, whoever changed it.
     pub(crate) fn learned(&self, session: &Session) {
         match session.state {

@@ -7,6 +7,10 @@
 //! | `refresh` | replaces a pair: claim, send once, commit |
 //! | `repair` | gives a session a new pair by a new authorization, where no refresh can |
 //! | `prove` | asks the provider about an access token |
+//! | `sweep`, `turns` | the hourly validation of every live token, within a budget that instances share |
+//! | `disconnect`, `notices` | whether a user disconnected the app: suspicions, the probe, the provider's webhook |
+//! | `app_token` | the app's own access token, shared by all instances |
+//! | `load` | how much the sweep has to do, and whether its budget suffices |
 //! | `ending` | ends sessions because somebody asked, or their time is over |
 //! | `outbox` | carries out the revocations that are owed |
 //! | `background` | writes down uses, ends what is overdue, purges tombstones |
@@ -20,32 +24,41 @@
 //! process (flights, cache) only saves work.
 
 mod amend;
+mod app_token;
 mod authenticate;
 mod background;
 mod breaker;
 mod by_session;
 mod client;
+mod disconnect;
 mod ending;
 mod errors;
 mod flights;
 mod known;
+mod load;
 mod login;
 mod meter;
+mod notices;
 mod outbox;
 mod pauses;
 mod ports;
 mod prove;
 mod refresh;
 mod repair;
+mod sweep;
 mod touches;
+mod turns;
 
-use std::sync::{Arc, Mutex, atomic::AtomicUsize};
+use std::{
+    sync::{Arc, Mutex, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use claviger_core::{
     breaker::BreakerState,
     ids::SessionId,
     pacer::{Budget, Pacer},
-    policy::{Custody, Lifetimes, limits},
+    policy::{Cascade, Custody, Lifetimes, limits},
     time::Timestamp,
 };
 use claviger_provider::Provider;
@@ -58,15 +71,20 @@ pub use authenticate::{Caller, Grant};
 pub use client::HttpClient;
 pub use ending::Target;
 pub use errors::{Denied, EndError, LoginError};
+pub use load::Load;
 pub use login::{Callback, LoginStarted, SignedIn, login_tag};
 pub use meter::{Kind as MetricKind, METRICS, Metric};
+pub use notices::{NoticeError, NoticeSettings, NoticeTaken};
 pub use ports::{Clock, Entropy, OsEntropy, ProviderHttp, SystemClock};
 
+use app_token::AppToken;
 use breaker::SharedBreaker;
 use flights::Flights;
 use known::Known;
+use load::Measured;
 use pauses::Pauses;
 use touches::Touches;
+use turns::Turns;
 
 /// What an operator decides. The defaults are safe.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +101,34 @@ pub struct Settings {
     pub cached_sessions: usize,
     /// So many refreshes are sent in a second in the long run, and twice as many at once after a pause.
     pub refreshes_per_second: u32,
+    /// How tokens are validated.
+    pub sweep: Sweep,
+    /// What a dead token of one session means for the user's others.
+    pub cascade: Cascade,
+}
+
+/// How tokens are validated that nobody uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sweep {
+    /// Every live session's token is validated once in this time.
+    pub period: Duration,
+    /// So many validations are sent in a second at most, by all instances together.
+    pub validations_per_second: u32,
+    /// Whether pairs in the server's custody are refreshed before they expire, though nobody uses them. Others are parked.
+    pub keep_alive: bool,
+    /// Each user without a living token is asked about once in this time.
+    pub probe_period: Duration,
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Self {
+            period: limits::SWEEP_PERIOD,
+            validations_per_second: limits::VALIDATIONS_PER_SECOND,
+            keep_alive: false,
+            probe_period: limits::PROBE_PERIOD,
+        }
+    }
 }
 
 impl Default for Settings {
@@ -94,6 +140,8 @@ impl Default for Settings {
             carry_access_token: false,
             cached_sessions: limits::CACHED_SESSIONS,
             refreshes_per_second: limits::REFRESHES_PER_SECOND,
+            sweep: Sweep::default(),
+            cascade: Cascade::default(),
         }
     }
 }
@@ -123,6 +171,8 @@ pub struct Parts {
     pub provider: Provider,
     /// What the operator decided.
     pub settings: Settings,
+    /// Where the provider sends its notices, if it is to send any.
+    pub notices: Option<NoticeSettings>,
 }
 
 /// Keeps the sessions of one app. Cheap to clone; all clones are the same engine.
@@ -145,7 +195,14 @@ struct Inner {
     /// Sign-ins that may ask the provider at the same time: anybody can begin one.
     sign_ins: Semaphore,
     tasks: TaskTracker,
+    turns: Turns,
+    app_token: AppToken,
+    measured: Measured,
     owed: Notify,
+    /// A suspicion was noted.
+    suspected: Notify,
+    /// The provider ended the subscription to its notices.
+    unsubscribed: Notify,
     /// Writes that may have ended sessions unheard, since the store was last asked which ended.
     unheard_endings: AtomicUsize,
     ended: broadcast::Sender<SessionId>,
@@ -172,7 +229,12 @@ impl Engine {
             refresh_pauses: Pauses::new(),
             sign_ins: Semaphore::new(limits::SIGN_INS_AT_ONCE),
             tasks,
+            turns: Turns::default(),
+            app_token: AppToken::default(),
+            measured: Measured::default(),
             owed: Notify::new(),
+            suspected: Notify::new(),
+            unsubscribed: Notify::new(),
             unheard_endings: AtomicUsize::new(0),
             ended: broadcast::channel(limits::ENDINGS_BUFFERED).0,
             parts,

@@ -22,7 +22,7 @@ use claviger_store::{Placement, StoreError};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::{Engine, authenticate::Grant, errors::LoginError, meter, repair::Repair};
+use crate::{Engine, authenticate::Grant, errors::LoginError, meter, refresh::refresh_lock, repair::Repair};
 
 /// A sign-in that has begun.
 pub struct LoginStarted {
@@ -255,7 +255,7 @@ impl Engine {
     ) -> Result<SignedIn, LoginError> {
         let Draft { mut row, secret, return_to } = draft;
         if row.custody != Custody::None {
-            let refresh = issued.refresh.as_ref().map(|token| (token, &secret));
+            let refresh = issued.refresh.as_ref().zip(refresh_lock(row.custody, Some(&secret)));
             let pair = self.seal_pair(&row, Version::FIRST, issued, row.created_at, proof.scopes, refresh);
             row.state = State::Live(Holding { pair: Some(pair), proven_at: row.created_at, claim: None });
         }

@@ -7,13 +7,15 @@ use std::time::Duration;
 use claviger_core::{
     breaker::BreakerState,
     session::{Session, State},
+    suspicion::Cause,
     time::Timestamp,
-    verdict::{TokenAnswer, ValidateAnswer},
+    verdict::{TokenAnswer, Trouble, TroubleKind, ValidateAnswer},
 };
+use claviger_provider::{MessageKind, ProbeAnswer, Refused};
 use claviger_store::{Backlog, Claims};
 use metrics::{counter, gauge, histogram};
 
-use crate::Breakers;
+use crate::{Breakers, load::Load};
 
 /// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,15 @@ const OUTBOX: &str = "claviger_outbox_revocations";
 const OUTBOX_OLDEST: &str = "claviger_outbox_oldest_seconds";
 const CLAIMS: &str = "claviger_claims";
 const BREAKER: &str = "claviger_provider_breaker";
+const SESSIONS: &str = "claviger_sessions";
+const OLDEST_PROOF: &str = "claviger_oldest_proof_seconds";
+const SWEEP_LAG: &str = "claviger_sweep_lag_seconds";
+const BUDGET: &str = "claviger_validations_per_second";
+const TOO_MANY: &str = "claviger_validations_too_many_total";
+const PROBES: &str = "claviger_probes_total";
+const SUSPICIONS: &str = "claviger_suspicions_total";
+const NOTICES: &str = "claviger_notices_total";
+const SUBSCRIBED: &str = "claviger_notices_subscribed";
 
 /// Every metric there is.
 pub const METRICS: &[Metric] = &[
@@ -118,6 +129,50 @@ pub const METRICS: &[Metric] = &[
         "question: refresh, validate",
         "0: the provider is asked. 1: one request looks whether it is back. 2: it is left alone for a moment.",
     ),
+    metric(
+        SESSIONS,
+        Kind::Gauge,
+        "state: live, parked, suspect",
+        "Sessions that have not ended. Live ones are validated; parked ones wait for their user.",
+    ),
+    metric(
+        OLDEST_PROOF,
+        Kind::Gauge,
+        "",
+        "How long ago the live session was proven whose proof is the oldest. Over an hour means that the sweep is behind, or the provider away.",
+    ),
+    metric(
+        SWEEP_LAG,
+        Kind::Gauge,
+        "",
+        "How long the slot that is due longest has waited for its visit. It grows where the budget is too small.",
+    ),
+    metric(
+        BUDGET,
+        Kind::Gauge,
+        "kind: configured, allowed, needed",
+        "Validations a second: what the configuration allows, what is allowed after the provider's last 429s, and what the live sessions need.",
+    ),
+    metric(TOO_MANY, Kind::Counter, "", "Validations that the provider answered with 429."),
+    metric(
+        PROBES,
+        Kind::Counter,
+        "outcome: known, token_dead, misconfigured, unknown",
+        "Questions whether users are still connected, ten users at a time.",
+    ),
+    metric(
+        SUSPICIONS,
+        Kind::Counter,
+        "cause: notice, access_token_rejected, refresh_token_rejected, probe",
+        "Suspicions that a user disconnected the app. Each is looked into.",
+    ),
+    metric(
+        NOTICES,
+        Kind::Counter,
+        "kind: challenge, revoked, granted, subscription_ended, other, too_large, malformed, forged, stale",
+        "Messages at the webhook. `forged` are of somebody who does not know the secret, or of a provider that was given another one.",
+    ),
+    metric(SUBSCRIBED, Kind::Gauge, "", "1 while the provider's subscription to its notices works, else 0."),
 ];
 
 pub(crate) fn refresh_answered(answer: &TokenAnswer, replay: bool, took: Duration) {
@@ -142,6 +197,69 @@ pub(crate) fn validation_answered(answer: &ValidateAnswer) {
         ValidateAnswer::Unknown(_) => "unknown",
     };
     counter!(VALIDATIONS, "verdict" => verdict).increment(1);
+    if let ValidateAnswer::Unknown(Trouble { kind: TroubleKind::Status(429), .. }) = answer {
+        counter!(TOO_MANY).increment(1);
+    }
+}
+
+pub(crate) fn probe_answered(answer: &ProbeAnswer) {
+    let outcome = match answer {
+        ProbeAnswer::Known(_) => "known",
+        ProbeAnswer::TokenDead => "token_dead",
+        ProbeAnswer::Misconfigured => "misconfigured",
+        ProbeAnswer::Unknown(_) => "unknown",
+    };
+    counter!(PROBES, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn suspected(cause: Cause) {
+    counter!(SUSPICIONS, "cause" => cause.name()).increment(1);
+}
+
+/// What a message at the webhook was.
+pub(crate) struct Notice(&'static str);
+
+impl From<&MessageKind> for Notice {
+    fn from(kind: &MessageKind) -> Self {
+        Self(match kind {
+            MessageKind::Challenge(_) => "challenge",
+            MessageKind::Revoked { .. } => "revoked",
+            MessageKind::Granted { .. } => "granted",
+            MessageKind::SubscriptionEnded { .. } => "subscription_ended",
+            MessageKind::OtherClient | MessageKind::Other => "other",
+        })
+    }
+}
+
+impl From<&Refused> for Notice {
+    fn from(refused: &Refused) -> Self {
+        Self(match refused {
+            Refused::TooLarge => "too_large",
+            Refused::Malformed => "malformed",
+            Refused::Forged => "forged",
+            Refused::Stale => "stale",
+        })
+    }
+}
+
+pub(crate) fn notice(notice: Notice) {
+    counter!(NOTICES, "kind" => notice.0).increment(1);
+}
+
+pub(crate) fn subscribed(subscribed: bool) {
+    gauge!(SUBSCRIBED).set(if subscribed { 1.0 } else { 0.0 });
+}
+
+pub(crate) fn load(load: &Load) {
+    let Load { census, now, .. } = load;
+    gauge!(SESSIONS, "state" => "live").set(to_f64(census.live));
+    gauge!(SESSIONS, "state" => "parked").set(to_f64(census.parked));
+    gauge!(SESSIONS, "state" => "suspect").set(to_f64(census.suspect));
+    gauge!(OLDEST_PROOF).set(census.oldest_proof.map_or(0.0, |at| now.since(at).as_secs_f64()));
+    gauge!(SWEEP_LAG).set(load.lag.as_secs_f64());
+    gauge!(BUDGET, "kind" => "configured").set(load.configured_per_second);
+    gauge!(BUDGET, "kind" => "allowed").set(load.allowed_per_second);
+    gauge!(BUDGET, "kind" => "needed").set(load.needed_per_second);
 }
 
 /// A row was committed: counts it if that ended it.

@@ -1,15 +1,17 @@
 //! Asks the provider about an access token, and records what the answer proves.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use claviger_core::{
     ids::SessionId,
+    policy::limits,
     session::{Refused, SealedPair, Session},
+    time::Timestamp,
     verdict::{AfterValidate, Trouble, TroubleKind, ValidateAnswer, after_validate},
 };
 use claviger_seal::{AccessPlain, PairBinding};
 
-use crate::{Engine, amend::Amended, errors::Denied, meter};
+use crate::{Engine, amend::Amended, errors::Denied, meter, turns::TooLate};
 
 /// What asking the provider came to.
 #[derive(Clone, Debug)]
@@ -33,9 +35,14 @@ impl Engine {
     async fn prove_once(&self, id: SessionId) -> Outcome {
         let row = self.fresh_row(id).await?.ok_or(Denied::NoSession)?;
         let Some(pair) = row.pair() else { return Ok(Asked::Settled(row)) };
-        let asked_at = self.now();
-        let answer = self.ask_about(&row, pair).await?;
+        let (asked_at, answer) = self.ask_about(&row, pair, limits::PACE_PATIENCE).await?;
         let after = after_validate(&row, pair.generation, &self.provider().client_id, &answer);
+        self.follow(&row, asked_at, after).await
+    }
+
+    /// Does what follows from a validation of the row's pair.
+    pub(crate) async fn follow(&self, row: &Session, asked_at: Timestamp, after: AfterValidate) -> Outcome {
+        let id = row.id;
         let amended = match after {
             AfterValidate::Nothing(trouble) => return Ok(Asked::Nothing(trouble)),
             AfterValidate::Alarm => {
@@ -51,11 +58,13 @@ impl Engine {
             }
             AfterValidate::End(reason) => {
                 tracing::error!(session = %id, "the provider says that a stored token belongs to somebody else");
-                let generation = pair.generation;
+                let generation = row.generation();
                 let at = self.now();
-                self.amend(id, |row: Session| match row.pair() {
-                    Some(current) if current.generation != generation => Err(Refused::Superseded),
-                    _ => row.end(reason, at),
+                self.amend(id, |row: Session| {
+                    if row.pair().is_some() && row.generation() != generation {
+                        return Err(Refused::Superseded);
+                    }
+                    row.end(reason, at)
                 })
                 .await?
             }
@@ -66,24 +75,48 @@ impl Engine {
         }
     }
 
-    /// What the provider says of this pair's access token now. Changes nothing, and does not ask a provider in trouble.
-    pub(crate) async fn ask_about(&self, row: &Session, pair: &SealedPair) -> Result<ValidateAnswer, Denied> {
+    /// What the provider says of this pair's access token, and when it was asked. Changes no row. It is asked within the budget
+    /// of validations, if there is a place in it within `patience`; not while it is in trouble, and not about a token that
+    /// expired while it waited for its place.
+    pub(crate) async fn ask_about(
+        &self,
+        row: &Session,
+        pair: &SealedPair,
+        patience: Duration,
+    ) -> Result<(Timestamp, ValidateAnswer), Denied> {
         let access = self.open_access(row, pair)?;
+        let later = |wait| {
+            let trouble = Trouble { kind: TroubleKind::NotSent, retry_after: Some(wait) };
+            Ok((self.now(), ValidateAnswer::Unknown(trouble)))
+        };
+        let lived = !pair.expiry.passed(self.now());
+        if let Some(left) = self.inner.proof_breaker.left(self.now()) {
+            return later(left);
+        }
+        if let Err(TooLate(wait)) = self.await_place(patience).await? {
+            return later(wait);
+        }
         let permit = match self.inner.proof_breaker.ask(&*self.inner.parts.clock) {
             Ok(permit) => permit,
-            Err(left) => {
-                let trouble = Trouble { kind: TroubleKind::NotSent, retry_after: Some(left) };
-                return Ok(ValidateAnswer::Unknown(trouble));
-            }
+            Err(left) => return later(left),
         };
+        let asked_at = self.now();
+        if lived && pair.expiry.passed(asked_at) {
+            return later(Duration::ZERO);
+        }
         let answer = self.inner.parts.http.send(self.provider().validate(&access.token)).await;
         let answer = self.provider().read_validate(answer, self.now());
         meter::validation_answered(&answer);
         match &answer {
-            ValidateAnswer::Unknown(trouble) => permit.troubled(trouble),
+            ValidateAnswer::Unknown(trouble) => {
+                permit.troubled(trouble);
+                if trouble.kind == TroubleKind::Status(429) {
+                    self.slow_down(trouble.retry_after).await?;
+                }
+            }
             ValidateAnswer::Valid(_) | ValidateAnswer::Rejected => permit.answered(),
         }
-        Ok(answer)
+        Ok((asked_at, answer))
     }
 
     /// The access token of a pair.

@@ -13,6 +13,7 @@ use claviger_core::{
     policy::{Custody, limits},
     secret::{RefreshToken, SessionSecret},
     session::{Claim, EndReason, OwedRevocation, RefreshStep, Refused, SealedPair, Session, State},
+    suspicion::Cause,
     time::Timestamp,
     verdict::{AfterRefresh, BeforeReplay, IssuedPair, TokenAnswer, after_refresh, before_replay},
 };
@@ -28,7 +29,7 @@ struct Claimed {
     row: Session,
     claim: Claim,
     token: RefreshToken,
-    secret: SessionSecret,
+    secret: Option<SessionSecret>,
 }
 
 /// How long a refresh may wait for its turn.
@@ -42,8 +43,14 @@ enum Urgency {
 
 impl Engine {
     /// Gives the row with a pair newer than `seen`, refreshing it if nobody else does. Callers at the same time share
-    /// one refresh; a caller that stops waiting does not stop it.
-    pub(crate) async fn refresh(&self, id: SessionId, seen: Version, secret: &SessionSecret) -> Outcome {
+    /// one refresh; a caller that stops waiting does not stop it. Without the device's secret only a refresh token in the
+    /// server's custody opens.
+    pub(crate) async fn refresh(
+        &self,
+        id: SessionId,
+        seen: Version,
+        secret: Option<&SessionSecret>,
+    ) -> Outcome {
         let flight = self.start_refresh(id, seen, secret, Urgency::Now);
         match tokio::time::timeout(limits::ADOPTION_WAIT, flight).await {
             Ok(Some(outcome)) => outcome,
@@ -56,7 +63,7 @@ impl Engine {
     pub(crate) fn refresh_early(&self, row: &Session, secret: &SessionSecret) {
         let Some(seen) = row.generation() else { return };
         if self.inner.refresh_pauses.left(row.id, seen, self.now()).is_none() {
-            drop(self.start_refresh(row.id, seen, secret, Urgency::Early));
+            drop(self.start_refresh(row.id, seen, Some(secret), Urgency::Early));
         }
     }
 
@@ -64,10 +71,10 @@ impl Engine {
         &self,
         id: SessionId,
         seen: Version,
-        secret: &SessionSecret,
+        secret: Option<&SessionSecret>,
         urgency: Urgency,
     ) -> Flight<Outcome> {
-        let (engine, secret) = (self.clone(), secret.clone());
+        let (engine, secret) = (self.clone(), secret.cloned());
         let work = move || async move { engine.refresh_once(id, seen, secret, urgency).await };
         self.inner.refreshes.join(id, work)
     }
@@ -76,7 +83,7 @@ impl Engine {
         &self,
         id: SessionId,
         seen: Version,
-        secret: SessionSecret,
+        secret: Option<SessionSecret>,
         urgency: Urgency,
     ) -> Outcome {
         let deadline = self.now().after(limits::ADOPTION_WAIT);
@@ -106,7 +113,7 @@ impl Engine {
             if replay {
                 self.require_unspent(&row).await?;
             }
-            if let Some(claimed) = self.take_claim(&row, replay, &secret).await? {
+            if let Some(claimed) = self.take_claim(&row, replay, secret.as_ref()).await? {
                 return self.send_refresh(claimed, permit).await;
             }
         }
@@ -142,7 +149,7 @@ impl Engine {
     /// wasted on an outage, or would do harm because it is known to be spent.
     async fn require_unspent(&self, row: &Session) -> Result<(), Denied> {
         let Some(pair) = row.pair() else { return Ok(()) };
-        let old_access = self.ask_about(row, pair).await?;
+        let (_, old_access) = self.ask_about(row, pair, limits::PACE_PATIENCE).await?;
         match before_replay(&old_access, pair.expiry, self.now(), &self.provider().habits) {
             BeforeReplay::Replay => Ok(()),
             BeforeReplay::Later(trouble) => {
@@ -164,7 +171,7 @@ impl Engine {
         &self,
         row: &Session,
         replay: bool,
-        secret: &SessionSecret,
+        secret: Option<&SessionSecret>,
     ) -> Result<Option<Claimed>, Denied> {
         let token = self.open_refresh(row, secret)?;
         let now = self.now();
@@ -181,7 +188,7 @@ impl Engine {
         let Ok(next) = row.clone().claim(claim) else { return Ok(None) };
         match self.replace(&next, None).await {
             Ok(Replaced::Done) if self.in_time(&claim) => {
-                Ok(Some(Claimed { row: next, claim, token, secret: secret.clone() }))
+                Ok(Some(Claimed { row: next, claim, token, secret: secret.cloned() }))
             }
             Ok(Replaced::Done) => {
                 self.release_unsent(row.id, claim);
@@ -328,7 +335,7 @@ impl Engine {
         match amended {
             Amended::Done(row) | Amended::Refused(Refused::Ended, row) => {
                 tracing::info!(session = %row.id, reason = reason.name(), "the refresh token of an ended session is dead");
-                self.check_siblings(&row);
+                self.suspect_user(&row, Cause::RefreshTokenRejected);
                 Err(Denied::of_ended(&row))
             }
             Amended::Refused(_, row) => Ok(row),
@@ -336,28 +343,13 @@ impl Engine {
         }
     }
 
-    /// One dead refresh token may mean that the user disconnected the app: asks about the user's other devices.
-    /// Each answer concerns its own row only.
-    fn check_siblings(&self, ended: &Session) {
-        let (engine, subject) = (self.clone(), ended.subject.clone());
-        self.inner.tasks.spawn(async move {
-            let devices = engine.inner.parts.store.devices(&subject, limits::DEVICES_LISTED).await;
-            for sibling in devices.unwrap_or_default() {
-                if let Err(error) = engine.prove(sibling.id).await {
-                    tracing::warn!(session = %sibling.id, %error, "another device of the user could not be checked");
-                }
-            }
-        });
-    }
-
-    fn open_refresh(&self, row: &Session, secret: &SessionSecret) -> Result<RefreshToken, Denied> {
+    fn open_refresh(&self, row: &Session, secret: Option<&SessionSecret>) -> Result<RefreshToken, Denied> {
         let pair = row.pair().ok_or(Denied::SignInAgain)?;
         let sealed = pair.refresh.as_ref().ok_or(Denied::SignInAgain)?;
         let binding =
             PairBinding { provider: &row.subject.provider, session: row.id, generation: pair.generation };
-        self.keyring()
-            .open_refresh(binding, refresh_lock(row.custody, secret), sealed)
-            .map_err(Denied::from_row)
+        let lock = refresh_lock(row.custody, secret).ok_or(Denied::SignInAgain)?;
+        self.keyring().open_refresh(binding, lock, sealed).map_err(Denied::from_row)
     }
 
     /// Seals what a refresh brought. A scope or refresh token that it left out stays as it was (RFC 6749 section 6).
@@ -373,11 +365,11 @@ impl Engine {
             row.pair().and_then(|pair| self.open_access(row, pair).ok()).map(|access| access.scopes)
         });
         let refresh = issued.refresh.as_ref().unwrap_or(&claimed.token);
-        let refresh = Some((refresh, &claimed.secret));
+        let refresh = refresh_lock(row.custody, claimed.secret.as_ref()).map(|lock| (refresh, lock));
         self.seal_pair(row, generation, issued, issued_at, scopes.unwrap_or_default(), refresh)
     }
 
-    /// Seals a pair for its row. The refresh token, if it is to be kept, comes with the device's secret.
+    /// Seals a pair for its row. The refresh token, if it is to be kept, comes with what locks it.
     pub(crate) fn seal_pair(
         &self,
         row: &Session,
@@ -385,7 +377,7 @@ impl Engine {
         issued: &IssuedPair,
         issued_at: Timestamp,
         scopes: Vec<String>,
-        refresh: Option<(&RefreshToken, &SessionSecret)>,
+        refresh: Option<(&RefreshToken, RefreshLock<'_>)>,
     ) -> SealedPair {
         let binding = PairBinding { provider: &row.subject.provider, session: row.id, generation };
         let access = AccessPlain { token: issued.access.clone(), scopes };
@@ -393,9 +385,7 @@ impl Engine {
         SealedPair {
             generation,
             access: ring.seal_access(binding, &access, self.nonce()),
-            refresh: refresh.map(|(token, secret)| {
-                ring.seal_refresh(binding, refresh_lock(row.custody, secret), token, self.nonce())
-            }),
+            refresh: refresh.map(|(token, lock)| ring.seal_refresh(binding, lock, token, self.nonce())),
             expiry: issued.lifespan.from(issued_at),
         }
     }
@@ -430,9 +420,10 @@ fn claimed_by(row: &Session, attempt: AttemptId) -> bool {
     row.holding().and_then(|holding| holding.claim).is_some_and(|claim| claim.attempt == attempt)
 }
 
-fn refresh_lock(custody: Custody, secret: &SessionSecret) -> RefreshLock<'_> {
+/// What locks a session's refresh token. None where it takes the device, and the device is not there.
+pub(crate) fn refresh_lock(custody: Custody, secret: Option<&SessionSecret>) -> Option<RefreshLock<'_>> {
     match custody {
-        Custody::Device | Custody::None => RefreshLock::Device(secret),
-        Custody::Server => RefreshLock::Server,
+        Custody::Device | Custody::None => secret.map(RefreshLock::Device),
+        Custody::Server => Some(RefreshLock::Server),
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     amend::Amended,
     errors::{Denied, LoginError},
     login::{Draft, LoginStarted, SignedIn},
+    refresh::refresh_lock,
 };
 
 /// A new authorization that is to repair a session.
@@ -74,7 +75,8 @@ impl Engine {
                 return Err(Refused::Superseded);
             }
             let sealed_for = row.clone();
-            let refresh = issued.refresh.as_ref().map(|token| (token, &shown.secret));
+            let lock = refresh_lock(row.custody, Some(&shown.secret));
+            let refresh = issued.refresh.as_ref().zip(lock);
             let next = row.repair(subject, now, &self.provider().habits, |generation| {
                 self.seal_pair(&sealed_for, generation, &issued, now, proof.scopes.clone(), refresh)
             })?;

@@ -4,7 +4,7 @@
 //! silence that could be the provider's own trouble: an empty list must not sign everybody out.
 
 use bytes::Bytes;
-use claviger_core::{secret::AccessToken, time::Timestamp, verdict::Trouble};
+use claviger_core::{secret::AccessToken, suspicion::Connection, time::Timestamp, verdict::Trouble};
 use http::{Method, Request, Response, StatusCode};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -19,17 +19,6 @@ use crate::{
 
 /// One probe asks about so many users (Twitch docs, "Get Authorization By User": "a maximum of 10").
 pub const PROBE_USERS: usize = 10;
-
-/// Whether a user lets our client in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Connection {
-    /// The user does.
-    Connected,
-    /// The user no longer does.
-    Disconnected,
-    /// The provider knows no such user.
-    Gone,
-}
 
 /// What the provider answered to a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]

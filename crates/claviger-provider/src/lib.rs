@@ -32,7 +32,7 @@ mod words;
 
 pub use answer::Unanswered;
 pub use app::AppTokenAnswer;
-pub use authorizations::{Connection, PROBE_USERS, ProbeAnswer};
+pub use authorizations::{PROBE_USERS, ProbeAnswer};
 pub use provider::{Endpoints, Provider};
 pub use request::LoginRequest;
 pub use subscriptions::{CreateAnswer, DeleteAnswer, ListAnswer, Plan, Subscription, reconcile};

@@ -116,6 +116,7 @@ impl World {
             keyring: keyring(),
             provider: provider_config(self.plan.habits),
             settings: settings(self.plan.custody_server),
+            notices: None,
         };
         let Ok(engine) = Engine::start(parts).await else { return };
         let background = engine.clone();

@@ -48,6 +48,7 @@ impl Gateway {
             keyring: secrets.keyring,
             provider: provider(config, secrets.client_secret),
             settings: settings(config),
+            notices: None,
         })
         .await?;
         let claviger = Claviger::new(engine, site(config));

@@ -73,6 +73,7 @@ impl Victim {
             keyring: keyring(),
             provider: Provider::twitch(DEMO_CLIENT_ID, secret, REDIRECT, Vec::new(), endpoints),
             settings: Settings { custody, ..Settings::default() },
+            notices: None,
         })
         .await
         .unwrap();

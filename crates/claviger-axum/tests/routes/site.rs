@@ -118,6 +118,7 @@ impl App {
             keyring: Keyring::new(setup.keys.iter().map(root).collect()).unwrap(),
             provider: Provider::twitch(DEMO_CLIENT_ID, secret, redirect_uri, scopes, endpoints),
             settings: setup.settings,
+            notices: None,
         })
         .await
         .unwrap();

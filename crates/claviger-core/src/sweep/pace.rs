@@ -61,8 +61,8 @@ impl PaceLimits {
 
 /// A shared budget as it stands.
 ///
-/// Over any `t` seconds not more than `burst + t * ceiling_per_second` are let go, as far as the clocks of the instances
-/// agree; at a lower rate accordingly less.
+/// Over any `t` seconds not more than `burst + (t + late) * ceiling_per_second` are let go, `late` being
+/// [`limits::PACE_LATE`], as far as the clocks of the instances agree; at a lower rate accordingly less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     cells: Gcra,
@@ -86,7 +86,8 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// When each may be sent. Those whose time is past are lost: sent late, they would come on top of others.
+    /// When each may be sent, or up to [`limits::PACE_LATE`] after it. Those that are past this are lost: they would come on
+    /// top of others.
     pub fn places(self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
         let interval_micros = i64::try_from(self.interval.as_micros()).unwrap_or(i64::MAX);
         (0..self.count)
@@ -94,7 +95,7 @@ impl Reservation {
                 let after_micros = interval_micros.saturating_mul(i64::from(nth));
                 millis_up(micros(self.from).saturating_add(after_micros))
             })
-            .filter(move |at| *at >= now)
+            .filter(move |at| at.after(limits::PACE_LATE) >= now)
     }
 }
 
@@ -117,7 +118,7 @@ impl Pace {
     pub fn reserve(&self, now: Timestamp, bounds: &PaceLimits, want: u32) -> (Self, Reservation) {
         let pace = self.by_this_clock(now, bounds);
         let spacing = bounds.spacing(pace.rate_milli(now, bounds));
-        let earliest = now.after(limits::PACE_LEAD).max(pace.silent_until);
+        let earliest = now.max(pace.silent_until);
         let from = millis_up(pace.cells.next_at(micros(earliest), spacing));
         let room_micros = micros(now.after(limits::PACE_AHEAD)).saturating_sub(micros(from));
         let fitting = if room_micros < 0 { 0 } else { room_micros / spacing.interval_micros + 1 };

@@ -65,7 +65,7 @@ async fn validations_and_refreshes_are_no_use_of_the_session() {
     world.twitch.mock().kill_tokens(ADA);
     world.pass(TOKEN_LIFE);
     active.asks(&app).await.unwrap_err();
-    world.rest().await;
+    world.look_into_suspicions(&app).await;
     assert!(world.row(quiet.session).await.version.0 > 1, "it was asked about");
     app.end_overdue().await.unwrap();
     assert_eq!(world.row(quiet.session).await.last_seen_at, born, "IDLE");

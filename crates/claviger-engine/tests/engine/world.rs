@@ -198,6 +198,7 @@ impl World {
             keyring: keyring(keys),
             provider: self.provider.clone(),
             settings: self.settings,
+            notices: None,
         }
     }
 
@@ -218,6 +219,12 @@ impl World {
     /// Lets spawned tasks come to rest.
     pub(crate) async fn rest(&self) {
         self.run_for(Duration::from_millis(1)).await;
+    }
+
+    /// Lets suspicions be noted, and looks into those that are due.
+    pub(crate) async fn look_into_suspicions(&self, app: &Instance) -> usize {
+        self.rest().await;
+        app.confirm_suspicions().await.unwrap()
     }
 
     /// The row as it is stored.

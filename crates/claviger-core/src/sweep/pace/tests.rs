@@ -20,14 +20,14 @@ fn rate(pace: &Pace, now: Timestamp) -> f64 {
 #[test]
 fn places_are_evenly_spaced_and_not_far_ahead() {
     let (pace, first) = Pace::NEW.reserve(T0, &BOUNDS, 4);
-    assert_eq!(millis_of(first), [50, 150, 250, 350]);
+    assert_eq!(millis_of(first), [0, 100, 200, 300]);
     // What a pause saved up is there for others at the same time.
     let (pace, second) = pace.reserve(T0, &BOUNDS, 100);
-    assert_eq!(millis_of(second), [250, 350, 450, 550, 650, 750, 850, 950]);
+    assert_eq!(millis_of(second), [200, 300, 400, 500, 600, 700, 800, 900, 1000]);
     let (unchanged, none) = pace.reserve(T0, &BOUNDS, 100);
-    assert_eq!((unchanged, none.count, none.from), (pace, 0, at(1_050)));
+    assert_eq!((unchanged, none.count, none.from), (pace, 0, at(1_100)));
     let (_, later) = pace.reserve(at(1_000), &BOUNDS, 2);
-    assert_eq!(millis_of(later), [1_050, 1_150]);
+    assert_eq!(millis_of(later), [1_100, 1_200]);
 }
 
 #[test]
@@ -39,8 +39,8 @@ fn who_wants_nothing_takes_nothing() {
 #[test]
 fn places_that_are_past_are_lost() {
     let (_, reservation) = Pace::NEW.reserve(T0, &BOUNDS, 4);
-    let left: Vec<_> = reservation.places(at(151)).collect();
-    assert_eq!(left, [at(250), at(350)]);
+    let left: Vec<_> = reservation.places(at(351)).collect();
+    assert_eq!(left, [at(200), at(300)], "a quarter of a second late is not too late");
 }
 
 #[test]
@@ -61,8 +61,8 @@ fn one_instance_that_always_has_work_uses_the_whole_budget() {
 fn a_slower_pace_saves_up_no_more_than_before() {
     let (pace, _) = Pace::NEW.reserve(T0, &BOUNDS, 6);
     let (_, reservation) = pace.troubled(T0, &BOUNDS, None).reserve(T0, &BOUNDS, 3);
-    // Six at the ceiling last until 650; then one in 200 ms, of which what three bring at the ceiling comes early.
-    assert_eq!(millis_of(reservation), [550, 750, 950]);
+    // Six at the ceiling last until 600; then one in 200 ms, of which what three bring at the ceiling comes early.
+    assert_eq!(millis_of(reservation), [500, 700, 900]);
 }
 
 #[test]
@@ -120,7 +120,11 @@ fn a_lower_ceiling_counts_at_once_and_a_floor_is_never_above_it() {
     assert!((pace.per_second(T0, &low) - 2.0).abs() < 1e-9);
     assert!((pace.troubled(T0, &low, None).per_second(T0, &low) - 2.0).abs() < 1e-9);
     let nothing = PaceLimits { ceiling_per_second: 0, floor_per_second: 0, burst: 0 };
-    assert_eq!(Pace::NEW.reserve(T0, &nothing, 5).1.count, 1, "a budget of nothing is one a second");
+    assert_eq!(
+        Pace::NEW.reserve(T0, &nothing, 5).1.count,
+        2,
+        "a budget of nothing is one a second: one now, and one in a second"
+    );
 }
 
 #[test]
@@ -132,7 +136,7 @@ fn a_clock_that_is_set_back_holds_nobody_up() {
         9,
     );
     let (pace, reservation) = pace.reserve(T0, &BOUNDS, 1);
-    assert_eq!(millis_of(reservation), [50]);
+    assert_eq!(millis_of(reservation), [0]);
     assert!((rate(&pace, at(300_000)) - 10.0).abs() < 1e-3, "the rate grows by the clock as it is now");
     let slowed = pace.troubled(at(6_000), &BOUNDS, None);
     assert!(rate(&slowed, at(6_000)) < 3.0, "and a 429 slows it again");
@@ -247,7 +251,8 @@ proptest! {
             for (last, to) in sends.iter().enumerate().skip(first) {
                 // Places are told to the millisecond.
                 let span_millis = u64::try_from(to.since(*from).as_millis()).unwrap() + 1;
-                let most = u64::from(burst) + span_millis * u64::from(ceiling_per_second) / 1000;
+                let late_millis = u64::try_from(limits::PACE_LATE.as_millis()).unwrap();
+                let most = u64::from(burst) + (span_millis + late_millis) * u64::from(ceiling_per_second) / 1000;
                 let count = u64::try_from(last - first + 1).unwrap();
                 prop_assert!(count <= most, "{} in {} ms", count, span_millis);
             }

@@ -1,0 +1,137 @@
+//! The budget of validations. All instances share it through the store; nobody asks about an access token without a place in it.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use claviger_core::{
+    ids::Version,
+    policy::limits,
+    sweep::{Pace, PaceLimits},
+    time::Timestamp,
+    verdict::{Trouble, TroubleKind},
+};
+use claviger_store::{Memo, StoreError};
+
+use crate::Engine;
+
+/// What the budget is kept under in the store.
+const NAME: &str = "pace";
+
+#[derive(Default)]
+pub(crate) struct Turns {
+    /// Places that this process reserved and nobody took yet, the next one first.
+    places: Mutex<VecDeque<Timestamp>>,
+    /// One reserves at a time. The others then find places; it only saves writes.
+    reserving: tokio::sync::Mutex<()>,
+}
+
+/// No place within the time that there was: how long until there may be one.
+pub(crate) struct TooLate(pub(crate) Duration);
+
+impl From<TooLate> for Trouble {
+    fn from(TooLate(wait): TooLate) -> Self {
+        Self { kind: TroubleKind::NotSent, retry_after: Some(wait) }
+    }
+}
+
+impl Turns {
+    fn places(&self) -> MutexGuard<'_, VecDeque<Timestamp>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next place that is not lost by now, if it is not after `deadline`.
+    fn next(&self, now: Timestamp, deadline: Timestamp) -> Option<Timestamp> {
+        let mut places = self.places();
+        while places.front().is_some_and(|at| at.after(limits::PACE_LATE) < now) {
+            places.pop_front();
+        }
+        if places.front().is_some_and(|at| *at <= deadline) { places.pop_front() } else { None }
+    }
+}
+
+impl Engine {
+    /// Waits for a place in the budget, at most for so long.
+    pub(crate) async fn await_place(&self, patience: Duration) -> Result<Result<(), TooLate>, StoreError> {
+        let deadline = self.now().after(patience);
+        let late = Ok(Err(TooLate(limits::PACE_AHEAD)));
+        tokio::time::timeout(patience, self.await_place_until(deadline)).await.unwrap_or(late)
+    }
+
+    async fn await_place_until(&self, deadline: Timestamp) -> Result<Result<(), TooLate>, StoreError> {
+        let turns = &self.inner.turns;
+        loop {
+            let reserving = turns.reserving.lock().await;
+            let now = self.now();
+            let place = turns.next(now, deadline);
+            if let Some(place) = place {
+                drop(reserving);
+                tokio::time::sleep(place.since(now)).await;
+                return Ok(Ok(()));
+            }
+            let from = self.reserve_places().await?;
+            if from > deadline {
+                return Ok(Err(TooLate(from.since(now))));
+            }
+            // Where none could be reserved it is too early for the next.
+            tokio::time::sleep(from.before(limits::PACE_AHEAD).since(self.now())).await;
+        }
+    }
+
+    /// Reserves some places, if there are any soon. Gives when the first of them is, or would be.
+    async fn reserve_places(&self) -> Result<Timestamp, StoreError> {
+        let bounds = self.pace_limits();
+        let reserved = self
+            .edit_pace(|pace, now| {
+                let want = pace.per_second(now, &bounds) / limits::PACE_RESERVATIONS_PER_SECOND;
+                // A float becomes the nearest number that fits.
+                let want = (want as u32).clamp(1, limits::PACE_PLACES);
+                let (next, reservation) = pace.reserve(now, &bounds, want);
+                ((reservation.count > 0).then_some(next), reservation)
+            })
+            .await?;
+        self.inner.turns.places().extend(reserved.places(self.now()));
+        Ok(reserved.from)
+    }
+
+    /// The provider asked for fewer requests.
+    pub(crate) async fn slow_down(&self, retry_after: Option<Duration>) -> Result<(), StoreError> {
+        let bounds = self.pace_limits();
+        self.inner.turns.places().clear();
+        self.edit_pace(|pace, now| (Some(pace.troubled(now, &bounds, retry_after)), ())).await
+    }
+
+    /// The budget as it stands.
+    pub(crate) async fn pace(&self) -> Result<Pace, StoreError> {
+        Ok(read(self.inner.parts.store.memo(NAME).await?.as_ref()))
+    }
+
+    pub(crate) fn pace_limits(&self) -> PaceLimits {
+        PaceLimits::per_second(self.settings().sweep.validations_per_second)
+    }
+
+    /// Puts the next value in the place of the one that it was made from; again if another instance was first.
+    async fn edit_pace<T>(
+        &self,
+        edit: impl Fn(Pace, Timestamp) -> (Option<Pace>, T),
+    ) -> Result<T, StoreError> {
+        for _ in 0..limits::COMPARE_AND_SET_TRIES {
+            let memo = self.inner.parts.store.memo(NAME).await?;
+            let (next, outcome) = edit(read(memo.as_ref()), self.now());
+            let Some(next) = next else { return Ok(outcome) };
+            let version = memo.map_or(Version::FIRST, |memo| memo.version.next());
+            let memo = Memo { version, value: next.to_bytes().to_vec() };
+            if self.inner.parts.store.put_memo(NAME, &memo).await? {
+                return Ok(outcome);
+            }
+        }
+        Err(StoreError::Unavailable("the budget of validations is changed by too many at once".to_owned()))
+    }
+}
+
+/// What is not understood is from another version of the program: the budget starts anew.
+fn read(memo: Option<&Memo>) -> Pace {
+    memo.and_then(|memo| Pace::from_bytes(&memo.value)).unwrap_or_default()
+}
