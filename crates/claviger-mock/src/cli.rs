@@ -14,9 +14,9 @@ use crate::server::Server;
 
 /// Runs a local stand-in for Twitch's login, to try "Log in with Twitch" without credentials.
 ///
-/// It offers a consent page with users to pick from, tokens, validation, revocation, OpenID Connect and a little
-/// of Helix. Point your app at the addresses that it prints. Settings and faults can be changed while it runs:
-/// open its address in a browser, or use the JSON API under /mock/.
+/// It offers a consent page with users to pick from, tokens, validation, revocation, OpenID Connect, a little of
+/// Helix, and EventSub webhooks. Point your app at the addresses that it prints. Settings and faults can be changed
+/// while it runs: open its address in a browser, or use the JSON API under /mock/.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::eventsub::EventsubSettings;
 use crate::limits;
 use crate::secret::Secret;
 
@@ -312,6 +313,19 @@ pub struct Settings {
     pub helix_points_per_minute: u32,
     /// Skips the consent page and authorizes as this user id.
     pub authorize_at_once_as: Option<String>,
+    /// How EventSub messages are delivered; a patch names the fields of these to change, too.
+    pub eventsub: EventsubSettings,
+}
+
+impl Settings {
+    /// Says what is wrong with settings that came from outside.
+    ///
+    /// # Errors
+    /// A sentence for the person who sets them.
+    pub fn check(&self) -> Result<(), String> {
+        self.live_token_limit.check()?;
+        self.eventsub.check()
+    }
 }
 
 impl Default for Settings {
@@ -329,19 +343,20 @@ impl Default for Settings {
             awkward_refresh_tokens: true,
             helix_points_per_minute: 800,
             authorize_at_once_as: None,
+            eventsub: EventsubSettings::default(),
         }
     }
 }
 
-/// Whether a string can be registered as a redirect URI.
-fn is_redirect_uri(uri: &str) -> bool {
+/// Whether a string can be registered as a redirect URI or a callback.
+pub(crate) fn is_redirect_uri(uri: &str) -> bool {
     uri.len() <= limits::NAME_BYTES
         && uri.bytes().all(|byte| byte.is_ascii_graphic())
         && url::Url::parse(uri).is_ok_and(|url| url.fragment().is_none() && url.has_host())
 }
 
-/// Whether a redirect URI is plain `http` on a loopback host, any port and path.
-pub(crate) fn is_loopback_redirect(uri: &str) -> bool {
+/// Whether an address is plain `http` on a loopback host, any port and path.
+pub(crate) fn is_loopback_address(uri: &str) -> bool {
     is_redirect_uri(uri)
         && url::Url::parse(uri).is_ok_and(|url| {
             url.scheme() == "http"

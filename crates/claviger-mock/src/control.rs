@@ -15,8 +15,8 @@ use crate::pages;
 use crate::secret::Secret;
 use crate::state::SignIn;
 
-/// Tokens that one listing shows.
-const LISTED: usize = 1_000;
+/// Tokens, subscriptions or deliveries that one listing shows.
+pub(crate) const LISTED: usize = 1_000;
 
 /// A client to register; id and secret are made up where they are missing.
 #[derive(Deserialize)]
@@ -82,6 +82,7 @@ impl MockTwitch {
             ("DELETE", ["log"]) => Ok(done(|| self.clear_log())),
             ("GET", ["counters"]) => Ok(exchange::json(StatusCode::OK, self.counters())),
             ("POST", ["signing-key", "rotate"]) => Ok(done(|| self.rotate_signing_key())),
+            (method, ["eventsub", path @ ..]) => self.eventsub_order(call, method, path),
             ("POST", ["reset"]) => Ok(done(|| self.reset())),
             _ => Err(unknown("control call")),
         }
@@ -89,12 +90,22 @@ impl MockTwitch {
 
     fn patch_settings(&mut self, call: &Call<'_>) -> Result<Answer, Refusal> {
         let patch: serde_json::Map<String, Value> = body(call)?;
-        let mut merged = serde_json::to_value(&self.settings).unwrap_or_default();
-        if let Some(fields) = merged.as_object_mut() {
-            fields.extend(patch);
+        let mut merged = match serde_json::to_value(&self.settings) {
+            Ok(Value::Object(fields)) => fields,
+            _ => serde_json::Map::new(),
+        };
+        for (name, value) in patch {
+            match (merged.get_mut(&name), value) {
+                (Some(Value::Object(group)), Value::Object(fields)) if name == "eventsub" => {
+                    group.extend(fields);
+                }
+                (_, value) => {
+                    merged.insert(name, value);
+                }
+            }
         }
-        let settings: Settings = serde_json::from_value(merged).map_err(unreadable)?;
-        settings.live_token_limit.check().map_err(Refusal::bad_request)?;
+        let settings: Settings = serde_json::from_value(Value::Object(merged)).map_err(unreadable)?;
+        settings.check().map_err(Refusal::bad_request)?;
         self.settings = settings;
         Ok(exchange::json(StatusCode::OK, &self.settings))
     }
@@ -242,7 +253,7 @@ impl MockTwitch {
     }
 }
 
-fn body<T: DeserializeOwned>(call: &Call<'_>) -> Result<T, Refusal> {
+pub(crate) fn body<T: DeserializeOwned>(call: &Call<'_>) -> Result<T, Refusal> {
     serde_json::from_slice(call.request.body()).map_err(unreadable)
 }
 
@@ -250,11 +261,11 @@ fn unreadable(error: serde_json::Error) -> Refusal {
     Refusal::bad_request(format!("the JSON body is not as expected: {error}"))
 }
 
-fn unknown(what: &str) -> Refusal {
+pub(crate) fn unknown(what: &str) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, format!("unknown {what}"))
 }
 
-fn ok(value: &Value) -> Answer {
+pub(crate) fn ok(value: &Value) -> Answer {
     exchange::json(StatusCode::OK, value)
 }
 

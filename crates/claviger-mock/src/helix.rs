@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::config::User;
@@ -61,9 +62,11 @@ impl Bucket {
 }
 
 impl MockTwitch {
-    /// Answers GET under `/helix/`: token, client id, rate limit, then the endpoint.
+    /// Answers GET under `/helix/`, and what else EventSub takes: token, client id, rate limit, then the endpoint.
     pub(crate) fn helix(&mut self, call: &mut Call<'_>, endpoint: Endpoint) -> Result<Answer, Refusal> {
-        if !call.is_get() {
+        let changes = endpoint == Endpoint::HelixEventsubSubscriptions
+            && matches!(*call.request.method(), Method::POST | Method::DELETE);
+        if !call.is_get() && !changes {
             return Err(Refusal::helix(StatusCode::NOT_FOUND, ""));
         }
         let sign_in = self.helix_caller(call)?;
@@ -73,6 +76,7 @@ impl MockTwitch {
             let answer = match endpoint {
                 Endpoint::HelixUsers => self.helix_users(call, &sign_in),
                 Endpoint::HelixAuthorizationUsers => self.helix_authorization_users(call, &sign_in),
+                Endpoint::HelixEventsubSubscriptions => self.eventsub_subscriptions(call, &sign_in),
                 _ => helix_subscriptions(&sign_in),
             };
             answer.unwrap_or_else(Refusal::into_answer)
@@ -120,7 +124,7 @@ impl MockTwitch {
             .into_iter()
             .map(|user| user_json(user, reads_email && me == Some(user.id.as_str())))
             .collect();
-        Ok(helix_json(&json!({ "data": data })))
+        Ok(helix_json(StatusCode::OK, &json!({ "data": data })))
     }
 
     /// Get Authorization By User: at most ten ids, app access token only; unknown ids are left out.
@@ -148,7 +152,7 @@ impl MockTwitch {
                 })
             })
             .collect();
-        Ok(helix_json(&json!({ "data": data })))
+        Ok(helix_json(StatusCode::OK, &json!({ "data": data })))
     }
 }
 
@@ -159,7 +163,7 @@ fn helix_subscriptions(sign_in: &SignIn) -> Result<Answer, Refusal> {
         let message = format!("Missing scope: {}", needed.join(" or "));
         return Err(Refusal::helix(StatusCode::UNAUTHORIZED, message));
     }
-    Ok(helix_json(&json!({ "data": [], "pagination": {}, "points": 0, "total": 0 })))
+    Ok(helix_json(StatusCode::OK, &json!({ "data": [], "pagination": {}, "points": 0, "total": 0 })))
 }
 
 fn user_json(user: &User, with_email: bool) -> Value {
@@ -181,8 +185,9 @@ fn user_json(user: &User, with_email: bool) -> Value {
     value
 }
 
-fn helix_json(body: &Value) -> Answer {
-    let mut answer = exchange::json(StatusCode::OK, body);
+/// A JSON answer with the media type that Helix gives.
+pub(crate) fn helix_json(status: StatusCode, body: &impl Serialize) -> Answer {
+    let mut answer = exchange::json(status, body);
     let kind = HeaderValue::from_static("application/json; charset=utf-8");
     answer.headers_mut().insert(http::header::CONTENT_TYPE, kind);
     answer

@@ -1,4 +1,4 @@
-//! A local Twitch: sign-in pages, tokens, a little of Helix, and faults on demand.
+//! A local Twitch: sign-in pages, tokens, a little of Helix and EventSub, and faults on demand.
 //!
 //! Nobody offers Twitch developers a login that runs on their own machine. This crate does, for people who try an
 //! app in a browser, for tests, and for a simulator:
@@ -6,7 +6,8 @@
 //! * [`MockTwitch`] is a plain value: [`MockTwitch::handle`] takes a request and a time and returns a [`Reply`]. It
 //!   has no clock, no randomness and no IO, so that the same seed and calls give the same answers. (The key that
 //!   signs id_tokens is random; nothing else is.)
-//! * [`Server`] puts it on a socket.
+//!   Messages to webhooks wait in it until [`MockTwitch::due_deliveries`] hands them out.
+//! * [`Server`] puts it on a socket, and sends those messages.
 //! * [`cli`] is the command `claviger mock-twitch`.
 //!
 //! ```
@@ -33,12 +34,27 @@
 //! | `/oauth2/validate`, `/oauth2/revoke` | as at Twitch |
 //! | `/oauth2/.well-known/openid-configuration`, `/oauth2/keys`, `/oauth2/userinfo` | OpenID Connect |
 //! | `/helix/users`, `/helix/authorization/users`, `/helix/subscriptions` | with rate limit; the last wants a scope |
+//! | `/helix/eventsub/subscriptions` | create, list and delete subscriptions with the transport `webhook` |
 //! | `/settings/connections` | where a user takes an app's access away |
 //!
 //! The consent form has radio inputs `name="user"` (`id="user-<id>"`) and buttons `name="decision"` with the values
 //! `authorize` and `deny` (their ids as well). The connections page has buttons `id="disconnect-<user>-<client>"`.
 //!
-//! Left out: the device flow, the implicit flow, `multipart/form-data` bodies, and EventSub.
+//! Left out: the device flow, the implicit flow, and `multipart/form-data` bodies.
+//!
+//! # EventSub
+//!
+//! The types are `user.authorization.revoke` and `user.authorization.grant`, both of version 1, and the transport is
+//! `webhook`. A new subscription's callback gets a challenge; once it has answered with exactly that, it gets a
+//! signed notification whenever a user disconnects the app, deletes the account (then without login and name), or
+//! authorizes the app: at the consent page, or anywhere else if it was not connected before. Nothing is sent for a
+//! revoked token, a changed password or a connection that the reuse of a refresh token killed; Twitch does not say
+//! whether it would be, and `POST /mock/eventsub/notify` sends it.
+//!
+//! A message that is not answered with 2xx within 10 seconds is sent again with the same id and timestamp, as
+//! [`EventsubSettings`] say, and given up at last; too many in a row revoke the subscription. The same settings make
+//! messages come twice, late, stale, all at a time, in another order, or never. [`Server`] delivers over plain
+//! `http` only: Twitch's callbacks are `https` on port 443, and the mock also takes `http` on loopback hosts.
 //!
 //! # The control API
 //!
@@ -46,7 +62,7 @@
 //!
 //! | call | what |
 //! |---|---|
-//! | `GET`, `PATCH /mock/settings` | [`Settings`]; a patch names the fields to change |
+//! | `GET`, `PATCH /mock/settings` | [`Settings`]; a patch names the fields to change, also within `eventsub` |
 //! | `GET`, `POST`, `DELETE /mock/faults` | [`Fault`]s: list, add one, clear all |
 //! | `GET`, `POST /mock/clients` | `{"client_id"?, "client_secret"?, "public"?, "name"?, "redirect_uris"?}`; the answer to POST carries the secret |
 //! | `GET`, `POST /mock/users` | [`User`]s |
@@ -56,6 +72,11 @@
 //! | `POST /mock/users/{id}/kill-tokens` | all tokens, as a changed password does |
 //! | `GET /mock/tokens` | live tokens by fingerprint |
 //! | `POST /mock/tokens/kill` | `{"token": ..}` or `{"fingerprint": ..}` |
+//! | `GET /mock/eventsub/subscriptions` | those of all clients |
+//! | `POST /mock/eventsub/subscriptions/{id}/revoke` | `{"status": ..}` with a [`RevocationReason`]: it ends, and its callback is told |
+//! | `GET /mock/eventsub/deliveries` | [`DeliveryEntry`]s; `?after=<id>` |
+//! | `POST /mock/eventsub/notify` | a [`Notice`]: `{"user_id": .., "type"?, "client_id"?, "event"?, "message_id"?, "timestamp_offset_ms"?}` |
+//! | `POST /mock/eventsub/release` | delivers what is held: `{"order": "oldest_first" or "newest_first"}`, or no body |
 //! | `GET`, `DELETE /mock/log` | [`LogEntry`]s; `?endpoint=`, `?grant_type=`, `?after=<sequence>` |
 //! | `GET /mock/counters` | [`Counters`] |
 //! | `POST /mock/signing-key/rotate` | a new key for id_tokens |
@@ -72,6 +93,8 @@ mod clock;
 mod config;
 mod connections;
 mod control;
+mod courier;
+mod eventsub;
 mod exchange;
 mod faults;
 mod helix;
@@ -90,6 +113,10 @@ mod tests;
 pub use config::{
     Client, Config, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, DEMO_REDIRECT_URI, LiveTokenLimit, Rotation,
     Settings, User,
+};
+pub use eventsub::{
+    Delivery, DeliveryEntry, DeliveryId, DeliveryState, EventsubSettings, MessageType, Notice, ReleaseOrder,
+    RevocationReason, Subscription, SubscriptionStatus, SubscriptionType, WebhookAnswer,
 };
 pub use faults::{Fault, FaultKind, MalformedBody, RetryAfter};
 pub use log::{Counters, Endpoint, LogEntry, Outcome};

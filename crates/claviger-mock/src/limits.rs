@@ -34,3 +34,27 @@ pub(crate) const CONNECTIONS: usize = 4_096;
 pub(crate) const NAME_BYTES: usize = 2_000;
 /// Seconds that an id_token lives (Twitch docs: OIDC, both samples).
 pub(crate) const ID_TOKEN_SECS: i64 = 900;
+/// Living subscriptions of one client and type (Twitch docs: Create EventSub Subscription; twitch4j has the number).
+pub(crate) const SAME_SUBSCRIPTIONS: usize = 3;
+/// Subscriptions kept, dead ones included; beyond it the oldest dead one is forgotten.
+pub(crate) const SUBSCRIPTIONS: usize = 10_000;
+/// What all living subscriptions of a client may cost (Twitch docs: managing event subscriptions).
+pub(crate) const MAX_TOTAL_COST: usize = 10_000;
+/// Characters of a subscription's secret (Twitch docs: verifying the event message).
+pub(crate) const WEBHOOK_SECRET_CHARS: std::ops::RangeInclusive<usize> = 10..=100;
+/// Seconds that a webhook has to answer; Twitch says "a few seconds" (Twitch docs: handling webhook events).
+pub(crate) const WEBHOOK_ANSWER_SECS: u64 = 10;
+/// Bytes read of a webhook's answer.
+pub(crate) const WEBHOOK_ANSWER_BYTES: usize = 64 * 1024;
+/// Deliveries that are sent and not answered at the same time.
+pub(crate) const DELIVERIES_UNDER_WAY: usize = 64;
+/// Deliveries that wait or are held; beyond it new ones are dropped.
+pub(crate) const DELIVERIES_WAITING: usize = 10_000;
+/// Deliveries that have ended and are still listed.
+pub(crate) const DELIVERIES_ENDED: usize = 10_000;
+/// Times that a message is sent again.
+pub(crate) const RETRIES: usize = 20;
+/// Times that each notification is sent on purpose.
+pub(crate) const COPIES: u32 = 100;
+/// Milliseconds that a setting may move a delivery or a timestamp: a year.
+pub(crate) const SHIFT_MS: i64 = 366 * 24 * 60 * 60 * 1_000;

@@ -30,6 +30,8 @@ pub enum Endpoint {
     HelixAuthorizationUsers,
     /// `/helix/subscriptions`
     HelixSubscriptions,
+    /// `/helix/eventsub/subscriptions`
+    HelixEventsubSubscriptions,
     /// `/settings/connections`
     Connections,
     /// Any other path outside `/` and `/mock/`.
@@ -38,7 +40,7 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Authorize,
         Self::Token,
         Self::Validate,
@@ -49,6 +51,7 @@ impl Endpoint {
         Self::HelixUsers,
         Self::HelixAuthorizationUsers,
         Self::HelixSubscriptions,
+        Self::HelixEventsubSubscriptions,
         Self::Connections,
         Self::Unknown,
     ];
@@ -67,6 +70,7 @@ impl Endpoint {
             "/helix/users" => Self::HelixUsers,
             "/helix/authorization/users" => Self::HelixAuthorizationUsers,
             "/helix/subscriptions" => Self::HelixSubscriptions,
+            "/helix/eventsub/subscriptions" => Self::HelixEventsubSubscriptions,
             "/settings/connections" => Self::Connections,
             own if own == "/mock" || own.starts_with("/mock/") => return None,
             _ => Self::Unknown,
@@ -86,6 +90,7 @@ impl Endpoint {
             Self::HelixUsers => "helix_users",
             Self::HelixAuthorizationUsers => "helix_authorization_users",
             Self::HelixSubscriptions => "helix_subscriptions",
+            Self::HelixEventsubSubscriptions => "helix_eventsub_subscriptions",
             Self::Connections => "connections",
             Self::Unknown => "unknown",
         }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 
 use crate::config::{Client, Config, Settings, User};
+use crate::eventsub::{Eventsub, SubscriptionType};
 use crate::exchange::{self, Answer, Call, Refusal};
 use crate::faults::{self, Fault, FaultKind, Faults, Plan};
 use crate::helix::Buckets;
@@ -31,6 +32,7 @@ pub struct MockTwitch {
     pub(crate) state: State,
     pub(crate) buckets: Buckets,
     pub(crate) faults: Faults,
+    pub(crate) eventsub: Eventsub,
     pub(crate) log: Log,
     pub(crate) last_now_ms: i64,
 }
@@ -104,6 +106,7 @@ impl MockTwitch {
             state: State::default(),
             buckets: Buckets::default(),
             faults: Faults::default(),
+            eventsub: Eventsub::default(),
             log: Log::default(),
             last_now_ms: 0,
         };
@@ -165,9 +168,10 @@ impl MockTwitch {
             Endpoint::OpenidConfiguration => Ok(self.openid_configuration(call)),
             Endpoint::Keys => self.keys(call),
             Endpoint::Userinfo => self.userinfo(call),
-            Endpoint::HelixUsers | Endpoint::HelixAuthorizationUsers | Endpoint::HelixSubscriptions => {
-                self.helix(call, endpoint)
-            }
+            Endpoint::HelixUsers
+            | Endpoint::HelixAuthorizationUsers
+            | Endpoint::HelixSubscriptions
+            | Endpoint::HelixEventsubSubscriptions => self.helix(call, endpoint),
             Endpoint::Connections => Ok(self.connections(call)),
             Endpoint::Unknown => Ok(exchange::not_found()),
         };
@@ -216,7 +220,7 @@ impl MockTwitch {
 
 /// What tests and the control API do besides sending requests.
 impl MockTwitch {
-    /// Returns to the clients, users and settings of the start; forgets tokens, faults, log and totals.
+    /// Returns to the clients, users and settings of the start; forgets tokens, faults, subscriptions, log and totals.
     pub fn reset(&mut self) {
         let by_id = self.initial.clients.iter().map(|client| (client.client_id.clone(), client.clone()));
         self.clients = by_id.collect();
@@ -225,7 +229,13 @@ impl MockTwitch {
         self.state = State::default();
         self.buckets = Buckets::default();
         self.faults = Faults::default();
+        self.eventsub.clear();
         self.log = Log::default();
+    }
+
+    /// Tells the mock what time it is, in Unix milliseconds, for what happens without a request.
+    pub fn set_now(&mut self, now_ms: i64) {
+        self.last_now_ms = now_ms;
     }
 
     /// The settings.
@@ -248,12 +258,21 @@ impl MockTwitch {
         self.users.insert(user.id.clone(), user);
     }
 
-    /// Deletes an account: all its connections end.
+    /// Deletes an account: all its connections end, which subscribers learn without the user's login and name.
     pub fn delete_user(&mut self, user_id: &str) -> bool {
+        let existed = self.users.remove(user_id).is_some();
         for pair in self.state.pairs_of(user_id) {
-            self.state.disconnect(&pair);
+            self.end_connection(&pair);
         }
-        self.users.remove(user_id).is_some()
+        existed
+    }
+
+    fn end_connection(&mut self, pair: &Pair) -> bool {
+        let was_connected = self.state.disconnect(pair);
+        if was_connected {
+            self.announce(SubscriptionType::UserAuthorizationRevoke, pair);
+        }
+        was_connected
     }
 
     /// The registered clients.
@@ -311,9 +330,10 @@ impl MockTwitch {
         self.mint.fingerprint(token)
     }
 
-    /// The user takes an app's access away: all tokens between the two die (Twitch docs: authentication).
+    /// The user takes an app's access away: all tokens between the two die (Twitch docs: authentication), and the
+    /// app's subscribers are told.
     pub fn disconnect(&mut self, user_id: &str, client_id: &str) -> bool {
-        self.state.disconnect(&Pair::user(client_id, user_id))
+        self.end_connection(&Pair::user(client_id, user_id))
     }
 
     /// Whether the user has authorized the app.
@@ -336,7 +356,7 @@ impl MockTwitch {
         self.state.kill(token)
     }
 
-    /// How many access tokens of a user live, as of the newest request.
+    /// How many access tokens of a user live, at the time that the mock was last told.
     pub fn live_access_tokens(&self, user_id: &str) -> usize {
         let of_user = |token: &AccessToken| token.sign_in.pair.user_id.as_deref() == Some(user_id);
         self.state.live_access(self.last_now_ms).filter(|(_, token)| of_user(token)).count()
@@ -346,6 +366,15 @@ impl MockTwitch {
     pub fn live_refresh_tokens(&self, user_id: &str) -> usize {
         let of_user = |pair: &Pair| pair.user_id.as_deref() == Some(user_id);
         self.state.live_refresh().filter(|(_, token)| of_user(&token.sign_in.pair)).count()
+    }
+
+    /// The user authorizes an app; subscribers are told where that is new, or where the user was asked.
+    pub(crate) fn grant(&mut self, pair: &Pair, scopes: &[String], was_asked: bool) {
+        let is_new = self.state.authorized_scopes(pair).is_none();
+        self.state.authorize(pair, scopes);
+        if is_new || was_asked {
+            self.announce(SubscriptionType::UserAuthorizationGrant, pair);
+        }
     }
 
     /// Signs a user in without a browser; `None` where client or user is unknown.
@@ -362,7 +391,7 @@ impl MockTwitch {
         self.last_now_ms = now_ms;
         let pair = Pair::user(client_id, user_id);
         let scopes: Vec<String> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
-        self.state.authorize(&pair, &scopes);
+        self.grant(&pair, &scopes, false);
         let family = self.state.new_family();
         let sign_in = SignIn { pair, scopes, oidc: OidcRequest::default(), family };
         let refresh_token = self.mint.refresh_token(self.settings.awkward_refresh_tokens);

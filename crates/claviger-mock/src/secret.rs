@@ -46,11 +46,12 @@ pub(crate) enum Kind {
 pub(crate) struct Mint {
     seed: u64,
     counter: u64,
+    eventsub_counter: u64,
 }
 
 impl Mint {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, counter: 0 }
+        Self { seed, counter: 0, eventsub_counter: 0 }
     }
 
     /// The next access token: 30 characters of `a-z0-9`, as Twitch's are.
@@ -75,6 +76,12 @@ impl Mint {
     /// The next client secret: 30 characters of `a-z0-9`.
     pub(crate) fn client_secret(&mut self) -> String {
         self.next(Kind::ClientSecret, 30)
+    }
+
+    /// Bytes for the ids, challenges and nanoseconds of EventSub; counted apart, so that tokens do not depend on them.
+    pub(crate) fn eventsub_bytes(&mut self) -> [u8; 32] {
+        self.eventsub_counter += 1;
+        self.digest(b"eventsub", &self.eventsub_counter.to_be_bytes())
     }
 
     /// Twelve hexadecimal characters that name a token in the log without giving it away.

@@ -1,8 +1,9 @@
-//! The socket around the mock: connections, delays, and answers that never come.
+//! The socket around the mock: connections, delays, answers that never come, and when the courier looks.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -12,10 +13,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::clock;
+use crate::courier;
+use crate::eventsub::{Delivery, DeliveryId, WebhookAnswer};
 use crate::exchange::Refusal;
 use crate::limits;
 use crate::mock::{Connection, MockTwitch};
@@ -23,7 +26,10 @@ use crate::mock::{Connection, MockTwitch};
 /// Tells the time in Unix milliseconds.
 type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
-/// A mock that listens on a socket; dropping it closes the socket and all connections.
+/// A mock that listens on a socket and sends EventSub messages; dropping it closes the socket and all connections.
+///
+/// Messages go out over plain `http`, for webhooks on the same machine: a subscription with an `https` callback can
+/// be made, but fails its verification.
 pub struct Server {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -31,9 +37,12 @@ pub struct Server {
     task: JoinHandle<()>,
 }
 
-struct Shared {
+/// What the connections and the courier share.
+pub(crate) struct Shared {
     mock: Mutex<MockTwitch>,
     clock: Clock,
+    /// Tells the courier that other deliveries are due, or at another time.
+    outbox_changed: Notify,
 }
 
 impl std::fmt::Debug for Server {
@@ -71,9 +80,13 @@ impl Server {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { mock: Mutex::new(mock), clock: Arc::new(clock) });
+        let shared = Arc::new(Shared {
+            mock: Mutex::new(mock),
+            clock: Arc::new(clock),
+            outbox_changed: Notify::new(),
+        });
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(accept(listener, Arc::clone(&shared), stopped));
+        let task = tokio::spawn(serve_and_deliver(listener, Arc::clone(&shared), stopped));
         Ok(Self { shared, address, stop: Some(stop), task })
     }
 
@@ -90,12 +103,17 @@ impl Server {
         self.address
     }
 
-    /// Looks at the mock or changes it, between two requests.
+    /// Looks at the mock or changes it, between two requests; what becomes due by it is delivered at once.
+    ///
+    /// What is changed without naming a time happens at the time of the server's clock. Where a clock of the caller's
+    /// has moved on, this makes deliveries go out that have become due.
     pub fn with<T>(&self, look: impl FnOnce(&mut MockTwitch) -> T) -> T {
-        self.shared.with(look)
+        let looked = self.shared.at_now(|mock, _| look(mock));
+        self.shared.outbox_changed.notify_one();
+        looked
     }
 
-    /// Closes the socket and all connections.
+    /// Closes the socket and all connections; deliveries under way are broken off.
     pub async fn stop(mut self) {
         if let Some(stop) = self.stop.take() {
             // The task may have ended already.
@@ -112,9 +130,59 @@ impl Drop for Server {
 }
 
 impl Shared {
-    fn with<T>(&self, look: impl FnOnce(&mut MockTwitch) -> T) -> T {
+    fn at_now<T>(&self, look: impl FnOnce(&mut MockTwitch, i64) -> T) -> T {
         // A test that panicked inside `with` must not take the other tests' answers away.
-        look(&mut self.mock.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut mock = self.mock.lock().unwrap_or_else(PoisonError::into_inner);
+        let now_ms = (self.clock)();
+        mock.set_now(now_ms);
+        look(&mut mock, now_ms)
+    }
+
+    /// As `at_now`, and wakes the courier if it has to look earlier or later than before.
+    fn change<T>(&self, change: impl FnOnce(&mut MockTwitch, i64) -> T) -> T {
+        let (result, changed) = self.at_now(|mock, now_ms| {
+            let before = mock.next_delivery_at_ms();
+            let result = change(mock, now_ms);
+            (result, mock.next_delivery_at_ms() != before)
+        });
+        if changed {
+            self.outbox_changed.notify_one();
+        }
+        result
+    }
+
+    /// What is due, and how long nothing more will be unless something changes.
+    pub(crate) fn due_deliveries(&self) -> (Vec<Delivery>, Option<Duration>) {
+        self.at_now(|mock, now_ms| {
+            let due = mock.due_deliveries(now_ms);
+            let wait = mock.next_delivery_at_ms().map(|next_ms| {
+                // A wait of nothing would turn in circles where the clock stands still.
+                Duration::from_millis(u64::try_from(next_ms.saturating_sub(now_ms)).unwrap_or(0).max(1))
+            });
+            (due, wait)
+        })
+    }
+
+    /// Waits until deliveries are due at another time than when this was last asked.
+    pub(crate) async fn changed(&self) {
+        self.outbox_changed.notified().await;
+    }
+
+    /// Tells the mock what a webhook answered.
+    pub(crate) fn delivered(&self, id: DeliveryId, answer: &WebhookAnswer) {
+        self.change(|mock, now_ms| mock.delivered(id, answer, now_ms));
+    }
+}
+
+/// Serves until told to stop; deliveries go out as long.
+async fn serve_and_deliver(
+    listener: tokio::net::TcpListener,
+    shared: Arc<Shared>,
+    stopped: oneshot::Receiver<()>,
+) {
+    tokio::select! {
+        () = accept(listener, Arc::clone(&shared), stopped) => {}
+        () = courier::run(shared) => {}
     }
 }
 
@@ -181,7 +249,7 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Response<
         Err(_) => return Err(NoAnswer),
     };
     let request = Request::from_parts(parts, body);
-    let reply = shared.with(|mock| mock.handle(&request, (shared.clock)()));
+    let reply = shared.change(|mock, now_ms| mock.handle(&request, now_ms));
     if !reply.delay.is_zero() {
         tokio::time::sleep(reply.delay).await;
     }

@@ -9,7 +9,8 @@ use crate::log::Endpoint;
 pub(crate) const HELP: &str = "\
 Faults are written ENDPOINT:WHAT[:OPTION=VALUE]...
   ENDPOINT   authorize, token, validate, revoke, openid-configuration, keys, userinfo, helix-users,
-             helix-authorization-users, helix-subscriptions, connections, unknown (any other path)
+             helix-authorization-users, helix-subscriptions, helix-eventsub-subscriptions, connections,
+             unknown (any other path)
   WHAT       status=503, or 503   answers so, from 400 to 599, and nothing takes effect
              delay-ms=2000        takes effect at once and answers late
              close-before         closes the connection, and nothing takes effect

@@ -93,7 +93,7 @@ impl MockTwitch {
     /// The user agrees: the authorization is remembered and a code goes to the app.
     fn consented(&mut self, call: &mut Call<'_>, request: &Request, user_id: &str) -> Answer {
         call.note.user_id = Some(user_id.to_owned());
-        let code = self.mint_code(request, user_id, call.now_ms);
+        let code = self.mint_code(request, user_id, call);
         let callback = Callback::new(&request.redirect_uri)
             .with("code", &code)
             .with("scope", &request.scopes.join(" "))
@@ -102,19 +102,19 @@ impl MockTwitch {
         callback.answer(call.is_post()).unwrap_or_else(bad_location)
     }
 
-    fn mint_code(&mut self, request: &Request, user_id: &str, now_ms: i64) -> String {
+    fn mint_code(&mut self, request: &Request, user_id: &str, call: &Call<'_>) -> String {
         let pair = Pair::user(&request.client_id, user_id);
-        self.state.authorize(&pair, &request.scopes);
+        self.grant(&pair, &request.scopes, call.is_post());
         let family = self.state.new_family();
         let sign_in = SignIn { pair, scopes: request.scopes.clone(), oidc: request.oidc.clone(), family };
         let code = Code {
             sign_in,
             redirect_uri: request.redirect_uri.clone(),
             challenge: request.challenge.clone(),
-            expires_at_ms: now_ms.saturating_add(i64::from(self.settings.code_lifetime_secs) * 1_000),
+            expires_at_ms: call.now_ms.saturating_add(i64::from(self.settings.code_lifetime_secs) * 1_000),
         };
         let value = self.mint.code();
-        self.state.add_code(value.clone(), code, now_ms);
+        self.state.add_code(value.clone(), code, call.now_ms);
         value
     }
 
@@ -172,7 +172,7 @@ impl MockTwitch {
     fn read_redirect_uri(&self, client: &Client, params: &Params) -> Result<String, Stop> {
         let given = params.get("redirect_uri").unwrap_or_default();
         let registered = client.redirect_uris.iter().any(|uri| uri == given);
-        if registered || (self.settings.allow_any_loopback_redirect && config::is_loopback_redirect(given)) {
+        if registered || (self.settings.allow_any_loopback_redirect && config::is_loopback_address(given)) {
             return Ok(given.to_owned());
         }
         let description = "Parameter redirect_uri does not match registered URI";
