@@ -18,13 +18,39 @@ use tokio::task::JoinSet;
 
 const WRITERS: u32 = 64;
 
-/// Writes `count` sessions into the file and gives their cookies' values.
-pub(crate) async fn fill(file: &Path, ring: &Keyring, count: u32) -> Result<Vec<String>> {
+/// What a session is to hold.
+pub(crate) struct Filling {
+    /// The user's id at the provider.
+    pub(crate) user: String,
+    pub(crate) access_token: String,
+    /// How long ago its token was proven.
+    pub(crate) proven_ago: Duration,
+    pub(crate) expiry: Expiry,
+}
+
+impl Filling {
+    /// A session whose token no provider knows, as good as new.
+    pub(crate) fn made_up(number: u32) -> Result<Self> {
+        Ok(Self {
+            user: (100_000_000 + number).to_string(),
+            access_token: format!("{number:030}"),
+            proven_ago: Duration::ZERO,
+            expiry: Expiry::At(now()?.after(Duration::from_secs(4 * 60 * 60))),
+        })
+    }
+}
+
+/// Writes sessions into the file and gives their cookies' values.
+pub(crate) async fn fill(
+    file: &Path,
+    ring: &Keyring,
+    fillings: impl IntoIterator<Item = Result<Filling>>,
+) -> Result<Vec<String>> {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(file)?);
-    let mut cookies = Vec::with_capacity(count as usize);
+    let mut cookies = Vec::new();
     let mut writes = JoinSet::new();
-    for number in 0..count {
-        let (session, cookie) = session(ring, number)?;
+    for filling in fillings {
+        let (session, cookie) = session(ring, filling?)?;
         cookies.push(cookie);
         if writes.len() >= WRITERS as usize {
             writes.join_next().await.context("a write is under way")???;
@@ -44,21 +70,22 @@ pub(crate) async fn fill(file: &Path, ring: &Keyring, count: u32) -> Result<Vec<
     Ok(cookies)
 }
 
-fn session(ring: &Keyring, number: u32) -> Result<(Session, String)> {
+fn session(ring: &Keyring, filling: Filling) -> Result<(Session, String)> {
     let now = now()?;
     let id = SessionId::new(now, random()?);
     let secret = SessionSecret::new(random()?);
-    let subject = Subject { provider: ProviderName("twitch".into()), id: (100_000_000 + number).to_string() };
-    let display_name = format!("user_{number}");
+    let display_name = format!("user_{}", filling.user);
+    let subject = Subject { provider: ProviderName("twitch".into()), id: filling.user };
     let binding = PairBinding { provider: &subject.provider, session: id, generation: Version::FIRST };
-    let access = AccessPlain { token: AccessToken::new(format!("{number:030}")), scopes: Vec::new() };
-    let refresh = RefreshToken::new(format!("{number:050}"));
+    let access = AccessPlain { token: AccessToken::new(filling.access_token), scopes: Vec::new() };
+    let refresh = RefreshToken::new("0".repeat(50));
     let pair = SealedPair {
         generation: Version::FIRST,
         access: ring.seal_access(binding, &access, random()?),
         refresh: Some(ring.seal_refresh(binding, RefreshLock::Device(&secret), &refresh, random()?)),
-        expiry: Expiry::At(now.after(Duration::from_secs(4 * 60 * 60))),
+        expiry: filling.expiry,
     };
+    let proven_at = now.before(filling.proven_ago);
     let session = Session {
         id,
         version: Version::FIRST,
@@ -69,7 +96,7 @@ fn session(ring: &Keyring, number: u32) -> Result<(Session, String)> {
         device: DeviceLabel::new("Firefox on Linux"),
         created_at: now,
         last_seen_at: now,
-        state: State::Live(Holding { pair: Some(pair), proven_at: now, claim: None }),
+        state: State::Live(Holding { pair: Some(pair), proven_at, claim: None }),
     };
     let cookie = SessionCookie {
         session: id,

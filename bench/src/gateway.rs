@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::{
-    fill::{fill, random},
+    fill::{Filling, fill, random},
     load::{Load, Measured},
 };
 
@@ -31,7 +31,8 @@ impl Gateway {
         let keys = directory.path().join("claviger.keys");
         write_private(&keys, root.encode().expose_secret())?;
         let file = directory.path().join("claviger.db");
-        let cookies = fill(&file, &Keyring::new(vec![root])?, sessions).await?;
+        let fillings = (0..sessions).map(Filling::made_up);
+        let cookies = fill(&file, &Keyring::new(vec![root])?, fillings).await?;
         let address = free_address()?;
         let config = directory.path().join("claviger.toml");
         std::fs::write(&config, configuration(&address, directory.path()))?;
@@ -60,12 +61,8 @@ impl Gateway {
         &self.cookies
     }
 
-    /// The gateway's resident memory.
     pub(crate) fn resident_mib(&self) -> Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kib / 1024.0)
+        resident_mib(self.id()?)
     }
 
     async fn wait_until_ready(&mut self) -> Result<()> {
@@ -111,4 +108,12 @@ mock_url_for_development = "http://127.0.0.1:9"
 path = "{directory}/claviger.db"
 "#
     )
+}
+
+/// A process's resident memory.
+pub(crate) fn resident_mib(process: u32) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib / 1024.0)
 }

@@ -9,6 +9,7 @@ mod fill;
 mod gateway;
 mod load;
 mod refresh;
+mod sweep;
 
 use std::path::PathBuf;
 
@@ -29,6 +30,11 @@ enum Command {
     Check(Check),
     /// Refreshes a second by the engine with SQLite, beside a bare loop of the same HTTP client.
     Refresh(refresh::Options),
+    /// Validations a second by the sweep with SQLite, beside a bare loop of the same HTTP client; and its memory.
+    Sweep(sweep::Options),
+    /// One measurement of the sweep.
+    #[command(hide = true)]
+    SweepPart(sweep::Part),
     /// The baseline: an axum handler that does nothing.
     Bare {
         /// Sets the limits of the gateway's accept loop.
@@ -60,6 +66,8 @@ struct Check {
 async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Check(options) => check(&options).await,
+        Command::Sweep(options) => sweep::run(&options).await,
+        Command::SweepPart(part) => sweep::measure(&part).await,
         Command::Refresh(options) => refresh::run(&options).await,
         Command::Bare { limits } => bare::serve(limits).await,
     }
