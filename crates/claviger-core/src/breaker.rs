@@ -35,20 +35,21 @@ pub enum BreakerState {
 }
 
 impl Breaker {
-    /// Asks to send one question. The answer to it must be told by [`Breaker::answered`], [`Breaker::troubled`] or
-    /// [`Breaker::unasked`].
+    /// Asks to send one question, and says whether it is the probe. The answer to it must be told by [`Breaker::answered`] or
+    /// [`Breaker::troubled`]; that a probe was not sent, by [`Breaker::unasked`].
     ///
     /// # Errors
     /// How long to wait, if the provider is to be left alone.
-    pub fn ask(&mut self, now: Timestamp) -> Result<(), Duration> {
+    pub fn ask(&mut self, now: Timestamp) -> Result<bool, Duration> {
         if let Some(left) = self.left(now) {
             return Err(left);
         }
-        if self.until.is_some() {
+        let probe = self.until.is_some();
+        if probe {
             self.probing = true;
             self.until = Some(now.after(limits::PROVIDER_CONNECT + limits::PROVIDER_ANSWER));
         }
-        Ok(())
+        Ok(probe)
     }
 
     /// How long nobody may ask yet, if so.
@@ -63,7 +64,7 @@ impl Breaker {
         *self = Self::default();
     }
 
-    /// The question was not sent after all.
+    /// The probe was not sent after all.
     pub fn unasked(&mut self, now: Timestamp) {
         if self.probing {
             self.probing = false;
@@ -139,10 +140,10 @@ mod tests {
     fn trouble_twice_in_a_row_is_left_alone_for_a_moment() {
         let mut breaker = Breaker::default();
         breaker.troubled(T0, &NO_ANSWER);
-        assert_eq!(breaker.ask(T0), Ok(()), "once may be chance");
+        assert_eq!(breaker.ask(T0), Ok(false), "once may be chance");
         breaker.answered();
         breaker.troubled(T0, &NO_ANSWER);
-        assert_eq!(breaker.ask(T0), Ok(()), "not in a row");
+        assert_eq!(breaker.ask(T0), Ok(false), "not in a row");
         breaker.troubled(T0, &NO_ANSWER);
         assert_eq!(breaker.ask(T0), Err(limits::RETRY_AFTER));
         assert_eq!(breaker.state(T0), BreakerState::Open);
@@ -152,12 +153,12 @@ mod tests {
     fn after_the_pause_one_asks_and_the_others_wait_for_its_answer() {
         let mut breaker = opened();
         assert_eq!(breaker.state(at(5)), BreakerState::HalfOpen);
-        assert_eq!(breaker.ask(at(5)), Ok(()));
+        assert_eq!(breaker.ask(at(5)), Ok(true));
         assert_eq!(breaker.ask(at(5)), Err(Duration::from_secs(15)), "a probe is out");
         assert_eq!(breaker.state(at(6)), BreakerState::HalfOpen);
         breaker.answered();
-        assert_eq!(breaker.ask(at(6)), Ok(()));
-        assert_eq!(breaker.ask(at(6)), Ok(()));
+        assert_eq!(breaker.ask(at(6)), Ok(false));
+        assert_eq!(breaker.ask(at(6)), Ok(false));
         assert_eq!(breaker.state(at(6)), BreakerState::Closed);
     }
 
@@ -165,7 +166,7 @@ mod tests {
     fn a_probe_that_is_never_answered_makes_room_for_another() {
         let mut breaker = opened();
         breaker.ask(at(5)).unwrap();
-        assert_eq!(breaker.ask(at(20)), Ok(()));
+        assert_eq!(breaker.ask(at(20)), Ok(true));
     }
 
     #[test]
@@ -173,7 +174,7 @@ mod tests {
         let mut breaker = opened();
         breaker.ask(at(5)).unwrap();
         breaker.unasked(at(5));
-        assert_eq!(breaker.ask(at(5)), Ok(()));
+        assert_eq!(breaker.ask(at(5)), Ok(true));
         let mut closed = Breaker::default();
         closed.unasked(T0);
         assert_eq!(closed.state(T0), BreakerState::Closed);
@@ -228,7 +229,7 @@ mod tests {
             let mut probed = opened();
             probed.ask(at(5)).unwrap();
             probed.troubled(at(5), &trouble(kind, None));
-            assert_eq!(probed.ask(at(5)), Ok(()), "{kind:?}: it proved nothing, so another may ask");
+            assert_eq!(probed.ask(at(5)), Ok(true), "{kind:?}: it proved nothing, so another may ask");
         }
     }
 

@@ -35,6 +35,12 @@ impl Pacer {
         Self { budget, cells: Gcra::WHOLE }
     }
 
+    /// How long who takes a place now has to wait for it.
+    pub fn wait(&self, now: Timestamp) -> Duration {
+        // Taking one in a copy takes none.
+        { *self }.take(now, Duration::MAX).unwrap_or(Duration::MAX)
+    }
+
     /// Takes a place, and says how long to wait for it. None if the wait would be longer than `patience`, or than
     /// [`limits::ADOPTION_WAIT`]; then no place is taken.
     pub fn take(&mut self, now: Timestamp, patience: Duration) -> Option<Duration> {

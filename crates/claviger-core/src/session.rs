@@ -7,7 +7,7 @@
 //! | change | from | to |
 //! |---|---|---|
 //! | `rotate`, `repair`, `prove` | any | Live |
-//! | `suspect` | any | Suspect |
+//! | `suspect` | Live, Parked | Suspect |
 //! | `park` | Live, Parked | Parked |
 //! | `claim`, `release`, `lose_answer` | any | the same |
 //! | `end` | any | Ended |
@@ -17,7 +17,7 @@
 use crate::{
     device::DeviceLabel,
     ids::{AttemptId, SessionId, Subject, Version},
-    policy::{Custody, ProviderHabits, Rotation},
+    policy::{Custody, ProviderHabits, Rotation, limits},
     secret::{Fingerprint, SecretHash},
     time::{Expiry, Timestamp},
 };
@@ -285,7 +285,9 @@ impl Session {
             return Ok(RefreshStep::Wait { lease_until: claim.lease_until });
         }
         let spent_at_most_once = habits.rotation == Rotation::None || !claim.replay;
-        if spent_at_most_once && habits.may_replay(now.since(claim.taken_at)) {
+        // It must arrive within the provider's window, not only leave within it.
+        let arrives_after = now.since(claim.taken_at) + limits::PROVIDER_CONNECT + limits::PROVIDER_ANSWER;
+        if spent_at_most_once && habits.may_replay(arrives_after) {
             return Ok(RefreshStep::Replay);
         }
         Ok(RefreshStep::SignInAgain)
@@ -398,8 +400,11 @@ impl Session {
     /// Records that the provider rejected this pair's access token.
     ///
     /// # Errors
-    /// [`Refused::Ended`], or [`Refused::Superseded`] if the answer is about an older pair.
+    /// [`Refused::Ended`], or [`Refused::Superseded`] if the answer is about an older pair, or the row is suspect already.
     pub fn suspect(self, generation: Version) -> Result<Self, Refused> {
+        if matches!(self.state, State::Suspect(_)) {
+            return Err(Refused::Superseded);
+        }
         self.change(|state| {
             let holding = state.into_holding()?;
             holding.require(generation)?;

@@ -13,7 +13,7 @@
 //! | the same, to a replay after a lost answer, where a refresh spends the token | Unknown | the row stays, the user has to sign in again |
 //! | a word about our client or its secret | Misconfigured | alarm; nobody is signed out |
 //! | 404, 408, 429, 5xx, no connection, not understood | Unknown | nobody is signed out; later again |
-//! | 500, 502, 504 to a refresh, where it may have spent the token | ambiguous | as for a lost answer |
+//! | 500, 502, 504 and above to a refresh, where it may have spent the token; 503 too, where reuse does harm and nothing is said of coming back | ambiguous | as for a lost answer |
 //! | a refresh was sent and its answer lost | ambiguous | the row says so; see [`Session::refresh_step`] and [`before_replay`] |
 
 use std::time::Duration;
@@ -68,8 +68,16 @@ impl Trouble {
     }
 
     /// Whether a gateway before the provider may have answered so after the provider did what was asked.
-    pub const fn may_follow_success(&self) -> bool {
-        matches!(self.kind, TroubleKind::Status(500 | 502 | 504))
+    ///
+    /// Of all 5xx, 501 and 503 are the word of somebody who did nothing (RFC 9110 section 15.6.4). But some gateways also say 503
+    /// when they lose the provider after they passed the request on. One that says when to come back means itself; of the
+    /// others it is believed only where a mistake does no harm.
+    pub fn may_follow_success(&self, habits: &ProviderHabits) -> bool {
+        match self.kind {
+            TroubleKind::Status(503) => self.retry_after.is_none() && habits.reuse_is_harmful(),
+            TroubleKind::Status(status) => matches!(status, 500 | 502 | 504..=599),
+            _ => false,
+        }
     }
 
     /// Whether the trouble is with the provider, and not with one token.
@@ -271,7 +279,7 @@ pub fn after_refresh(answer: TokenAnswer, replay: bool, habits: &ProviderHabits)
         TokenAnswer::Rejected => AfterRefresh::End(EndReason::RefreshTokenRejected),
         TokenAnswer::Misconfigured => AfterRefresh::ReleaseAndAlarm,
         TokenAnswer::Unknown(trouble)
-            if trouble.may_follow_success() && habits.rotation != Rotation::None =>
+            if trouble.may_follow_success(habits) && habits.rotation != Rotation::None =>
         {
             AfterRefresh::MarkLost { trouble, replay_left: true, alarm: false }
         }
@@ -294,9 +302,7 @@ fn after_replay(answer: TokenAnswer, habits: &ProviderHabits) -> AfterRefresh {
             let trouble = Trouble::new(TroubleKind::NoAnswer);
             AfterRefresh::MarkLost { trouble, replay_left: true, alarm: true }
         }
-        TokenAnswer::Unknown(trouble) => {
-            lost(trouble, !trouble.may_follow_success() || !habits.reuse_is_harmful())
-        }
+        TokenAnswer::Unknown(trouble) => lost(trouble, !trouble.may_follow_success(habits)),
         TokenAnswer::Lost(trouble) => lost(trouble, false),
     }
 }

@@ -265,13 +265,16 @@ impl Engine {
                         row = settled;
                         proven_now = proven_since(&row);
                     }
-                    Asked::Nothing(_) if may_serve_unproven(&row, now, assurance, &lifetimes) => {
-                        return Ok(self.used(row, now));
+                    Asked::Nothing(trouble) => {
+                        row = self.after_wait(row, cookie).await?;
+                        if may_serve_unproven(&row, now, assurance, &lifetimes) {
+                            return Ok(self.used(row, now));
+                        }
+                        if matches!(assurance, Assurance::Provider { .. }) {
+                            return Err(Denied::ProviderTrouble { retry_after: trouble.pause() });
+                        }
+                        row = self.park(&row).await?;
                     }
-                    Asked::Nothing(trouble) if matches!(assurance, Assurance::Provider { .. }) => {
-                        return Err(Denied::ProviderTrouble { retry_after: trouble.pause() });
-                    }
-                    Asked::Nothing(_) => row = self.park(&row).await?,
                 },
                 Need::RefreshEarly => {
                     self.refresh_early(&row, &cookie.secret);
@@ -281,7 +284,7 @@ impl Engine {
                     let seen = row.generation().ok_or(Denied::SignInAgain)?;
                     row = match self.refresh(row.id, seen, Some(&cookie.secret)).await {
                         Ok(fresh) => fresh,
-                        Err(denied) => return self.serve_old_pair(row, denied, assurance),
+                        Err(denied) => return self.serve_old_pair(row, cookie, denied, assurance).await,
                     };
                     proven_now = proven_since(&row);
                 }
@@ -290,10 +293,20 @@ impl Engine {
         Err(Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER })
     }
 
+    /// The row after a wait for the provider: one that ended or became suspect meanwhile is read again (invariant ENDED).
+    async fn after_wait(&self, row: Arc<Session>, cookie: &SessionCookie) -> Result<Arc<Session>, Denied> {
+        if !self.inner.known.distrusts(row.id) {
+            return Ok(row);
+        }
+        let row = self.own_row(cookie, true).await?;
+        if row.ended() { Err(Denied::of_ended(&row)) } else { Ok(row) }
+    }
+
     /// A refresh that could not be had is no harm while the access token lives.
-    fn serve_old_pair(
+    async fn serve_old_pair(
         &self,
         row: Arc<Session>,
+        cookie: &SessionCookie,
         denied: Denied,
         assurance: Assurance,
     ) -> Result<Arc<Session>, Denied> {
@@ -301,6 +314,7 @@ impl Engine {
             denied,
             Denied::ProviderTrouble { .. } | Denied::Misconfigured | Denied::SignInAgain | Denied::Store(_)
         );
+        let row = self.after_wait(row, cookie).await?;
         let now = self.now();
         if passing && may_serve_unproven(&row, now, assurance, &self.settings().lifetimes) {
             return Ok(self.used(row, now));

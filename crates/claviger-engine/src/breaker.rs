@@ -22,8 +22,8 @@ impl SharedBreaker {
     /// # Errors
     /// How long to wait, if the provider is to be left alone.
     pub(crate) fn ask<'a>(&'a self, clock: &'a dyn Clock) -> Result<Permit<'a>, Duration> {
-        self.lock().ask(clock.now())?;
-        Ok(Permit { breaker: self, clock, used: false })
+        let probe = self.lock().ask(clock.now())?;
+        Ok(Permit { breaker: self, clock, probe, used: false })
     }
 
     /// How long nobody may ask yet, if so.
@@ -45,6 +45,8 @@ impl SharedBreaker {
 pub(crate) struct Permit<'a> {
     breaker: &'a SharedBreaker,
     clock: &'a dyn Clock,
+    /// Whether the others wait for the answer.
+    probe: bool,
     used: bool,
 }
 
@@ -65,7 +67,7 @@ impl Permit<'_> {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        if !self.used {
+        if self.probe && !self.used {
             let now = self.clock.now();
             self.breaker.lock().unasked(now);
         }

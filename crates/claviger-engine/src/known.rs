@@ -83,6 +83,9 @@ impl Known {
 
     /// Takes note of what a row says, whoever changed it.
     pub(crate) fn learned(&self, session: &Session) {
+        if self.rows.peek(&session.id).is_some_and(|row| row.version < session.version) {
+            self.forget(session.id);
+        }
         match session.state {
             State::Ended { .. } => self.distrust(session.id, FOR_EVER),
             State::Suspect(_) => self.distrust(session.id, session.version),

@@ -32,15 +32,6 @@ struct Claimed {
     secret: Option<SessionSecret>,
 }
 
-/// How long a refresh may wait for its turn.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Urgency {
-    /// A request waits for it.
-    Now,
-    /// Nobody does: the old token still works.
-    Early,
-}
-
 impl Engine {
     /// Gives the row with a pair newer than `seen`, refreshing it if nobody else does. Callers at the same time share
     /// one refresh; a caller that stops waiting does not stop it. Without the device's secret only a refresh token in the
@@ -51,7 +42,7 @@ impl Engine {
         seen: Version,
         secret: Option<&SessionSecret>,
     ) -> Outcome {
-        let flight = self.start_refresh(id, seen, secret, Urgency::Now);
+        let flight = self.start_refresh(id, seen, secret);
         match tokio::time::timeout(limits::ADOPTION_WAIT, flight).await {
             Ok(Some(outcome)) => outcome,
             Ok(None) => Err(Denied::lost_task()),
@@ -59,34 +50,25 @@ impl Engine {
         }
     }
 
-    /// Starts a refresh that nobody waits for, unless one of this pair came to nothing a moment ago.
+    /// Starts a refresh that nobody waits for, unless one of this pair came to nothing a moment ago, or others wait for theirs.
     pub(crate) fn refresh_early(&self, row: &Session, secret: &SessionSecret) {
         let Some(seen) = row.generation() else { return };
-        if self.inner.refresh_pauses.left(row.id, seen, self.now()).is_none() {
-            drop(self.start_refresh(row.id, seen, Some(secret), Urgency::Early));
+        let now = self.now();
+        let queue = self.inner.refresh_pacer.lock().unwrap_or_else(PoisonError::into_inner).wait(now);
+        if queue.is_zero() && self.inner.refresh_pauses.left(row.id, seen, now).is_none() {
+            drop(self.start_refresh(row.id, seen, Some(secret)));
         }
     }
 
-    fn start_refresh(
-        &self,
-        id: SessionId,
-        seen: Version,
-        secret: Option<&SessionSecret>,
-        urgency: Urgency,
-    ) -> Flight<Outcome> {
+    fn start_refresh(&self, id: SessionId, seen: Version, secret: Option<&SessionSecret>) -> Flight<Outcome> {
         let (engine, secret) = (self.clone(), secret.cloned());
-        let work = move || async move { engine.refresh_once(id, seen, secret, urgency).await };
+        let work = move || async move { engine.refresh_once(id, seen, secret).await };
         self.inner.refreshes.join(id, work)
     }
 
-    async fn refresh_once(
-        &self,
-        id: SessionId,
-        seen: Version,
-        secret: Option<SessionSecret>,
-        urgency: Urgency,
-    ) -> Outcome {
+    async fn refresh_once(&self, id: SessionId, seen: Version, secret: Option<SessionSecret>) -> Outcome {
         let deadline = self.now().after(limits::ADOPTION_WAIT);
+        let mut has_turn = false;
         while self.now() < deadline {
             let row = self.fresh_row(id).await?.ok_or(Denied::NoSession)?;
             let newer = row.generation().is_some_and(|generation| generation > seen);
@@ -107,8 +89,7 @@ impl Engine {
                     continue;
                 }
             };
-            let patience = if urgency == Urgency::Now { deadline.since(self.now()) } else { Duration::ZERO };
-            self.await_turn(&row, patience).await?;
+            self.await_turn(&row, deadline, &mut has_turn).await?;
             let permit = self.inner.refresh_breaker.ask(&*self.inner.parts.clock).map_err(in_trouble)?;
             if replay {
                 self.require_unspent(&row).await?;
@@ -121,7 +102,13 @@ impl Engine {
     }
 
     /// Waits until this session, the provider and the budget of requests all allow a refresh, if that is soon.
-    async fn await_turn(&self, row: &Session, patience: Duration) -> Result<(), Denied> {
+    /// A turn is taken once, however often another writer of the row is first.
+    async fn await_turn(
+        &self,
+        row: &Session,
+        deadline: Timestamp,
+        has_turn: &mut bool,
+    ) -> Result<(), Denied> {
         let now = self.now();
         let seen = row.generation().unwrap_or(row.version);
         if let Some(denied) = self.inner.refresh_pauses.left(row.id, seen, now) {
@@ -130,6 +117,10 @@ impl Engine {
         if let Some(left) = self.inner.refresh_breaker.left(now) {
             return Err(in_trouble(left));
         }
+        if std::mem::replace(has_turn, true) {
+            return Ok(());
+        }
+        let patience = deadline.since(now);
         let turn =
             self.inner.refresh_pacer.lock().unwrap_or_else(PoisonError::into_inner).take(now, patience);
         let wait = turn.ok_or(Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER })?;
@@ -175,6 +166,11 @@ impl Engine {
     ) -> Result<Option<Claimed>, Denied> {
         let token = self.open_refresh(row, secret)?;
         let now = self.now();
+        // The waits until here may have taken so long that the provider would not take a replay any more.
+        let still = row.refresh_step(now, &self.provider().habits);
+        if replay && still != Ok(RefreshStep::Replay) {
+            return Ok(None);
+        }
         let first_sent =
             row.holding().and_then(|holding| holding.claim).filter(|_| replay).map(|claim| claim.taken_at);
         let claim = Claim {
@@ -259,6 +255,9 @@ impl Engine {
                 }
             }
         };
+        if let Some(ended) = self.fresh_row(id).await.ok().flatten().filter(|row| row.ended()) {
+            return Err(Denied::of_ended(&ended));
+        }
         Err(self.put_off(&claimed.row, denied))
     }
 
@@ -346,6 +345,11 @@ impl Engine {
     fn open_refresh(&self, row: &Session, secret: Option<&SessionSecret>) -> Result<RefreshToken, Denied> {
         let pair = row.pair().ok_or(Denied::SignInAgain)?;
         let sealed = pair.refresh.as_ref().ok_or(Denied::SignInAgain)?;
+        if row.subject.provider != self.provider().name {
+            let issuer = &row.subject.provider.0;
+            tracing::error!(session = %row.id, issuer, "a refresh token of a provider that is not configured was not sent");
+            return Err(Denied::Misconfigured);
+        }
         let binding =
             PairBinding { provider: &row.subject.provider, session: row.id, generation: pair.generation };
         let lock = refresh_lock(row.custody, secret).ok_or(Denied::SignInAgain)?;

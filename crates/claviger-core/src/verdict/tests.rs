@@ -61,7 +61,7 @@ fn every_answer_to_a_refresh_has_its_consequence() {
     let reusable = ProviderHabits { rotation: Rotation::None, ..ProviderHabits::TWITCH };
     type Answer = fn() -> TokenAnswer;
     // The answer; what follows with Twitch, a one-time provider, one that never rotates; then the same of a replay.
-    let table: [(Answer, [&str; 6]); 8] = [
+    let table: [(Answer, [&str; 6]); 11] = [
         (issued, ["commit", "commit", "commit", "commit", "commit", "commit"]),
         (|| TokenAnswer::Rejected, ["end", "end", "end", "lost for good", "lost for good", "end"]),
         (
@@ -75,11 +75,26 @@ fn every_answer_to_a_refresh_has_its_consequence() {
                 "release and alarm",
             ],
         ),
-        (|| unknown(TroubleKind::Status(503)), ["release", "release", "release", "lost", "lost", "release"]),
+        (
+            || unknown(TroubleKind::Status(503)),
+            ["release", "lost", "release", "lost", "lost for good", "release"],
+        ),
+        (
+            || {
+                let retry_after = Some(Duration::from_secs(9));
+                TokenAnswer::Unknown(Trouble { kind: TroubleKind::Status(503), retry_after })
+            },
+            ["release", "release", "release", "lost", "lost", "release"],
+        ),
+        (
+            || unknown(TroubleKind::Status(524)),
+            ["lost", "lost", "release", "lost for good", "lost for good", "release"],
+        ),
+        (|| unknown(TroubleKind::Status(501)), ["release", "release", "release", "lost", "lost", "release"]),
         (|| unknown(TroubleKind::Status(429)), ["release", "release", "release", "lost", "lost", "release"]),
         (
             || unknown(TroubleKind::Status(502)),
-            ["lost", "lost", "release", "lost", "lost for good", "release"],
+            ["lost", "lost", "release", "lost for good", "lost for good", "release"],
         ),
         (|| unknown(TroubleKind::NotSent), ["release", "release", "release", "lost", "lost", "release"]),
         (
@@ -132,7 +147,11 @@ fn a_gateways_error_may_hide_a_spent_token() {
     for (status, hides) in
         [(404, false), (408, false), (429, false), (500, true), (502, true), (503, false), (504, true)]
     {
-        assert_eq!(Trouble::new(TroubleKind::Status(status)).may_follow_success(), hides, "{status}");
+        assert_eq!(
+            Trouble::new(TroubleKind::Status(status)).may_follow_success(&ProviderHabits::TWITCH),
+            hides,
+            "{status}"
+        );
     }
 }
 

@@ -102,7 +102,7 @@ async fn after_an_outage_one_request_asks_and_the_others_follow() {
     .await;
     let browsers = crowd(&world, &app, 20).await;
     world.expire_tokens();
-    world.twitch.always(Endpoint::Token, FaultKind::status(503));
+    world.twitch.always(Endpoint::Token, FaultKind::status(429));
     for browser in browsers.iter().take(2) {
         assert!(passing(&browser.asks(&app).await));
     }

@@ -192,7 +192,12 @@ async fn inside_the_window_a_token_that_is_good_once_is_replayed() {
         // The mock does not give the same answer twice; one that closed before it acted stands for it.
         let (world, app, browser) =
             after_a_lost_answer(windowed, claviger_mock::Rotation::OneTime, FaultKind::CloseBefore).await;
-        world.pass(if late { MINUTE } else { MINUTE - limits::RETRY_AFTER - SECOND });
+        // It has to arrive within the window.
+        let travels = limits::PROVIDER_CONNECT + limits::PROVIDER_ANSWER;
+        world.pass(MINUTE - travels - if late { SECOND } else { limits::RETRY_AFTER + SECOND });
+        if late {
+            world.pass(limits::RETRY_AFTER + SECOND);
+        }
         assert_eq!(browser.asks(&app).await.is_ok(), replayed);
         assert_eq!(world.twitch.refreshes(), 1 + u64::from(replayed));
     }

@@ -90,6 +90,7 @@ async fn trouble_with_the_token_endpoint_signs_nobody_out() {
                 | FaultKind::Malformed { .. }
                 | FaultKind::Delay { .. }
                 | FaultKind::Status { status: 500 | 502, .. }
+                | FaultKind::Status { status: 503, retry_after: None, .. }
         );
         !ambiguous
     });
