@@ -222,7 +222,9 @@ pub struct OwedRevocation {
     pub provider: crate::ids::ProviderName,
     /// The sealed access token.
     pub access: SealedBlob,
-    /// When the token dies by itself.
+    /// The refresh token, sealed so that the server can open it. None where only its device could, or there is none.
+    pub refresh: Option<SealedBlob>,
+    /// When the access token dies by itself.
     pub expiry: Expiry,
     /// Since when it is owed.
     pub owed_at: Timestamp,
@@ -431,21 +433,41 @@ impl Session {
     /// # Errors
     /// [`Refused::Ended`] if it had ended before; the first reason stays.
     pub fn end(self, reason: EndReason, at: Timestamp) -> Result<(Self, Option<OwedRevocation>), Refused> {
+        self.end_with(reason, at, None)
+    }
+
+    /// The same, by somebody who could open the refresh token and sealed it for the server, to be revoked too.
+    ///
+    /// # Errors
+    /// See [`Session::end`].
+    pub fn end_with(
+        self,
+        reason: EndReason,
+        at: Timestamp,
+        refresh: Option<SealedBlob>,
+    ) -> Result<(Self, Option<OwedRevocation>), Refused> {
         if self.ended() {
             return Err(Refused::Ended);
         }
-        let owed = self.owed_revocation(at);
+        let owed = self.owed_revocation(at, refresh);
         let ended = self.change(|_| Ok(State::Ended { reason, at }))?;
         Ok((ended, owed))
     }
 
-    fn owed_revocation(&self, owed_at: Timestamp) -> Option<OwedRevocation> {
-        let pair = self.pair().filter(|pair| !pair.expiry.passed(owed_at))?;
+    /// Nothing is owed for an access token that died by itself, unless a refresh token that the server can open outlives it.
+    fn owed_revocation(&self, owed_at: Timestamp, refresh: Option<SealedBlob>) -> Option<OwedRevocation> {
+        let pair = self.pair()?;
+        let of_server = if self.custody == Custody::Server { pair.refresh.clone() } else { None };
+        let refresh = refresh.or(of_server);
+        if pair.expiry.passed(owed_at) && refresh.is_none() {
+            return None;
+        }
         Some(OwedRevocation {
             session: self.id,
             generation: pair.generation,
             provider: self.subject.provider.clone(),
             access: pair.access.clone(),
+            refresh,
             expiry: pair.expiry,
             owed_at,
         })

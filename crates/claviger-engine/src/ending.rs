@@ -10,7 +10,12 @@ use claviger_core::{
 use claviger_seal::SessionCookie;
 use claviger_store::{Selection, StoreError};
 
-use crate::{Engine, amend::Amended, errors::EndError, meter};
+use crate::{
+    Engine,
+    amend::{Amended, Rule},
+    errors::EndError,
+    meter,
+};
 
 /// Which sessions to end.
 #[derive(Clone, Debug)]
@@ -51,7 +56,15 @@ impl Engine {
     /// # Errors
     /// [`EndError::NotFound`] if there is no such session.
     pub async fn end_own(&self, cookie: &SessionCookie, reason: EndReason) -> Result<usize, EndError> {
-        self.end_one(cookie.session, reason, |row| row.secret_hash.matches(&cookie.secret)).await
+        let at = self.now();
+        let rule = |row: Session| {
+            if !row.secret_hash.matches(&cookie.secret) {
+                return Err(Refused::Superseded);
+            }
+            let refresh = self.refresh_to_revoke(&row, &cookie.secret);
+            row.end_with(reason, at, refresh)
+        };
+        self.end_by(cookie.session, rule).await
     }
 
     /// The sessions of a user that have not ended, last used first.
@@ -69,12 +82,13 @@ impl Engine {
         meant: impl Fn(&Session) -> bool + Send + Sync,
     ) -> Result<usize, EndError> {
         let at = self.now();
-        let amended =
-            self.amend(
-                id,
-                |row: Session| if meant(&row) { row.end(reason, at) } else { Err(Refused::Superseded) },
-            );
-        match amended.await? {
+        let rule = |row: Session| if meant(&row) { row.end(reason, at) } else { Err(Refused::Superseded) };
+        self.end_by(id, rule).await
+    }
+
+    /// Ends a row by a rule, and says whether it had not ended before.
+    async fn end_by(&self, id: SessionId, rule: impl Rule) -> Result<usize, EndError> {
+        match self.amend(id, rule).await? {
             Amended::Done(_) => Ok(1),
             // It may be our own end, of which we did not hear at the time.
             Amended::Refused(Refused::Ended, row) => {

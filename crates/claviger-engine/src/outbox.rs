@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use claviger_core::{
     ids::AttemptId,
     policy::limits,
@@ -9,7 +10,7 @@ use claviger_core::{
     time::{Expiry, Timestamp},
     verdict::RevokeAnswer,
 };
-use claviger_seal::{OpenError, PairBinding};
+use claviger_seal::{OpenError, PairBinding, RefreshLock};
 use claviger_store::{Owed, StoreError};
 use futures_util::future::try_join_all;
 
@@ -60,34 +61,62 @@ impl Engine {
     }
 
     async fn try_revocation(&self, owed: &Owed) -> AfterTry {
-        let OwedRevocation { session, generation, provider, access, .. } = &owed.revocation;
-        if moot(&owed.revocation, self.now()) {
-            return AfterTry::Settle;
-        }
-        let binding = PairBinding { provider, session: *session, generation: *generation };
-        let token = match self.keyring().open_access(binding, access) {
-            Ok(access) => access.token,
+        let now = self.now();
+        let requests = match self.requests(&owed.revocation, now) {
+            Ok(requests) => requests,
             Err(error) => {
                 let key = if let OpenError::UnknownKey(id) = error { Some(id.0) } else { None };
+                let session = owed.revocation.session;
                 tracing::error!(%session, ?key, "a token that must be revoked does not open: check the keyring");
                 return AfterTry::Postpone(limits::REVOCATION_PAUSE_MAX);
             }
         };
-        let answer = self.inner.parts.http.send(self.provider().revoke(&token)).await;
+        for request in requests {
+            if let Some(pause) = self.revoke(request, owed.tries).await {
+                return AfterTry::Postpone(pause);
+            }
+        }
+        AfterTry::Settle
+    }
+
+    /// What is still to be sent: the refresh token first, since it could bring a new access token.
+    fn requests(
+        &self,
+        owed: &OwedRevocation,
+        now: Timestamp,
+    ) -> Result<Vec<http::Request<Bytes>>, OpenError> {
+        let OwedRevocation { session, generation, provider, access, refresh, .. } = owed;
+        let binding = PairBinding { provider, session: *session, generation: *generation };
+        let given_up = now.since(owed.owed_at) >= limits::REVOCATION_GIVEN_UP_AFTER;
+        let mut requests = Vec::new();
+        let refresh = refresh.as_ref().filter(|_| self.provider().revokes_refresh_tokens && !given_up);
+        if let Some(refresh) = refresh {
+            let token = self.keyring().open_refresh(binding, RefreshLock::Server, refresh)?;
+            requests.push(self.provider().revoke_refresh(&token));
+        }
+        if !moot(owed, now) {
+            requests.push(self.provider().revoke(&self.keyring().open_access(binding, access)?.token));
+        }
+        Ok(requests)
+    }
+
+    /// Sends one revocation. Gives a pause if it has to be sent again.
+    async fn revoke(&self, request: http::Request<Bytes>, tries: u32) -> Option<Duration> {
+        let answer = self.inner.parts.http.send(request).await;
         match self.provider().read_revoke(answer, self.now()) {
-            RevokeAnswer::Done => AfterTry::Settle,
+            RevokeAnswer::Done => None,
             RevokeAnswer::Unknown(trouble) => {
-                AfterTry::Postpone(pause_after(owed.tries).max(trouble.retry_after.unwrap_or_default()))
+                Some(pause_after(tries).max(trouble.retry_after.unwrap_or_default()))
             }
             RevokeAnswer::Misconfigured => {
                 tracing::error!("the provider does not know this app: revocations wait until that is mended");
-                AfterTry::Postpone(limits::REVOCATION_PAUSE_MAX)
+                Some(limits::REVOCATION_PAUSE_MAX)
             }
         }
     }
 }
 
-/// Whether the token is dead by itself by now.
+/// Whether the access token is dead by itself by now.
 fn moot(owed: &OwedRevocation, now: Timestamp) -> bool {
     match owed.expiry {
         Expiry::At(_) => owed.expiry.passed(now),

@@ -12,7 +12,9 @@ use claviger_core::{
     ids::{AttemptId, SessionId, Version},
     policy::{Custody, limits},
     secret::{RefreshToken, SessionSecret},
-    session::{Claim, EndReason, OwedRevocation, RefreshStep, Refused, SealedPair, Session, State},
+    session::{
+        Claim, EndReason, OwedRevocation, RefreshStep, Refused, SealedBlob, SealedPair, Session, State,
+    },
     suspicion::Cause,
     time::Timestamp,
     verdict::{AfterRefresh, BeforeReplay, IssuedPair, TokenAnswer, after_refresh, before_replay},
@@ -342,6 +344,14 @@ impl Engine {
         }
     }
 
+    /// The row's refresh token as the server can open it, if the device brought its secret and the provider wants it revoked.
+    pub(crate) fn refresh_to_revoke(&self, row: &Session, secret: &SessionSecret) -> Option<SealedBlob> {
+        let generation = row.generation().filter(|_| self.provider().revokes_refresh_tokens)?;
+        let token = self.open_refresh(row, Some(secret)).ok()?;
+        let binding = PairBinding { provider: &row.subject.provider, session: row.id, generation };
+        Some(self.keyring().seal_refresh(binding, RefreshLock::Server, &token, self.nonce()))
+    }
+
     fn open_refresh(&self, row: &Session, secret: Option<&SessionSecret>) -> Result<RefreshToken, Denied> {
         let pair = row.pair().ok_or(Denied::SignInAgain)?;
         let sealed = pair.refresh.as_ref().ok_or(Denied::SignInAgain)?;
@@ -401,15 +411,18 @@ impl Engine {
         self.inner.owed.notify_one();
     }
 
-    /// The revocation of a pair that no row will hold.
+    /// The revocation of a pair that no row will hold. Its tokens are at hand, so the server can open both.
     pub(crate) fn owed_for(&self, row: &Session, issued: &IssuedPair) -> OwedRevocation {
         let generation = row.version.next();
-        let pair = self.seal_pair(row, generation, issued, self.now(), Vec::new(), None);
+        let refresh = issued.refresh.as_ref().filter(|_| self.provider().revokes_refresh_tokens);
+        let refresh = refresh.map(|token| (token, RefreshLock::Server));
+        let pair = self.seal_pair(row, generation, issued, self.now(), Vec::new(), refresh);
         OwedRevocation {
             session: row.id,
             generation,
             provider: row.subject.provider.clone(),
             access: pair.access,
+            refresh: pair.refresh,
             expiry: pair.expiry,
             owed_at: self.now(),
         }

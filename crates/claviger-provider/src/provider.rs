@@ -24,10 +24,16 @@ pub struct Provider {
     pub pkce: bool,
     /// What is known of its habits with refresh tokens.
     pub habits: ProviderHabits,
+    /// Whether refresh tokens are revoked too, because they live on when their access token is revoked (RFC 7009 section 2.1
+    /// leaves it to the provider).
+    pub revokes_refresh_tokens: bool,
 }
 
 impl Provider {
     /// Twitch, for a confidential client. It ignores PKCE (twitchdev/issues#1097), so none is sent.
+    ///
+    /// Twitch documents the revocation of access tokens only. Whether it takes refresh tokens is unknown, and so is whether two
+    /// sign-ins of one user may be given the same one: revoking that would sign out another device.
     pub fn twitch(
         client_id: impl Into<String>,
         client_secret: ClientSecret,
@@ -45,6 +51,7 @@ impl Provider {
             endpoints,
             pkce: false,
             habits: ProviderHabits::TWITCH,
+            revokes_refresh_tokens: false,
         }
     }
 }

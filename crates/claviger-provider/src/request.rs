@@ -88,6 +88,17 @@ impl Provider {
         request
     }
 
+    /// Revokes a refresh token (RFC 7009 section 2.1). The hint saves the provider a search.
+    pub fn revoke_refresh(&self, token: &RefreshToken) -> Request<Bytes> {
+        let fields = [
+            ("client_id", self.client_id.as_str()),
+            ("client_secret", self.client_secret.expose()),
+            ("token", token.expose()),
+            ("token_type_hint", "refresh_token"),
+        ];
+        post(&self.endpoints.revoke, &fields)
+    }
+
     /// Revokes an access token (RFC 7009 section 2.1; Twitch docs, "Revoking access tokens": no secret is needed).
     pub fn revoke(&self, token: &AccessToken) -> Request<Bytes> {
         let fields = [("client_id", self.client_id.as_str()), ("token", token.expose())];

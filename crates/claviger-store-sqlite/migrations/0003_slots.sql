@@ -64,6 +64,9 @@ CREATE TABLE suspicion (
 CREATE INDEX suspicion_by_due ON suspicion (due_at, key) WHERE due_at IS NOT NULL;
 CREATE INDEX suspicion_closed ON suspicion (noted_at, key) WHERE due_at IS NULL;
 
+-- The refresh token of the same pair, where the server can open it.
+ALTER TABLE owed ADD COLUMN refresh BLOB;
+
 -- What all who share the store keep under a name.
 CREATE TABLE memo (
     name     TEXT NOT NULL PRIMARY KEY,

@@ -18,9 +18,10 @@ use crate::{
 pub(crate) const STATEMENTS: &[&str] = &[OWE, DUE, LEASE, SETTLE, POSTPONE, BACKLOG];
 
 const OWE: &str =
-    "INSERT INTO owed (session, generation, provider, access, expiry, expires_at, owed_at, due_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)";
-const DUE: &str = "SELECT id, session, generation, provider, access, expiry, expires_at, owed_at, tries
+    "INSERT INTO owed (session, generation, provider, access, refresh, expiry, expires_at, owed_at, due_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)";
+const DUE: &str =
+    "SELECT id, session, generation, provider, access, refresh, expiry, expires_at, owed_at, tries
     FROM owed WHERE due_at <= ?1 ORDER BY due_at, id LIMIT ?2";
 const LEASE: &str = "UPDATE owed SET due_at = ?2, holder = ?3 WHERE id = ?1";
 const SETTLE: &str = "DELETE FROM owed WHERE id = ?1 AND holder = ?2";
@@ -35,6 +36,7 @@ pub(crate) fn owe(connection: &Connection, owed: &OwedRevocation) -> Result<(), 
         version_column(owed.generation)?,
         owed.provider.0,
         owed.access.0,
+        owed.refresh.as_ref().map(|refresh| &refresh.0),
         expiry,
         expires_at,
         owed.owed_at.as_millis(),
@@ -79,6 +81,7 @@ fn decode(columns: &mut Columns<'_>) -> Result<Owed, Fault> {
         generation: columns.version()?,
         provider: ProviderName(columns.take()?),
         access: SealedBlob(columns.take()?),
+        refresh: columns.take::<Option<Vec<u8>>>()?.map(SealedBlob),
         expiry: columns.expiry()?,
         owed_at: columns.time()?,
     };

@@ -1,6 +1,9 @@
 //! Revocations that are owed: carried out once, however often it takes.
 
-use claviger_core::{policy::limits, session::EndReason};
+use claviger_core::{
+    policy::{Custody, limits},
+    session::EndReason,
+};
 use claviger_engine::Target;
 use claviger_mock::{Endpoint, FaultKind, RetryAfter};
 use claviger_store::Method;
@@ -208,4 +211,41 @@ async fn a_token_without_an_expiry_is_given_up_in_the_end() {
     assert_eq!(app.settle_owed().await, Ok(0));
     world.pass(HOUR);
     assert_eq!(app.settle_owed().await, Ok(1));
+}
+
+/// Where refresh tokens live on when their access token is revoked, those that the server can open are revoked too.
+#[tokio::test(start_paused = true)]
+async fn refresh_tokens_are_revoked_where_they_can_be_opened() {
+    // Custody, whether the provider wants it, whether the device itself signs out, whether the access token has expired; the calls.
+    let table = [
+        (Custody::Device, true, true, false, 2),
+        (Custody::Device, true, true, true, 1),
+        (Custody::Device, true, false, false, 1),
+        (Custody::Device, true, false, true, 0),
+        (Custody::Server, true, false, false, 2),
+        (Custody::Server, true, false, true, 1),
+        (Custody::Server, false, true, false, 1),
+        (Custody::Server, false, false, true, 0),
+        (Custody::Device, false, true, false, 1),
+    ];
+    for (custody, wanted, by_device, expired, calls) in table {
+        let (world, app) = World::with(|setup| {
+            setup.settings.custody = custody;
+            setup.provider.revokes_refresh_tokens = wanted;
+        })
+        .await;
+        let device = world.sign_in(&app, ADA).await;
+        if expired {
+            world.expire_tokens();
+        }
+        if by_device {
+            app.end_own(&device.cookie, EndReason::SignedOut).await.unwrap();
+        } else {
+            app.end(Target::One(device.session), EndReason::SignedOutFromAnotherDevice).await.unwrap();
+        }
+        app.settle_owed().await.unwrap();
+        let case = format!("{custody:?} wanted {wanted} by the device {by_device} expired {expired}");
+        assert_eq!(world.twitch.calls(Endpoint::Revoke), calls, "{case}");
+        assert_eq!(world.owed().await, 0, "CASCADE: {case}");
+    }
 }

@@ -88,6 +88,7 @@ pub(super) fn revocation(secs: i64) -> OwedRevocation {
         generation: Version(4),
         provider: ProviderName("twitch".to_owned()),
         access: SealedBlob(vec![0, 1, 2, 255]),
+        refresh: (secs % 2 == 0).then(|| SealedBlob(vec![3, 4])),
         expiry: Expiry::At(t(14_000)),
         owed_at: t(secs),
     }
