@@ -67,6 +67,7 @@ struct Inner {
     readiness: routes::Readiness,
     unknown_keys: Seldom,
     crossings: Seldom,
+    refused_notices: Seldom,
 }
 
 impl Claviger {
@@ -78,6 +79,7 @@ impl Claviger {
             readiness: routes::Readiness::default(),
             unknown_keys: Seldom::default(),
             crossings: Seldom::default(),
+            refused_notices: Seldom::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -92,7 +94,7 @@ impl Claviger {
         &self.inner.site
     }
 
-    /// The public routes: sign-in, sign-out, the devices page, forward-auth and health.
+    /// The public routes: sign-in, sign-out, the devices page, forward-auth, the webhook and health.
     pub fn routes(&self) -> Router {
         routes::router(self.clone())
     }

@@ -7,7 +7,8 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use claviger_core::{policy::limits, return_to::ReturnTo};
-use claviger_engine::{Denied, EndError, LoginError};
+use claviger_engine::{Denied, EndError, LoginError, NoticeError};
+use claviger_provider::Refused;
 use claviger_store::StoreError;
 use http::{HeaderMap, StatusCode, request::Parts};
 
@@ -158,6 +159,23 @@ pub(crate) fn of_end_error(error: &EndError) -> Problem {
         .offering(Action::devices()),
         EndError::Store(error) => store_trouble(error),
     }
+}
+
+/// The answer to a message at the webhook that was not taken.
+pub(crate) fn of_notice_error(error: &NoticeError) -> Problem {
+    match error {
+        NoticeError::Refused(Refused::TooLarge) => refused_notice(StatusCode::PAYLOAD_TOO_LARGE),
+        NoticeError::Refused(Refused::Malformed) => refused_notice(StatusCode::BAD_REQUEST),
+        NoticeError::Refused(Refused::Forged | Refused::Stale) => refused_notice(StatusCode::FORBIDDEN),
+        NoticeError::Unwanted => refused_notice(StatusCode::NOT_FOUND),
+        // The provider sends again what was answered so.
+        NoticeError::Store(error) => store_trouble(error).saying("Send it again shortly."),
+    }
+}
+
+/// All of them in the same words: who tries to forge one learns nothing from them.
+pub(crate) fn refused_notice(status: StatusCode) -> Problem {
+    Problem::new(status, "message_refused", "Not accepted", "This message is not accepted.")
 }
 
 pub(crate) fn of_bad_params(error: &BadParams) -> Problem {

@@ -72,6 +72,11 @@ impl From<NoToken> for Unsubscribed {
 }
 
 impl Engine {
+    /// Whether the provider is to send notices.
+    pub fn wants_notices(&self) -> bool {
+        self.inner.parts.notices.is_some()
+    }
+
     /// Takes a notice of the provider. When it returns, the notice is written down; the work follows at once, but after it.
     ///
     /// # Errors

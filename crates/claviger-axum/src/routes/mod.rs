@@ -8,6 +8,7 @@ mod login;
 mod logout;
 mod session;
 mod sign_in;
+mod webhook;
 
 pub(crate) use check::at_once as check_at_once;
 pub(crate) use health::Readiness;
@@ -19,6 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
+use claviger_provider::MESSAGE_BYTES;
 use http::{StatusCode, header};
 
 use crate::{
@@ -48,6 +50,7 @@ pub(crate) fn router(claviger: Claviger) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES));
     Router::new()
         .route("/auth/check", get(check::check).fallback(check::check))
+        .route("/auth/webhook", any(webhook::webhook).layer(DefaultBodyLimit::max(MESSAGE_BYTES)))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .merge(guarded)

@@ -12,7 +12,7 @@ use crate::{
     twitch::ADA,
 };
 
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 17] = [
     "/auth/login",
     "/auth/sign-in",
     "/auth/callback",
@@ -24,6 +24,7 @@ const PATHS: [&str; 16] = [
     "/auth/devices/%ff/end",
     "/auth/style.css",
     "/auth/check",
+    "/auth/webhook",
     "/auth/nothing",
     "/auth/%ff%00",
     "/auth//",

@@ -11,9 +11,9 @@ use std::{
 use axum::{Router, body::Body};
 use claviger_axum::{Claviger, Site};
 use claviger_core::{ids::SessionId, secret::ClientSecret, session::EndReason, time::Timestamp};
-use claviger_engine::{Clock, Engine, OsEntropy, Parts, Settings, Target};
+use claviger_engine::{Clock, Engine, NoticeSettings, OsEntropy, Parts, Settings, Target};
 use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET};
-use claviger_provider::{Endpoints, Provider};
+use claviger_provider::{Endpoints, Provider, WebhookSecret};
 use claviger_seal::{KeyId, Keyring, RootKey};
 use claviger_store::{MemoryStore, Store, StoreError};
 use http::Request;
@@ -22,6 +22,8 @@ use tower::ServiceExt as _;
 use crate::{answer::Answer, browser::Browser, twitch::Twitch};
 
 pub(crate) const ORIGIN: &str = "https://app.example";
+/// What the provider signs its notices with.
+pub(crate) const WEBHOOK_SECRET: &str = "canary-of-the-webhook";
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 /// How long the mock's access tokens live.
 pub(crate) const TOKEN_LIFE: Duration = Duration::from_secs(14_000);
@@ -55,6 +57,8 @@ pub(crate) struct Setup {
     pub(crate) settings: Settings,
     /// Ids of the server's keys, the newest first.
     pub(crate) keys: Vec<u32>,
+    /// Whether the provider sends notices.
+    pub(crate) notices: bool,
     /// The app around the routes.
     pub(crate) pages: fn(&Claviger) -> Router,
 }
@@ -79,6 +83,7 @@ impl App {
             site: Site::new(ORIGIN),
             settings: Settings::default(),
             keys: vec![1],
+            notices: true,
             pages: |claviger| claviger.routes(),
         };
         change(&mut setup);
@@ -94,6 +99,7 @@ impl App {
             site: self.claviger.site().clone(),
             settings: *self.claviger.engine().settings(),
             keys: keys.to_vec(),
+            notices: self.claviger.engine().wants_notices(),
             pages: |claviger| claviger.routes(),
         };
         Self::over(setup, Arc::clone(&self.store), Arc::clone(&self.twitch), Arc::clone(&self.clock)).await
@@ -118,7 +124,10 @@ impl App {
             keyring: Keyring::new(setup.keys.iter().map(root).collect()).unwrap(),
             provider: Provider::twitch(DEMO_CLIENT_ID, secret, redirect_uri, scopes, endpoints),
             settings: setup.settings,
-            notices: None,
+            notices: setup.notices.then(|| NoticeSettings {
+                callback: format!("{ORIGIN}/auth/webhook").parse().unwrap(),
+                secret: WebhookSecret::new(WEBHOOK_SECRET).unwrap(),
+            }),
         })
         .await
         .unwrap();

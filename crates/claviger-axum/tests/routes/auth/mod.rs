@@ -9,3 +9,4 @@ mod logout;
 mod repair;
 mod session;
 mod sign_in;
+mod webhook;
