@@ -10,7 +10,7 @@ use axum::{
 };
 use claviger_axum::{Claviger, SameSite, Site};
 use claviger_core::policy::{self, Lifetimes};
-use claviger_engine::{Engine, HttpClient, OsEntropy, Parts, Settings, SystemClock};
+use claviger_engine::{Engine, HttpClient, NoticeSettings, OsEntropy, Parts, Settings, Sweep, SystemClock};
 use claviger_provider::{Endpoints, Provider};
 use claviger_store_sqlite::SqliteStore;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +48,7 @@ impl Gateway {
             keyring: secrets.keyring,
             provider: provider(config, secrets.client_secret),
             settings: settings(config),
-            notices: None,
+            notices: secrets.webhook.map(|secret| NoticeSettings { callback: config.callback(), secret }),
         })
         .await?;
         let claviger = Claviger::new(engine, site(config));
@@ -155,6 +155,17 @@ fn settings(config: &Config) -> Settings {
         devices_per_user: session.devices_per_user,
         carry_access_token: session.carry_access_token,
         refreshes_per_second: config.provider.refreshes_per_second,
+        sweep: Sweep {
+            period: config.sweep.period.0,
+            validations_per_second: config.sweep.validations_per_second,
+            keep_alive: config.sweep.keep_alive,
+            probe_period: config.sweep.probe_period.0,
+        },
+        cascade: match session.cascade {
+            config::Cascade::Confirm => policy::Cascade::Confirm,
+            config::Cascade::Always => policy::Cascade::Always,
+            config::Cascade::Never => policy::Cascade::Never,
+        },
         ..Settings::default()
     }
 }

@@ -18,6 +18,9 @@ pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "\nwarning: {warning}");
     }
+    for note in explain::notes(&config) {
+        let _ = writeln!(text, "\nnote: {note}");
+    }
     let _ = writeln!(
         text,
         "\nThe configuration can be used. Redirect URI to register: {}",

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use claviger_core::policy::limits;
 
-use super::{Allowed, Config, Custody, Layers, Problem, Route, RouteAssurance};
+use super::{Allowed, Config, Custody, Layers, Problem, Route, RouteAssurance, values::is_loopback};
 use crate::{api::allow, proxy::path};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const HEADER_BYTES: std::ops::RangeInclusive<usize> = 8 * 1024..=1024 * 1024;
 const REPLAY_WINDOW: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const SHUTDOWN: Duration = Duration::from_secs(10 * 60);
+const SHORTEST_PERIOD: Duration = Duration::from_secs(60);
+const PROBE_PERIOD: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(60 * 60)..=Duration::from_secs(30 * 24 * 60 * 60);
 const DEVICES: std::ops::RangeInclusive<u32> = 1..=1000;
 const CONNECTIONS: std::ops::RangeInclusive<usize> = 1..=1_000_000;
 
@@ -39,6 +42,8 @@ pub(super) fn problems(config: &Config, layers: &Layers) -> Vec<Problem> {
     check.addresses();
     check.provider();
     check.session();
+    check.sweep();
+    check.webhook();
     check.routes();
     check.api();
     check.limits();
@@ -149,6 +154,69 @@ impl Check<'_> {
             DEVICES.contains(&session.devices_per_user),
             "session.devices_per_user",
             format!("has to be from {} to {}", DEVICES.start(), DEVICES.end()),
+        );
+    }
+
+    fn sweep(&mut self) {
+        let (sweep, session) = (&self.config.sweep, &self.config.session);
+        let proof = session.proof.0;
+        self.ensure(
+            sweep.period.0 + limits::SWEEP_SLACK < proof,
+            "sweep.period",
+            format!(
+                "has to be shorter than session.proof ({}) by more than {}, which a visit may be late: each token is \
+                 validated once a period, and its proof would run out before the next; make it shorter, or \
+                 session.proof longer",
+                humantime::format_duration(proof),
+                humantime::format_duration(limits::SWEEP_SLACK),
+            ),
+        );
+        self.ensure(
+            sweep.period.0 >= SHORTEST_PERIOD,
+            "sweep.period",
+            "has to be a minute at least: the provider is asked about every live session in this time",
+        );
+        self.ensure(
+            (1..=100_000).contains(&sweep.validations_per_second),
+            "sweep.validations_per_second",
+            "has to be from 1 to 100000; `claviger plan` says what your users need",
+        );
+        self.ensure(
+            !sweep.keep_alive || session.custody == Custody::Server,
+            "sweep.keep_alive",
+            "needs session.custody = \"server\": otherwise the server can open no refresh token while its user is away; \
+             take it out, and sessions that nobody uses are parked until their user comes back",
+        );
+        self.ensure(
+            PROBE_PERIOD.contains(&sweep.probe_period.0),
+            "sweep.probe_period",
+            "has to be from an hour to 30 days",
+        );
+    }
+
+    fn webhook(&mut self) {
+        const KEY: &str = "webhook.callback_url";
+        let config = self.config;
+        if !config.webhook.is_wanted() {
+            let idle = config.webhook.callback_url.is_none();
+            self.ensure(idle, KEY, "needs webhook.secret_file: without a secret there is no webhook");
+            return;
+        }
+        let address = config.callback();
+        if config.provider.mock_url_for_development.is_some() && is_loopback(&address) {
+            return;
+        }
+        let reachable = address.scheme() == "https"
+            && address.port_or_known_default() == Some(443)
+            && !is_loopback(&address);
+        // The address may be the one that follows from public_url.
+        self.ensure(
+            reachable,
+            KEY,
+            format!(
+                "is {address}, and Twitch sends notices to https on port 443 of a public address only; give one that \
+                 leads here, or take webhook.secret out and disconnects are noticed within sweep.period"
+            ),
         );
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use toml::Value;
 
 use super::{
-    Config, Layers,
+    CALLBACK, Config, Layers,
     secrets::others_can_read,
     settings::{Kind, SETTINGS},
 };
@@ -50,6 +50,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
     let files = [
         ("keyring_file", &config.keyring_file),
         ("provider.client_secret_file", &config.provider.client_secret_file),
+        ("webhook.secret_file", &config.webhook.secret_file),
     ];
     for (key, path) in files {
         if let Some(path) = path.as_ref().filter(|path| others_can_read(path)) {
@@ -74,6 +75,26 @@ pub fn warnings(config: &Config) -> Vec<String> {
         );
     }
     warnings
+}
+
+/// What a configuration comes to that its settings do not show by themselves.
+pub fn notes(config: &Config) -> Vec<String> {
+    let span = humantime::format_duration;
+    let (period, probe) = (span(config.sweep.period.0), span(config.sweep.probe_period.0));
+    let mut notes = Vec::new();
+    if config.webhook.is_wanted() {
+        let callback = config.callback();
+        notes.push(format!("the provider is to send its notices to {callback}, and has to reach it"));
+        if callback.path() != CALLBACK {
+            notes.push(format!("whatever is in front has to lead that address to the gateway's {CALLBACK}"));
+        }
+    } else {
+        notes.push(format!(
+            "webhook.secret_file is not set, so the provider tells nothing by itself: a user who disconnects the app is \
+             signed out within {period}, and not at once (users without a living token within {probe})"
+        ));
+    }
+    notes
 }
 
 fn shown(kind: Kind, value: &Value) -> String {

@@ -20,9 +20,13 @@ use std::{
 
 use claviger_core::policy::{self, ProviderHabits};
 use serde::Deserialize;
+use url::Url;
 
 pub use layers::{Layers, Origin};
-pub use values::{Secret, SiteUrl, Span};
+pub use values::{HookUrl, Secret, SiteUrl, Span};
+
+/// Where notices arrive at the gateway.
+pub const CALLBACK: &str = "/auth/webhook";
 
 /// A whole configuration. [`settings::SETTINGS`] says what each field is for.
 #[derive(Clone, Debug, Deserialize)]
@@ -39,6 +43,9 @@ pub struct Config {
     pub store: Store,
     pub provider: Provider,
     pub session: Session,
+    pub sweep: Sweep,
+    #[serde(default)]
+    pub webhook: Webhook,
     pub proxy: Proxy,
     pub routes: Vec<Route>,
     pub api: Api,
@@ -113,6 +120,45 @@ pub struct Session {
     pub devices_per_user: u32,
     pub carry_access_token: bool,
     pub same_site: SameSite,
+    pub cascade: Cascade,
+}
+
+/// `session.cascade`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the table of settings describes each word")]
+pub enum Cascade {
+    Confirm,
+    Always,
+    Never,
+}
+
+/// `[sweep]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the table of settings describes each field")]
+pub struct Sweep {
+    pub period: Span,
+    pub validations_per_second: u32,
+    pub keep_alive: bool,
+    pub probe_period: Span,
+}
+
+/// `[webhook]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the table of settings describes each field")]
+pub struct Webhook {
+    pub secret: Option<Secret>,
+    pub secret_file: Option<PathBuf>,
+    pub callback_url: Option<HookUrl>,
+}
+
+impl Webhook {
+    /// Whether the provider is to send notices.
+    pub fn is_wanted(&self) -> bool {
+        self.secret.is_some() || self.secret_file.is_some()
+    }
 }
 
 /// `session.custody`
@@ -268,6 +314,20 @@ impl Config {
         match config {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(Problems(problems)),
+        }
+    }
+}
+
+impl Config {
+    /// Where the provider sends its notices, if it is to send any.
+    pub fn callback(&self) -> Url {
+        match &self.webhook.callback_url {
+            Some(address) => address.url().clone(),
+            None => {
+                let mut address = self.public_url.url().clone();
+                address.set_path(CALLBACK);
+                address
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Reads the secrets that a configuration names: the client secret and the root keys.
+//! Reads the secrets that a configuration names: the client secret, the root keys and the secret of the webhook.
 
 use std::path::Path;
 
 use claviger_core::secret::ClientSecret;
+use claviger_provider::WebhookSecret;
 use claviger_seal::{Keyring, RootKey};
 use zeroize::Zeroizing;
 
@@ -18,6 +19,8 @@ pub struct Secrets {
     pub client_secret: ClientSecret,
     /// The root keys.
     pub keyring: Keyring,
+    /// What the provider signs its notices with, if it is to send any.
+    pub webhook: Option<WebhookSecret>,
 }
 
 impl Secrets {
@@ -26,11 +29,30 @@ impl Secrets {
     /// # Errors
     /// What cannot be read or understood. No error shows a secret.
     pub fn load(config: &Config, layers: &Layers) -> Result<Self, Problems> {
-        match (client_secret(config, layers), keyring(config, layers)) {
-            (Ok(client_secret), Ok(keyring)) => Ok(Self { client_secret, keyring }),
-            (secret, keyring) => Err(Problems(secret.err().into_iter().chain(keyring.err()).collect())),
+        match (client_secret(config, layers), keyring(config, layers), webhook(config, layers)) {
+            (Ok(client_secret), Ok(keyring), Ok(webhook)) => Ok(Self { client_secret, keyring, webhook }),
+            (secret, keyring, webhook) => {
+                let wrong = [secret.err(), keyring.err(), webhook.err()];
+                Err(Problems(wrong.into_iter().flatten().collect()))
+            }
         }
     }
+}
+
+fn webhook(config: &Config, layers: &Layers) -> Result<Option<WebhookSecret>, Problem> {
+    let (key, secret) = match (&config.webhook.secret, &config.webhook.secret_file) {
+        (Some(secret), _) => ("webhook.secret", Zeroizing::new(secret.expose().to_owned())),
+        (None, Some(path)) => {
+            let key = "webhook.secret_file";
+            (key, read(path).map_err(|what| layers.problem(key, what))?)
+        }
+        (None, None) => return Ok(None),
+    };
+    let secret = WebhookSecret::new(secret.trim());
+    secret.map(Some).map_err(|unfit| {
+        layers
+            .problem(key, format!("holds no webhook secret: {unfit}, such as `openssl rand -hex 32` prints"))
+    })
 }
 
 fn client_secret(config: &Config, layers: &Layers) -> Result<ClientSecret, Problem> {

@@ -42,7 +42,7 @@ fn the_smallest_configuration_is_enough() {
 
 #[test]
 fn the_environment_stands_above_the_file_and_the_file_above_defaults() {
-    let text = format!("{MINIMAL}\n[session]\nidle = \"7d\"\nproof = \"30m\"\n");
+    let text = format!("{MINIMAL}\n[session]\nidle = \"7d\"\nproof = \"30m\"\n[sweep]\nperiod = \"25m\"\n");
     let variables = [
         ("CLAVIGER_SESSION__IDLE", "3d"),
         ("CLAVIGER_TRUSTED_PROXIES", "10.0.0.1, ::1"),
@@ -70,6 +70,11 @@ fn the_environment_stands_above_the_file_and_the_file_above_defaults() {
 fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
     let route = |line: &str| format!("{MINIMAL}\n[[routes]]\npath = \"/a\"\nassurance = \"none\"\n{line}\n");
     let session = |line: &str| format!("{MINIMAL}\n[session]\n{line}\n");
+    let webhook = |lines: &str| format!("{MINIMAL}[webhook]\n{lines}\n");
+    let developed = |line: &str| {
+        let text = with("insecure_plain_http_for_development = true\nwebhook.secret = \"canary-of-hook\"");
+        text.replace("https://app.example", "http://localhost:8080") + line
+    };
     let table = [
         (with("publik_url = \"x\""), vec!["publik_url (claviger.toml line 1)", "did you mean public_url?"]),
         (with("colour = 1"), vec!["colour (claviger.toml line 1): there is no such setting"]),
@@ -100,6 +105,60 @@ fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
             ),
             vec![],
         ),
+        (
+            session("proof = \"30m\""),
+            vec!["sweep.period (default)", "shorter than session.proof (30m) by more than 2m"],
+        ),
+        (format!("{MINIMAL}[sweep]\nperiod = \"58m\"\n"), vec!["sweep.period (claviger.toml line 10)"]),
+        (format!("{MINIMAL}[sweep]\nperiod = \"57m\"\n[session]\nproof = \"1h 1m\"\n"), vec![]),
+        (format!("{MINIMAL}[sweep]\nperiod = \"59s\"\n"), vec!["sweep.period", "a minute at least"]),
+        (
+            format!("{MINIMAL}[sweep]\nvalidations_per_second = 0\n"),
+            vec!["sweep.validations_per_second", "from 1 to 100000", "claviger plan"],
+        ),
+        (
+            format!("{MINIMAL}[sweep]\nprobe_period = \"59m\"\n"),
+            vec!["sweep.probe_period", "an hour to 30 days"],
+        ),
+        (
+            format!("{MINIMAL}[sweep]\nkeep_alive = true\n"),
+            vec!["sweep.keep_alive", "session.custody = \"server\""],
+        ),
+        (format!("{MINIMAL}[sweep]\nkeep_alive = true\n[session]\ncustody = \"server\"\n"), vec![]),
+        (session("cascade = \"never\""), vec![]),
+        (session("cascade = \"all\""), vec!["session.cascade", "`confirm`, `always`, `never`"]),
+        (webhook("secret = \"canary-of-hook\""), vec![]),
+        (
+            webhook("secret = \"canary-of-hook\"\nsecret_file = \"f\""),
+            vec!["webhook.secret_file", "webhook.secret is set as well"],
+        ),
+        (
+            webhook("callback_url = \"https://app.example/hook\""),
+            vec!["webhook.callback_url", "needs webhook.secret_file"],
+        ),
+        (webhook("secret = \"canary-of-hook\"\ncallback_url = \"https://hooks.example/a/b\""), vec![]),
+        (
+            webhook("secret = \"canary-of-hook\"\ncallback_url = \"https://hooks.example:8443/a\""),
+            vec!["webhook.callback_url (claviger.toml line 11)", "https on port 443"],
+        ),
+        (
+            webhook("secret = \"canary-of-hook\"\ncallback_url = \"http://hooks.example/a\""),
+            vec!["webhook.callback_url", "https on port 443"],
+        ),
+        (
+            webhook("secret = \"canary-of-hook\"\ncallback_url = \"https://localhost/a\""),
+            vec!["webhook.callback_url", "a public address only"],
+        ),
+        (
+            webhook("secret = \"canary-of-hook\"\ncallback_url = \"https://hooks.example/a?b\""),
+            vec!["webhook.callback_url", "without '?'"],
+        ),
+        (
+            webhook("secret = \"canary-of-hook\"").replace("app.example", "app.example:8443"),
+            vec!["webhook.callback_url", "is https://app.example:8443/auth/webhook"],
+        ),
+        (developed(""), vec!["webhook.callback_url", "http://localhost:8080/auth/webhook"]),
+        (developed("mock_url_for_development = \"http://127.0.0.1:8410\"\n"), vec![]),
         (format!("{MINIMAL}rotation = \"daily\"\n"), vec!["provider.rotation", "`one_time`"]),
         (format!("{MINIMAL}replay_window = \"2y\"\n"), vec!["provider.replay_window", "a year at most"]),
         (
@@ -268,6 +327,26 @@ fn forward_auth_without_a_trusted_proxy_is_warned_of() {
 }
 
 #[test]
+fn it_is_told_how_soon_a_disconnect_is_noticed() {
+    let table: [(&[(&str, &str)], &str); 4] = [
+        (&[], "is signed out within 55m, and not at once (users without a living token within 1day)"),
+        (&[("CLAVIGER_SWEEP__PERIOD", "20m")], "within 20m"),
+        (&[("CLAVIGER_WEBHOOK__SECRET", "canary-of-hook")], "notices to https://app.example/auth/webhook"),
+        (
+            &[
+                ("CLAVIGER_WEBHOOK__SECRET_FILE", "/run/secret"),
+                ("CLAVIGER_WEBHOOK__CALLBACK_URL", "https://hooks.example/twitch"),
+            ],
+            "lead that address to the gateway's /auth/webhook",
+        ),
+    ];
+    for (variables, expected) in table {
+        let told = explain::notes(&load(MINIMAL, variables).unwrap().0).join("\n");
+        assert!(told.contains(expected), "{expected:?} is not told: {told}");
+    }
+}
+
+#[test]
 fn variables_that_are_no_settings_are_told() {
     let told = problems(MINIMAL, &[("CLAVIGER_SESION__IDLE", "1d")]);
     assert!(told.contains("environment variable CLAVIGER_SESION__IDLE"), "{told}");
@@ -317,6 +396,15 @@ fn no_error_and_no_explanation_shows_a_secret() {
         let told = Secrets::load(&config, &layers).unwrap_err().to_string();
         assert!(told.contains("keyring") && !told.contains("canary"), "{told}");
     }
+    let text = with("webhook.secret = \"canary secret\"");
+    let (config, layers) = load(&text, &[]).unwrap();
+    let told = Secrets::load(&config, &layers).unwrap_err().to_string();
+    assert!(
+        told.contains("webhook.secret") && told.contains("10 to 100") && !told.contains("canary"),
+        "{told}"
+    );
+    let shown = explain::settings(&layers) + &explain::notes(&config).join("\n") + &format!("{config:?}");
+    assert!(!shown.contains("canary"), "{shown}");
 }
 
 #[test]
@@ -342,6 +430,11 @@ fn secrets_are_read_from_files() {
     let secrets = read("secret", "keys").unwrap();
     assert_eq!(secrets.client_secret.expose(), "s3cret");
     assert_eq!(format!("{:?}", secrets.keyring), "Keyring[2, 1]");
+    assert!(secrets.webhook.is_none());
+    std::fs::write(path("hook"), "0123456789abcdef\n").unwrap();
+    let hook = format!("webhook.secret_file = {:?}\n{}", path("hook"), text("secret", "keys"));
+    let (config, layers) = load(&hook, &[]).unwrap();
+    assert_eq!(Secrets::load(&config, &layers).unwrap().webhook.unwrap().expose(), "0123456789abcdef");
     let told = read("empty", "missing").unwrap_err().to_string();
     assert!(told.contains("client_secret_file") && told.contains("holds no client secret"), "{told}");
     assert!(told.contains("keyring_file") && told.contains("cannot be read"), "{told}");

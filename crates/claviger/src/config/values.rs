@@ -73,12 +73,7 @@ impl SiteUrl {
 
     /// Whether it names this computer, and certainly so.
     pub fn is_loopback(&self) -> bool {
-        match self.0.host() {
-            Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        }
+        is_loopback(&self.0)
     }
 
     /// Host and port as a `Host` header has them.
@@ -89,20 +84,54 @@ impl SiteUrl {
 
 impl<'de> Deserialize<'de> for SiteUrl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        // What was given may hold a password, so no error repeats it.
-        let url = Url::parse(&text)
-            .map_err(|_| D::Error::custom("expected an address such as \"https://app.example\""))?;
-        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-            return Err(D::Error::custom("expected an address that begins with http:// or https://"));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(D::Error::custom("an address here has no user and no password"));
-        }
+        let url = address(&String::deserialize(deserializer)?).map_err(D::Error::custom)?;
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(D::Error::custom("expected scheme, host and port only: nothing may follow them"));
         }
         Ok(Self(url))
+    }
+}
+
+/// The address of one page of a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookUrl(Url);
+
+impl HookUrl {
+    /// The address.
+    pub fn url(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for HookUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let url = address(&String::deserialize(deserializer)?).map_err(D::Error::custom)?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(D::Error::custom("expected an address without '?' and '#'"));
+        }
+        Ok(Self(url))
+    }
+}
+
+/// Reads an address of the web. What was given may hold a password, so no error repeats it.
+fn address(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).map_err(|_| "expected an address such as \"https://app.example\"")?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err("expected an address that begins with http:// or https://");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("an address here has no user and no password");
+    }
+    Ok(url)
+}
+
+/// Whether an address names this computer, and certainly so.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
     }
 }
 
