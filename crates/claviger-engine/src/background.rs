@@ -75,9 +75,7 @@ impl Engine {
     /// Measures what is not counted as it happens.
     async fn take_gauges(&self) -> Result<(), StoreError> {
         meter::breakers(self.breakers());
-        let (store, now) = (&self.inner.parts.store, self.now());
-        meter::claims(store.claims(now).await?);
-        meter::backlog(store.owed_backlog().await?, now);
+        meter::report(&self.report().await?);
         Ok(())
     }
 

@@ -11,6 +11,7 @@
 //! | `disconnect`, `notices` | whether a user disconnected the app: suspicions, the probe, the provider's webhook |
 //! | `app_token` | the app's own access token, shared by all instances |
 //! | `load` | how much the sweep has to do, and whether its budget suffices |
+//! | `report` | how things are, for metrics and for people |
 //! | `ending` | ends sessions because somebody asked, or their time is over |
 //! | `outbox` | carries out the revocations that are owed |
 //! | `background` | writes down uses, ends what is overdue, purges tombstones |
@@ -45,6 +46,7 @@ mod ports;
 mod prove;
 mod refresh;
 mod repair;
+mod report;
 mod sweep;
 mod touches;
 mod turns;
@@ -76,6 +78,7 @@ pub use login::{Callback, LoginStarted, SignedIn, login_tag};
 pub use meter::{Kind as MetricKind, METRICS, Metric};
 pub use notices::{NoticeError, NoticeSettings, NoticeTaken};
 pub use ports::{Clock, Entropy, OsEntropy, ProviderHttp, SystemClock};
+pub use report::{Report, Subscribed};
 
 use app_token::AppToken;
 use breaker::SharedBreaker;
@@ -83,6 +86,7 @@ use flights::Flights;
 use known::Known;
 use load::Measured;
 use pauses::Pauses;
+use report::LastSubscribed;
 use touches::Touches;
 use turns::Turns;
 
@@ -198,6 +202,7 @@ struct Inner {
     turns: Turns,
     app_token: AppToken,
     measured: Measured,
+    last_subscribed: LastSubscribed,
     owed: Notify,
     /// A suspicion was noted.
     suspected: Notify,
@@ -232,6 +237,7 @@ impl Engine {
             turns: Turns::default(),
             app_token: AppToken::default(),
             measured: Measured::default(),
+            last_subscribed: LastSubscribed::default(),
             owed: Notify::new(),
             suspected: Notify::new(),
             unsubscribed: Notify::new(),

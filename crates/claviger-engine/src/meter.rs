@@ -15,7 +15,7 @@ use claviger_provider::{MessageKind, ProbeAnswer, Refused};
 use claviger_store::{Backlog, Claims};
 use metrics::{counter, gauge, histogram};
 
-use crate::{Breakers, load::Load};
+use crate::{Breakers, Subscribed, load::Load, report::Report};
 
 /// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,8 +246,8 @@ pub(crate) fn notice(notice: Notice) {
     counter!(NOTICES, "kind" => notice.0).increment(1);
 }
 
-pub(crate) fn subscribed(subscribed: bool) {
-    gauge!(SUBSCRIBED).set(if subscribed { 1.0 } else { 0.0 });
+pub(crate) fn subscribed(subscribed: Subscribed) {
+    gauge!(SUBSCRIBED).set(if subscribed == Subscribed::Works { 1.0 } else { 0.0 });
 }
 
 pub(crate) fn load(load: &Load) {
@@ -290,12 +290,17 @@ pub(crate) fn revocation_tried(settled: bool) {
     counter!(REVOCATIONS, "outcome" => if settled { "settled" } else { "postponed" }).increment(1);
 }
 
-pub(crate) fn backlog(backlog: Backlog, now: Timestamp) {
+pub(crate) fn report(report: &Report) {
+    claims(report.claims);
+    backlog(report.outbox, report.now);
+}
+
+fn backlog(backlog: Backlog, now: Timestamp) {
     gauge!(OUTBOX).set(to_f64(backlog.count));
     gauge!(OUTBOX_OLDEST).set(backlog.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()));
 }
 
-pub(crate) fn claims(claims: Claims) {
+fn claims(claims: Claims) {
     gauge!(CLAIMS, "state" => "in_flight").set(to_f64(claims.in_flight));
     gauge!(CLAIMS, "state" => "ambiguous").set(to_f64(claims.ambiguous));
 }

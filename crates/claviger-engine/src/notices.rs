@@ -6,6 +6,7 @@ use claviger_core::{
     ids::Subject,
     policy::limits,
     suspicion::{Cause, Suspicion},
+    time::Timestamp,
 };
 use claviger_provider::{
     CreateAnswer, DeleteAnswer, ListAnswer, MessageKind, Refused, Subscription, Webhook, WebhookSecret,
@@ -16,7 +17,7 @@ use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::{Engine, app_token::NoToken, disconnect::key_of, meter};
+use crate::{Engine, Subscribed, app_token::NoToken, disconnect::key_of, meter};
 
 /// Where the provider sends its notices, and what they are signed with.
 #[derive(Clone, Debug)]
@@ -108,14 +109,17 @@ impl Engine {
 
     pub(crate) async fn keep_subscribed(&self, stop: &CancellationToken) {
         let Some(settings) = self.inner.parts.notices.clone() else { return };
+        let mut ended_at = None::<Timestamp>;
         loop {
             let Some(subscribed) = stop.run_until_cancelled(self.subscribe(&settings)).await else { return };
             let pause = self.after_subscribing(subscribed);
             let wake = async {
-                // One that is ended at once, again and again, is not made anew at once.
-                tokio::time::sleep(limits::SUBSCRIPTIONS_RETRY.min(pause)).await;
-                let rest = pause.saturating_sub(limits::SUBSCRIPTIONS_RETRY);
-                let _ended = tokio::time::timeout(rest, self.inner.unsubscribed.notified()).await;
+                if tokio::time::timeout(pause, self.inner.unsubscribed.notified()).await.is_ok() {
+                    // One that is ended again and again is not made anew at once.
+                    let since = ended_at.map_or(Duration::MAX, |at| self.now().since(at));
+                    tokio::time::sleep(limits::SUBSCRIPTIONS_RETRY.saturating_sub(since)).await;
+                    ended_at = Some(self.now());
+                }
             };
             if stop.run_until_cancelled(wake).await.is_none() {
                 return;
@@ -125,7 +129,13 @@ impl Engine {
 
     /// Says how it went, and when to look again.
     fn after_subscribing(&self, subscribed: Result<bool, Unsubscribed>) -> Duration {
-        meter::subscribed(matches!(subscribed, Ok(true)));
+        let found = match &subscribed {
+            Ok(true) => Subscribed::Works,
+            Ok(false) | Err(Unsubscribed::Later(_) | Unsubscribed::Store(_)) => Subscribed::Waiting,
+            Err(Unsubscribed::Refused(_)) => Subscribed::Refused,
+        };
+        self.inner.last_subscribed.set(found);
+        meter::subscribed(found);
         match subscribed {
             Ok(true) => return limits::SUBSCRIPTIONS_EVERY,
             Ok(false) => tracing::info!("the subscription to the provider's notices waits to be verified"),

@@ -11,6 +11,7 @@
 //! | [`api`] | the proxy to the provider's API |
 //! | [`demo`] | mock Twitch, a sample app and a gateway on one computer |
 //! | [`problems`] | errors as pages and as JSON |
+//! | [`metrics`], [`status`] | what is counted, for Prometheus and for people |
 //! | [`telemetry`] | log lines |
 
 pub mod api;
@@ -23,6 +24,7 @@ pub mod metrics;
 pub mod problems;
 pub mod proxy;
 pub mod server;
+pub mod status;
 pub mod telemetry;
 
 /// Chooses the one TLS library of the process. To be called first.

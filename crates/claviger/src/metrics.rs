@@ -1,4 +1,5 @@
-//! What the engine counts and measures, for Prometheus: `GET /metrics` on a socket of its own.
+//! What the engine counts and measures, on a socket of its own: `GET /metrics` for Prometheus, `GET /status` for
+//! `claviger status`.
 
 use std::{
     fmt::Write as _,
@@ -7,10 +8,17 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, routing::get};
-use claviger_engine::{METRICS, MetricKind};
+use axum::{
+    Json, Router,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use claviger_engine::{Engine, METRICS, MetricKind};
+use http::StatusCode;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
+
+use crate::status::Status;
 
 /// Bounds of a refresh's time, in seconds: a provider has ten.
 const REFRESH_SECONDS: [f64; 8] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -42,14 +50,20 @@ fn recorder() -> anyhow::Result<PrometheusHandle> {
     Ok(handle)
 }
 
-/// Serves `/metrics` until `stop`.
+/// Serves `/metrics` and `/status` until `stop`.
 ///
 /// # Errors
 /// If counting cannot begin, or the socket fails.
-pub fn serve(listener: TcpListener, stop: CancellationToken) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+pub fn serve(
+    listener: TcpListener,
+    engine: Engine,
+    stop: CancellationToken,
+) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     let handle = recorder()?;
     let rendered = handle.clone();
-    let router = Router::new().route("/metrics", get(move || async move { rendered.render() }));
+    let router = Router::new()
+        .route("/metrics", get(move || async move { rendered.render() }))
+        .route("/status", get(move || async move { status(&engine).await }));
     let server = axum_server::from_tcp(listener)?;
     Ok(tokio::spawn(async move {
         let upkeep = async {
@@ -71,6 +85,13 @@ pub fn serve(listener: TcpListener, stop: CancellationToken) -> anyhow::Result<t
     }))
 }
 
+async fn status(engine: &Engine) -> Response {
+    match engine.report().await {
+        Ok(report) => Json(Status::from(&report)).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
+}
+
 /// docs/metrics.md.
 pub fn markdown() -> String {
     let mut text = "\
@@ -79,7 +100,7 @@ pub fn markdown() -> String {
 # Metrics
 
 `metrics.listen` in the [configuration](configuration.md) names a socket of its own that serves them to Prometheus at `/metrics`. Labels never name a user,
-a session or an address. Counters concern one process; the gauges of rows concern the store.
+a session or an address. `claviger status` asks the same socket and prints, for people, how things are; programs get it as JSON at `/status`. Counters concern one process; the gauges of rows concern the store.
 
 | metric | kind | labels | what it says |
 |---|---|---|---|

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::{browser::Browser, site::App};
+use crate::{browser::Browser, site::App, twitch::ADA};
 
 #[tokio::test(start_paused = true)]
 async fn the_process_lives_whatever_the_store_does() {
@@ -34,4 +34,26 @@ async fn it_is_ready_while_the_store_is() {
     app.pass(Duration::from_secs(1));
     app.provider_fails_when_needed();
     assert_eq!(Browser::new().fetches(&app, "/readyz").await.status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_is_too_small_is_told_and_is_no_reason_to_serve_nobody() {
+    let app = App::start().await;
+    app.signed_in(ADA).await;
+    app.claviger.engine().measure_load().await.unwrap();
+    let answer = Browser::new().fetches(&app, "/readyz").await;
+    assert_eq!(answer.json(), serde_json::json!({ "ready": true, "store": "ok" }));
+    // One session then needs 25 validations a second.
+    let too_many = Duration::from_millis(40);
+    let app = App::with(|setup| setup.settings.sweep.period = too_many).await;
+    app.signed_in(ADA).await;
+    app.claviger.engine().measure_load().await.unwrap();
+    let sweep = serde_json::json!({
+        "budget_per_second": 20.0, "needed_per_second": 25.0, "sufficient_per_second": 30.0
+    });
+    let answer = Browser::new().fetches(&app, "/readyz").await;
+    assert_eq!(
+        (answer.status, answer.json()),
+        (StatusCode::OK, serde_json::json!({ "ready": true, "store": "ok", "sweep": sweep }))
+    );
 }

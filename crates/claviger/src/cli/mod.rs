@@ -5,6 +5,7 @@ mod keys;
 mod plan;
 mod serve;
 mod signals;
+mod status;
 
 use std::{
     io::{self, Write as _},
@@ -41,6 +42,7 @@ Examples:
   claviger check-config --config claviger.toml      see every setting, where it comes from, and what is wrong
   claviger plan --users 100000                      see what so many users need
   claviger serve --config claviger.toml
+  claviger status --config claviger.toml            see how it is doing
   CLAVIGER_SESSION__IDLE=7d claviger serve --config claviger.toml";
 
 #[derive(Debug, Subcommand)]
@@ -57,6 +59,9 @@ enum Command {
         #[command(subcommand)]
         command: keys::Keys,
     },
+    /// Asks a running gateway how things are, and prints it
+    #[command(after_help = status::HELP)]
+    Status(ConfigArgs),
     /// Says how many validations so many users need, and whether a budget suffices
     Plan(plan::Args),
     /// Starts a mock of Twitch, a sample app and a gateway on this computer
@@ -112,6 +117,7 @@ impl Cli {
             Command::CheckConfig(args) => check_config::run(&args),
             Command::ConfigReference => print(&reference::markdown()),
             Command::Keys { command } => keys::run(&command),
+            Command::Status(args) => block_on(status::run(args)),
             Command::Plan(args) => plan::run(&args),
             Command::Demo(args) => block_on(demo::run(args)),
             Command::MockTwitch(args) => mock_twitch(args),

@@ -264,7 +264,7 @@ fn filled(sentences: &[String]) -> String {
     text
 }
 
-fn in_words(span: Duration) -> String {
+pub(super) fn in_words(span: Duration) -> String {
     humantime::format_duration(span).to_string()
 }
 
@@ -278,7 +278,7 @@ fn spent(span: Duration) -> String {
 }
 
 /// A number with as many digits as are worth reading.
-fn rate(number: f64) -> String {
+pub(super) fn rate(number: f64) -> String {
     if number > 0.0 && number < 0.01 {
         return "less than 0.01".to_owned();
     }
@@ -297,7 +297,7 @@ fn given(number: f64) -> String {
 }
 
 /// Digits in groups of three.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {

@@ -23,7 +23,10 @@ async fn serve(config: &Config, secrets: Secrets) -> anyhow::Result<()> {
     let gateway = Gateway::open(config, secrets, stop.clone()).await?;
     let listener = server::bind(config.listen, "listen")?;
     let metrics = match config.metrics.listen {
-        Some(address) => Some(metrics::serve(server::bind(address, "metrics.listen")?, stop.clone())?),
+        Some(address) => {
+            let engine = gateway.claviger().engine().clone();
+            Some(metrics::serve(server::bind(address, "metrics.listen")?, engine, stop.clone())?)
+        }
         None => None,
     };
     tracing::info!(

@@ -410,7 +410,7 @@ pub const SETTINGS: &[Setting] = &[
         "metrics.listen",
         Kind::Socket,
         "\"127.0.0.1:9464\"",
-        "Where metrics are served to Prometheus, at `/metrics`. Without it they are not. It asks nobody who they are, so keep it from the outside. [What there is](metrics.md).",
+        "Where metrics are served to Prometheus, at `/metrics`, and how things are to `claviger status`. Without it neither is. It asks nobody who they are, so keep it from the outside. [What there is](metrics.md).",
     ),
     setting(
         "log.format",

@@ -1,18 +1,18 @@
 //! What Prometheus is told.
 
-use claviger::metrics;
-use http::{StatusCode, header};
-use tokio_util::sync::CancellationToken;
+use std::process::Command;
 
-use crate::world::{ADA, World, listen, patiently};
+use http::{StatusCode, header};
+use serde_json::Value;
+
+use crate::world::{ADA, World, patiently};
+
+const METRICS: &str = "metrics.listen = \"127.0.0.1:0\"";
 
 #[tokio::test]
 async fn what_happened_is_counted_and_nobody_is_named() {
-    let listener = listen();
-    let address = listener.local_addr().unwrap();
-    let stop = CancellationToken::new();
-    let served = metrics::serve(listener, stop.clone()).unwrap();
-    let world = World::echoing().await;
+    let world = World::new(crate::world::echo(), METRICS).await;
+    let address = world.metrics.unwrap();
     let cookie = world.sign_in(ADA).await;
     world.mock.with(|mock| mock.expire_access_tokens(ADA));
     let answer = world.get("/api/twitch/users").header(header::COOKIE, &cookie).send().await.unwrap();
@@ -38,6 +38,51 @@ async fn what_happened_is_counted_and_nobody_is_named() {
     for secret in [value, ADA, "ada_builds"] {
         assert!(!shown.contains(secret), "SECRET\n{shown}");
     }
-    stop.cancel();
-    patiently(served).await.unwrap();
+}
+
+#[tokio::test]
+async fn how_things_are_is_told_to_programs_and_to_people() {
+    let world = World::new(crate::world::echo(), METRICS).await;
+    let address = world.metrics.unwrap();
+    let cookie = world.sign_in(ADA).await;
+    let told = world.client.get(format!("http://{address}/status")).send().await.unwrap();
+    assert_eq!(told.status(), StatusCode::OK);
+    let text = told.text().await.unwrap();
+    let status: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(status["refreshes"], "yes", "{text}");
+    assert_eq!(status["webhook"], "not_configured", "{text}");
+    assert_eq!(status["revocations_owed"], 0, "{text}");
+    assert_eq!(status["counted"]["budget_per_second"], 20.0, "{text}");
+    for secret in [cookie.split_once('=').unwrap().1, ADA, "ada_builds"] {
+        assert!(!text.contains(secret), "SECRET\n{text}");
+    }
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let settings = |metrics: &str| {
+        format!(
+            "public_url = \"https://app.example\"\nkeyring_file = \"nowhere\"\n{metrics}\n\
+             [provider]\nclient_id = \"abc\"\nclient_secret_file = \"nowhere\"\n"
+        )
+    };
+    let status = async |metrics: &str| {
+        std::fs::write(file.path(), settings(metrics)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
+        command.env_clear().args(["status", "--config"]).arg(file.path());
+        let output = patiently(tokio::task::spawn_blocking(move || command.output())).await.unwrap().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.success(), text)
+    };
+    let (done, text) = status(&format!("metrics.listen = \"{address}\"")).await;
+    assert!(done, "{text}");
+    for words in
+        ["live, 0 parked, 0 suspect (counted ", "budget 20 a second", "the budget suffices", "not configured"]
+    {
+        assert!(text.contains(words), "{words:?} is not told:\n{text}");
+    }
+    let (done, text) = status("").await;
+    assert!(!done && text.contains("CLAVIGER_METRICS__LISTEN"), "{text}");
+    let (done, text) = status(&format!("metrics.listen = \"{}\"", world.address)).await;
+    assert!(!done && text.contains("is no gateway of this version"), "{text}");
+    let (done, text) = status("metrics.listen = \"127.0.0.1:1\"").await;
+    assert!(!done && text.contains("no gateway answers at 127.0.0.1:1"), "{text}");
 }

@@ -9,7 +9,7 @@ use axum::{Json, Router, extract::Request, response::IntoResponse as _};
 use claviger::{
     config::{Config, Layers, secrets::Secrets},
     gateway::Gateway,
-    server,
+    metrics, server,
 };
 use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, MockTwitch, Server};
 use http::{HeaderMap, StatusCode, header};
@@ -31,6 +31,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct World {
     pub(crate) mock: Server,
     pub(crate) address: SocketAddr,
+    /// Where metrics are served, if they are.
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) client: reqwest::Client,
     stop: CancellationToken,
     served: JoinHandle<anyhow::Result<()>>,
@@ -83,6 +85,12 @@ impl World {
         let stop = CancellationToken::new();
         let secrets = Secrets::load(&config, &layers).unwrap();
         let gateway = Gateway::open(&config, secrets, stop.clone()).await.unwrap();
+        let metrics = config.metrics.listen.map(|address| {
+            let listener = TcpListener::bind(address).unwrap();
+            let address = listener.local_addr().unwrap();
+            metrics::serve(listener, gateway.claviger().engine().clone(), stop.clone()).unwrap();
+            address
+        });
         let served = tokio::spawn({
             let stop = stop.clone();
             async move { server::serve(gateway, listener, &config.limits, stop).await }
@@ -92,7 +100,7 @@ impl World {
             .no_proxy()
             .build()
             .unwrap();
-        Self { mock, address, client, stop, served, directory }
+        Self { mock, address, metrics, client, stop, served, directory }
     }
 
     /// The address of a path, as clients call it.

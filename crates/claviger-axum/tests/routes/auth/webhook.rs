@@ -197,7 +197,11 @@ async fn what_the_provider_did_not_say_is_refused_and_not_told_why() {
         ("garbage that is signed", Message::new("notification", "\u{0}garbage"), bad),
         ("news without an event", Message::new("notification", "{}"), bad),
         ("a body of another kind", good().in_place_of(TYPE, "revocation"), bad),
-        ("a challenge that is none", Message::new("webhook_callback_verification", &challenge("two words")), bad),
+        (
+            "a challenge that is none",
+            Message::new("webhook_callback_verification", &challenge("two words")),
+            bad,
+        ),
         ("the largest", good().saying(vec![b'x'; MESSAGE_BYTES]), forbidden),
         ("too large", good().saying(vec![b'x'; MESSAGE_BYTES + 1]), large),
     ];

@@ -1,0 +1,238 @@
+//! `claviger status`
+
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow, bail};
+
+use super::{
+    ConfigArgs,
+    plan::{grouped, in_words, rate},
+    print,
+};
+use crate::status::{Asked, Counted, Status, Webhook};
+
+pub(super) const HELP: &str = "\
+It asks the gateway at metrics.listen of its configuration, so run it on the same computer with the same file and
+environment variables. Nobody is named. Programs get the same as JSON: curl http://127.0.0.1:9464/status";
+
+/// The gateway has so long to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(args: ConfigArgs) -> anyhow::Result<()> {
+    let layers = args.layers()?;
+    let config = args.config(&layers)?;
+    let listen = config.metrics.listen.ok_or_else(|| {
+        anyhow!(
+            "metrics.listen is not set, and a gateway tells how it is at that address only; set it in the file, as in \
+             metrics.listen = \"127.0.0.1:9464\", or by CLAVIGER_METRICS__LISTEN, and start the gateway again"
+        )
+    })?;
+    print(&told(&ask(reachable(listen)).await?))
+}
+
+/// An address to call where one to listen at stands for all of the computer's own.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+async fn ask(address: SocketAddr) -> anyhow::Result<Status> {
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(PATIENCE)
+        .build()?;
+    let answer = client.get(format!("http://{address}/status")).send().await.map_err(|_| {
+        anyhow!(
+            "no gateway answers at {address}, which is metrics.listen; is it running, with this configuration, on this \
+             computer?"
+        )
+    })?;
+    let (status, body) = (answer.status(), answer.text().await?);
+    match status.as_u16() {
+        200 => serde_json::from_str(&body)
+            .with_context(|| format!("what answers at {address} is no gateway of this version")),
+        503 => bail!("the gateway at {address} is running, but {}", body.trim()),
+        _ => bail!("what answers at {address} is no gateway of this version (status {status})"),
+    }
+}
+
+/// A line for each thing, its name first.
+fn told(status: &Status) -> String {
+    let mut lines = vec![("gateway", format!("version {}", status.version))];
+    match &status.counted {
+        Some(counted) => of_sessions(counted, &mut lines),
+        None => lines.push(("sessions", "not counted yet; ask again in a minute".to_owned())),
+    }
+    let (in_flight, ambiguous) = (grouped(status.refreshes_in_flight), grouped(status.refreshes_ambiguous));
+    lines.push(("refreshes", format!("{in_flight} under way, {ambiguous} ambiguous")));
+    let owed = match (status.revocations_owed, status.oldest_owed_seconds) {
+        (0, _) | (_, None) => "none owed".to_owned(),
+        (count, Some(age)) => format!("{} owed, the oldest for {}", grouped(count), span(age)),
+    };
+    lines.push(("revocations", owed));
+    lines.push(("asked to refresh", of_breaker(status.refreshes).to_owned()));
+    lines.push(("asked to validate", of_breaker(status.validations).to_owned()));
+    lines.push(("webhook", of_webhook(status.webhook).to_owned()));
+    let wide = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let mut text = String::new();
+    for (name, value) in lines {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name:wide$}  {value}");
+    }
+    text
+}
+
+fn of_sessions(counted: &Counted, lines: &mut Vec<(&'static str, String)>) {
+    let Counted { live, parked, suspect, .. } = counted;
+    lines.push((
+        "sessions",
+        format!(
+            "{} live, {} parked, {} suspect (counted {} ago)",
+            grouped(*live),
+            grouped(*parked),
+            grouped(*suspect),
+            span(counted.seconds_ago)
+        ),
+    ));
+    let oldest =
+        counted.oldest_proof_seconds.map_or_else(|| "none".to_owned(), |age| format!("{} old", span(age)));
+    lines.push(("oldest proof", oldest));
+    let lag = match counted.sweep_lag_seconds {
+        0..10 => "on time".to_owned(),
+        lag => format!("{} behind", span(lag)),
+    };
+    lines.push(("sweep", lag));
+    let rates = [counted.budget_per_second, counted.allowed_per_second, counted.needed_per_second].map(rate);
+    let [budget, allowed, needed] = rates;
+    lines.push(("validations", format!("budget {budget} a second, {allowed} allowed now, {needed} needed")));
+    lines.push(("", verdict(counted)));
+}
+
+/// Whether the budget suffices, and if not, who must do what.
+fn verdict(counted: &Counted) -> String {
+    if !counted.budget_suffices {
+        return format!(
+            "the budget is TOO SMALL: proofs grow older than session.proof; set sweep.validations_per_second to {}",
+            grouped(counted.sufficient_per_second.ceil() as u64)
+        );
+    }
+    if counted.allowed_per_second < counted.needed_per_second {
+        return "the budget suffices, but the provider answered with 429: fewer are sent until it takes more"
+            .to_owned();
+    }
+    "the budget suffices".to_owned()
+}
+
+fn of_breaker(asked: Asked) -> &'static str {
+    match asked {
+        Asked::Yes => "yes",
+        Asked::OneRequest => "by one request, to see whether the provider is back",
+        Asked::No => "no: the provider is in trouble and left alone for a moment",
+    }
+}
+
+fn of_webhook(webhook: Webhook) -> &'static str {
+    match webhook {
+        Webhook::NotConfigured => "not configured: a disconnect is noticed within sweep.period",
+        Webhook::Waiting => {
+            "not subscribed yet: the provider was not reached, or has not reached the callback (see the log)"
+        }
+        Webhook::Refused => "NOT subscribed: the provider refuses it; its reason is in the log",
+        Webhook::Subscribed => "subscribed",
+    }
+}
+
+fn span(seconds: u64) -> String {
+    in_words(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Status {
+        Status {
+            version: "1.2.3".to_owned(),
+            counted: Some(Counted {
+                seconds_ago: 34,
+                live: 123_456,
+                parked: 7_000,
+                suspect: 0,
+                oldest_proof_seconds: Some(3_120),
+                sweep_lag_seconds: 2,
+                budget_per_second: 50.0,
+                allowed_per_second: 50.0,
+                needed_per_second: 37.41,
+                sufficient_per_second: 44.9,
+                budget_suffices: true,
+            }),
+            refreshes_in_flight: 2,
+            refreshes_ambiguous: 1,
+            revocations_owed: 3,
+            oldest_owed_seconds: Some(90),
+            refreshes: Asked::Yes,
+            validations: Asked::No,
+            webhook: Webhook::Subscribed,
+        }
+    }
+
+    #[test]
+    fn it_is_a_list_that_people_can_read() {
+        let expected = "\
+gateway            version 1.2.3
+sessions           123,456 live, 7,000 parked, 0 suspect (counted 34s ago)
+oldest proof       52m old
+sweep              on time
+validations        budget 50 a second, 50 allowed now, 37.4 needed
+                   the budget suffices
+refreshes          2 under way, 1 ambiguous
+revocations        3 owed, the oldest for 1m 30s
+asked to refresh   yes
+asked to validate  no: the provider is in trouble and left alone for a moment
+webhook            subscribed
+";
+        assert_eq!(told(&status()), expected);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_words() {
+        let with = |change: fn(&mut Counted)| {
+            let mut status = status();
+            change(status.counted.as_mut().unwrap());
+            told(&status)
+        };
+        let small = with(|counted| (counted.budget_per_second, counted.budget_suffices) = (20.0, false));
+        assert!(
+            small.contains("TOO SMALL") && small.contains("sweep.validations_per_second to 45"),
+            "{small}"
+        );
+        let slowed = with(|counted| counted.allowed_per_second = 5.0);
+        assert!(slowed.contains("answered with 429"), "{slowed}");
+        let late = with(|counted| counted.sweep_lag_seconds = 75);
+        assert!(late.contains("1m 15s behind"), "{late}");
+        let early = told(&Status { counted: None, revocations_owed: 0, ..status() });
+        assert!(early.contains("not counted yet") && early.contains("none owed"), "{early}");
+    }
+
+    #[test]
+    fn every_address_of_the_computer_is_called_at_its_own() {
+        let table = [
+            ("127.0.0.1:9", "127.0.0.1:9"),
+            ("0.0.0.0:9", "127.0.0.1:9"),
+            ("[::]:9", "[::1]:9"),
+            ("10.0.0.7:9", "10.0.0.7:9"),
+        ];
+        for (listen, expected) in table {
+            assert_eq!(reachable(listen.parse().unwrap()).to_string(), expected);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What `GET /status` on the metrics socket says, and `claviger status` prints.
+
+use std::time::Duration;
+
+use claviger_core::breaker::BreakerState;
+use claviger_engine::{Load, Report, Subscribed};
+use serde::{Deserialize, Serialize};
+
+/// How a gateway is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The gateway's version.
+    pub version: String,
+    /// The sessions and the sweep. None before they were counted for the first time.
+    pub counted: Option<Counted>,
+    /// Refreshes that are under way.
+    pub refreshes_in_flight: u64,
+    /// Sessions of which nobody can say whether their refresh token is spent.
+    pub refreshes_ambiguous: u64,
+    /// Revocations that the provider is owed.
+    pub revocations_owed: u64,
+    /// How long the oldest of them has been owed.
+    pub oldest_owed_seconds: Option<u64>,
+    /// Whether the provider is asked to refresh.
+    pub refreshes: Asked,
+    /// Whether it is asked about access tokens.
+    pub validations: Asked,
+    /// Whether the provider's notices come.
+    pub webhook: Webhook,
+}
+
+/// What is counted once a minute, since it means to go through all sessions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it; docs/metrics.md has them in words")]
+pub struct Counted {
+    pub seconds_ago: u64,
+    pub live: u64,
+    pub parked: u64,
+    pub suspect: u64,
+    pub oldest_proof_seconds: Option<u64>,
+    pub sweep_lag_seconds: u64,
+    pub budget_per_second: f64,
+    pub allowed_per_second: f64,
+    pub needed_per_second: f64,
+    pub sufficient_per_second: f64,
+    pub budget_suffices: bool,
+}
+
+/// Whether the provider is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Asked {
+    /// It is.
+    Yes,
+    /// By one request, to see whether it is back.
+    OneRequest,
+    /// It is left alone for a moment.
+    No,
+}
+
+/// Whether the provider's notices come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Webhook {
+    /// There is no secret in the configuration.
+    NotConfigured,
+    /// The provider was not heard yet.
+    Waiting,
+    /// The provider refuses the subscription.
+    Refused,
+    /// They come.
+    Subscribed,
+}
+
+impl From<BreakerState> for Asked {
+    fn from(state: BreakerState) -> Self {
+        match state {
+            BreakerState::Closed => Self::Yes,
+            BreakerState::HalfOpen => Self::OneRequest,
+            BreakerState::Open => Self::No,
+        }
+    }
+}
+
+impl From<Subscribed> for Webhook {
+    fn from(subscribed: Subscribed) -> Self {
+        match subscribed {
+            Subscribed::Unwanted => Self::NotConfigured,
+            Subscribed::Waiting => Self::Waiting,
+            Subscribed::Refused => Self::Refused,
+            Subscribed::Works => Self::Subscribed,
+        }
+    }
+}
+
+impl From<&Report> for Status {
+    fn from(report: &Report) -> Self {
+        let since = |at| report.now.since(at);
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            counted: report.load.as_ref().map(|load| Counted::of(load, since(load.now))),
+            refreshes_in_flight: report.claims.in_flight,
+            refreshes_ambiguous: report.claims.ambiguous,
+            revocations_owed: report.outbox.count,
+            oldest_owed_seconds: report.outbox.oldest.map(|at| since(at).as_secs()),
+            refreshes: report.breakers.refreshes.into(),
+            validations: report.breakers.proofs.into(),
+            webhook: report.subscribed.into(),
+        }
+    }
+}
+
+impl Counted {
+    fn of(load: &Load, age: Duration) -> Self {
+        let census = load.census;
+        Self {
+            seconds_ago: age.as_secs(),
+            live: census.live,
+            parked: census.parked,
+            suspect: census.suspect,
+            oldest_proof_seconds: census.oldest_proof.map(|at| (load.now.since(at) + age).as_secs()),
+            sweep_lag_seconds: load.lag.as_secs(),
+            budget_per_second: load.configured_per_second,
+            allowed_per_second: load.allowed_per_second,
+            needed_per_second: load.needed_per_second,
+            sufficient_per_second: load.sufficient_per_second,
+            budget_suffices: load.budget_suffices(),
+        }
+    }
+}
