@@ -11,6 +11,7 @@
 mod api;
 mod commands;
 mod crowds;
+mod disconnect;
 mod hostile;
 mod https_app;
 mod identity;

@@ -17,7 +17,7 @@ use crate::world::{ADA, World, patiently};
 type Chunks = mpsc::Receiver<Result<Bytes, Infallible>>;
 
 /// An app whose answer to `/feed` is what the test sends.
-fn feed() -> (Router, mpsc::Sender<Result<Bytes, Infallible>>) {
+pub(crate) fn feed() -> (Router, mpsc::Sender<Result<Bytes, Infallible>>) {
     let (sender, receiver) = mpsc::channel(8);
     let receiver: &'static Mutex<Chunks> = Box::leak(Box::new(Mutex::new(receiver)));
     let app = Router::new()

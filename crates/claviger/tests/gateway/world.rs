@@ -45,7 +45,7 @@ impl World {
         Self::new(echo(), "").await
     }
 
-    /// A gateway in front of this app, with these settings besides the needed ones.
+    /// A gateway in front of this app, with these settings besides the needed ones. `{port}` is the gateway's own.
     pub(crate) async fn new(app: Router, settings: &str) -> Self {
         Self::before(serve_app(app), settings).await
     }
@@ -77,6 +77,7 @@ impl World {
             {settings}
             "#,
             port = address.port(),
+            settings = settings.replace("{port}", &address.port().to_string()),
             path = directory.path().join("claviger.db"),
             mock = mock.url(),
         );
@@ -156,6 +157,16 @@ impl World {
     pub(crate) async fn raw_status(&self, path: &str, cookie: &str) -> u16 {
         let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\nconnection: close\r\n\r\n");
         status_of(&self.raw(head).await)
+    }
+
+    /// Waits until this holds.
+    pub(crate) async fn until(&self, holds: impl Fn(&mut MockTwitch) -> bool) {
+        patiently(async {
+            while !self.mock.with(|mock| holds(mock)) {
+                self.get("/healthz").send().await.unwrap();
+            }
+        })
+        .await;
     }
 
     /// Tells the gateway to stop.
