@@ -1,6 +1,7 @@
 //! The sample app: any app that reads who is calling from the headers that the gateway adds.
 
 use std::{
+    convert::Infallible,
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::Arc,
@@ -10,12 +11,17 @@ use askama::Template;
 use axum::{
     Router,
     extract::State,
-    response::{Html, IntoResponse, Response},
+    response::{
+        Html, IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
     routing::get,
 };
 use axum_server::Handle;
+use futures_util::{Stream, StreamExt as _, stream};
 use http::{HeaderMap, StatusCode, header};
 use percent_encoding::percent_decode_str;
+use tokio_util::sync::CancellationToken;
 
 const SCRIPT: &str = include_str!("../../templates/sample.js");
 const STYLE: &str = include_str!("../../templates/sample.css");
@@ -38,14 +44,14 @@ struct Page<'a> {
 }
 
 impl Sample {
-    /// Starts it. It links to the mock of Twitch at this address.
-    pub(super) fn start(mock: String) -> io::Result<Self> {
+    /// Starts it. It links to the mock of Twitch at this address. Its streams end when `stop` comes.
+    pub(super) fn start(mock: String, stop: CancellationToken) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let handle = Handle::new();
         let server = axum_server::from_tcp(listener)?.handle(handle.clone());
         tokio::spawn(async move {
-            if let Err(error) = server.serve(router(mock).into_make_service()).await {
+            if let Err(error) = server.serve(router(mock, stop).into_make_service()).await {
                 tracing::error!(%error, "the sample app stopped");
             }
         });
@@ -63,15 +69,23 @@ impl Sample {
     }
 }
 
-fn router(mock: String) -> Router {
+fn router(mock: String, stop: CancellationToken) -> Router {
     Router::new()
         .route("/", get(home))
+        .route("/events", get(async move || events(stop.clone())))
         .route(
             "/sample.js",
             get(async || ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], SCRIPT)),
         )
         .route("/sample.css", get(async || ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE)))
         .with_state(Arc::from(mock))
+}
+
+/// A stream on which nothing happens: the page notices that it was signed out by the gateway's closing it.
+fn events(stop: CancellationToken) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let begun = stream::iter([Ok(Event::default().event("begun").data("signed in"))]);
+    let events = begun.chain(stream::pending()).take_until(stop.cancelled_owned());
+    Sse::new(events).keep_alive(KeepAlive::default())
 }
 
 async fn home(State(mock): State<Arc<str>>, headers: HeaderMap) -> Response {

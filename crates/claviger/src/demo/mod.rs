@@ -18,7 +18,7 @@ use toml::{Table, Value};
 
 use crate::{
     cli::{put_key_on_top, told_to_stop},
-    config::{Config, Layers, LogFormat, secrets::Secrets},
+    config::{CALLBACK, Config, Layers, LogFormat, secrets::Secrets},
     gateway::Gateway,
     server, telemetry,
 };
@@ -53,7 +53,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let data = Data::at(args.data.as_deref())?;
     let mock =
         Server::local(MockTwitch::new(claviger_mock::Config::demo(), seed())).context("mock Twitch")?;
-    let app = app::Sample::start(mock.url()).context("the sample app")?;
+    let app = app::Sample::start(mock.url(), stop.clone()).context("the sample app")?;
     let listener = listener(args.port)?;
     let port = listener.local_addr()?.port();
 
@@ -110,6 +110,11 @@ fn settings(data: &Data, mock: &str, app: &str, port: u16) -> Table {
         ("scopes", vec!["user:read:email"].into()),
         ("mock_url_for_development", mock.into()),
     ]);
+    // The mock is told the address in numbers: what localhost means differs between computers.
+    let webhook = table(vec![
+        ("secret", secret().into()),
+        ("callback_url", format!("http://127.0.0.1:{port}{CALLBACK}").into()),
+    ]);
     table(vec![
         ("listen", format!("127.0.0.1:{port}").into()),
         ("public_url", format!("http://localhost:{port}").into()),
@@ -118,6 +123,7 @@ fn settings(data: &Data, mock: &str, app: &str, port: u16) -> Table {
         ("keyring_file", path(KEYS)),
         ("store", table(vec![("path", path("claviger.db"))]).into()),
         ("provider", provider.into()),
+        ("webhook", webhook.into()),
         ("limits", table(vec![("shutdown", "5s".into())]).into()),
     ])
 }
@@ -129,6 +135,13 @@ fn listener(port: Option<u16>) -> anyhow::Result<TcpListener> {
         Some(port) => server::bind(at(port), OPTION),
         None => server::bind(at(USUAL_PORT), OPTION).or_else(|_| server::bind(at(0), OPTION)),
     }
+}
+
+/// A secret for the webhook. The mock is a new one with every start, so nobody has to remember it.
+fn secret() -> String {
+    let mut bytes = [0; 32];
+    OsEntropy.fill(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn seed() -> u64 {
@@ -152,7 +165,7 @@ fn announce(args: &DemoArgs, port: u16, mock: &str) -> anyhow::Result<()> {
              Then try\n  \
                - signing in a second time in a private window, and looking at your devices\n  \
                - signing out one device from the other\n  \
-               - taking the app's access away at {mock}/settings/connections\n  \
+               - taking the app's access away at {mock}/settings/connections, and watching the open page\n  \
                - making tokens expire and the provider fail at {mock}/\n\n\
              Everything runs on this computer only. {kept} Stop it with Ctrl+C.\n",
         )
