@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | `rotate`, `repair`, `prove` | any | Live |
 //! | `suspect` | Live, Parked | Suspect |
-//! | `park` | Live, Parked | Parked |
+//! | `park` | Live | Parked |
 //! | `claim`, `release`, `lose_answer` | any | the same |
 //! | `end` | any | Ended |
 //!
@@ -417,14 +417,16 @@ impl Session {
     /// Sets the session aside until a request refreshes it.
     ///
     /// # Errors
-    /// [`Refused::Ended`], or [`Refused::Superseded`] if the row holds a newer pair.
+    /// [`Refused::Ended`], or [`Refused::Superseded`] if the row holds a newer pair, is set aside already, or is suspect, which is
+    /// the graver of the two.
     pub fn park(self, generation: Version) -> Result<Self, Refused> {
+        if matches!(self.state, State::Parked(_) | State::Suspect(_)) {
+            return Err(Refused::Superseded);
+        }
         self.change(|state| {
-            // A suspicion stays one: it is the graver of the two.
-            let suspect = matches!(state, State::Suspect(_));
             let holding = state.into_holding()?;
             holding.require(generation)?;
-            Ok(if suspect { State::Suspect(holding) } else { State::Parked(holding) })
+            Ok(State::Parked(holding))
         })
     }
 

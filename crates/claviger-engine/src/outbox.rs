@@ -62,6 +62,10 @@ impl Engine {
 
     async fn try_revocation(&self, owed: &Owed) -> AfterTry {
         let now = self.now();
+        let OwedRevocation { session, provider, .. } = &owed.revocation;
+        if self.require_issuer(*session, provider).is_err() {
+            return AfterTry::Postpone(limits::REVOCATION_PAUSE_MAX);
+        }
         let requests = match self.requests(&owed.revocation, now) {
             Ok(requests) => requests,
             Err(error) => {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use claviger_core::{
-    ids::SessionId,
+    ids::{ProviderName, SessionId},
     policy::limits,
     session::{Refused, SealedPair, Session},
     time::Timestamp,
@@ -119,10 +119,21 @@ impl Engine {
         Ok((asked_at, answer))
     }
 
-    /// The access token of a pair.
+    /// The access token of a pair, for requests to the provider that issued it.
     pub(crate) fn open_access(&self, row: &Session, pair: &SealedPair) -> Result<AccessPlain, Denied> {
+        self.require_issuer(row.id, &row.subject.provider)?;
         let binding =
             PairBinding { provider: &row.subject.provider, session: row.id, generation: pair.generation };
         self.keyring().open_access(binding, &pair.access).map_err(Denied::from_row)
+    }
+
+    /// Tokens are sent to who issued them and to nobody else. Those of a provider that is no longer configured stay where they are,
+    /// which is the operator's business and signs nobody out.
+    pub(crate) fn require_issuer(&self, session: SessionId, issuer: &ProviderName) -> Result<(), Denied> {
+        if *issuer == self.provider().name {
+            return Ok(());
+        }
+        tracing::error!(%session, issuer = issuer.0, "a token of a provider that is not configured was not sent");
+        Err(Denied::Misconfigured)
     }
 }

@@ -355,11 +355,7 @@ impl Engine {
     fn open_refresh(&self, row: &Session, secret: Option<&SessionSecret>) -> Result<RefreshToken, Denied> {
         let pair = row.pair().ok_or(Denied::SignInAgain)?;
         let sealed = pair.refresh.as_ref().ok_or(Denied::SignInAgain)?;
-        if row.subject.provider != self.provider().name {
-            let issuer = &row.subject.provider.0;
-            tracing::error!(session = %row.id, issuer, "a refresh token of a provider that is not configured was not sent");
-            return Err(Denied::Misconfigured);
-        }
+        self.require_issuer(row.id, &row.subject.provider)?;
         let binding =
             PairBinding { provider: &row.subject.provider, session: row.id, generation: pair.generation };
         let lock = refresh_lock(row.custody, secret).ok_or(Denied::SignInAgain)?;

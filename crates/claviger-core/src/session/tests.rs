@@ -98,6 +98,20 @@ fn an_answer_about_an_older_pair_changes_nothing() {
     assert_eq!(newer.park(Version::FIRST), Err(Refused::Superseded));
 }
 
+/// However many learn it at the same time, one of them writes it down.
+#[test]
+fn what_a_row_says_already_is_not_written_again() {
+    let (parked, suspect) = (live().park(Version::FIRST).unwrap(), live().suspect(Version::FIRST).unwrap());
+    assert_eq!(parked.clone().park(Version::FIRST), Err(Refused::Superseded));
+    assert_eq!(suspect.clone().suspect(Version::FIRST), Err(Refused::Superseded));
+    assert_eq!(
+        suspect.park(Version::FIRST),
+        Err(Refused::Superseded),
+        "a suspicion is the graver of the two"
+    );
+    assert!(matches!(parked.suspect(Version::FIRST).unwrap().state, State::Suspect(_)));
+}
+
 #[test]
 fn a_rotation_binds_the_new_pair_to_the_version_that_commits_it() {
     let session = live().claim(claim(OURS)).unwrap().rotate(OURS, T0, pair).unwrap();

@@ -1,7 +1,7 @@
 //! The way to the mock without a socket. Answers can be held back, and bodies rewritten.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -27,6 +27,8 @@ pub(crate) struct Twitch {
     unreachable: Mutex<bool>,
     /// Every secret that went by: tokens, codes, verifiers.
     secrets: Mutex<Vec<String>>,
+    /// How often each refresh token was sent.
+    sends: Mutex<BTreeMap<String, u32>>,
 }
 
 /// Where something waits until a test lets it go.
@@ -64,6 +66,7 @@ impl Twitch {
             rewrites: Mutex::default(),
             unreachable: Mutex::default(),
             secrets: Mutex::default(),
+            sends: Mutex::default(),
         }
     }
 
@@ -152,7 +155,21 @@ impl Twitch {
         self.secrets.lock().unwrap().clone()
     }
 
+    /// How often the refresh token was sent that was sent most often.
+    pub(crate) fn most_sends(&self) -> u32 {
+        self.sends.lock().unwrap().values().copied().max().unwrap_or_default()
+    }
+
+    /// How many refresh tokens were sent a second time.
+    pub(crate) fn sent_again(&self) -> usize {
+        self.sends.lock().unwrap().values().filter(|sends| **sends > 1).count()
+    }
+
     fn note_request(&self, request: &Request<Bytes>) {
+        let mut form = url::form_urlencoded::parse(request.body());
+        if let Some((_, token)) = form.find(|(name, _)| name == "refresh_token") {
+            *self.sends.lock().unwrap().entry(token.into_owned()).or_default() += 1;
+        }
         let body = url::form_urlencoded::parse(request.body());
         let secret = ["client_secret", "code", "code_verifier", "refresh_token", "token"];
         let found =

@@ -1,0 +1,131 @@
+//! The one time that a refresh token may be sent again: when it is used up, and until when it may be.
+
+use claviger_core::policy::{ProviderHabits, limits};
+use claviger_engine::Denied;
+use claviger_mock::{Endpoint, FaultKind};
+use futures_util::future::join_all;
+
+use crate::world::{ADA, Browser, Instance, MINUTE, ONE_TIME, ROTATES, SECOND, World, passing};
+
+/// The way of a request may take so long.
+const TRAVEL: std::time::Duration = limits::PROVIDER_CONNECT.saturating_add(limits::PROVIDER_ANSWER);
+
+/// A provider that forgives one replay within a minute.
+const WINDOWED: ProviderHabits = ProviderHabits { replay_window: MINUTE, ..ONE_TIME };
+
+/// So many sessions whose access tokens have expired; the answer to the refresh of the first was lost just now.
+async fn first_lost_its_answer(
+    own: ProviderHabits,
+    rotation: claviger_mock::Rotation,
+    sessions: usize,
+) -> (World, Instance, Vec<Browser>) {
+    let (world, app) = World::with(|setup| {
+        setup.provider.habits = own;
+        setup.mock.rotation = rotation;
+        setup.settings.refreshes_per_second = 1;
+    })
+    .await;
+    let browsers = world.sign_in_on(&app, sessions).await;
+    world.expire_tokens();
+    world.twitch.once(Endpoint::Token, FaultKind::CloseBefore);
+    assert!(passing(&browsers[0].asks(&app).await));
+    (world, app, browsers)
+}
+
+/// SPENT: a gateway may answer so after the provider did what was asked, whatever its habits.
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_a_gateway_answered_with_an_error_is_the_last() {
+    let harmful = ProviderHabits { reuse_kills_connection: true, ..ROTATES };
+    for own in [ROTATES, harmful, WINDOWED] {
+        for status in [500, 502, 504, 520, 524] {
+            let (world, app, browsers) =
+                first_lost_its_answer(own, claviger_mock::Rotation::Rotates, 1).await;
+            world.pass(limits::RETRY_AFTER);
+            world.twitch.once(Endpoint::Token, FaultKind::status(status));
+            assert!(passing(&browsers[0].asks(&app).await), "{status}");
+            for _ in 0..4 {
+                world.wait_out();
+                let denied = browsers[0].asks(&app).await.unwrap_err();
+                assert_eq!(denied, Denied::SignInAgain, "{status} {own:?}");
+            }
+            assert_eq!(world.twitch.most_sends(), 2, "SPENT {status} {own:?}");
+            assert_eq!(world.end_reason(browsers[0].session).await, None, "TRANSIENT {status}");
+        }
+    }
+}
+
+/// SPENT: while it waits for its turn in the budget, the provider's window closes.
+#[tokio::test(start_paused = true)]
+async fn a_replay_whose_turn_comes_too_late_for_the_window_is_not_sent() {
+    for (others, replayed) in [(5, false), (1, true)] {
+        let (world, app, browsers) =
+            first_lost_its_answer(WINDOWED, claviger_mock::Rotation::OneTime, 1 + others).await;
+        world.pass(MINUTE - TRAVEL - 2 * SECOND);
+        let (first, others) = browsers.split_first().unwrap();
+        let crowd = join_all(others.iter().map(|browser| browser.asks(&app)));
+        let (crowd, outcome) = tokio::join!(crowd, first.asks(&app));
+        for outcome in crowd {
+            outcome.expect("BLAST");
+        }
+        assert_eq!(outcome.is_ok(), replayed, "{outcome:?}");
+        assert_eq!(world.twitch.most_sends(), 1 + u32::from(replayed), "SPENT");
+        let row = world.row(first.session).await;
+        assert_eq!(row.ambiguous(world.now()), !replayed, "visibly");
+        assert_eq!(row.beyond_refresh(world.now(), &WINDOWED), !replayed, "a new authorization repairs it");
+    }
+}
+
+/// SPENT: the same while the provider is asked about the old access token.
+#[tokio::test(start_paused = true)]
+async fn a_replay_whose_question_takes_until_the_window_is_over_is_not_sent() {
+    for (takes, replayed) in [(8 * SECOND, false), (SECOND, true)] {
+        let (world, app, browsers) =
+            first_lost_its_answer(WINDOWED, claviger_mock::Rotation::OneTime, 1).await;
+        world.pass(MINUTE - TRAVEL - 4 * SECOND);
+        world.twitch.once(Endpoint::Validate, FaultKind::delay(takes));
+        let outcome = browsers[0].asks(&app).await;
+        assert_eq!(outcome.is_ok(), replayed, "{outcome:?}");
+        assert_eq!(world.twitch.most_sends(), 1 + u32::from(replayed), "SPENT");
+    }
+}
+
+/// SPENT: two instances find the same lost answer; one of them sends the token again, and the other adopts.
+#[tokio::test(start_paused = true)]
+async fn of_two_instances_that_may_replay_one_does() {
+    let (world, app, browsers) = first_lost_its_answer(ROTATES, claviger_mock::Rotation::Rotates, 1).await;
+    let elsewhere = world.instance().await;
+    [&app, &elsewhere].iter().for_each(|app| app.shelf.slow());
+    world.pass(limits::RETRY_AFTER);
+    let requests = (0..20).map(|n| browsers[0].grant(if n % 2 == 0 { &app } else { &elsewhere }));
+    let grants = join_all(requests).await;
+    let token = world.access_token(browsers[0].session).await;
+    for grant in grants {
+        assert_eq!(grant.expect("LOSER").token.expose(), token);
+    }
+    assert_eq!((world.twitch.refreshes(), world.twitch.most_sends()), (2, 2), "SPENT");
+    assert_eq!(world.twitch.sent_again(), 1);
+}
+
+/// Another provider of the configuration has no business with this one's tokens.
+#[tokio::test(start_paused = true)]
+async fn tokens_of_a_provider_that_is_not_configured_are_sent_to_nobody() {
+    let (mut world, app) = World::start().await;
+    let browser = world.sign_in(&app, ADA).await;
+    let configured = world.provider.name.clone();
+    world.provider.name = claviger_core::ids::ProviderName("another".to_owned());
+    let elsewhere = world.instance().await;
+    let sent = |world: &World| (world.twitch.refreshes(), world.twitch.calls(Endpoint::Validate));
+    let before = sent(&world);
+    world.pass(world.settings.lifetimes.proof);
+    let outcome = browser.asks(&elsewhere).await;
+    assert!(outcome.is_ok() || passing(&outcome), "TRANSIENT {outcome:?}");
+    assert_eq!(sent(&world), before, "an access token");
+    world.expire_tokens();
+    assert_eq!(browser.asks(&elsewhere).await.unwrap_err(), Denied::Misconfigured, "TRANSIENT");
+    assert_eq!(sent(&world), before, "a refresh token");
+    let owed = claviger_engine::Target::One(browser.session);
+    elsewhere.end(owed, claviger_core::session::EndReason::SignedOut).await.unwrap();
+    elsewhere.settle_owed().await.unwrap();
+    assert_eq!(world.twitch.calls(Endpoint::Revoke), 0, "a revocation");
+    world.provider.name = configured;
+}
