@@ -17,7 +17,10 @@ use claviger_core::{
     },
     suspicion::Cause,
     time::Timestamp,
-    verdict::{AfterRefresh, BeforeReplay, IssuedPair, TokenAnswer, after_refresh, before_replay},
+    verdict::{
+        AfterRefresh, BeforeReplay, IssuedPair, TokenAnswer, Trouble, TroubleKind, after_refresh,
+        before_replay,
+    },
 };
 use claviger_seal::{AccessPlain, PairBinding, RefreshLock};
 use claviger_store::{Replaced, StoreError};
@@ -145,9 +148,11 @@ impl Engine {
         let (_, old_access) = self.ask_about(row, pair, limits::PACE_PATIENCE).await?;
         match before_replay(&old_access, pair.expiry, self.now(), &self.provider().habits) {
             BeforeReplay::Replay => Ok(()),
-            BeforeReplay::Later(trouble) => {
-                Err(self.put_off(row, Denied::ProviderTrouble { retry_after: trouble.pause() }))
+            // Nobody was asked, since our own budget or breaker said so. That is no failure of this session's.
+            BeforeReplay::Later(Trouble { kind: TroubleKind::NotSent, retry_after: Some(wait) }) => {
+                Err(in_trouble(wait.max(limits::REFRESH_PAUSE)))
             }
+            BeforeReplay::Later(trouble) => Err(self.put_off(row, in_trouble(trouble.pause()))),
             BeforeReplay::Spent => {
                 tracing::warn!(session = %row.id, "a refresh whose answer was lost did happen: its pair is lost");
                 if let Some(claim) = row.holding().and_then(|holding| holding.claim) {

@@ -106,6 +106,39 @@ async fn of_two_instances_that_may_replay_one_does() {
     assert_eq!(world.twitch.sent_again(), 1);
 }
 
+/// LIVE: a crowd of lost answers is recovered as fast as our own budget of questions allows; waiting for that is nobody's failure,
+/// so it puts no session off.
+#[tokio::test(start_paused = true)]
+async fn replays_that_wait_for_our_own_budget_are_not_put_off() {
+    let (world, app) = World::with(|setup| {
+        setup.mock.rotation = claviger_mock::Rotation::Rotates;
+        setup.settings.sweep.validations_per_second = 1;
+        setup.settings.refreshes_per_second = 100;
+        setup.settings.devices_per_user = 100;
+    })
+    .await;
+    let browsers = world.sign_in_on(&app, 12).await;
+    world.expire_tokens();
+    for browser in &browsers {
+        world.twitch.once(Endpoint::Token, FaultKind::status(500));
+        assert!(passing(&browser.asks(&app).await));
+        world.wait_out();
+    }
+    let begun = world.now();
+    let mut waiting: Vec<&Browser> = browsers.iter().collect();
+    while !waiting.is_empty() {
+        let outcomes = join_all(waiting.iter().map(|browser| browser.asks(&app))).await;
+        for denied in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+            assert!(matches!(denied, Denied::ProviderTrouble { retry_after } if !retry_after.is_zero()));
+        }
+        let mut denied = outcomes.iter().map(Result::is_err);
+        waiting.retain(|_| denied.next().unwrap_or(false));
+        world.run_for(SECOND / 2).await;
+        assert!(world.now().since(begun) < 20 * SECOND, "LIVE: {} wait", waiting.len());
+    }
+    assert_eq!(world.twitch.most_sends(), 2, "SPENT");
+}
+
 /// Another provider of the configuration has no business with this one's tokens.
 #[tokio::test(start_paused = true)]
 async fn tokens_of_a_provider_that_is_not_configured_are_sent_to_nobody() {

@@ -27,7 +27,7 @@ pub(crate) struct Twitch {
     unreachable: Mutex<bool>,
     /// Every secret that went by: tokens, codes, verifiers.
     secrets: Mutex<Vec<String>>,
-    /// How often each refresh token was sent.
+    /// How often each refresh token was sent, but for those times of which the answer said that nothing was done.
     sends: Mutex<BTreeMap<String, u32>>,
 }
 
@@ -155,7 +155,18 @@ impl Twitch {
         self.secrets.lock().unwrap().clone()
     }
 
-    /// How often the refresh token was sent that was sent most often.
+    /// Takes note of a refresh token that was sent and is spent by it, for all that its sender can know.
+    fn note_send(&self, request: &Request<Bytes>, status: Option<StatusCode>) {
+        let nothing_done = |status: StatusCode| matches!(status.as_u16(), 402..=499 | 501 | 503);
+        let mut form = url::form_urlencoded::parse(request.body());
+        if let Some((_, token)) = form.find(|(name, _)| name == "refresh_token")
+            && !status.is_some_and(nothing_done)
+        {
+            *self.sends.lock().unwrap().entry(token.into_owned()).or_default() += 1;
+        }
+    }
+
+    /// How often the refresh token was sent that was sent most often, and may be spent by each time.
     pub(crate) fn most_sends(&self) -> u32 {
         self.sends.lock().unwrap().values().copied().max().unwrap_or_default()
     }
@@ -166,10 +177,6 @@ impl Twitch {
     }
 
     fn note_request(&self, request: &Request<Bytes>) {
-        let mut form = url::form_urlencoded::parse(request.body());
-        if let Some((_, token)) = form.find(|(name, _)| name == "refresh_token") {
-            *self.sends.lock().unwrap().entry(token.into_owned()).or_default() += 1;
-        }
         let body = url::form_urlencoded::parse(request.body());
         let secret = ["client_secret", "code", "code_verifier", "refresh_token", "token"];
         let found =
@@ -214,14 +221,9 @@ impl ProviderHttp for Twitch {
         if let Some(gate) = self.gate(endpoint) {
             gate.wait().await;
         }
-        if reply.delay > limits::PROVIDER_ANSWER {
-            tokio::time::sleep(limits::PROVIDER_ANSWER).await;
-            return Err(Unanswered::NoAnswer);
-        }
-        tokio::time::sleep(reply.delay).await;
-        match reply.connection {
-            Connection::Keep => Ok(reply.response),
-            Connection::CloseWithoutAnswer => Err(Unanswered::NoAnswer),
-        }
+        let heard = reply.delay <= limits::PROVIDER_ANSWER && reply.connection == Connection::Keep;
+        self.note_send(&request, heard.then(|| reply.response.status()));
+        tokio::time::sleep(reply.delay.min(limits::PROVIDER_ANSWER)).await;
+        if heard { Ok(reply.response) } else { Err(Unanswered::NoAnswer) }
     }
 }
