@@ -19,6 +19,7 @@ mod example;
 mod healthz;
 mod hostile;
 mod library;
+mod outage;
 mod page;
 mod secrets;
 mod site;
