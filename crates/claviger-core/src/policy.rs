@@ -92,7 +92,7 @@ impl ProviderHabits {
     ///
     /// | habit | value | source |
     /// |---|---|---|
-    /// | `rotation` | rotates | docs, "Refreshing access tokens": the answer's refresh token may differ, so it is always taken; its sample shows the same one |
+    /// | `rotation` | rotates | docs, "Refreshing access tokens" (dev.twitch.tv/docs/authentication/refresh-tokens): the answer's refresh token may differ, so it is always taken; its sample shows the same one |
     /// | `replay_window` | a day | docs, same page: refresh tokens of confidential clients do not expire; nothing says that a refresh spends them |
     /// | `reuse_kills_connection` | false | reported for public clients only (twitchdev/issues#903) |
     /// | `old_access_token_survives` | true | docs, same page: up to 50 access tokens of one refresh token are valid at a time; reports of 401s at a rotation contradict it, and a 401 is answered with the newer token either way |

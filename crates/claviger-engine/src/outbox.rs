@@ -62,10 +62,6 @@ impl Engine {
 
     async fn try_revocation(&self, owed: &Owed) -> AfterTry {
         let now = self.now();
-        let OwedRevocation { session, provider, .. } = &owed.revocation;
-        if self.require_issuer(*session, provider).is_err() {
-            return AfterTry::Postpone(limits::REVOCATION_PAUSE_MAX);
-        }
         let requests = match self.requests(&owed.revocation, now) {
             Ok(requests) => requests,
             Err(error) => {
@@ -75,6 +71,10 @@ impl Engine {
                 return AfterTry::Postpone(limits::REVOCATION_PAUSE_MAX);
             }
         };
+        let OwedRevocation { session, provider, .. } = &owed.revocation;
+        if !requests.is_empty() && self.require_issuer(*session, provider).is_err() {
+            return AfterTry::Postpone(limits::REVOCATION_PAUSE_MAX);
+        }
         for request in requests {
             if let Some(pause) = self.revoke(request, owed.tries).await {
                 return AfterTry::Postpone(pause);

@@ -128,6 +128,7 @@ fn provider(config: &Config, client_secret: claviger_core::secret::ClientSecret)
         provider.issuer = Some(format!("{}/oauth2", mock.origin()));
     }
     provider.habits = config.provider.habits();
+    provider.revokes_refresh_tokens = config.provider.revokes_refresh_tokens;
     provider
 }
 

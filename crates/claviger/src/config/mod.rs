@@ -76,6 +76,7 @@ pub struct Provider {
     pub replay_window: Span,
     pub reuse_kills_connection: bool,
     pub old_access_token_survives: bool,
+    pub revokes_refresh_tokens: bool,
     pub refreshes_per_second: u32,
     pub mock_url_for_development: Option<SiteUrl>,
 }

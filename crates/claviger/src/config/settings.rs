@@ -197,7 +197,7 @@ pub const SETTINGS: &[Setting] = &[
         "provider.rotation",
         Kind::Word(&["none", "rotates", "one_time"]),
         Some("\"rotates\""),
-        "What a refresh does to the refresh token that was sent. `none`: it is good again and again. `rotates`: a new one may come, and the old one goes on for a while. `one_time`: a new one comes, and the old one is spent at once. What is known of Twitch here is unproven: its documentation shows and promises nothing that decides it, and the defaults of this setting and the two below are the careful reading. Change them when Twitch turns out to do otherwise.",
+        "What a refresh does to the refresh token that was sent. `none`: it is good again and again. `rotates`: a new one may come, and the old one goes on for a while. `one_time`: a new one comes, and the old one is spent at once. What is known of Twitch here is unproven: its documentation shows and promises nothing that decides it, and the defaults of this setting and the three below are the likely reading. A careful one is `replay_window = \"0s\"`: then a lost answer always costs the device a way to Twitch and back.",
     ),
     setting(
         "provider.replay_window",
@@ -216,6 +216,12 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Switch,
         Some("true"),
         "Whether the access token from before a refresh goes on after it. With `false`, an access token that died before its time tells that a refresh whose answer was lost did happen, and where a second use of the refresh token would do harm it is not sent again. Unproven for Twitch.",
+    ),
+    setting(
+        "provider.revokes_refresh_tokens",
+        Kind::Switch,
+        Some("false"),
+        "Whether refresh tokens are revoked too when a session ends, because they live on when their access token is revoked. Only those that the server can open: of a device that signs out itself, or with custody `server`. Whether Twitch takes them is unproven, and so is whether two sign-ins of one user may be given the same one; then revoking it would sign out another device.",
     ),
     setting(
         "provider.refreshes_per_second",
