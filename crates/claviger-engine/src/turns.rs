@@ -68,7 +68,11 @@ impl Engine {
             let place = turns.next(now, deadline);
             if let Some(place) = place {
                 drop(reserving);
-                tokio::time::sleep(place.since(now)).await;
+                let early = place.since(now);
+                // A timer of no length would still wait for the next tick of the clock.
+                if !early.is_zero() {
+                    tokio::time::sleep(early).await;
+                }
                 return Ok(Ok(()));
             }
             let from = self.reserve_places().await?;

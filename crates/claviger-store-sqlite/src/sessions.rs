@@ -30,6 +30,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     UPDATE_BODY,
     INSERT_PULSE,
     UPDATE_PULSE,
+    PROVE,
     TOUCH,
     OVERDUE,
     DISTRUSTED,
@@ -85,6 +86,9 @@ const INSERT_PULSE: &str = "INSERT INTO pulse (slot, id, version, state, created
     VALUES (slot(?1), ?1, ?2, ?3, ?4, ?5, ?6)";
 const UPDATE_PULSE: &str = "UPDATE pulse SET version = ?2, state = ?3, proven_at = ?4
     WHERE slot = slot(?1) AND id = ?1 AND version = ?5 AND state < 3";
+// What a proof changes. The state is not among it, so that no index has to be looked after.
+const PROVE: &str = "UPDATE pulse SET version = ?2, proven_at = ?3
+    WHERE slot = slot(?1) AND id = ?1 AND version = ?4 AND state = 0";
 const TOUCH: &str = "UPDATE pulse SET last_seen_at = ?2
     WHERE slot = slot(?1) AND id = ?1 AND state < 3 AND last_seen_at < ?2";
 const OVERDUE: &str = "SELECT id FROM (
@@ -364,12 +368,20 @@ pub(crate) fn in_slot(
 
 /// Writes the rows that are still those that `next` were made from. Nothing but the narrow table is touched.
 pub(crate) fn replace_all(connection: &Connection, next: &[Session]) -> Result<Vec<bool>, Fault> {
+    let mut prove = connection.prepare_cached(PROVE)?;
     let mut update = connection.prepare_cached(UPDATE_PULSE)?;
     let mut written = Vec::with_capacity(next.len());
     for next in next {
         let before =
             next.version.0.checked_sub(1).map(Version).ok_or_else(|| corrupt("a version of zero"))?;
-        written.push(update.execute(pulse_update(next, before)?)? == 1);
+        let stayed_live = match &next.state {
+            State::Live(holding) => {
+                let (id, at) = (next.id.as_bytes(), holding.proven_at.as_millis());
+                prove.execute(params![id, version_column(next.version)?, at, version_column(before)?])? == 1
+            }
+            _ => false,
+        };
+        written.push(stayed_live || update.execute(pulse_update(next, before)?)? == 1);
     }
     Ok(written)
 }
