@@ -66,10 +66,14 @@ const CHANGES: [(&str, &str, Change); 9] = [
         let generation = row.generation().unwrap_or(row.version);
         row.suspect(generation)
     }),
-    ("park", "the proof is too old, and the provider does not answer", |row| {
-        let generation = row.generation().unwrap_or(row.version);
-        row.park(generation)
-    }),
+    (
+        "park",
+        "the access token expired unused, or the proof is too old and the provider does not answer",
+        |row| {
+            let generation = row.generation().unwrap_or(row.version);
+            row.park(generation)
+        },
+    ),
     ("end", "a typed reason", |row| Ok(row.end(EndReason::SignedOut, NOW)?.0)),
 ];
 

@@ -31,6 +31,7 @@ fn the_steps_of_the_readme_give_a_configuration_that_can_be_used() {
         claviger(directory.path()).args(["keys", "generate", "--file", "claviger.keys"]).output().unwrap();
     assert!(made.status.success());
     fs::write(directory.path().join("twitch-secret"), "not-a-real-secret").unwrap();
+    fs::write(directory.path().join("webhook-secret"), "0123456789abcdef").unwrap();
     let config = examples(&readme, "toml").join("\n").replace("YOUR.SITE", "app.example");
     assert!(config.contains("[provider]") && config.contains("[[routes]]"), "both examples were found");
     fs::write(directory.path().join("claviger.toml"), config).unwrap();
@@ -40,6 +41,7 @@ fn the_steps_of_the_readme_give_a_configuration_that_can_be_used() {
         String::from_utf8_lossy(&checked.stdout).into_owned() + &String::from_utf8_lossy(&checked.stderr);
     assert!(checked.status.success(), "{said}");
     assert!(said.contains("https://app.example/auth/callback"), "it says what to register: {said}");
+    assert!(said.contains("https://app.example/auth/webhook"), "it says where notices arrive: {said}");
 }
 
 #[test]
