@@ -1,6 +1,6 @@
 //! Callers that go away. Whatever they had begun is finished, or was never begun, at every point where they may leave.
 
-use std::pin::pin;
+use std::{pin::pin, time::Duration};
 
 use claviger_core::{
     request::Assurance,
@@ -13,24 +13,38 @@ use claviger_mock::Endpoint;
 
 use crate::world::{ADA, Instance, MINUTE, ONE_TIME, SECOND, World, habits, subject};
 
-/// Polls a future so many times, and then drops it. Tells whether it had finished by then.
-async fn drop_after<T>(polls: usize, work: impl Future<Output = T>) -> bool {
+/// Longer than a pause between two looks at a row that another instance is refreshing.
+const MOMENT: Duration = Duration::from_millis(60);
+
+/// So many polls go by before time does.
+const POLLS_A_MOMENT: usize = 12;
+
+/// Polls a future so many times, and then drops it. Tells whether it had finished by then. Tasks run after each poll, and
+/// timers of some milliseconds after some of them.
+pub(crate) async fn drop_after<T>(polls: usize, work: impl Future<Output = T>) -> bool {
     let mut work = pin!(work);
-    for _ in 0..polls {
+    for poll in 1..=polls {
         if futures_util::poll!(work.as_mut()).is_ready() {
             return true;
         }
-        tokio::task::yield_now().await;
+        if poll % POLLS_A_MOMENT == 0 {
+            tokio::time::sleep(MOMENT).await;
+        } else {
+            tokio::task::yield_now().await;
+        }
     }
     false
 }
 
 /// A fresh world for every point at which the caller may leave, until there is none left.
 macro_rules! at_every_point {
-    (|$world:ident, $app:ident, $polls:ident| $story:block) => {{
+    (|$world:ident, $app:ident, $polls:ident| $story:block) => {
+        at_every_point!(crate::dropped::slow_world(), |$world, $app, $polls| $story)
+    };
+    ($begin:expr, |$world:ident, $app:ident, $polls:ident| $story:block) => {{
         let mut finished = false;
-        for $polls in 1..200 {
-            let ($world, $app) = slow_world().await;
+        for $polls in 1..300 {
+            let ($world, $app) = $begin.await;
             finished = $story;
             if finished {
                 break;
@@ -39,8 +53,9 @@ macro_rules! at_every_point {
         assert!(finished, "the story ends");
     }};
 }
+pub(crate) use at_every_point;
 
-async fn slow_world() -> (World, Instance) {
+pub(crate) async fn slow_world() -> (World, Instance) {
     let (world, app) = World::with(habits(ONE_TIME)).await;
     app.shelf.slow();
     (world, app)

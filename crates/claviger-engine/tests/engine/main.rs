@@ -13,6 +13,7 @@
 mod authenticate;
 mod background;
 mod dropped;
+mod dropped_refresh;
 mod ending;
 mod grants;
 mod lifetimes;

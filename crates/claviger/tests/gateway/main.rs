@@ -8,6 +8,7 @@
     reason = "a helper of a test may fail as a test does"
 )]
 
+mod aborted;
 mod api;
 mod commands;
 mod crowds;

@@ -1,11 +1,15 @@
 //! What Prometheus is told.
 
-use std::process::Command;
+use std::{
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
+use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Endpoint, Fault, FaultKind};
 use http::{StatusCode, header};
 use serde_json::Value;
 
-use crate::world::{ADA, World, patiently};
+use crate::world::{ADA, World, listen, patiently};
 
 const METRICS: &str = "metrics.listen = \"127.0.0.1:0\"";
 
@@ -85,4 +89,71 @@ async fn how_things_are_is_told_to_programs_and_to_people() {
     assert!(!done && text.contains("is no gateway of this version"), "{text}");
     let (done, text) = status("metrics.listen = \"127.0.0.1:1\"").await;
     assert!(!done && text.contains("no gateway answers at 127.0.0.1:1"), "{text}");
+}
+
+/// A gateway in a process of its own, since what is counted is counted for a whole process.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A refresh whose answer was lost is seen by the operator, after a restart too.
+#[tokio::test]
+async fn a_lost_answer_is_shown_as_an_ambiguous_claim() {
+    let world = World::echoing().await;
+    let cookies = [world.sign_in(ADA).await, world.sign_in(ADA).await];
+    let lost = Fault::once(Endpoint::Token, FaultKind::CloseAfter).grant_type("refresh_token");
+    world.mock.with(|mock| {
+        mock.expire_access_tokens(ADA);
+        mock.add_fault(lost);
+    });
+    for (cookie, status) in cookies.iter().zip([StatusCode::SERVICE_UNAVAILABLE, StatusCode::OK]) {
+        let answer = world.get("/api/twitch/users").header(header::COOKIE, cookie).send().await.unwrap();
+        assert_eq!(answer.status(), status);
+    }
+    world.tell_to_stop();
+    let directory = world.stopped().await;
+
+    let free = || listen().local_addr().unwrap();
+    let (address, metrics, nobody) = (free(), free(), free());
+    let config = directory.path().join("claviger.toml");
+    let text = format!(
+        r#"
+        listen = "{address}"
+        public_url = "http://localhost:{port}"
+        insecure_plain_http_for_development = true
+        keyring = ["1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]
+        store.path = {path:?}
+        metrics.listen = "{metrics}"
+        provider.client_id = "{DEMO_CLIENT_ID}"
+        provider.client_secret = "{DEMO_CLIENT_SECRET}"
+        provider.mock_url_for_development = "http://{nobody}"
+        "#,
+        port = address.port(),
+        path = directory.path().join("claviger.db"),
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_claviger"));
+    serve.arg("serve").arg("--config").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
+    let _running = Process(serve.spawn().unwrap());
+
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut ticks = tokio::time::interval(Duration::from_millis(50));
+    let shown = patiently(async {
+        loop {
+            ticks.tick().await;
+            let Ok(answer) = client.get(format!("http://{metrics}/metrics")).send().await else { continue };
+            let shown = answer.text().await.unwrap();
+            if shown.contains("claviger_claims{state=\"ambiguous\"}") {
+                return shown;
+            }
+        }
+    })
+    .await;
+    assert!(shown.contains("claviger_claims{state=\"ambiguous\"} 1\n"), "visibly\n{shown}");
+    assert!(shown.contains("claviger_claims{state=\"in_flight\"} 0\n"), "{shown}");
 }
