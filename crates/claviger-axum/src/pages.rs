@@ -82,7 +82,10 @@ pub(crate) struct Device {
     pub(crate) name: String,
     pub(crate) first_seen: When,
     pub(crate) last_seen: When,
-    pub(crate) note: Option<&'static str>,
+    /// The answer to its last token refresh was lost, which its next use makes good.
+    pub(crate) answer_lost: bool,
+    /// Its tokens have to be renewed by signing in again.
+    pub(crate) renewal_needed: bool,
 }
 
 /// A time in words, and exactly.

@@ -246,6 +246,34 @@ pub enum RefreshStep {
     SignInAgain,
 }
 
+/// How it stands with a session's tokens, for its user to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It keeps none.
+    NoTokens,
+    /// They work, or the next use refreshes them.
+    InOrder,
+    /// They are being refreshed.
+    Refreshing,
+    /// The answer to their refresh was lost; the next use makes that good.
+    AnswerLost,
+    /// No refresh can save them: the user has to go to the provider and back once.
+    RenewalNeeded,
+}
+
+impl Standing {
+    /// The stable name, as JSON writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoTokens => "none",
+            Self::InOrder => "in_order",
+            Self::Refreshing => "refreshing",
+            Self::AnswerLost => "answer_lost",
+            Self::RenewalNeeded => "renewal_needed",
+        }
+    }
+}
+
 impl Session {
     /// What the session holds, unless it ended.
     pub fn holding(&self) -> Option<&Holding> {
@@ -360,6 +388,24 @@ impl Session {
     pub fn beyond_refresh(&self, now: Timestamp, habits: &ProviderHabits) -> bool {
         self.pair().is_some()
             && matches!(self.refresh_step(now, habits), Ok(RefreshStep::SignInAgain) | Err(Refused::NoPair))
+    }
+
+    /// How it stands with the tokens.
+    pub fn standing(&self, now: Timestamp, habits: &ProviderHabits) -> Standing {
+        match self.refresh_step(now, habits) {
+            _ if self.pair().is_none() => Standing::NoTokens,
+            Ok(RefreshStep::Send) => Standing::InOrder,
+            Ok(RefreshStep::Wait { .. }) => Standing::Refreshing,
+            Ok(RefreshStep::Replay) => Standing::AnswerLost,
+            Ok(RefreshStep::SignInAgain) => Standing::RenewalNeeded,
+            // Where the provider gave no refresh token the access token works for as long as it lives.
+            Err(_) => match &self.state {
+                State::Live(Holding { pair: Some(pair), .. }) if !pair.expiry.passed(now) => {
+                    Standing::InOrder
+                }
+                _ => Standing::RenewalNeeded,
+            },
+        }
     }
 
     /// Puts the pair of a new authorization by the same user in place of one that no refresh can save.

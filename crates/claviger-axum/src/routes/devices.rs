@@ -8,8 +8,9 @@ use axum::{
 };
 use claviger_core::{
     ids::SessionId,
+    policy::ProviderHabits,
     request::Assurance,
-    session::{EndReason, Session},
+    session::{EndReason, Session, Standing},
     time::Timestamp,
 };
 use claviger_engine::{Caller, Denied, EndError, Target};
@@ -36,6 +37,8 @@ struct DeviceBody<'a> {
     this_device: bool,
     first_seen: String,
     last_seen: String,
+    /// How it stands with its tokens: `none`, `in_order`, `refreshing`, `answer_lost` or `renewal_needed`.
+    tokens: &'static str,
 }
 
 #[derive(Serialize)]
@@ -54,7 +57,9 @@ pub(crate) async fn list(State(claviger): State<Claviger>, parts: Parts) -> Resp
         Ok(sessions) => sessions,
         Err(error) => return respond::of_denied(&Denied::Store(error)).answer(page),
     };
-    if page { as_html(&caller, &sessions, claviger.engine().now()) } else { as_json(&caller, &sessions) }
+    let habits = &claviger.engine().provider().habits;
+    let now = claviger.engine().now();
+    if page { as_html(&caller, &sessions, now, habits) } else { as_json(&caller, &sessions, now, habits) }
 }
 
 /// Signs one device out. This one may be named too; that is a sign-out.
@@ -105,7 +110,7 @@ fn done(ended: usize, page: bool) -> Response {
     no_store(answer)
 }
 
-fn as_json(caller: &Caller, sessions: &[Session]) -> Response {
+fn as_json(caller: &Caller, sessions: &[Session], now: Timestamp, habits: &ProviderHabits) -> Response {
     let devices = sessions
         .iter()
         .map(|session| DeviceBody {
@@ -114,14 +119,15 @@ fn as_json(caller: &Caller, sessions: &[Session]) -> Response {
             this_device: session.id == caller.session(),
             first_seen: rfc3339(session.created_at),
             last_seen: rfc3339(session.last_seen_at),
+            tokens: session.standing(now, habits).name(),
         })
         .collect();
     no_store(Json(ListBody { devices }).into_response())
 }
 
-fn as_html(caller: &Caller, sessions: &[Session], now: Timestamp) -> Response {
+fn as_html(caller: &Caller, sessions: &[Session], now: Timestamp, habits: &ProviderHabits) -> Response {
     let this_id = caller.session().to_string();
-    let devices: Vec<Device> = sessions.iter().map(|session| device(session, now)).collect();
+    let devices: Vec<Device> = sessions.iter().map(|session| device(session, now, habits)).collect();
     Devices {
         display_name: caller.display_name(),
         this: devices.iter().find(|device| device.id == this_id),
@@ -130,13 +136,15 @@ fn as_html(caller: &Caller, sessions: &[Session], now: Timestamp) -> Response {
     .into_response()
 }
 
-fn device(session: &Session, now: Timestamp) -> Device {
+fn device(session: &Session, now: Timestamp, habits: &ProviderHabits) -> Device {
+    let standing = session.standing(now, habits);
     Device {
         id: session.id.to_string(),
         name: session.device.to_string(),
         first_seen: when(session.created_at, now),
         last_seen: when(session.last_seen_at, now),
-        note: session.ambiguous(now).then_some("Has to sign in again, or is just doing so"),
+        answer_lost: standing == Standing::AnswerLost,
+        renewal_needed: standing == Standing::RenewalNeeded,
     }
 }
 

@@ -284,3 +284,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_user_sees_how_it_stands_with_the_tokens() {
+    let strict = ProviderHabits { replay_window: Duration::ZERO, ..ProviderHabits::TWITCH };
+    let lost = || live().claim(Claim { answer_lost: true, ..claim(OURS) }).unwrap();
+    let without = |edit: fn(&mut Holding)| {
+        let mut session = live();
+        let (State::Live(holding) | State::Parked(holding) | State::Suspect(holding)) = &mut session.state
+        else {
+            panic!("it is live")
+        };
+        edit(holding);
+        session
+    };
+    let no_refresh_token = || without(|holding| holding.pair.as_mut().unwrap().refresh = None);
+    let died = pair(Version::FIRST).expiry;
+    let Expiry::At(died) = died else { panic!("it says when") };
+    let table = [
+        (live(), T0, ProviderHabits::TWITCH, Standing::InOrder),
+        (live(), died, ProviderHabits::TWITCH, Standing::InOrder),
+        (live().claim(claim(OURS)).unwrap(), T0, strict, Standing::Refreshing),
+        (
+            live().claim(claim(OURS)).unwrap(),
+            T0.after(Duration::from_secs(30)),
+            strict,
+            Standing::RenewalNeeded,
+        ),
+        (lost(), T0, ProviderHabits::TWITCH, Standing::AnswerLost),
+        (lost(), T0, strict, Standing::RenewalNeeded),
+        (no_refresh_token(), T0, strict, Standing::InOrder),
+        (no_refresh_token(), died, strict, Standing::RenewalNeeded),
+        (without(|holding| holding.pair = None), T0, strict, Standing::NoTokens),
+        (ended(), T0, strict, Standing::NoTokens),
+    ];
+    for (session, now, habits, expected) in table {
+        assert_eq!(session.standing(now, &habits), expected, "{session:?}");
+    }
+}

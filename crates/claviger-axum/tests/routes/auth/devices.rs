@@ -1,11 +1,18 @@
 //! `GET /auth/devices`, `POST /auth/devices/{id}/end`, `POST /auth/devices/end-others`.
 
-use claviger_core::session::EndReason;
+use claviger_core::{
+    ids::AttemptId,
+    policy::limits,
+    secret::Fingerprint,
+    session::{Claim, EndReason},
+};
+use claviger_mock::{Endpoint, Fault, FaultKind, Rotation};
+use claviger_store::{Replaced, Store as _};
 use http::{StatusCode, header};
 
 use crate::{
     browser::{Browser, From},
-    site::{App, MINUTE},
+    site::{App, MINUTE, SECOND, TOKEN_LIFE},
     twitch::{ADA, GRACE, MALLORY},
 };
 
@@ -18,6 +25,32 @@ async fn on(app: &App, user: &str, user_agent: &str) -> Browser {
     let mut browser = Browser::called(user_agent);
     browser.signs_in(app, user).await;
     browser
+}
+
+const LOST: &str = "The answer to the last renewal of its access was lost.";
+const RENEW: &str = "Its access has to be renewed";
+
+/// Puts a claim on a device's row, as a refresh leaves it.
+async fn claim(app: &App, browser: &Browser, change: impl FnOnce(&mut Claim)) {
+    let row = app.store.load(browser.session(app)).await.unwrap().unwrap();
+    let mut claim = Claim {
+        attempt: AttemptId([7; 16]),
+        taken_at: app.now(),
+        lease_until: app.now().after(limits::CLAIM_LEASE),
+        fingerprint: Fingerprint([7; 16]),
+        replay: false,
+        answer_lost: false,
+    };
+    change(&mut claim);
+    assert_eq!(app.store.replace(&row.claim(claim).unwrap(), None).await.unwrap(), Replaced::Done);
+}
+
+/// How it stands with each device's tokens, as scripts are told.
+async fn told(app: &App, asking: &Browser, about: &Browser) -> String {
+    let listed = asking.clone().fetches(app, "/auth/devices").await.json();
+    let id = about.session(app).to_string();
+    let device = listed["devices"].as_array().unwrap().iter().find(|device| device["id"] == id).unwrap();
+    device["tokens"].as_str().unwrap().to_owned()
 }
 
 /// Three devices of Ada, a minute apart, and one of Grace.
@@ -44,7 +77,7 @@ async fn the_list_says_which_device_this_is() {
         let at = format!("2027-01-15T08:0{minute}:00Z");
         serde_json::json!({
             "id": browser.session(&app).to_string(), "name": name, "this_device": this_device,
-            "first_seen": at, "last_seen": at,
+            "first_seen": at, "last_seen": at, "tokens": "in_order",
         })
     };
     let expected = serde_json::json!({ "devices": [
@@ -246,4 +279,62 @@ async fn the_device_limit_ends_the_one_used_least_recently() {
     let [linux, windows, iphone, _] = devices(&app).await;
     assert_eq!(app.end_reason(linux.session(&app)).await, Some(EndReason::DeviceLimit));
     assert!(windows.is_signed_in(&app).await && iphone.is_signed_in(&app).await);
+}
+
+/// Of this device and of another: what heals by itself is told apart from what takes a sign-in.
+#[tokio::test(start_paused = true)]
+async fn an_ambiguous_device_is_told_in_words_and_to_scripts() {
+    for own in [true, false] {
+        let app = App::start().await;
+        let [linux, windows, ..] = devices(&app).await;
+        let (asking, about, untouched) =
+            if own { (&linux, &linux, &windows) } else { (&linux, &windows, &linux) };
+        let page = asking.clone().opens(&app, "/auth/devices").await;
+        assert!(!page.body.contains(LOST) && !page.body.contains(RENEW), "{}", page.body);
+        claim(&app, about, |_| {}).await;
+        assert_eq!(told(&app, asking, about).await, "refreshing");
+        let page = asking.clone().opens(&app, "/auth/devices").await;
+        assert!(!page.body.contains(LOST) && !page.body.contains(RENEW), "nothing is wrong: {}", page.body);
+
+        claim(&app, about, |claim| claim.answer_lost = true).await;
+        assert_eq!(told(&app, asking, about).await, "answer_lost");
+        let page = asking.clone().opens(&app, "/auth/devices").await;
+        page.assert_page(StatusCode::OK, LOST);
+        assert!(!page.body.contains(RENEW), "{}", page.body);
+
+        claim(&app, about, |claim| (claim.answer_lost, claim.replay) = (true, true)).await;
+        assert_eq!(told(&app, asking, about).await, "renewal_needed");
+        let page = asking.clone().opens(&app, "/auth/devices").await;
+        page.assert_page(StatusCode::OK, RENEW);
+        assert!(!page.body.contains(LOST), "{}", page.body);
+        assert_eq!(page.body.contains("/auth/login?return_to=%2Fauth%2Fdevices"), own, "{}", page.body);
+        assert_eq!(told(&app, asking, untouched).await, "in_order", "BLAST");
+    }
+}
+
+/// A refresh that truly lost its answer, then its replay too, while the old access token still serves this device; the link on
+/// the page renews the tokens of the same session.
+#[tokio::test(start_paused = true)]
+async fn this_device_is_renewed_by_the_link_on_its_page() {
+    let app = App::start().await;
+    app.twitch.mock().settings_mut().rotation = Rotation::Rotates;
+    let mut browser = app.signed_in(ADA).await;
+    let session = browser.session(&app);
+    app.pass(TOKEN_LIFE - 28 * SECOND);
+    for tokens in ["answer_lost", "renewal_needed"] {
+        app.twitch.mock().add_fault(Fault::once(Endpoint::Token, FaultKind::CloseAfter));
+        assert_eq!(told(&app, &browser, &browser).await, tokens);
+        app.pass(6 * SECOND);
+    }
+    let page = browser.opens(&app, "/auth/devices").await;
+    page.assert_page(StatusCode::OK, RENEW);
+    let callback = browser.reaches_provider(&app, ADA, "/auth/login?return_to=%2Fauth%2Fdevices").await;
+    let mut answer = browser.follows(&app, &callback, From::Elsewhere).await;
+    if let Some(next) = answer.goes_on_to() {
+        answer = browser.follows(&app, &next, From::ThisSite).await;
+    }
+    answer.assert_leads_to("/auth/devices");
+    assert_eq!(browser.session(&app), session, "the same session");
+    assert_eq!(told(&app, &browser, &browser).await, "in_order");
+    assert!(!browser.opens(&app, "/auth/devices").await.body.contains(RENEW));
 }
