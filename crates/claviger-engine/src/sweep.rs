@@ -5,16 +5,16 @@
 //! the lease ends; what it had proven by then is not asked again, since a fresh proof is left alone. Memory holds a few pages,
 //! however many sessions there are.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, time::Duration};
 
 use claviger_core::{
-    ids::AttemptId,
+    ids::{AttemptId, Version},
     policy::{Custody, limits},
     session::{SealedPair, Session, State},
     suspicion::Cause,
     sweep::Schedule,
     time::Timestamp,
-    verdict::{AfterValidate, Trouble, TroubleKind, after_validate},
+    verdict::{AfterValidate, Trouble, after_validate},
 };
 use claviger_store::{StoreError, Visit, Wheel};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -165,11 +165,14 @@ impl Engine {
     async fn check_row(&self, row: Session, next_visit: Timestamp) -> Result<Checked, StoreError> {
         let Some(pair) = row.pair() else { return Ok(Checked::Done) };
         let generation = pair.generation;
-        if self.keeps_alive(&row, pair, next_visit) {
-            return Ok(self.refresh_unasked(row, generation).await);
+        let kept_alive = self.keeps_alive(&row, pair, next_visit);
+        if kept_alive && self.refresh_unasked(&row, generation).await {
+            return Ok(Checked::Done);
         }
         if pair.expiry.passed(self.now()) {
-            return Ok(row.park(generation).map_or(Checked::Done, |row| Checked::Next(Box::new(row))));
+            // The next visit tries again to refresh one that is to be kept alive.
+            let parked = if kept_alive { None } else { row.park(generation).ok() };
+            return Ok(parked.map_or(Checked::Done, |row| Checked::Next(Box::new(row))));
         }
         let (asked_at, answer) = match self.ask_about(&row, pair, Duration::MAX).await {
             Ok(asked) => asked,
@@ -199,8 +202,10 @@ impl Engine {
     ) -> Result<Checked, StoreError> {
         match self.follow(&row, asked_at, after).await {
             Ok(Asked::Settled(row)) if matches!(row.state, State::Suspect(_)) => {
-                if let (Custody::Server, Some(generation)) = (row.custody, row.generation()) {
-                    return Ok(self.refresh_unasked(Arc::unwrap_or_clone(row), generation).await);
+                if let (Custody::Server, Some(generation)) = (row.custody, row.generation())
+                    && self.refresh_unasked(&row, generation).await
+                {
+                    return Ok(Checked::Done);
                 }
                 // A token that was about to expire says nothing of its user.
                 let margin = self.settings().lifetimes.refresh_margin;
@@ -222,23 +227,20 @@ impl Engine {
         })
     }
 
-    /// Whether the server refreshes this pair because it would not live until the next visit.
+    /// Whether the server refreshes this pair because it would not live until the next visit. One that no refresh can save is
+    /// like any other: asked about while it lives, and then set aside, where the probe finds it.
     fn keeps_alive(&self, row: &Session, pair: &SealedPair, next_visit: Timestamp) -> bool {
         self.settings().sweep.keep_alive
             && row.custody == Custody::Server
             && pair.refresh.is_some()
             && pair.expiry.within(next_visit, self.settings().lifetimes.refresh_margin)
+            && !row.beyond_refresh(self.now(), &self.provider().habits)
     }
 
-    /// Refreshes a pair in the server's custody, though nobody asked. A refresh is a proof as well.
-    async fn refresh_unasked(&self, row: Session, seen: claviger_core::ids::Version) -> Checked {
-        match self.refresh(row.id, seen, None).await {
-            Err(Denied::ProviderTrouble { retry_after }) => {
-                let trouble = Trouble { kind: TroubleKind::NoAnswer, retry_after: Some(retry_after) };
-                Checked::Later(Box::new(row), trouble)
-            }
-            Ok(_) | Err(_) => Checked::Done,
-        }
+    /// Refreshes a pair in the server's custody, though nobody asked. A refresh is a proof as well. False if the provider is in
+    /// trouble with refreshes: that is not waited out here, or it would keep all others from being asked about.
+    async fn refresh_unasked(&self, row: &Session, seen: Version) -> bool {
+        !matches!(self.refresh(row.id, seen, None).await, Err(Denied::ProviderTrouble { .. }))
     }
 
     /// Writes rows that were proven or set aside, in one step. One that another writer changed meanwhile is changed by the same

@@ -6,35 +6,39 @@ use std::{
 };
 
 use claviger_core::{
-    policy::{Custody, Lifetimes, ProviderHabits, Rotation},
-    request::Assurance,
-    return_to::ReturnTo,
+    policy::{Custody, Lifetimes, ProviderHabits, Rotation, limits},
     secret::ClientSecret,
-    session::{EndReason, Session},
-    verdict::ApiRefusal,
+    session::Session,
+    sweep::PaceLimits,
 };
-use claviger_engine::{
-    Clock as _, Denied, Engine, Grant, LoginError, LoginStarted, Parts, Settings, SignedIn, Target,
-};
+use claviger_engine::{Denied, Engine, Grant, NoticeSettings, Parts, Settings, Sweep};
 use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, DEMO_REDIRECT_URI, Endpoint, LiveTokenLimit};
-use claviger_provider::{Endpoints, Provider as ProviderConfig};
+use claviger_provider::{Endpoints, Provider as ProviderConfig, WebhookSecret};
 use claviger_seal::{KeyId, Keyring, RootKey, SessionCookie};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Act, Asks, Outcome, Plan, Tab, Variant,
+    Act, Outcome, Plan, Variant,
+    devices::{ask, end_other, end_others, kill_access_token, repair, sign_in, sign_out},
     fate::{Fate, START},
     ledger::Ledger,
+    mail,
     plan::TOKEN_LIFE,
     record::Record,
     rng::Rng,
     settle,
     shelf::Shelf,
+    spread::Spread,
     wire::{Provider, Wire},
 };
 
 /// The users, by the ids that the mock knows them by.
-const USERS: [&str; 2] = ["100000001", "100000002"];
+pub(crate) const USERS: [&str; 2] = ["100000001", "100000002"];
+
+/// Tokens of histories live shortly, so their sweep is quick.
+pub(crate) const PERIOD: Duration = Duration::from_secs(150);
+pub(crate) const PROBE_PERIOD: Duration = Duration::from_secs(15 * 60);
+pub(crate) const PROOF: Duration = Duration::from_secs(5 * 60);
 
 /// Everything that takes part.
 pub(crate) struct World {
@@ -63,6 +67,7 @@ pub(crate) struct Device {
 
 pub(crate) async fn run(plan: &Plan, variant: Variant, verbose: bool) -> Outcome {
     let world = Arc::new(World::new(plan, variant, verbose));
+    tokio::spawn(mail::carry(Arc::clone(&world)));
     for instance in 0..plan.instances {
         world.start(instance).await;
     }
@@ -88,7 +93,14 @@ impl World {
             live_token_limit: LiveTokenLimit::Off,
             ..claviger_mock::Settings::default()
         };
-        let provider = Provider::new(settings, plan.habits, Arc::clone(&record), Arc::clone(&rng), plan.seed);
+        let provider = Provider::new(
+            settings,
+            plan.habits,
+            spread(plan),
+            Arc::clone(&record),
+            Arc::clone(&rng),
+            plan.seed,
+        );
         Self {
             plan: plan.clone(),
             variant,
@@ -106,8 +118,12 @@ impl World {
         let skew_ms = self.plan.skews_ms.get(who).copied().unwrap_or(0);
         let fate = Arc::new(Fate::new(who, Arc::clone(&self.record), Arc::clone(&self.rng), skew_ms));
         let shelf = Shelf::new(Arc::clone(&self.ledger), Arc::clone(&fate), self.variant);
-        let wire =
-            Wire { provider: Arc::clone(&self.provider), fate: Arc::clone(&fate), variant: self.variant };
+        let wire = Wire {
+            provider: Arc::clone(&self.provider),
+            ledger: Arc::clone(&self.ledger),
+            fate: Arc::clone(&fate),
+            variant: self.variant,
+        };
         let parts = Parts {
             store: Arc::new(shelf),
             http: Arc::new(wire),
@@ -115,8 +131,8 @@ impl World {
             entropy: Arc::clone(&self.rng) as _,
             keyring: keyring(),
             provider: provider_config(self.plan.habits),
-            settings: settings(self.plan.custody_server),
-            notices: None,
+            settings: settings(&self.plan),
+            notices: self.plan.notices.then(notices),
         };
         let Ok(engine) = Engine::start(parts).await else { return };
         let background = engine.clone();
@@ -240,7 +256,7 @@ impl World {
     }
 
     /// LOSER: nobody is asked to renew a session whose pair a refresh can save, or that another refresh is about to.
-    fn check_renewal(&self, cookie: &SessionCookie, before: Option<&Session>) {
+    pub(crate) fn check_renewal(&self, cookie: &SessionCookie, before: Option<&Session>) {
         let (Some(before), Some(row)) = (before, self.ledger.last(cookie.session)) else { return };
         // Clocks differ, and a row that changed meanwhile may have been beyond it for a moment.
         let about_now = START.after(self.record.elapsed() + Duration::from_secs(5));
@@ -282,17 +298,42 @@ fn provider_config(habits: ProviderHabits) -> ProviderConfig {
     provider
 }
 
-fn settings(custody_server: bool) -> Settings {
+fn settings(plan: &Plan) -> Settings {
     Settings {
         lifetimes: Lifetimes {
-            proof: Duration::from_secs(5 * 60),
+            proof: PROOF,
             max_unverified: Duration::from_secs(8 * 60),
             refresh_spread: Duration::from_secs(2 * 60),
             ..Lifetimes::default()
         },
-        custody: if custody_server { Custody::Server } else { Custody::Device },
+        custody: if plan.custody_server { Custody::Server } else { Custody::Device },
+        sweep: Sweep {
+            period: PERIOD,
+            validations_per_second: plan.validations_per_second,
+            keep_alive: plan.keep_alive,
+            probe_period: PROBE_PERIOD,
+        },
         ..Settings::default()
     }
+}
+
+fn notices() -> NoticeSettings {
+    #[expect(clippy::expect_used, reason = "constants that parse")]
+    let (callback, secret) = (
+        "http://localhost:3000/auth/notices".parse().expect("an address that parses"),
+        WebhookSecret::new("a webhook secret".replace(' ', "-")).expect("a secret that fits"),
+    );
+    NoticeSettings { callback, secret }
+}
+
+/// What the instances together may send. As far as their clocks differ, so far may what they send at the same time on these
+/// be moved against each other.
+fn spread(plan: &Plan) -> Spread {
+    let bounds = PaceLimits::per_second(plan.validations_per_second);
+    let (least, most) = (plan.skews_ms.iter().min(), plan.skews_ms.iter().max());
+    let apart_ms = most.zip(least).map_or(0, |(most, least)| most.abs_diff(*least));
+    let slack = limits::PACE_LATE + Duration::from_millis(apart_ms);
+    Spread::new(bounds.ceiling_per_second, bounds.burst, slack)
 }
 
 /// Lets something happen. What takes time goes on beside what follows.
@@ -319,7 +360,13 @@ fn act(world: &Arc<World>, act: Act) {
         Act::EndOthers { device, instance } => {
             drop(tokio::spawn(async move { end_others(&own, device, instance).await }));
         }
-        Act::Disconnect { user } => disconnect(world, user),
+        Act::Disconnect { user } => mail::disconnect(world, user),
+        Act::Reconnect { device, instance, gap_ms } => {
+            drop(tokio::spawn(mail::reconnect(own, device, instance, gap_ms)));
+        }
+        Act::DeleteAccount { user } => mail::delete_account(world, user),
+        Act::Mail { mail } => mail::set_mail(world, mail),
+        Act::ReleaseMail { newest_first } => mail::release(world, newest_first),
         Act::KillAccessToken { device } => kill_access_token(world, device),
         Act::Trap { instance, point, trap } => {
             if let Some(instance) = world.instance(instance) {
@@ -333,7 +380,11 @@ fn act(world: &Arc<World>, act: Act) {
         }
         Act::TokenFault { kind } => {
             world.record.count("fault: token endpoint", 8);
-            world.provider.fails_once(Endpoint::Token, kind);
+            world.provider.fails(Endpoint::Token, kind, 1);
+        }
+        Act::ValidateFault { kind, calls } => {
+            world.record.count("fault: validation", 8);
+            world.provider.fails(Endpoint::Validate, kind, calls);
         }
         Act::Outage { .. } | Act::Network { .. } | Act::StoreDown { .. } | Act::StoreTrouble { .. } => {
             tokio::spawn(weather(own, act));
@@ -341,12 +392,21 @@ fn act(world: &Arc<World>, act: Act) {
     }
 }
 
+/// What an outage concerns.
+const OUT: [Endpoint; 5] = [
+    Endpoint::Token,
+    Endpoint::Validate,
+    Endpoint::Revoke,
+    Endpoint::HelixAuthorizationUsers,
+    Endpoint::HelixEventsubSubscriptions,
+];
+
 /// Something is wrong for a while.
 async fn weather(world: Arc<World>, act: Act) {
     match act {
         Act::Outage { kind, lasts } => {
             world.record.count("fault: outage", 8);
-            for endpoint in [Endpoint::Token, Endpoint::Validate, Endpoint::Revoke] {
+            for endpoint in OUT {
                 world.provider.fails_until_mended(endpoint, kind.clone());
             }
             tokio::time::sleep(lasts).await;
@@ -375,214 +435,5 @@ async fn weather(world: Arc<World>, act: Act) {
             instance.fate.set_store_trouble(0);
         }
         _ => {}
-    }
-}
-
-async fn ask(world: Arc<World>, device: usize, tab: Tab) {
-    let (Some(instance), Some(cookie)) = (world.instance(tab.instance), world.device(device).cookie) else {
-        return;
-    };
-    let who = instance.fate.who;
-    let work = asked(&world, &instance, &cookie, tab.asks);
-    let before = world.ledger.last(cookie.session);
-    let patience = tab.gives_up_after.unwrap_or(Duration::from_secs(24 * 60 * 60));
-    let outcome = tokio::select! {
-        biased;
-        () = instance.fate.died() => None,
-        outcome = tokio::time::timeout(patience, work) => Some(outcome),
-    };
-    // A use may count at any moment until the answer.
-    world.ledger.used(cookie.session, instance.fate.now());
-    match outcome {
-        None => world.record.count("caller: connection lost", who),
-        Some(Ok(outcome)) => {
-            if outcome == Err(Denied::SignInAgain) {
-                world.check_renewal(&cookie, before.as_ref());
-            }
-            world.judge(who, device, &cookie, &outcome);
-        }
-        Some(Err(_)) => {
-            world.record.count("caller: went away", who);
-            instance.fate.caller_goes();
-        }
-    }
-}
-
-/// Asks, and checks what is handed out.
-pub(crate) async fn asked(
-    world: &World,
-    instance: &Instance,
-    cookie: &SessionCookie,
-    asks: Asks,
-) -> Result<(), Denied> {
-    let engine = &instance.engine;
-    let assurance = match asks {
-        Asks::Cookie => Assurance::Cookie,
-        Asks::Session => Assurance::Session,
-        Asks::Provider => Assurance::Provider { max_age: Duration::ZERO },
-        Asks::Grant | Asks::GrantDead | Asks::GrantUnclear => {
-            let grant = engine.grant(cookie, None).await?;
-            world.check_grant(cookie, &grant);
-            let refusal = match asks {
-                Asks::GrantDead => ApiRefusal::DeadToken,
-                Asks::GrantUnclear => ApiRefusal::Unclear,
-                _ => return Ok(()),
-            };
-            if let Some(newer) = engine.grant_after_refusal(cookie, &grant, refusal).await? {
-                world.check_grant(cookie, &newer);
-                if newer.generation <= grant.generation {
-                    world.record.violate("MONO", "a refused token was handed out again");
-                }
-            }
-            return Ok(());
-        }
-    };
-    let caller = engine.authenticate(cookie.clone(), assurance).await?;
-    let owner = world.ledger.last(cookie.session).map(|row| row.subject);
-    if caller.session() != cookie.session || owner.as_ref() != Some(caller.subject()) {
-        world.record.violate("ISO", format!("{} was taken for somebody else", cookie.session));
-    }
-    Ok(())
-}
-
-async fn sign_in(world: &World, device: usize, instance: usize) {
-    let Some(instance) = world.instance(instance) else { return };
-    let shown = world.device(device).cookie;
-    if let Some(shown) = &shown {
-        world.ledger.may_end(shown.session, EndReason::ReplacedBySignIn);
-    }
-    let started = instance.engine.begin_login(ReturnTo::root(), false);
-    if let Some(Ok(signed_in)) = come_back(world, device, &instance, &started, shown.as_ref()).await
-        && let Some(Ok(cookie)) = signed_in.cookie.map(|value| instance.engine.open_cookie(&value))
-    {
-        world.record.count("device: signed in", device);
-        world.ledger.delivered(cookie.session);
-        world.set_cookie(device, Some(cookie));
-    }
-}
-
-/// The browser goes to the provider and comes back. None if the instance died meanwhile.
-pub(crate) async fn come_back(
-    world: &World,
-    device: usize,
-    instance: &Instance,
-    started: &LoginStarted,
-    shown: Option<&SessionCookie>,
-) -> Option<Result<SignedIn, LoginError>> {
-    tokio::time::sleep(world.rng.span(Duration::from_millis(50), Duration::from_secs(3))).await;
-    let callback = world.provider.authorize(world.user(device), &started.location)?;
-    tokio::select! {
-        biased;
-        () = instance.fate.died() => None,
-        outcome = instance.engine.finish_login(callback, Some(&started.cookie), shown, "sim") => Some(outcome),
-    }
-}
-
-/// Whether the device's session goes on with a new pair.
-pub(crate) async fn repair(world: &World, device: usize, instance: usize) -> bool {
-    let (Some(instance), Some(cookie)) = (world.instance(instance), world.device(device).cookie) else {
-        return false;
-    };
-    let begun = tokio::select! {
-        biased;
-        () = instance.fate.died() => return false,
-        begun = instance.engine.begin_repair(&cookie, ReturnTo::root()) => begun,
-    };
-    let Ok(Some(started)) = begun else { return false };
-    match come_back(world, device, &instance, &started, Some(&cookie)).await {
-        Some(Ok(_)) => {
-            world.record.count("device: repaired", device);
-            true
-        }
-        Some(Err(LoginError::SessionEnded))
-            if !world.ledger.last(cookie.session).is_some_and(|row| row.ended()) =>
-        {
-            world.record.violate("TRANSIENT", "a repair found an end that is none");
-            false
-        }
-        Some(Err(LoginError::AnotherUser)) => {
-            world.record.violate("ISO", "a repair found another user");
-            false
-        }
-        _ => false,
-    }
-}
-
-async fn sign_out(world: &World, device: usize, instance: usize) {
-    let (Some(instance), Some(cookie)) = (world.instance(instance), world.device(device).cookie) else {
-        return;
-    };
-    world.ledger.may_end(cookie.session, EndReason::SignedOut);
-    let ended = tokio::select! {
-        biased;
-        () = instance.fate.died() => return,
-        ended = instance.engine.end_own(&cookie, EndReason::SignedOut) => ended,
-    };
-    if ended.is_ok() {
-        world.record.count("device: signed out", device);
-        if world.ledger.last(cookie.session).is_some_and(|row| !row.ended()) {
-            world.record.violate("ENDED", "a sign-out that succeeded left the session in force");
-        }
-        world.clear_cookie(device, &cookie);
-    }
-}
-
-async fn end_other(world: &World, device: usize, other: usize, instance: usize) {
-    let (Some(instance), Some(target)) = (world.instance(instance), world.device(other).cookie) else {
-        return;
-    };
-    let Some(row) = world.ledger.last(target.session).filter(|row| row.subject.id == world.user(device))
-    else {
-        return;
-    };
-    world.ledger.may_end(target.session, EndReason::SignedOutFromAnotherDevice);
-    let target = Target::DeviceOf(row.subject, target.session);
-    tokio::select! {
-        biased;
-        () = instance.fate.died() => {}
-        _ = instance.engine.end(target, EndReason::SignedOutFromAnotherDevice) => {}
-    }
-}
-
-async fn end_others(world: &World, device: usize, instance: usize) {
-    let (Some(instance), Some(own)) = (world.instance(instance), world.device(device).cookie) else {
-        return;
-    };
-    let user = world.user(device);
-    let Some(row) = world.ledger.last(own.session) else { return };
-    world.ledger.all_may_end(user, &[EndReason::SignedOutFromAnotherDevice]);
-    // Sign-ins of the last moments may be on either side, since clocks differ.
-    let before = instance.fate.now().before(Duration::from_secs(5));
-    let target = Target::Others(row.subject, own.session);
-    let ended = tokio::select! {
-        biased;
-        () = instance.fate.died() => return,
-        ended = instance.engine.end(target, EndReason::SignedOutFromAnotherDevice) => ended,
-    };
-    if ended.is_err() {
-        return;
-    }
-    world.record.count("device: ended the others", device);
-    for row in world.ledger.rows() {
-        let meant = row.subject.id == user && row.id != own.session && row.created_at < before;
-        if meant && !row.ended() {
-            world.record.violate("OTHERS", format!("{} was left in force", row.id));
-        }
-    }
-}
-
-fn disconnect(world: &World, user: usize) {
-    let Some(user) = USERS.get(user) else { return };
-    if world.provider.mock().disconnect(user, DEMO_CLIENT_ID) {
-        world.record.count("user: disconnected", 8);
-        world.ledger.disconnected(user);
-    }
-}
-
-fn kill_access_token(world: &World, device: usize) {
-    let Some(cookie) = world.device(device).cookie else { return };
-    let token = world.ledger.last(cookie.session).and_then(|row| world.ledger.token_of(&row));
-    if token.is_some_and(|token| world.provider.mock().kill_token(&token)) {
-        world.record.count("fault: access token died early", device);
     }
 }

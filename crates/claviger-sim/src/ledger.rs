@@ -18,6 +18,9 @@ use claviger_store::{MemoryStore, Store as _};
 
 use crate::{fate::START, record::Record};
 
+/// Clocks of instances differ by less than this; whatever happens closer together may have happened in either order.
+pub(crate) const CLOCKS_APART: Duration = Duration::from_secs(5);
+
 pub(crate) struct Ledger {
     pub(crate) memory: MemoryStore,
     record: Arc<Record>,
@@ -109,6 +112,12 @@ impl Ledger {
         self.facts().disconnected.push((user.to_owned(), at));
     }
 
+    /// When this user disconnected the app for the last time.
+    pub(crate) fn last_disconnect(&self, user: &str) -> Option<Duration> {
+        let facts = self.facts();
+        facts.disconnected.iter().filter(|(own, _)| own == user).map(|(_, at)| *at).max()
+    }
+
     pub(crate) fn used(&self, id: SessionId, at: Timestamp) {
         let mut facts = self.facts();
         let used_at = facts.used_at.entry(id).or_insert(at);
@@ -136,10 +145,11 @@ impl Ledger {
             facts.tokens.insert(token, next.id);
         }
         let causes = facts.causes_of(next);
+        let away = facts.away(next);
         drop(facts);
         match before {
             None => self.check_first(next),
-            Some(before) => self.check_step(&before, next, &causes),
+            Some(before) => self.check_step(&before, next, &causes, away),
         }
         self.record.say(who, || format!("{} is {:?} at version {}", next.id, Short(next), next.version.0));
     }
@@ -170,7 +180,7 @@ impl Ledger {
         }
     }
 
-    fn check_step(&self, before: &Session, next: &Session, causes: &[EndReason]) {
+    fn check_step(&self, before: &Session, next: &Session, causes: &[EndReason], away: Away) {
         if before.version.next() != next.version {
             let (from, to) = (before.version.0, next.version.0);
             self.record.violate("MONO", format!("{} went from version {from} to {to}", next.id));
@@ -184,7 +194,11 @@ impl Ledger {
         if let State::Ended { reason, .. } = next.state
             && !causes.contains(&reason)
         {
-            let invariant = if reason.user_wide() { "BLAST" } else { "TRANSIENT" };
+            let invariant = match (reason.user_wide(), away) {
+                (false, _) | (true, Away::Nobody) => "TRANSIENT",
+                (true, Away::Another) => "BLAST",
+                (true, Away::Before) => "OTHERS",
+            };
             self.record.violate(invariant, format!("{} ended without a cause: {}", next.id, reason.name()));
         }
         self.record.count(kind_of(before, next), 9);
@@ -195,7 +209,27 @@ impl Ledger {
     }
 }
 
+/// Who disconnected the app, where a row ends for it that should not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Away {
+    /// No user.
+    Nobody,
+    /// Other users.
+    Another,
+    /// The row's own, before it began.
+    Before,
+}
+
 impl Facts {
+    fn away(&self, row: &Session) -> Away {
+        let own = self.disconnected.iter().any(|(user, _)| *user == row.subject.id);
+        match (self.disconnected.is_empty(), own) {
+            (true, _) => Away::Nobody,
+            (false, false) => Away::Another,
+            (false, true) => Away::Before,
+        }
+    }
+
     fn causes_of(&self, row: &Session) -> Vec<EndReason> {
         let mut causes = self.causes.get(&row.id).cloned().unwrap_or_default();
         if !self.delivered.contains(&row.id) {
@@ -203,9 +237,15 @@ impl Facts {
             causes.push(EndReason::ReplacedBySignIn);
         }
         let created_at = row.created_at.since(START);
-        let mut disconnects = self.disconnected.iter().filter(|(user, _)| *user == row.subject.id);
-        if disconnects.any(|(_, at)| *at + Duration::from_secs(60) >= created_at) {
-            causes.push(EndReason::RefreshTokenRejected);
+        let own = self.disconnected.iter().filter(|(user, _)| *user == row.subject.id);
+        for at in own.map(|(_, at)| *at) {
+            if created_at < at + CLOCKS_APART {
+                causes.extend([EndReason::DisconnectedAtProvider, EndReason::AccountGone]);
+            }
+            // A sign-in that was on its way brings a token that is dead already.
+            if created_at <= at + Duration::from_secs(60) {
+                causes.push(EndReason::RefreshTokenRejected);
+            }
         }
         causes
     }
@@ -216,6 +256,8 @@ fn kind_of(before: &Session, next: &Session) -> &'static str {
     let claim = |row: &Session| row.holding().and_then(|holding| holding.claim);
     match (&next.state, claim(before), claim(next)) {
         (State::Ended { reason: EndReason::RefreshTokenRejected, .. }, ..) => "row: ended, rejected",
+        (State::Ended { reason: EndReason::DisconnectedAtProvider, .. }, ..) => "row: ended, disconnected",
+        (State::Ended { reason: EndReason::AccountGone, .. }, ..) => "row: ended, account gone",
         (State::Ended { .. }, Some(_), _) => "row: ended while in flight",
         (State::Ended { .. }, ..) => "row: ended",
         _ if next.generation() == Some(next.version) => match claim(before) {

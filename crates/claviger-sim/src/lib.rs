@@ -4,11 +4,13 @@
 //! | module | what it is |
 //! |---|---|
 //! | `plan` | what will happen: drawn from the seed before it begins |
-//! | `history` | carries a plan out: devices with tabs, sign-ins, sign-outs, crashes, outages |
+//! | `history` | carries a plan out: instances, crashes, outages, and whatever else befalls them |
+//! | `devices` | what devices with tabs do: requests, sign-ins, repairs, sign-outs |
+//! | `mail` | users who disconnect the app, and the provider's notices of it on their way |
 //! | `settle` | the faults stop: what must be reached, and what must hold at the end |
 //! | `fate` | one life of an instance: its clock, its traps, its death |
 //! | `shelf`, `ledger` | an instance's way to the store, and the store with all that was ever committed |
-//! | `wire` | an instance's way to the provider, and the provider |
+//! | `wire`, `spread` | an instance's way to the provider, and the provider; the budget of validations, watched |
 //! | `record`, `coverage` | counts, violations, trace; and what must have happened |
 //!
 //! Safety is checked with every commit, request and answer. Liveness is checked when the faults have stopped: each device must
@@ -22,18 +24,21 @@
 //! comes near that. Two runs of one seed are compared by a test.
 
 pub mod coverage;
+mod devices;
 mod fate;
 mod history;
 mod ledger;
+mod mail;
 mod plan;
 mod record;
 mod rng;
 mod settle;
 mod shelf;
+mod spread;
 mod wire;
 
 pub use fate::{Point, Trap};
-pub use plan::{Act, Asks, Plan, Step, Tab};
+pub use plan::{Act, Asks, Mail, Plan, Step, Tab};
 pub use record::{Outcome, Violation};
 
 /// What is broken on purpose, to see that the simulator notices. All but the first undo something that the engine relies on.

@@ -25,6 +25,12 @@ pub struct Plan {
     pub custody_server: bool,
     /// How far the clock of each instance is ahead, in milliseconds.
     pub skews_ms: Vec<i64>,
+    /// Whether pairs in the server's custody are refreshed though nobody uses them.
+    pub keep_alive: bool,
+    /// Whether the provider sends notices of users who disconnect.
+    pub notices: bool,
+    /// So many validations are sent in a second at most.
+    pub validations_per_second: u32,
     /// What happens.
     pub steps: Vec<Step>,
 }
@@ -56,6 +62,16 @@ pub enum Act {
     EndOthers { device: usize, instance: usize },
     /// A user disconnects the app at the provider.
     Disconnect { user: usize },
+    /// A device signs in, and its user disconnects the app so many milliseconds after that began; before it, if negative.
+    Reconnect { device: usize, instance: usize, gap_ms: i64 },
+    /// A user's account at the provider is deleted.
+    DeleteAccount { user: usize },
+    /// The provider's notices fare like this from now on.
+    Mail { mail: Mail },
+    /// Notices that were held go their way, the newest first or last.
+    ReleaseMail { newest_first: bool },
+    /// The provider answers the next calls about access tokens so.
+    ValidateFault { kind: FaultKind, calls: u32 },
     /// The provider forgets a device's access token before its time.
     KillAccessToken { device: usize },
     /// An instance meets this the next time that a refresh passes the point.
@@ -72,6 +88,21 @@ pub enum Act {
     StoreDown { instance: usize, lasts: Duration },
     /// Writes of an instance fail now and then for a while.
     StoreTrouble { instance: usize, permille: u64, lasts: Duration },
+}
+
+/// How the provider's notices fare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mail {
+    /// Each arrives once and soon.
+    Prompt,
+    /// They arrive so late.
+    Late(Duration),
+    /// Each is sent twice.
+    Twice,
+    /// They wait until they are let go.
+    Held,
+    /// They never arrive.
+    Lost,
 }
 
 /// One request.
@@ -121,11 +152,15 @@ impl Plan {
             .collect();
         let count = 30 + rng.below(60);
         steps.extend((0..count).map(|_| step(&rng, all, instances)));
+        let custody_server = rng.chance(300);
         Self {
             seed,
             instances,
             habits: habits(&rng),
-            custody_server: rng.chance(300),
+            custody_server,
+            keep_alive: custody_server && rng.chance(500),
+            notices: rng.chance(700),
+            validations_per_second: rng.pick(&[1, 2, 20], 20),
             skews_ms: (0..instances).map(|_| i64::try_from(rng.below(4_001)).unwrap_or(0) - 2_000).collect(),
             devices,
             steps,
@@ -179,23 +214,53 @@ fn step(rng: &Rng, devices: usize, instances: usize) -> Step {
     };
     let (device, instance) = (rng.below(devices), rng.below(instances));
     let act = match rng.below(100) {
-        0..46 => ask(rng, device, instances),
-        46..52 => Act::SignIn { device, instance },
-        52..58 => Act::Repair { device, instance },
-        58..60 => Act::SignOut { device, instance },
-        60..62 => Act::EndOther { device, other: rng.below(devices), instance },
-        62..63 => Act::EndOthers { device, instance },
-        63..65 => Act::Disconnect { user: rng.below(2) },
-        65..68 => Act::KillAccessToken { device },
-        68..78 => trap(rng, instance),
-        78..80 => Act::Crash { instance },
-        80..89 => Act::TokenFault { kind: fault(rng) },
+        0..44 => ask(rng, device, instances),
+        44..49 => Act::SignIn { device, instance },
+        49..54 => Act::Repair { device, instance },
+        54..56 => Act::SignOut { device, instance },
+        56..58 => Act::EndOther { device, other: rng.below(devices), instance },
+        58..59 => Act::EndOthers { device, instance },
+        59..64 => goes_away(rng, device, instance),
+        64..67 => mail(rng),
+        67..70 => Act::KillAccessToken { device },
+        70..79 => trap(rng, instance),
+        79..81 => Act::Crash { instance },
+        81..87 => Act::TokenFault { kind: fault(rng) },
+        87..89 => Act::ValidateFault { kind: fault(rng), calls: 1 + below(rng, 4) },
         89..92 => Act::Outage { kind: trouble(rng), lasts: rng.span(SECOND, 2 * HOUR) },
         92..95 => network(rng),
         95..97 => Act::StoreDown { instance, lasts: rng.span(SECOND, 10 * MINUTE) },
         _ => Act::StoreTrouble { instance, permille: 300, lasts: rng.span(SECOND, 5 * MINUTE) },
     };
     Step { after, act }
+}
+
+/// A user leaves, with or without coming back at once.
+fn goes_away(rng: &Rng, device: usize, instance: usize) -> Act {
+    let user = rng.below(2);
+    match rng.below(20) {
+        0..9 => Act::Disconnect { user },
+        9 => Act::DeleteAccount { user },
+        // A sign-in takes up to some seconds.
+        10..17 => Act::Reconnect { device, instance, gap_ms: i64::from(below(rng, 8_000)) - 4_000 },
+        _ => Act::Reconnect { device, instance, gap_ms: -i64::from(below(rng, 600_000)) },
+    }
+}
+
+fn mail(rng: &Rng) -> Act {
+    let mail = match rng.below(8) {
+        0 => Mail::Prompt,
+        1 => Mail::Late(rng.span(SECOND, 12 * MINUTE)),
+        2 => Mail::Twice,
+        3 => Mail::Held,
+        4 => Mail::Lost,
+        newest => return Act::ReleaseMail { newest_first: newest > 5 },
+    };
+    Act::Mail { mail }
+}
+
+fn below(rng: &Rng, end: usize) -> u32 {
+    u32::try_from(rng.below(end)).unwrap_or(0)
 }
 
 fn ask(rng: &Rng, device: usize, instances: usize) -> Act {

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use claviger_core::session::Session;
+use claviger_core::session::{Holding, Session, State};
 use claviger_engine::Denied;
 use claviger_seal::SessionCookie;
 
 use crate::{
-    Asks,
+    Asks, Mail, devices,
+    fate::START,
     history::{self, World},
+    ledger::CLOCKS_APART,
+    mail,
 };
 
 /// Longer than every lease, pause and breaker.
@@ -25,16 +28,57 @@ pub(crate) async fn settle(world: &World) {
         instance.fate.set_store_trouble(0);
     }
     world.restart_all().await;
+    mail::set_mail(world, Mail::Prompt);
+    mail::release(world, false);
     world.record.say(0, || "the faults have stopped".to_owned());
     tokio::time::sleep(CALM).await;
+    tokio::time::sleep(history::PERIOD).await;
+    check_live(world);
     for device in 0..world.plan.device_count() {
         reaches_a_living_token(world, device).await;
     }
     tokio::time::sleep(OUTBOX).await;
     check_outbox(world).await;
+    check_disconnects(world);
     check_deliveries(world);
     world.check_rows_in_force();
     check_rows(world).await;
+}
+
+/// HOURLY, and no user who disconnected has a live session: within a period the sweep has asked about each living token.
+fn check_live(world: &World) {
+    let now = world.provider.now();
+    let visited_before = history::PERIOD + CLOCKS_APART;
+    for row in world.ledger.rows() {
+        let State::Live(Holding { pair: Some(pair), proven_at, .. }) = &row.state else { continue };
+        if pair.expiry.passed(now.after(CLOCKS_APART)) {
+            // It is set aside at the next visit, and a request finds out sooner.
+            continue;
+        }
+        if now.since(*proven_at) > history::PROOF {
+            let age = now.since(*proven_at);
+            world.record.violate("HOURLY", format!("{} is Live and was proven {age:?} ago", row.id));
+        }
+        let dead = world.ledger.token_of(&row).is_some_and(|token| !world.provider.takes(&token));
+        if dead && now.since(row.created_at) > visited_before {
+            world.record.violate("LIVE", format!("{} holds a dead token a period later", row.id));
+        }
+    }
+}
+
+/// Whoever disconnected the app and did not come back is out everywhere: noticed by the probe at the latest.
+fn check_disconnects(world: &World) {
+    for row in world.ledger.rows().into_iter().filter(|row| !row.ended()) {
+        if !world.provider.connected(&row.subject.id) {
+            world.record.violate("LIVE", format!("{} goes on without its user", row.id));
+        }
+        let Some(at) = world.ledger.last_disconnect(&row.subject.id) else { continue };
+        let older = row.created_at.since(START) + CLOCKS_APART < at;
+        let dead = world.ledger.token_of(&row).is_some_and(|token| !world.provider.takes(&token));
+        if older && dead && matches!(row.state, State::Live(_)) {
+            world.record.violate("LIVE", format!("{} is older than a disconnect, and Live", row.id));
+        }
+    }
 }
 
 /// LIVE: a device in force is served with a token that the provider takes, within so many tries.
@@ -43,19 +87,21 @@ async fn reaches_a_living_token(world: &World, device: usize) {
         let (Some(cookie), Some(instance)) = (world.device(device).cookie, world.instance(n % 3)) else {
             return;
         };
-        let outcome = history::asked(world, &instance, &cookie, Asks::Provider).await;
+        let outcome = devices::asked(world, &instance, &cookie, Asks::Provider).await;
         world.ledger.used(cookie.session, claviger_engine::Clock::now(&*instance.fate));
         world.judge(instance.fate.who, device, &cookie, &outcome);
         match outcome {
             Ok(()) => return check_token(world, &instance, &cookie).await,
             Err(Denied::SignInAgain) => {
-                history::repair(world, device, n % 3).await;
+                devices::repair(world, device, n % 3).await;
             }
             Err(Denied::ProviderTrouble { retry_after }) => tokio::time::sleep(retry_after).await,
             Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
         }
     }
-    if let Some(cookie) = world.device(device).cookie {
+    // Whose account is gone cannot come back. The probe ends what is left.
+    let exists = world.provider.exists(world.user(device));
+    if let Some(cookie) = world.device(device).cookie.filter(|_| exists) {
         let row = world.ledger.last(cookie.session);
         world.record.violate("LIVE", format!("device {device} reaches no living token: {row:?}"));
     }

@@ -20,13 +20,15 @@ use claviger_engine::{Callback, ProviderHttp};
 use claviger_mock::{Config, Connection, Endpoint, Fault, FaultKind, MockTwitch, Settings};
 use claviger_provider::Unanswered;
 use http::{Request, Response, StatusCode};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::{
     Variant,
     fate::{Fate, Point, START},
+    ledger::Ledger,
     record::Record,
     rng::Rng,
+    spread::Spread,
 };
 
 pub(crate) struct Provider {
@@ -36,6 +38,9 @@ pub(crate) struct Provider {
     habits: ProviderHabits,
     network: Mutex<Network>,
     facts: Mutex<Facts>,
+    spread: Mutex<Spread>,
+    /// Something may have happened to the mail.
+    pub(crate) mail: Notify,
 }
 
 /// How the network is at the moment.
@@ -81,6 +86,7 @@ impl Provider {
     pub(crate) fn new(
         settings: Settings,
         habits: ProviderHabits,
+        spread: Spread,
         record: Arc<Record>,
         rng: Arc<Rng>,
         seed: u64,
@@ -93,6 +99,8 @@ impl Provider {
             habits,
             network: Mutex::default(),
             facts: Mutex::default(),
+            spread: Mutex::new(spread),
+            mail: Notify::new(),
         }
     }
 
@@ -108,9 +116,20 @@ impl Provider {
         *self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next refresh or sign-in fails so.
-    pub(crate) fn fails_once(&self, endpoint: Endpoint, kind: FaultKind) {
-        self.mock().add_fault(Fault::once(endpoint, kind));
+    /// Does something with the mock that no request does.
+    pub(crate) fn beside<T>(&self, work: impl FnOnce(&mut MockTwitch) -> T) -> T {
+        let mut mock = self.mock();
+        mock.set_now(self.now().as_millis());
+        let done = work(&mut mock);
+        drop(mock);
+        self.mail.notify_one();
+        done
+    }
+
+    /// The next calls fail so.
+    pub(crate) fn fails(&self, endpoint: Endpoint, kind: FaultKind, calls: u32) {
+        let fault = Fault::times(calls, endpoint, kind);
+        self.mock().add_fault(fault);
     }
 
     pub(crate) fn fails_until_mended(&self, endpoint: Endpoint, kind: FaultKind) {
@@ -133,6 +152,16 @@ impl Provider {
         self.handle(&request).0.response.status() == StatusCode::OK
     }
 
+    /// Whether the user lets the app in.
+    pub(crate) fn connected(&self, user: &str) -> bool {
+        self.mock().is_connected(user, claviger_mock::DEMO_CLIENT_ID)
+    }
+
+    /// Whether there is such a user.
+    pub(crate) fn exists(&self, user: &str) -> bool {
+        self.mock().users().any(|own| own.id == user)
+    }
+
     /// Leads a browser to the authorization page, where this user agrees at once, and back.
     pub(crate) fn authorize(&self, user: &str, location: &str) -> Option<Callback> {
         self.mock().settings_mut().authorize_at_once_as = Some(user.to_owned());
@@ -149,7 +178,7 @@ impl Provider {
         })
     }
 
-    fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         START.after(self.record.elapsed())
     }
 
@@ -159,6 +188,8 @@ impl Provider {
         let mut mock = self.mock();
         let reply = mock.handle(request, now_ms);
         let reused = mock.log().next_back().is_some_and(|entry| entry.reused);
+        drop(mock);
+        self.mail.notify_one();
         (reply, reused)
     }
 
@@ -196,6 +227,15 @@ impl Provider {
         reply
     }
 
+    /// Where it does no harm, a replay is not used up that a gateway turned away, though the provider saw it.
+    fn turned_away(&self, refresh_token: Option<&str>) {
+        let mut facts = self.facts();
+        let times = refresh_token.and_then(|token| facts.reused.get_mut(token));
+        if let Some(times) = times.filter(|_| !self.habits.reuse_is_harmful()) {
+            *times = times.saturating_sub(1);
+        }
+    }
+
     /// SPENT: nobody sends a refresh token while somebody who lives, and holds the lease, waits for the answer to it.
     fn awaits(&self, token: &str, fate: &Arc<Fate>) {
         let since = self.record.elapsed();
@@ -219,6 +259,14 @@ impl Provider {
         }
     }
 
+    /// SPREAD: a validation within the budget leaves.
+    fn asks_about_a_token(&self) {
+        let allowed = self.spread.lock().unwrap_or_else(PoisonError::into_inner).sent(self.record.elapsed());
+        if !allowed {
+            self.record.violate("SPREAD", "more validations were sent than the budget allows");
+        }
+    }
+
     fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -227,6 +275,7 @@ impl Provider {
 /// One instance's way to the provider.
 pub(crate) struct Wire {
     pub(crate) provider: Arc<Provider>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) fate: Arc<Fate>,
     pub(crate) variant: Variant,
 }
@@ -288,6 +337,7 @@ async fn travel(
         provider.record.count("fault: gateway error after the deed", 8);
         let mut broken = Response::new(Bytes::new());
         *broken.status_mut() = StatusCode::BAD_GATEWAY;
+        provider.turned_away(refresh_token.as_deref());
         let _ = answer.send(broken);
         return;
     }
@@ -303,6 +353,10 @@ async fn travel(
 impl ProviderHttp for Wire {
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Unanswered> {
         self.fate.live_on().await;
+        // A token that no row holds yet is asked about by a sign-in, which is not part of the budget.
+        if validated(&request).is_some_and(|token| self.ledger.owner(&token).is_some()) {
+            self.provider.asks_about_a_token();
+        }
         let (refresh_token, gone_before) = (refresh_token_of(&request), self.fate.gone());
         if let Some(token) = &refresh_token {
             self.fate.pass(Point::RequestUnsent).await;
@@ -329,6 +383,13 @@ impl ProviderHttp for Wire {
         }
         answer
     }
+}
+
+/// The access token that the request asks about, if it does.
+fn validated(request: &Request<Bytes>) -> Option<String> {
+    let asks = request.uri().path() == "/oauth2/validate";
+    let value = request.headers().get(http::header::AUTHORIZATION).filter(|_| asks)?;
+    Some(value.to_str().ok()?.strip_prefix("OAuth ")?.to_owned())
 }
 
 fn refresh_token_of(request: &Request<Bytes>) -> Option<String> {

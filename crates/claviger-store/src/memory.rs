@@ -138,7 +138,8 @@ struct Rows {
 #[derive(Debug, Default)]
 struct Open {
     by_subject: BTreeSet<(Subject, SessionId)>,
-    by_slot: BTreeMap<Wheel, BTreeSet<(Slot, SessionId)>>,
+    /// Without slots that hold none.
+    by_slot: BTreeMap<(Wheel, Slot), BTreeSet<SessionId>>,
     by_last_use: BTreeSet<(Timestamp, SessionId)>,
     by_age: BTreeSet<(Timestamp, SessionId)>,
     live_by_proof: BTreeSet<(Timestamp, SessionId)>,
@@ -186,7 +187,7 @@ impl Rows {
         let open = &mut self.open;
         keep(&mut open.by_subject, (session.subject.clone(), id), enter);
         for wheel in Wheel::ALL.into_iter().filter(|wheel| wheel.is_for(session)) {
-            keep(open.by_slot.entry(wheel).or_default(), (Slot::of(id), id), enter);
+            keep_in(&mut open.by_slot, (wheel, Slot::of(id)), id, enter);
         }
         keep(&mut open.by_last_use, (session.last_seen_at, id), enter);
         keep(&mut open.by_age, (session.created_at, id), enter);
@@ -210,12 +211,9 @@ impl Rows {
 
     /// The slot's sessions that the wheel is for, from the one after `after` on.
     fn in_slot(&self, wheel: Wheel, slot: Slot, after: Option<SessionId>) -> impl Iterator<Item = &Session> {
-        let from = after.map_or(Bound::Included((slot, SessionId::from_bytes([0; 16]))), |id| {
-            Bound::Excluded((slot, id))
-        });
-        let until = Bound::Included((slot, SessionId::from_bytes([0xff; 16])));
-        let ids = self.open.by_slot.get(&wheel).into_iter().flat_map(move |ids| ids.range((from, until)));
-        ids.filter_map(|(_, id)| self.get(*id))
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let ids = self.open.by_slot.get(&(wheel, slot)).into_iter();
+        ids.flat_map(move |ids| ids.range((from, Bound::Unbounded))).filter_map(|id| self.get(*id))
     }
 }
 
@@ -224,6 +222,18 @@ fn keep<T: Ord>(set: &mut BTreeSet<T>, key: T, enter: bool) {
         set.insert(key);
     } else {
         set.remove(&key);
+    }
+}
+
+/// The same in one of many sets, of which none stays empty.
+fn keep_in<K: Ord, T: Ord>(sets: &mut BTreeMap<K, BTreeSet<T>>, of: K, key: T, enter: bool) {
+    if enter {
+        sets.entry(of).or_default().insert(key);
+    } else if let Some(set) = sets.get_mut(&of) {
+        set.remove(&key);
+        if set.is_empty() {
+            sets.remove(&of);
+        }
     }
 }
 
@@ -302,9 +312,8 @@ impl Shelf {
 
     /// The slots that hold a session that the wheel is for, with where their visits stand.
     fn slots_in_use(&self, wheel: Wheel) -> impl Iterator<Item = (Slot, Place)> {
-        let in_use = move |slot: &Slot| self.rows.in_slot(wheel, *slot, None).next().is_some();
-        let place = move |slot| (slot, self.slots.get(&(wheel, slot)).copied().unwrap_or_default());
-        Slot::all().filter(in_use).map(place)
+        let in_use = self.rows.open.by_slot.keys().filter(move |(of, _)| *of == wheel);
+        in_use.map(move |(_, slot)| (*slot, self.slots.get(&(wheel, *slot)).copied().unwrap_or_default()))
     }
 
     /// Puts `next` in the place of the row that it was made from, if that is still the stored one.

@@ -1,0 +1,213 @@
+//! What the users' devices do: they ask, sign in and out, and are repaired; and what is checked of the answers.
+
+use std::{sync::Arc, time::Duration};
+
+use claviger_core::{request::Assurance, return_to::ReturnTo, session::EndReason, verdict::ApiRefusal};
+use claviger_engine::{Clock as _, Denied, LoginError, LoginStarted, SignedIn, Target};
+use claviger_seal::SessionCookie;
+
+use crate::{
+    Asks, Tab,
+    history::{Instance, World},
+};
+
+pub(crate) async fn ask(world: Arc<World>, device: usize, tab: Tab) {
+    let (Some(instance), Some(cookie)) = (world.instance(tab.instance), world.device(device).cookie) else {
+        return;
+    };
+    let who = instance.fate.who;
+    let work = asked(&world, &instance, &cookie, tab.asks);
+    let before = world.ledger.last(cookie.session);
+    let patience = tab.gives_up_after.unwrap_or(Duration::from_secs(24 * 60 * 60));
+    let outcome = tokio::select! {
+        biased;
+        () = instance.fate.died() => None,
+        outcome = tokio::time::timeout(patience, work) => Some(outcome),
+    };
+    // A use may count at any moment until the answer.
+    world.ledger.used(cookie.session, instance.fate.now());
+    match outcome {
+        None => world.record.count("caller: connection lost", who),
+        Some(Ok(outcome)) => {
+            if outcome == Err(Denied::SignInAgain) {
+                world.check_renewal(&cookie, before.as_ref());
+            }
+            world.judge(who, device, &cookie, &outcome);
+        }
+        Some(Err(_)) => {
+            world.record.count("caller: went away", who);
+            instance.fate.caller_goes();
+        }
+    }
+}
+
+/// Asks, and checks what is handed out.
+pub(crate) async fn asked(
+    world: &World,
+    instance: &Instance,
+    cookie: &SessionCookie,
+    asks: Asks,
+) -> Result<(), Denied> {
+    let engine = &instance.engine;
+    let assurance = match asks {
+        Asks::Cookie => Assurance::Cookie,
+        Asks::Session => Assurance::Session,
+        Asks::Provider => Assurance::Provider { max_age: Duration::ZERO },
+        Asks::Grant | Asks::GrantDead | Asks::GrantUnclear => {
+            let grant = engine.grant(cookie, None).await?;
+            world.check_grant(cookie, &grant);
+            let refusal = match asks {
+                Asks::GrantDead => ApiRefusal::DeadToken,
+                Asks::GrantUnclear => ApiRefusal::Unclear,
+                _ => return Ok(()),
+            };
+            if let Some(newer) = engine.grant_after_refusal(cookie, &grant, refusal).await? {
+                world.check_grant(cookie, &newer);
+                if newer.generation <= grant.generation {
+                    world.record.violate("MONO", "a refused token was handed out again");
+                }
+            }
+            return Ok(());
+        }
+    };
+    let caller = engine.authenticate(cookie.clone(), assurance).await?;
+    let owner = world.ledger.last(cookie.session).map(|row| row.subject);
+    if caller.session() != cookie.session || owner.as_ref() != Some(caller.subject()) {
+        world.record.violate("ISO", format!("{} was taken for somebody else", cookie.session));
+    }
+    Ok(())
+}
+
+pub(crate) async fn sign_in(world: &World, device: usize, instance: usize) {
+    let Some(instance) = world.instance(instance) else { return };
+    let shown = world.device(device).cookie;
+    if let Some(shown) = &shown {
+        world.ledger.may_end(shown.session, EndReason::ReplacedBySignIn);
+    }
+    let started = instance.engine.begin_login(ReturnTo::root(), false);
+    if let Some(Ok(signed_in)) = come_back(world, device, &instance, &started, shown.as_ref()).await
+        && let Some(Ok(cookie)) = signed_in.cookie.map(|value| instance.engine.open_cookie(&value))
+    {
+        world.record.count("device: signed in", device);
+        world.ledger.delivered(cookie.session);
+        world.set_cookie(device, Some(cookie));
+    }
+}
+
+/// The browser goes to the provider and comes back. None if the instance died meanwhile.
+pub(crate) async fn come_back(
+    world: &World,
+    device: usize,
+    instance: &Instance,
+    started: &LoginStarted,
+    shown: Option<&SessionCookie>,
+) -> Option<Result<SignedIn, LoginError>> {
+    tokio::time::sleep(world.rng.span(Duration::from_millis(50), Duration::from_secs(3))).await;
+    let callback = world.provider.authorize(world.user(device), &started.location)?;
+    tokio::select! {
+        biased;
+        () = instance.fate.died() => None,
+        outcome = instance.engine.finish_login(callback, Some(&started.cookie), shown, "sim") => Some(outcome),
+    }
+}
+
+/// Whether the device's session goes on with a new pair.
+pub(crate) async fn repair(world: &World, device: usize, instance: usize) -> bool {
+    let (Some(instance), Some(cookie)) = (world.instance(instance), world.device(device).cookie) else {
+        return false;
+    };
+    let begun = tokio::select! {
+        biased;
+        () = instance.fate.died() => return false,
+        begun = instance.engine.begin_repair(&cookie, ReturnTo::root()) => begun,
+    };
+    let Ok(Some(started)) = begun else { return false };
+    match come_back(world, device, &instance, &started, Some(&cookie)).await {
+        Some(Ok(_)) => {
+            world.record.count("device: repaired", device);
+            true
+        }
+        Some(Err(LoginError::SessionEnded))
+            if !world.ledger.last(cookie.session).is_some_and(|row| row.ended()) =>
+        {
+            world.record.violate("TRANSIENT", "a repair found an end that is none");
+            false
+        }
+        Some(Err(LoginError::AnotherUser)) => {
+            world.record.violate("ISO", "a repair found another user");
+            false
+        }
+        _ => false,
+    }
+}
+
+pub(crate) async fn sign_out(world: &World, device: usize, instance: usize) {
+    let (Some(instance), Some(cookie)) = (world.instance(instance), world.device(device).cookie) else {
+        return;
+    };
+    world.ledger.may_end(cookie.session, EndReason::SignedOut);
+    let ended = tokio::select! {
+        biased;
+        () = instance.fate.died() => return,
+        ended = instance.engine.end_own(&cookie, EndReason::SignedOut) => ended,
+    };
+    if ended.is_ok() {
+        world.record.count("device: signed out", device);
+        if world.ledger.last(cookie.session).is_some_and(|row| !row.ended()) {
+            world.record.violate("ENDED", "a sign-out that succeeded left the session in force");
+        }
+        world.clear_cookie(device, &cookie);
+    }
+}
+
+pub(crate) async fn end_other(world: &World, device: usize, other: usize, instance: usize) {
+    let (Some(instance), Some(target)) = (world.instance(instance), world.device(other).cookie) else {
+        return;
+    };
+    let Some(row) = world.ledger.last(target.session).filter(|row| row.subject.id == world.user(device))
+    else {
+        return;
+    };
+    world.ledger.may_end(target.session, EndReason::SignedOutFromAnotherDevice);
+    let target = Target::DeviceOf(row.subject, target.session);
+    tokio::select! {
+        biased;
+        () = instance.fate.died() => {}
+        _ = instance.engine.end(target, EndReason::SignedOutFromAnotherDevice) => {}
+    }
+}
+
+pub(crate) async fn end_others(world: &World, device: usize, instance: usize) {
+    let (Some(instance), Some(own)) = (world.instance(instance), world.device(device).cookie) else {
+        return;
+    };
+    let user = world.user(device);
+    let Some(row) = world.ledger.last(own.session) else { return };
+    world.ledger.all_may_end(user, &[EndReason::SignedOutFromAnotherDevice]);
+    // Sign-ins of the last moments may be on either side, since clocks differ.
+    let before = instance.fate.now().before(Duration::from_secs(5));
+    let target = Target::Others(row.subject, own.session);
+    let ended = tokio::select! {
+        biased;
+        () = instance.fate.died() => return,
+        ended = instance.engine.end(target, EndReason::SignedOutFromAnotherDevice) => ended,
+    };
+    if ended.is_err() {
+        return;
+    }
+    world.record.count("device: ended the others", device);
+    for row in world.ledger.rows() {
+        let meant = row.subject.id == user && row.id != own.session && row.created_at < before;
+        if meant && !row.ended() {
+            world.record.violate("OTHERS", format!("{} was left in force", row.id));
+        }
+    }
+}
+
+pub(crate) fn kill_access_token(world: &World, device: usize) {
+    let Some(cookie) = world.device(device).cookie else { return };
+    let token = world.ledger.last(cookie.session).and_then(|row| world.ledger.token_of(&row));
+    if token.is_some_and(|token| world.provider.mock().kill_token(&token)) {
+        world.record.count("fault: access token died early", device);
+    }
+}
