@@ -237,14 +237,26 @@ pub mod limits {
     pub const VALIDATIONS_AT_ONCE: usize = 16;
     /// So many proofs are written in one step.
     pub const PROOFS_RECORDED: usize = 64;
-    /// A token about which nothing can be learnt, for no fault of the provider as a whole, is asked about so often in a visit.
-    pub const VALIDATION_TRIES: u32 = 3;
+    /// A token about which nothing can be learnt is asked about so often in a visit: twice, so that one that has trouble of its own
+    /// opens the provider's breaker for a few seconds only.
+    pub const VALIDATION_TRIES: u32 = 2;
+    /// A slot is visited again after so long where the provider said nothing about one of its tokens, or a pair could not be
+    /// refreshed: together with a period it is less than an hour.
+    pub const VISIT_AGAIN: Duration = Duration::from_secs(3 * 60);
     /// Each user without a living token is asked about once in this time, unless configured otherwise.
     pub const PROBE_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
     /// It is looked so often whether a slot's users are to be asked about.
     pub const PROBE_LOOK_EVERY: Duration = Duration::from_secs(60);
     /// If the provider says of so many users, or more, that most are gone, that is taken for its own trouble.
     pub const PROBE_BELIEVED_OF: usize = 10;
+    /// Of about so many users, the last ones, it is remembered what the provider said.
+    pub const PROBE_REMEMBERED: usize = 100;
+    /// A slot is visited again after so long where that was not believed.
+    pub const PROBE_AGAIN: Duration = Duration::from_secs(60 * 60);
+    /// Pause after each question about users: the app's own calls share the provider's limit.
+    pub const PROBE_PAUSE: Duration = Duration::from_secs(1);
+    /// In a visit the provider is asked so often about the same users, where it does not answer.
+    pub const PROBE_TRIES: usize = 5;
     /// The app's own token is replaced so long before it expires.
     pub const APP_TOKEN_MARGIN: Duration = Duration::from_secs(10 * 60);
     /// It is looked so often whether a suspicion is due; a new one is looked into at once.

@@ -29,7 +29,11 @@ const NOBODY: SessionId = SessionId::from_bytes([0; 16]);
 const UNSTATED: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Default)]
-pub(crate) struct AppToken(Mutex<Option<Kept>>);
+pub(crate) struct AppToken {
+    kept: Mutex<Option<Kept>>,
+    /// One asks the provider at a time; the others then find its token.
+    minting: tokio::sync::Mutex<()>,
+}
 
 #[derive(Clone)]
 struct Kept {
@@ -58,7 +62,7 @@ impl From<StoreError> for NoToken {
 
 impl AppToken {
     fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,8 +74,13 @@ impl Engine {
             kept.expires_at > now.after(limits::APP_TOKEN_MARGIN)
                 && dead.is_none_or(|dead| dead.expose() != kept.token.expose())
         };
-        if let Some(kept) = self.inner.app_token.kept().as_ref().filter(|kept| usable(kept)) {
-            return Ok(kept.token.clone());
+        let kept = || self.inner.app_token.kept().clone().filter(usable);
+        if let Some(kept) = kept() {
+            return Ok(kept.token);
+        }
+        let _minting = self.inner.app_token.minting.lock().await;
+        if let Some(kept) = kept() {
+            return Ok(kept.token);
         }
         let memo = self.inner.parts.store.memo(NAME).await?;
         let version = memo.as_ref().map(|memo| memo.version);

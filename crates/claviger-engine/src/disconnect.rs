@@ -4,7 +4,10 @@
 //! outlives a crash, and looked into by whichever instance takes it. What confirms and what clears one is decided in
 //! [`claviger_core::suspicion`].
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use claviger_core::{
     ids::{AttemptId, Subject},
@@ -16,7 +19,7 @@ use claviger_core::{
 };
 use claviger_provider::{PROBE_USERS, ProbeAnswer};
 use claviger_store::{StoreError, Suspected, SuspicionKey, Wheel};
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -95,7 +98,10 @@ impl Engine {
             }
             let known = self.connections_of(&taken).await?;
             let tries = taken.iter().map(|suspected| self.look_into(suspected, attempt, &known));
-            settled += try_join_all(tries).await?.into_iter().filter(|settled| *settled).count();
+            // All come to their end, whatever becomes of one.
+            for tried in join_all(tries).await {
+                settled += usize::from(tried?);
+            }
         }
     }
 
@@ -222,6 +228,8 @@ impl Engine {
 
     /// Asks the provider about users, ten at most. Of those that are not in the answer nothing is known.
     pub(crate) async fn probe(&self, ids: &[String]) -> Result<Known, StoreError> {
+        let witness = self.inner.probes.witness_beside(ids);
+        let asked: Vec<_> = ids.iter().chain(&witness).cloned().collect();
         let mut dead = None;
         for _ in 0..2 {
             let token = match self.app_token(dead.as_ref()).await {
@@ -229,12 +237,12 @@ impl Engine {
                 Err(NoToken::Store(error)) => return Err(error),
                 Err(NoToken::Trouble(_) | NoToken::Misconfigured) => return Ok(Vec::new()),
             };
-            let request = self.provider().authorizations_request(&token, ids);
+            let request = self.provider().authorizations_request(&token, &asked);
             let answer = self.inner.parts.http.send(request).await;
-            let answer = self.provider().read_authorizations(answer, ids, self.now());
+            let answer = self.provider().read_authorizations(answer, &asked, self.now());
             meter::probe_answered(&answer);
             match answer {
-                ProbeAnswer::Known(known) => return Ok(known),
+                ProbeAnswer::Known(known) => return Ok(self.inner.probes.sift(known, witness.as_ref())),
                 ProbeAnswer::TokenDead => dead = Some(token),
                 ProbeAnswer::Misconfigured => {
                     tracing::error!("the provider refuses this app's client id: check the configuration");
@@ -258,49 +266,66 @@ impl Engine {
     /// # Errors
     /// If the store cannot be used.
     pub async fn probe_due(&self) -> Result<(), StoreError> {
-        self.visit_due(Wheel::Probe, |slot| self.probe_slot(slot)).await
+        let visit = |engine: Self, slot| async move { engine.probe_slot(slot).await };
+        self.visit_due(Wheel::Probe, visit).await
     }
 
     async fn probe_slot(&self, slot: Leased) -> Result<(), StoreError> {
         let next_visit = slot.visit.slot.next_visit(self.settings().sweep.probe_period, self.now());
-        let (mut after, mut asked, mut suspicions) = (None, 0, Vec::new());
-        loop {
-            let store = &self.inner.parts.store;
-            let page = store.in_slot(slot.wheel, slot.visit.slot, after, limits::BATCH_ROWS).await?;
-            after = page.last().map(|row| row.id);
-            let away = away(&page);
-            asked += away.len();
-            let mut lost = 0;
-            let held = self.holding(&slot, async {
-                for ids in away.chunks(PROBE_USERS) {
-                    match self.probe_users(ids, &slot).await? {
-                        Some(gone) => suspicions.extend(gone),
-                        None => lost += 1,
+        let again_at = |now: Timestamp| next_visit.min(now.after(limits::PROBE_AGAIN));
+        let (mut asked, mut suspicions, mut answered) = (0, Vec::new(), true);
+        let probed = self.holding(&slot, async {
+            let mut after = None;
+            loop {
+                let store = &self.inner.parts.store;
+                let page = store.in_slot(slot.wheel, slot.visit.slot, after, limits::BATCH_ROWS).await?;
+                after = page.last().map(|row| row.id);
+                for ids in away(&page).chunks(PROBE_USERS) {
+                    match self.probe_surely(ids, &slot).await? {
+                        Some(gone) => {
+                            asked += ids.len();
+                            suspicions.extend(gone);
+                        }
+                        None => answered = false,
                     }
                 }
-                Ok(())
-            });
-            if !held.await? || lost > 0 {
-                // It is due again when the lease ends.
-                return Ok(());
+                if page.len() < limits::BATCH_ROWS {
+                    return Ok(());
+                }
             }
-            if page.len() < limits::BATCH_ROWS {
-                break;
-            }
+        });
+        if !probed.await? {
+            return Ok(());
         }
-        if asked >= limits::PROBE_BELIEVED_OF && suspicions.len() * 2 > asked {
-            let count = suspicions.len();
+        if !self.inner.probes.believes(asked, suspicions.len()) {
             tracing::error!(
-                count,
+                count = suspicions.len(),
                 asked,
                 "the provider says that most users disconnected the app: nobody was signed out"
             );
-            return Ok(());
+            return self.leave(&slot, again_at(self.now())).await;
         }
         for (key, suspicion) in suspicions {
             self.note_suspicion(key, &suspicion).await?;
         }
-        self.leave(&slot, next_visit).await
+        self.leave(&slot, if answered { next_visit } else { again_at(self.now()) }).await
+    }
+
+    /// Asks about users until the provider answers, not too often, and not faster than it bears beside the app's own calls.
+    async fn probe_surely(
+        &self,
+        ids: &[String],
+        slot: &Leased,
+    ) -> Result<Option<Vec<(SuspicionKey, Suspicion)>>, StoreError> {
+        for _ in 0..limits::PROBE_TRIES {
+            let suspicions = self.probe_users(ids, slot).await?;
+            let pause = if suspicions.is_some() { limits::PROBE_PAUSE } else { limits::PROVIDER_PAUSE_MAX };
+            tokio::time::sleep(pause).await;
+            if suspicions.is_some() {
+                return Ok(suspicions);
+            }
+        }
+        Ok(None)
     }
 
     /// Asks about users, and gives the suspicions against those who are gone. None if the provider did not answer.
@@ -320,6 +345,67 @@ impl Engine {
         let gone = known.iter().filter(|(_, connection)| *connection != Connection::Connected);
         let gone = gone.map(|(id, _)| suspect(id)).collect();
         Ok((!known.is_empty()).then_some(gone))
+    }
+}
+
+/// What probes go by, besides the provider's answers.
+#[derive(Default)]
+pub(crate) struct Probes(Mutex<Remembered>);
+
+#[derive(Default)]
+struct Remembered {
+    /// A user who lets the app in.
+    witness: Option<String>,
+    /// Of the last users that were asked about: how many there were, and how many the provider said are gone.
+    asked: usize,
+    gone: usize,
+}
+
+impl Probes {
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of a user who lets the app in.
+    pub(crate) fn note_connected(&self, id: &str) {
+        let mut remembered = self.remembered();
+        if remembered.witness.as_deref() != Some(id) {
+            remembered.witness = Some(id.to_owned());
+        }
+    }
+
+    /// Who is to be asked about together with these: an answer that leaves out a user proves something only if it names
+    /// another.
+    fn witness_beside(&self, ids: &[String]) -> Option<String> {
+        let room = ids.len() < PROBE_USERS;
+        self.remembered().witness.clone().filter(|witness| room && !ids.contains(witness))
+    }
+
+    /// What counts of an answer.
+    fn sift(&self, mut known: Known, witness: Option<&String>) -> Known {
+        let names_somebody = known.iter().any(|(_, connection)| *connection != Connection::Gone);
+        let connected = known.iter().find(|(_, connection)| *connection == Connection::Connected);
+        // A witness of whom the answer does not say so is none any more.
+        if connected.is_some() || witness.is_some() {
+            self.remembered().witness = connected.map(|(id, _)| id.clone());
+        }
+        known.retain(|(id, connection)| {
+            Some(id) != witness && (names_somebody || *connection != Connection::Gone)
+        });
+        known
+    }
+
+    /// Whether to believe that so many are gone of those asked about in a visit. One visit may concern few users, so those before
+    /// it count as well: trouble of the provider that touches everybody must not sign them out one by one.
+    fn believes(&self, asked: usize, gone: usize) -> bool {
+        let mut remembered = self.remembered();
+        if remembered.asked >= limits::PROBE_REMEMBERED {
+            remembered.asked /= 2;
+            remembered.gone /= 2;
+        }
+        remembered.asked += asked;
+        remembered.gone += gone;
+        gone == 0 || remembered.asked < limits::PROBE_BELIEVED_OF || remembered.gone * 2 <= remembered.asked
     }
 }
 

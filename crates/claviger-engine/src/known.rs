@@ -75,7 +75,7 @@ impl Known {
     /// Takes note of a row that was proven and not changed otherwise. It takes the place of the older one, if memory holds that
     /// and nothing else changed since `reading`; a proof makes no request read the store.
     pub(crate) fn proven(&self, session: Session, reading: Reading) {
-        self.learned(&session);
+        self.note_standing(&session);
         if self.rows.peek(&session.id).is_some() {
             self.keep(&Arc::new(session), reading);
         }
@@ -86,6 +86,10 @@ impl Known {
         if self.rows.peek(&session.id).is_some_and(|row| row.version < session.version) {
             self.forget(session.id);
         }
+        self.note_standing(session);
+    }
+
+    fn note_standing(&self, session: &Session) {
         match session.state {
             State::Ended { .. } => self.distrust(session.id, FOR_EVER),
             State::Suspect(_) => self.distrust(session.id, session.version),

@@ -82,6 +82,7 @@ pub use report::{Report, Subscribed};
 
 use app_token::AppToken;
 use breaker::SharedBreaker;
+use disconnect::Probes;
 use flights::Flights;
 use known::Known;
 use load::Measured;
@@ -201,6 +202,7 @@ struct Inner {
     tasks: TaskTracker,
     turns: Turns,
     app_token: AppToken,
+    probes: Probes,
     measured: Measured,
     last_subscribed: LastSubscribed,
     owed: Notify,
@@ -236,6 +238,7 @@ impl Engine {
             tasks,
             turns: Turns::default(),
             app_token: AppToken::default(),
+            probes: Probes::default(),
             measured: Measured::default(),
             last_subscribed: LastSubscribed::default(),
             owed: Notify::new(),

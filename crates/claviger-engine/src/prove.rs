@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use claviger_core::{
     ids::{ProviderName, SessionId},
     policy::limits,
-    session::{Refused, SealedPair, Session},
+    session::{Refused, SealedPair, Session, State},
     time::Timestamp,
-    verdict::{AfterValidate, Trouble, TroubleKind, ValidateAnswer, after_validate},
+    verdict::{AfterValidate, Trouble, TroubleKind, ValidateAnswer, Verdict, after_validate},
 };
 use claviger_seal::{AccessPlain, PairBinding};
 
@@ -50,7 +50,15 @@ impl Engine {
                 return Ok(Asked::Nothing(Trouble::new(TroubleKind::Unreadable)));
             }
             AfterValidate::Prove(generation) => {
-                self.amend(id, |row: Session| Ok((row.prove(generation, asked_at)?, None))).await?
+                let asked_of_suspect = matches!(row.state, State::Suspect(_));
+                self.amend(id, |row: Session| {
+                    // An answer under way does not lift a suspicion that is younger than its question.
+                    if matches!(row.state, State::Suspect(_)) && !asked_of_suspect {
+                        return Err(Refused::Superseded);
+                    }
+                    Ok((row.prove(generation, asked_at)?, None))
+                })
+                .await?
             }
             AfterValidate::Suspect(generation) => {
                 tracing::info!(session = %id, "the provider rejected an access token");
@@ -110,11 +118,17 @@ impl Engine {
         match &answer {
             ValidateAnswer::Unknown(trouble) => {
                 permit.troubled(trouble);
-                if trouble.kind == TroubleKind::Status(429) {
-                    self.slow_down(trouble.retry_after).await?;
+                if trouble.kind == TroubleKind::Status(429)
+                    && let Err(error) = self.slow_down(trouble.retry_after).await
+                {
+                    // What the provider said counts all the same; its next 429 is noted.
+                    tracing::error!(%error, "the pace of validations cannot be slowed down");
                 }
             }
             ValidateAnswer::Valid(_) | ValidateAnswer::Rejected => permit.answered(),
+        }
+        if answer.verdict(&self.provider().client_id, Some(&row.subject.id)) == Verdict::Valid {
+            self.inner.probes.note_connected(&row.subject.id);
         }
         Ok((asked_at, answer))
     }

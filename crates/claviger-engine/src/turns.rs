@@ -26,6 +26,10 @@ pub(crate) struct Turns {
     places: Mutex<VecDeque<Timestamp>>,
     /// One reserves at a time. The others then find places; it only saves writes.
     reserving: tokio::sync::Mutex<()>,
+    /// Of those whom nobody waits for, one at a time competes with the others, so that requests find no long line.
+    patient: tokio::sync::Mutex<()>,
+    /// 429s come in volleys, and each would have to be written by compare-and-set.
+    slowing: tokio::sync::Mutex<()>,
 }
 
 /// No place within the time that there was: how long until there may be one.
@@ -61,19 +65,36 @@ impl Engine {
     }
 
     async fn await_place_until(&self, deadline: Timestamp) -> Result<Result<(), TooLate>, StoreError> {
-        let turns = &self.inner.turns;
         loop {
-            let reserving = turns.reserving.lock().await;
-            let now = self.now();
-            let place = turns.next(now, deadline);
-            if let Some(place) = place {
-                drop(reserving);
-                let early = place.since(now);
-                // A timer of no length would still wait for the next tick of the clock.
-                if !early.is_zero() {
-                    tokio::time::sleep(early).await;
-                }
+            let place = match self.take_place(deadline).await? {
+                Ok(place) => place,
+                Err(late) => return Ok(Err(late)),
+            };
+            let early = place.since(self.now());
+            // A timer of no length would still wait for the next tick of the clock.
+            if !early.is_zero() {
+                tokio::time::sleep(early).await;
+            }
+            // Who wakes up too late lets the place go: it would come on top of others.
+            if self.now() <= place.after(limits::PACE_LATE) {
                 return Ok(Ok(()));
+            }
+        }
+    }
+
+    /// The next place that nobody took.
+    async fn take_place(&self, deadline: Timestamp) -> Result<Result<Timestamp, TooLate>, StoreError> {
+        let turns = &self.inner.turns;
+        if let Some(place) = turns.next(self.now(), deadline) {
+            return Ok(Ok(place));
+        }
+        let patient = deadline.since(self.now()) > limits::PACE_PATIENCE;
+        let _line = if patient { Some(turns.patient.lock().await) } else { None };
+        let _reserving = turns.reserving.lock().await;
+        loop {
+            let now = self.now();
+            if let Some(place) = turns.next(now, deadline) {
+                return Ok(Ok(place));
             }
             let from = self.reserve_places().await?;
             if from > deadline {
@@ -103,8 +124,13 @@ impl Engine {
     /// The provider asked for fewer requests.
     pub(crate) async fn slow_down(&self, retry_after: Option<Duration>) -> Result<(), StoreError> {
         let bounds = self.pace_limits();
+        let _slowing = self.inner.turns.slowing.lock().await;
         self.inner.turns.places().clear();
-        self.edit_pace(|pace, now| (Some(pace.troubled(now, &bounds, retry_after)), ())).await
+        self.edit_pace(|pace, now| {
+            let next = pace.troubled(now, &bounds, retry_after);
+            ((next != pace).then_some(next), ())
+        })
+        .await
     }
 
     /// The budget as it stands.

@@ -25,10 +25,26 @@ pub(crate) struct Twitch {
     gates: Mutex<VecDeque<(Endpoint, Arc<Gate>)>>,
     rewrites: Mutex<Vec<(Endpoint, Rewrite)>>,
     unreachable: Mutex<bool>,
+    troubled: Mutex<Vec<(String, OneToken)>>,
+    /// All of them, where the mock's log keeps the last.
+    validated: Mutex<Vec<i64>>,
+    /// How long each answer takes.
+    latency: Mutex<std::time::Duration>,
     /// Every secret that went by: tokens, codes, verifiers.
     secrets: Mutex<Vec<String>>,
     /// How often each refresh token was sent, but for those times of which the answer said that nothing was done.
     sends: Mutex<BTreeMap<String, u32>>,
+}
+
+/// What questions about one token come to, while all others are answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum OneToken {
+    /// An answer with this status.
+    Status(u16),
+    /// An answer of 200 that nobody understands.
+    Unreadable,
+    /// No answer.
+    Silence,
 }
 
 /// Where something waits until a test lets it go.
@@ -65,6 +81,9 @@ impl Twitch {
             gates: Mutex::default(),
             rewrites: Mutex::default(),
             unreachable: Mutex::default(),
+            troubled: Mutex::default(),
+            validated: Mutex::default(),
+            latency: Mutex::default(),
             secrets: Mutex::default(),
             sends: Mutex::default(),
         }
@@ -87,6 +106,7 @@ impl Twitch {
     pub(crate) fn mend(&self) {
         self.mock().clear_faults();
         self.rewrites.lock().unwrap().clear();
+        self.troubled.lock().unwrap().clear();
         *self.unreachable.lock().unwrap() = false;
     }
 
@@ -120,6 +140,32 @@ impl Twitch {
         let refreshed =
             |entry: &&claviger_mock::LogEntry| entry.grant_type.as_deref() == Some("refresh_token");
         self.mock().log().filter(refreshed).map(|entry| entry.at_ms).collect()
+    }
+
+    /// When validations arrived since the log was cleared, in Unix milliseconds.
+    pub(crate) fn validation_times(&self) -> Vec<i64> {
+        self.validated.lock().unwrap().clone()
+    }
+
+    /// Forgets what arrived so far.
+    pub(crate) fn clear_log(&self) {
+        self.mock().clear_log();
+        self.validated.lock().unwrap().clear();
+    }
+
+    /// How often this token was validated since the log was cleared.
+    pub(crate) fn validations_of(&self, token: &str) -> usize {
+        let mock = self.mock();
+        let name = mock.fingerprint(token);
+        let of_it = |entry: &&claviger_mock::LogEntry| {
+            entry.endpoint == Endpoint::Validate && entry.token.as_ref() == Some(&name)
+        };
+        mock.log().filter(of_it).count()
+    }
+
+    /// From now on every question about this token ends so, until [`Twitch::mend`].
+    pub(crate) fn trouble_with(&self, token: &str, trouble: OneToken) {
+        self.troubled.lock().unwrap().push((format!("OAuth {token}"), trouble));
     }
 
     /// Whether the provider takes this access token. No fault of validations gets in the way.
@@ -176,6 +222,17 @@ impl Twitch {
         self.sends.lock().unwrap().values().filter(|sends| **sends > 1).count()
     }
 
+    fn trouble_of(&self, request: &Request<Bytes>) -> Option<OneToken> {
+        let shown = request.headers().get("authorization")?.to_str().ok()?;
+        let troubled = self.troubled.lock().unwrap();
+        troubled.iter().find(|(token, _)| token == shown).map(|(_, trouble)| *trouble)
+    }
+
+    /// Every answer takes so long from now on.
+    pub(crate) fn slow(&self, latency: std::time::Duration) {
+        *self.latency.lock().unwrap() = latency;
+    }
+
     fn note_request(&self, request: &Request<Bytes>) {
         let body = url::form_urlencoded::parse(request.body());
         let secret = ["client_secret", "code", "code_verifier", "refresh_token", "token"];
@@ -211,13 +268,28 @@ impl ProviderHttp for Twitch {
             return Err(Unanswered::NotSent);
         }
         tokio::task::yield_now().await;
+        let latency = *self.latency.lock().unwrap();
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
         self.note_request(&request);
         let endpoint = Endpoint::of_path(request.uri().path());
         let mut reply = {
             let now_ms = self.clock.now().as_millis();
             self.mock().handle(&request, now_ms)
         };
+        if endpoint == Some(Endpoint::Validate) {
+            self.validated.lock().unwrap().push(self.clock.now().as_millis());
+        }
         self.shape(endpoint, &mut reply.response);
+        match self.trouble_of(&request) {
+            Some(OneToken::Status(status)) => {
+                *reply.response.status_mut() = StatusCode::from_u16(status).unwrap()
+            }
+            Some(OneToken::Unreadable) => *reply.response.body_mut() = Bytes::from_static(b"<html>"),
+            Some(OneToken::Silence) => reply.delay = 2 * limits::PROVIDER_ANSWER,
+            None => {}
+        }
         if let Some(gate) = self.gate(endpoint) {
             gate.wait().await;
         }

@@ -24,7 +24,7 @@ use claviger_engine::{
 };
 use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, DEMO_REDIRECT_URI};
 use claviger_provider::{Endpoints, Provider};
-use claviger_seal::{KeyId, Keyring, PairBinding, RootKey, SessionCookie};
+use claviger_seal::{KeyId, Keyring, PairBinding, RefreshLock, RootKey, SessionCookie};
 use claviger_store::{MemoryStore, Store};
 
 use crate::{shelf::Shelf, twitch::Twitch};
@@ -119,7 +119,7 @@ pub(crate) struct World {
     pub(crate) memory: Arc<MemoryStore>,
     pub(crate) provider: Provider,
     pub(crate) settings: Settings,
-    entropy: Arc<Seeded>,
+    pub(crate) entropy: Arc<Seeded>,
 }
 
 /// One engine with its own way to the store.
@@ -255,6 +255,15 @@ impl World {
         let at =
             PairBinding { provider: &row.subject.provider, session: row.id, generation: pair.generation };
         keyring(&[1, 2]).open_access(at, &pair.access).unwrap().token.expose().to_owned()
+    }
+
+    /// The refresh token that a row in the server's custody holds.
+    pub(crate) fn refresh_token_of(&self, row: &Session) -> String {
+        let pair = row.pair().expect("the row holds a pair");
+        let at =
+            PairBinding { provider: &row.subject.provider, session: row.id, generation: pair.generation };
+        let sealed = pair.refresh.as_ref().expect("the pair has a refresh token");
+        keyring(&[1, 2]).open_refresh(at, RefreshLock::Server, sealed).unwrap().expose().to_owned()
     }
 
     /// Sends the browser to the provider, where this user agrees at once.

@@ -1,0 +1,176 @@
+//! Several instances share the sweep through the store: none goes over the budget, and one that dies loses nothing.
+
+use claviger_core::{policy::limits, session::State, sweep::Slot};
+use claviger_mock::Endpoint;
+use claviger_store::Method;
+
+use crate::{
+    crowd::{crowded, slot, user},
+    world::{ADA, HOUR, Instance, MINUTE, SECOND, World},
+};
+
+async fn instances(world: &World, first: Instance, count: usize) -> Vec<Instance> {
+    let mut all = vec![first];
+    while all.len() < count {
+        all.push(world.instance().await);
+    }
+    // Every call of the store gives way to the others: races are real.
+    all.iter().for_each(|app| app.shelf.slow());
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_start_together_stay_within_one_budget() {
+    for count in [2, 3] {
+        let (world, app) = World::with(crowded).await;
+        world.populate(40);
+        for number in 0..600 {
+            world.plant(&user(number % 40), |_| {}).await;
+        }
+        world.pass(3 * HOUR);
+        let apps = instances(&world, app, count).await;
+        let begun = world.now();
+        let sweeps = apps.iter().map(|app| app.sweep_due());
+        for outcome in futures_util::future::join_all(sweeps).await {
+            outcome.unwrap();
+        }
+        let took = world.now().since(begun);
+        world.assert_within_budget("of instances that start together");
+        assert_eq!(world.twitch.calls(Endpoint::Validate), 600, "each is asked about by one of them");
+        assert!(took <= 40 * SECOND, "600 at 20 a second: {took:?}");
+        for row in world.open_rows().await {
+            assert_eq!(row.version.0, 2, "MONO");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_go_on_for_hours_ask_once_a_period_altogether() {
+    let (world, app) = World::with(crowded).await;
+    world.populate(40);
+    for number in 0..300 {
+        world.plant(&user(number % 40), |_| {}).await;
+    }
+    let apps = instances(&world, app, 3).await;
+    let running: Vec<_> = apps.iter().map(Instance::run).collect();
+    world.run_hourly(4 * MINUTE).await;
+    world.twitch.clear_log();
+    world.run_hourly(110 * MINUTE).await;
+    world.assert_within_budget("in steady state");
+    let asked = world.twitch.validation_times().len();
+    assert!((590..=610).contains(&asked), "HOURLY: {asked} in two periods");
+    for running in running {
+        running.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_dies_in_a_slot_loses_nothing_and_doubles_only_what_was_in_flight() {
+    let (world, app) = World::with(crowded).await;
+    world.populate(40);
+    for number in 0..400 {
+        world.plant_in(slot(number % 2), &user(number % 40), |_| {}).await;
+    }
+    world.pass(2 * HOUR);
+    world.twitch.slow(SECOND / 5);
+    let begun = world.now();
+    let running = app.run();
+    world.run_for(6 * SECOND).await;
+    let asked_before = world.twitch.calls(Endpoint::Validate);
+    assert!((50..200).contains(&asked_before), "{asked_before}: in the middle of it");
+    app.die(&running);
+    let other = world.instance().await;
+    let other_running = other.run();
+    world.run_for(limits::SLOT_LEASE).await;
+    world.run_for(MINUTE).await;
+    world.assert_within_budget("after a death");
+    world.assert_proven_within(world.now().since(begun)).await;
+    let asked = world.twitch.calls(Endpoint::Validate);
+    let in_flight = u64::try_from(limits::VALIDATIONS_AT_ONCE * limits::SLOTS_AT_ONCE).unwrap();
+    assert!((400..=400 + in_flight).contains(&asked), "{asked} for 400");
+    for row in world.open_rows().await {
+        assert!(world.twitch.validations_of(&world.token_of(&row)) <= 2);
+        assert!(matches!(row.state, State::Live(_)));
+        assert_eq!(row.version.0, 2, "MONO: each was proven once");
+    }
+    other_running.stop().await;
+}
+
+/// A slot with more rows than a page, at a pace at which the visit outlives its lease several times.
+#[tokio::test(start_paused = true)]
+async fn a_long_visit_keeps_its_lease() {
+    let rows = u64::try_from(limits::BATCH_ROWS).unwrap() + 100;
+    let (world, app) = World::with(|setup| {
+        crowded(setup);
+        setup.settings.sweep.validations_per_second = 2;
+    })
+    .await;
+    world.populate(40);
+    for number in 0..rows {
+        world.plant_in(5, &user(number % 40), |_| {}).await;
+    }
+    world.pass(2 * HOUR);
+    let apps = instances(&world, app, 2).await;
+    let begun = world.now();
+    let other = async {
+        for _ in 0..90 {
+            world.run_for(2 * SECOND).await;
+            let asked = world.memory.calls(Method::InSlot);
+            if world.memory.calls(Method::LeaveSlot) == 0 {
+                apps[1].sweep_due().await.unwrap();
+                assert_eq!(world.memory.calls(Method::InSlot), asked, "the slot is the other's");
+            }
+        }
+    };
+    let (outcome, ()) = tokio::join!(apps[0].sweep_due(), other);
+    outcome.unwrap();
+    assert!(world.now().since(begun) > 2 * limits::SLOT_LEASE);
+    assert_eq!(world.twitch.calls(Endpoint::Validate), rows, "each once");
+    assert_eq!(world.memory.calls(Method::LeaveSlot), 1);
+    world.assert_proven_within(5 * MINUTE).await;
+}
+
+/// Who loses the lease, as after a pause of the whole machine, leaves the slot to the one who has it.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_was_lost_is_noticed() {
+    let (world, app) = World::with(crowded).await;
+    world.populate(10);
+    for number in 0..100 {
+        world.plant_in(5, &user(number % 10), |_| {}).await;
+    }
+    world.pass(2 * HOUR);
+    let gate = world.twitch.hold(Endpoint::Validate);
+    let other = world.instance().await;
+    let taken_over = async {
+        gate.arrived().await;
+        world.pass(limits::SLOT_LEASE);
+        other.sweep_due().await.unwrap();
+    };
+    let (outcome, ()) = tokio::join!(app.sweep_due(), taken_over);
+    outcome.unwrap();
+    let visit = Slot::new(5).unwrap().next_visit(world.settings.sweep.period, world.now());
+    let due = claviger_store::Store::longest_due(&*world.memory, claviger_store::Wheel::Validation).await;
+    assert_eq!(due, Ok(Some(visit)), "the visit is the other's to close");
+    world.assert_proven_within(5 * MINUTE).await;
+}
+
+/// One visit fails, and the others, which have nothing to do with it, come to their end.
+#[tokio::test(start_paused = true)]
+async fn one_visit_that_fails_takes_nothing_from_the_others() {
+    let (world, app) = World::with(crowded).await;
+    for number in 0..4 {
+        for _ in 0..20 {
+            world.plant_in(number, ADA, |_| {}).await;
+        }
+    }
+    world.pass(2 * HOUR);
+    app.shelf.next(Method::InSlot, crate::shelf::Trick::Fail);
+    assert!(app.sweep_due().await.is_err(), "the operator is told");
+    let asked = world.twitch.calls(Endpoint::Validate);
+    assert!(asked >= 20 && asked % 20 == 0, "whole slots: {asked}");
+    app.sweep_due().await.unwrap();
+    assert_eq!(world.twitch.calls(Endpoint::Validate), 60, "the one that failed waits for its lease");
+    world.run_for(limits::SLOT_LEASE).await;
+    app.sweep_due().await.unwrap();
+    assert_eq!(world.twitch.calls(Endpoint::Validate), 80);
+}
