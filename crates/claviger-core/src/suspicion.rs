@@ -133,16 +133,21 @@ impl Suspicion {
     /// Why a session that it concerns ends by itself, now that its access token was rejected; None if it does not.
     ///
     /// The provider's signed word and its rejection of this very token agree. Without such a word a rejected token makes the
-    /// session suspect, and its refresh decides.
-    pub fn ends_alone(&self, session: &Session) -> Option<EndReason> {
+    /// session suspect, and its refresh decides. So it does where the token did not live beyond `lives_beyond`: then it may
+    /// have been rejected because it expired.
+    pub fn ends_alone(&self, session: &Session, lives_beyond: Timestamp) -> Option<EndReason> {
         let rejected = matches!(session.state, State::Suspect(_)) && self.concerns(session);
-        (rejected && self.cause == Cause::Notice).then_some(EndReason::DisconnectedAtProvider)
+        let in_its_time = session.pair().is_some_and(|pair| !pair.expiry.passed(lives_beyond));
+        (rejected && in_its_time && self.cause == Cause::Notice).then_some(EndReason::DisconnectedAtProvider)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::{ids::Version, time::Expiry};
 
     #[test]
     fn only_a_clear_word_that_nothing_contradicts_ends_all() {
@@ -191,6 +196,30 @@ mod tests {
         ];
         for (cause, cascade, expected) in table {
             assert_eq!(cause.response(cascade), expected, "{cause:?} {cascade:?}");
+        }
+    }
+
+    #[test]
+    fn a_word_and_a_token_that_died_before_its_time_end_one_session() {
+        use crate::session::tests::live;
+        let rejected = live().suspect(Version::FIRST).unwrap();
+        let Expiry::At(expires_at) = rejected.pair().unwrap().expiry else { panic!("it expires") };
+        let (t0, later) = (rejected.created_at, rejected.created_at.after(Duration::from_secs(1)));
+        let other = Subject { id: "another".to_owned(), ..rejected.subject.clone() };
+        let ends = Some(EndReason::DisconnectedAtProvider);
+        let table = [
+            (&rejected, Cause::Notice, later, t0, ends),
+            (&rejected, Cause::Notice, t0, t0, None),
+            (&rejected, Cause::Notice, later, expires_at, None),
+            (&rejected, Cause::AccessTokenRejected, later, t0, None),
+            (&rejected, Cause::Probe, later, t0, None),
+            (&live(), Cause::Notice, later, t0, None),
+        ];
+        for (session, cause, at, now, expected) in table {
+            let suspicion = Suspicion { subject: session.subject.clone(), at, cause };
+            assert_eq!(suspicion.ends_alone(session, now), expected, "{cause:?} {at:?} {now:?}");
+            let of_another = Suspicion { subject: other.clone(), ..suspicion };
+            assert_eq!(of_another.ends_alone(session, now), None, "BLAST");
         }
     }
 

@@ -179,7 +179,7 @@ impl Engine {
         };
         match self.ask_about(row, pair, limits::PACE_PATIENCE).await {
             Ok((_, answer)) => Ok(Some(answer.verdict(&self.provider().client_id, Some(&row.subject.id)))),
-            Err(Denied::Store(error)) => Err(error),
+            Err(Denied::Store(error)) if !matches!(error, StoreError::Corrupt(_)) => Err(error),
             Err(_) => Ok(Some(Verdict::Unknown)),
         }
     }
@@ -203,22 +203,28 @@ impl Engine {
         after: AfterTry,
     ) -> Result<AfterTry, StoreError> {
         let mut after = after;
+        let margin = self.settings().lifetimes.refresh_margin;
         for row in devices.iter().filter(|row| suspicion.concerns(row)) {
-            let asked = match &row.state {
-                State::Live(_) => self.prove(row.id).await,
-                _ => continue,
-            };
-            match asked {
+            // That an expired token is rejected says nothing.
+            let tells = row.pair().is_some_and(|pair| !pair.expiry.within(self.now(), margin));
+            if !tells || !matches!(row.state, State::Live(_)) {
+                continue;
+            }
+            match self.prove(row.id).await {
                 Ok(Asked::Settled(_)) => {}
                 Ok(Asked::Nothing(_)) => after = AfterTry::Postpone,
+                Err(Denied::Store(error @ StoreError::Corrupt(_))) => {
+                    tracing::error!(session = %row.id, %error, "a token cannot be validated");
+                }
                 Err(Denied::Store(error)) => return Err(error),
                 Err(_) => {}
             }
         }
+        let lives_beyond = self.now().after(margin);
         for row in self.devices(&suspicion.subject).await? {
-            if let Some(reason) = suspicion.ends_alone(&row) {
-                let ended = self.end_one(row.id, reason, |row| suspicion.ends_alone(row).is_some()).await;
-                if let Err(EndError::Store(error)) = ended {
+            if let Some(reason) = suspicion.ends_alone(&row, lives_beyond) {
+                let meant = |row: &Session| suspicion.ends_alone(row, lives_beyond).is_some();
+                if let Err(EndError::Store(error)) = self.end_one(row.id, reason, meant).await {
                     return Err(error);
                 }
             }

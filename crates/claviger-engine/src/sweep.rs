@@ -86,11 +86,18 @@ impl Engine {
                 }
             }
             // Other slots fall due while a visit takes its time.
-            match tokio::time::timeout(limits::SWEEP_LOOK_EVERY, visits.join_next()).await {
+            let mut ended = match tokio::time::timeout(limits::SWEEP_LOOK_EVERY, visits.join_next()).await {
                 Ok(None) => return outcome,
-                Ok(Some(Ok(visited))) => outcome = outcome.and(visited),
-                Ok(Some(Err(lost))) => tracing::error!(%lost, "a visit of a slot ended without an outcome"),
-                Err(_) => {}
+                Ok(ended) => ended,
+                Err(_) => None,
+            };
+            // All that ended meanwhile make room for as many at once, since taking slots is a write.
+            while let Some(visited) = ended {
+                match visited {
+                    Ok(visited) => outcome = outcome.and(visited),
+                    Err(lost) => tracing::error!(%lost, "a visit of a slot ended without an outcome"),
+                }
+                ended = visits.try_join_next();
             }
         }
     }
@@ -247,6 +254,8 @@ impl Engine {
             }
             return Ok(row.park(generation).map_or(Checked::Done, |row| Checked::Next(Box::new(row))));
         }
+        // The semaphore is never closed.
+        let _one_of_many = self.inner.validations.acquire().await.ok();
         let (asked_at, answer) = match self.ask_about(&row, pair, Duration::MAX).await {
             Ok(asked) => asked,
             Err(Denied::Store(error @ StoreError::Corrupt(_))) => {

@@ -28,6 +28,8 @@ pub(crate) struct Turns {
     reserving: tokio::sync::Mutex<()>,
     /// Of those whom nobody waits for, one at a time competes with the others, so that requests find no long line.
     patient: tokio::sync::Mutex<()>,
+    /// How long the store took for the last reservation: places before that would be lost by then.
+    lag: Mutex<Duration>,
     /// 429s come in volleys, and each would have to be written by compare-and-set.
     slowing: tokio::sync::Mutex<()>,
 }
@@ -44,6 +46,10 @@ impl From<TooLate> for Trouble {
 impl Turns {
     fn places(&self) -> MutexGuard<'_, VecDeque<Timestamp>> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lag(&self) -> MutexGuard<'_, Duration> {
+        self.lag.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next place that is not lost by now, if it is not after `deadline`.
@@ -108,16 +114,21 @@ impl Engine {
     /// Reserves some places, if there are any soon. Gives when the first of them is, or would be.
     async fn reserve_places(&self) -> Result<Timestamp, StoreError> {
         let bounds = self.pace_limits();
-        let reserved = self
+        let lag = *self.inner.turns.lag();
+        let (reserved, began) = self
             .edit_pace(|pace, now| {
                 let want = pace.per_second(now, &bounds) / limits::PACE_RESERVATIONS_PER_SECOND;
                 // A float becomes the nearest number that fits.
                 let want = (want as u32).clamp(1, limits::PACE_PLACES);
-                let (next, reservation) = pace.reserve(now, &bounds, want);
-                ((reservation.count > 0).then_some(next), reservation)
+                let (next, reservation) = pace.reserve(now.after(lag), &bounds, want);
+                ((reservation.count > 0).then_some(next), (reservation, now))
             })
             .await?;
-        self.inner.turns.places().extend(reserved.places(self.now()));
+        let now = self.now();
+        let took = now.since(began);
+        *self.inner.turns.lag() =
+            if took > limits::PACE_LATE / 2 { took.min(limits::PACE_AHEAD) } else { Duration::ZERO };
+        self.inner.turns.places().extend(reserved.places(now));
         Ok(reserved.from)
     }
 

@@ -72,7 +72,9 @@ async fn what_lives_yet_is_owed_a_revocation() {
     let devices = world.sign_in_on(&app, 3).await;
     let token = world.access_token(devices[2].session).await;
     world.suspect(ADA, Cause::Notice).await;
-    world.twitch.rewrite(Endpoint::HelixAuthorizationUsers, |body| body["data"][0]["has_authorized"] = false.into());
+    world
+        .twitch
+        .rewrite(Endpoint::HelixAuthorizationUsers, |body| body["data"][0]["has_authorized"] = false.into());
     // Nothing contradicts it, since nothing is said about the token.
     world.twitch.always(Endpoint::Validate, FaultKind::status(404));
     assert_eq!(app.confirm_suspicions().await, Ok(1));
@@ -108,7 +110,9 @@ async fn two_answers_that_contradict_each_other_end_nobody() {
     let (world, app) = World::start().await;
     let devices = world.sign_in_on(&app, 3).await;
     world.suspect(ADA, Cause::Notice).await;
-    world.twitch.rewrite(Endpoint::HelixAuthorizationUsers, |body| body["data"][0]["has_authorized"] = false.into());
+    world
+        .twitch
+        .rewrite(Endpoint::HelixAuthorizationUsers, |body| body["data"][0]["has_authorized"] = false.into());
     let running = app.run();
     world.run_for(HOUR).await;
     let asked = world.twitch.calls(Endpoint::HelixAuthorizationUsers);
@@ -269,7 +273,8 @@ async fn our_own_misconfiguration_signs_nobody_out() {
     let (mut world, app) = World::with(|setup| setup.settings.custody = Custody::Device).await;
     let devices = world.sign_in_on(&app, 2).await;
     world.suspect(ADA, Cause::Notice).await;
-    let strange = claviger_mock::Client::new("another0client", "another0secret").redirect_uri("http://localhost/");
+    let strange =
+        claviger_mock::Client::new("another0client", "another0secret").redirect_uri("http://localhost/");
     world.twitch.mock().add_client(strange);
     world.provider.client_id = "another0client".to_owned();
     world.provider.client_secret = claviger_core::secret::ClientSecret::new("another0secret");

@@ -12,7 +12,7 @@ use claviger_store::Method;
 
 use crate::{
     shelf::Trick,
-    world::{ADA, Browser, DAY, HOUR, Instance, MINUTE, NOW, SECOND, TOKEN_LIFE, World},
+    world::{ADA, Browser, DAY, HOUR, Instance, MINUTE, NOW, SECOND, World},
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -63,8 +63,7 @@ async fn validations_and_refreshes_are_no_use_of_the_session() {
     world.pass(HOUR);
     active.asks(&app).await.unwrap();
     world.twitch.mock().kill_tokens(ADA);
-    world.pass(TOKEN_LIFE);
-    active.asks(&app).await.unwrap_err();
+    active.asks_with(&app, NOW).await.unwrap_err();
     world.look_into_suspicions(&app).await;
     assert!(world.row(quiet.session).await.version.0 > 1, "it was asked about");
     app.end_overdue().await.unwrap();

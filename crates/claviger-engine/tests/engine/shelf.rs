@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -28,6 +29,7 @@ pub(crate) struct Shelf {
     tricks: Mutex<VecDeque<(Method, Trick)>>,
     down: Mutex<Option<StoreError>>,
     slow: AtomicBool,
+    latency: Mutex<Duration>,
 }
 
 /// What happens to one call.
@@ -51,7 +53,13 @@ pub(crate) fn unavailable() -> StoreError {
 
 impl Shelf {
     pub(crate) fn new(inner: Arc<MemoryStore>) -> Self {
-        Self { inner, tricks: Mutex::default(), down: Mutex::default(), slow: AtomicBool::new(false) }
+        Self {
+            inner,
+            tricks: Mutex::default(),
+            down: Mutex::default(),
+            slow: AtomicBool::new(false),
+            latency: Mutex::default(),
+        }
     }
 
     /// Plays a trick on the next call of this method that has none yet.
@@ -83,6 +91,11 @@ impl Shelf {
         self.slow.store(true, Ordering::SeqCst);
     }
 
+    /// Makes every call take so long.
+    pub(crate) fn takes(&self, latency: Duration) {
+        *self.latency.lock().unwrap() = latency;
+    }
+
     async fn give_way(&self) {
         if self.slow.load(Ordering::SeqCst) {
             tokio::task::yield_now().await;
@@ -101,6 +114,10 @@ impl Shelf {
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         self.give_way().await;
+        let latency = *self.latency.lock().unwrap();
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
         let down = self.down.lock().unwrap().clone();
         if let Some(error) = down {
             return Err(error);

@@ -206,7 +206,8 @@ async fn a_request_does_not_wait_for_the_sweep() {
     world.populate(30);
     let browser = world.sign_in(&app, ADA).await;
     for number in 0..900 {
-        world.plant(&user(number % 30), |_| {}).await;
+        // Full slots: as many as the sweep asks about at a time wait for their places.
+        world.plant_in(slot(number % 12), &user(number % 30), |_| {}).await;
     }
     world.pass(2 * HOUR);
     world.twitch.clear_log();
@@ -247,6 +248,24 @@ async fn a_slow_store_makes_no_burst() {
         let sweep = async { app.sweep_due().await.unwrap() };
         tokio::join!(sweep, opened);
         world.assert_within_budget(&format!("with a store that takes {stalled} ms"));
+        world.assert_proven_within(10 * MINUTE).await;
+    }
+}
+
+/// A place that is reserved is past when a store far away has written that it is. The next are reserved further ahead.
+#[tokio::test(start_paused = true)]
+async fn a_store_far_away_slows_the_sweep_and_does_not_stop_it() {
+    for latency in [20, 120, 240, 400, 900] {
+        let (world, app) = World::with(budget(10)).await;
+        world.populate(10);
+        for number in 0..200 {
+            world.plant_in(slot(number % 4), &user(number % 10), |_| {}).await;
+        }
+        world.pass(2 * HOUR);
+        app.shelf.takes(Duration::from_millis(latency));
+        let sweep = tokio::time::timeout(10 * MINUTE, app.sweep_due()).await;
+        sweep.expect("it goes on").unwrap();
+        world.assert_within_budget(&format!("with a store {latency} ms away"));
         world.assert_proven_within(10 * MINUTE).await;
     }
 }

@@ -9,7 +9,7 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_mock::{Endpoint, Fault, FaultKind, RetryAfter};
-use claviger_store::Method;
+use claviger_store::{Method, Store};
 
 use crate::{
     crowd::{crowded, slot, user},
@@ -79,8 +79,7 @@ async fn after_an_outage_all_is_caught_up_in_the_time_foretold() {
 }
 
 async fn oldest_proof(world: &World) -> Timestamp {
-    let rows = world.open_rows().await;
-    rows.iter().filter_map(|row| Some(row.holding()?.proven_at)).min().unwrap()
+    world.memory.census().await.unwrap().oldest_proof.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,7 +117,8 @@ async fn the_provider_s_wish_for_silence_is_honoured_by_all_instances() {
     let wish = FaultKind::too_many_requests(Some(RetryAfter::Seconds(40)));
     world.twitch.mock().add_fault(Fault::once(Endpoint::Validate, wish).after(50));
     let (one, two) = tokio::join!(app.sweep_due(), other.sweep_due());
-    (one.unwrap(), two.unwrap());
+    one.unwrap();
+    two.unwrap();
     let times = world.twitch.validation_times();
     let refused_at = times[50];
     // What was reserved by then is within a second.
@@ -133,7 +133,11 @@ async fn the_provider_s_wish_for_silence_is_honoured_by_all_instances() {
 /// 429s come in volleys, and all who hear one want to slow the pace down at the same time.
 #[tokio::test(start_paused = true)]
 async fn a_storm_of_429s_is_survived_by_many_at_once() {
-    let (world, app) = planted(200, 800).await;
+    let (world, app) = World::with(budget(200)).await;
+    world.populate(40);
+    for number in 0..800 {
+        world.plant_in(slot(number % 8), &user(number % 40), |_| {}).await;
+    }
     let other = world.instance().await;
     [&app, &other].iter().for_each(|app| app.shelf.slow());
     world.pass(2 * HOUR);

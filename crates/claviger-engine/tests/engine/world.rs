@@ -15,7 +15,7 @@ use claviger_core::{
     request::Assurance,
     return_to::ReturnTo,
     secret::{AuthorizationCode, ClientSecret},
-    session::{EndReason, Session, State},
+    session::{EndReason, SealedBlob, Session, State},
     time::Timestamp,
 };
 use claviger_engine::{
@@ -255,6 +255,15 @@ impl World {
         let at =
             PairBinding { provider: &row.subject.provider, session: row.id, generation: pair.generation };
         keyring(&[1, 2]).open_access(at, &pair.access).unwrap().token.expose().to_owned()
+    }
+
+    /// The app's own token that all instances share.
+    pub(crate) async fn app_token(&self) -> String {
+        let memo = self.memory.memo("app-token").await.unwrap().expect("there is one");
+        let nobody = SessionId::from_bytes([0; 16]);
+        let at = PairBinding { provider: &self.provider.name, session: nobody, generation: memo.version };
+        let sealed = SealedBlob(memo.value[8..].to_vec());
+        keyring(&[1, 2]).open_access(at, &sealed).unwrap().token.expose().to_owned()
     }
 
     /// The refresh token that a row in the server's custody holds.
