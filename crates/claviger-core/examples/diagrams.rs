@@ -18,11 +18,15 @@ use claviger_core::{
     secret::{AccessToken, Fingerprint, RefreshToken, SessionSecret},
     session::{Claim, EndReason, Holding, RefreshStep, Refused, SealedBlob, SealedPair, Session, State},
     time::{Expiry, Timestamp},
-    verdict::{AfterRefresh, IssuedPair, Lifespan, TokenAnswer, Trouble, TroubleKind, after_refresh},
+    verdict::{
+        AfterRefresh, BeforeReplay, IssuedPair, Lifespan, Proof, TokenAnswer, Trouble, TroubleKind,
+        ValidateAnswer, after_refresh, before_replay,
+    },
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 const OURS: AttemptId = AttemptId([1; 16]);
+const THEIRS: AttemptId = AttemptId([2; 16]);
 const STRICT: ProviderHabits = ProviderHabits {
     rotation: Rotation::OneTime,
     replay_window: Duration::ZERO,
@@ -52,7 +56,10 @@ const CHANGES: [(&str, &str, Change); 9] = [
     ("claim", "a refresh begins", |row| row.claim(claim(OURS))),
     ("release", "a refresh came to nothing, and nothing was spent", |row| row.release(OURS)),
     ("lose_answer", "the answer to a refresh is lost", |row| row.lose_answer(OURS, true)),
-    ("rotate", "a refresh brought a new pair", |row| row.rotate(OURS, NOW, pair)),
+    ("rotate", "a refresh brought a new pair", |row| {
+        let sent = row.generation();
+        row.rotate(OURS, sent, NOW, pair)
+    }),
     ("repair", "a new authorization of the same user brought one", |row| {
         let subject = row.subject.clone();
         let lost = row.lose_answer(OURS, false)?;
@@ -156,7 +163,7 @@ fn refresh() {
     println!("    due([\"the pair is worn: expired, suspect or parked\"]) --> read[\"read the row\"]");
     println!("    read -->|\"it holds a newer pair\"| adopt([\"adopt it\"])");
     println!("    read -->|\"it has ended\"| over([\"signed out\"])");
-    let lost = |replay| Claim { answer_lost: true, replay, ..claim(AttemptId([2; 16])) };
+    let lost = |replay| Claim { answer_lost: true, replay, ..claim(THEIRS) };
     let soon = NOW.after(Duration::from_secs(60));
     for (words, row, habits) in [
         ("no claim", row(), &ProviderHabits::TWITCH),
@@ -173,9 +180,7 @@ fn refresh() {
         println!("    read -->|\"{words}\"| {node}");
     }
     println!("    wait[\"wait for the winner\"] --> read");
-    println!("    ask[\"ask about the old access token\"] -->|\"the provider answers\"| claim");
-    println!("    ask -->|\"it does not\"| later");
-    println!("    ask -->|\"the token is known to be spent, and reuse does harm\"| renew");
+    before();
     println!(
         "    claim[\"write the claim: attempt, lease, fingerprint\"] -->|\"another writer was first\"| read"
     );
@@ -190,14 +195,8 @@ fn refresh() {
             .collect();
         println!("    send -->|\"{}\"| {node}", words.join(", or "));
     }
-    println!(
-        "    commit[\"write the new pair, if the claim is still ours\"] --> served([\"served with the new pair\"])"
-    );
-    println!(
-        "    commit -->|\"the row ended or has another pair\"| outbox[\"owe the revocation of the new pair\"]"
-    );
-    println!("    dead[\"read the row again, and end it if it still is our claim\"] --> over");
-    println!("    dead -->|\"it moved on\"| adopt");
+    commit();
+    dead();
     println!(
         "    release[\"give the claim back\"] --> later([\"served while the old token lives, then 503 with Retry-After\"])"
     );
@@ -208,6 +207,77 @@ fn refresh() {
     println!("    repair --> served\n```\n");
 }
 
+/// The way from the question about the old access token, for each answer.
+fn before() {
+    println!("    ask[\"ask about the old access token\"]");
+    let telling = ProviderHabits { old_access_token_survives: false, ..STRICT };
+    let expiry = Expiry::At(NOW.after(Duration::from_secs(60)));
+    let forgiving = &ProviderHabits::TWITCH;
+    for (words, answer, habits) in [
+        ("it is good", ValidateAnswer::Valid(proof()), forgiving),
+        ("it is dead", ValidateAnswer::Rejected, forgiving),
+        ("the provider does not answer", unknown(), forgiving),
+        (
+            "it died before its time, so the token is spent, and reuse does harm",
+            ValidateAnswer::Rejected,
+            &telling,
+        ),
+    ] {
+        let node = match before_replay(&answer, expiry, NOW, habits) {
+            BeforeReplay::Replay => "claim",
+            BeforeReplay::Later(_) => "later",
+            BeforeReplay::Spent => "renew",
+        };
+        println!("    ask -->|\"{words}\"| {node}");
+    }
+}
+
+/// The way of a new pair, by the row as it is by then.
+fn commit() {
+    println!("    commit[\"write the new pair\"]");
+    println!("    served([\"served with the new pair\"])");
+    println!("    outbox[\"owe the revocation of the new pair\"]");
+    let ours = row().claim(claim(OURS)).unwrap();
+    let theirs = row().claim(claim(THEIRS)).unwrap();
+    let sent = ours.generation();
+    for (words, row) in [
+        ("the claim is still ours", ours),
+        ("the lease went to another refresh that has no new pair yet", theirs.clone()),
+        ("the row has another new pair", theirs.rotate(THEIRS, None, NOW, pair).unwrap()),
+        ("the row has ended", row().end(EndReason::SignedOut, NOW).unwrap().0),
+    ] {
+        let node = if row.rotate(OURS, sent, NOW, pair).is_ok() { "served" } else { "outbox" };
+        println!("    commit -->|\"{words}\"| {node}");
+    }
+}
+
+/// The way of a word that the refresh token is dead.
+fn dead() {
+    println!("    dead[\"read the row again\"]");
+    let reason = EndReason::RefreshTokenRejected;
+    for (words, row) in [
+        ("it still is our claim: end it", row().claim(claim(OURS)).unwrap()),
+        ("it moved on", row().claim(claim(THEIRS)).unwrap()),
+    ] {
+        let node = if row.end_rejected(OURS, reason, NOW).is_ok() { "over" } else { "adopt" };
+        println!("    dead -->|\"{words}\"| {node}");
+    }
+}
+
+fn unknown() -> ValidateAnswer {
+    ValidateAnswer::Unknown(Trouble::new(TroubleKind::NoAnswer))
+}
+
+fn proof() -> Proof {
+    Proof {
+        client_id: String::new(),
+        subject_id: Some("1".into()),
+        display_name: None,
+        lifespan: Lifespan::Unknown,
+        scopes: Vec::new(),
+    }
+}
+
 fn answers() {
     println!(
         "What follows from an answer depends on what the provider is known to do with refresh tokens (`provider.rotation`):\n"
@@ -215,21 +285,22 @@ fn answers() {
     println!(
         "| answer | first time, `rotates` or `one_time` | sent again after a lost answer | `none`, each time |\n|---|---|---|---|"
     );
+    // Two habits in one column, where they differ.
+    let both = |some: String, strict: String| {
+        if some == strict { some } else { format!("{some}; {strict} where reuse does harm") }
+    };
     for (words, answer) in token_answers() {
         let after = |replay, habits| after_words(&after_refresh(answer(), replay, habits));
-        let first = after(false, &ProviderHabits::TWITCH);
-        assert_eq!(first, after(false, &STRICT), "the two columns are one");
         assert_eq!(after(false, &REUSABLE), after(true, &REUSABLE), "the two columns are one");
-        let (again, strictly) = (after(true, &ProviderHabits::TWITCH), after(true, &STRICT));
-        let again =
-            if again == strictly { again } else { format!("{again}; {strictly} where reuse does harm") };
+        let [first, again] =
+            [false, true].map(|replay| both(after(replay, &ProviderHabits::TWITCH), after(replay, &STRICT)));
         println!("| {words} | {first} | {again} | {} |", after(false, &REUSABLE));
     }
 }
 
 type Answer = fn() -> TokenAnswer;
 
-fn token_answers() -> [(&'static str, Answer); 7] {
+fn token_answers() -> [(&'static str, Answer); 9] {
     [
         ("a new pair", || {
             TokenAnswer::Issued(IssuedPair {
@@ -242,8 +313,13 @@ fn token_answers() -> [(&'static str, Answer); 7] {
         ("the refresh token is dead", || TokenAnswer::Rejected),
         ("our client or secret is wrong", || TokenAnswer::Misconfigured),
         ("never sent", || TokenAnswer::Unknown(Trouble::new(TroubleKind::NotSent))),
-        ("404, 408, 429, 503", || TokenAnswer::Unknown(Trouble::new(TroubleKind::Status(503)))),
-        ("500, 502, 504", || TokenAnswer::Unknown(Trouble::new(TroubleKind::Status(502)))),
+        ("404, 408, 429, 501", || TokenAnswer::Unknown(Trouble::new(TroubleKind::Status(429)))),
+        ("503 that says when to come back", || {
+            let retry_after = Some(Duration::from_secs(20));
+            TokenAnswer::Unknown(Trouble { kind: TroubleKind::Status(503), retry_after })
+        }),
+        ("503 that does not", || TokenAnswer::Unknown(Trouble::new(TroubleKind::Status(503)))),
+        ("500, 502, 504 and above", || TokenAnswer::Unknown(Trouble::new(TroubleKind::Status(502)))),
         ("no answer", || TokenAnswer::Lost(Trouble::new(TroubleKind::NoAnswer))),
     ]
 }
@@ -310,5 +386,5 @@ fn claim(attempt: AttemptId) -> Claim {
 }
 
 fn leased() -> Claim {
-    Claim { lease_until: NOW.after(Duration::from_secs(90)), ..claim(AttemptId([2; 16])) }
+    Claim { lease_until: NOW.after(Duration::from_secs(90)), ..claim(THEIRS) }
 }

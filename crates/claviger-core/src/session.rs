@@ -14,6 +14,10 @@
 //!
 //! where *any* is Live, Parked or Suspect.
 
+mod reason;
+
+pub use reason::EndReason;
+
 use crate::{
     device::DeviceLabel,
     ids::{AttemptId, SessionId, Subject, Version},
@@ -120,77 +124,6 @@ impl Claim {
     /// Whether nobody can say if the provider spent the refresh token: the answer was lost, or its owner died.
     pub fn ambiguous(&self, now: Timestamp) -> bool {
         self.answer_lost || self.lease_until <= now
-    }
-}
-
-/// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EndReason {
-    /// The user signed out on this device.
-    SignedOut,
-    /// The user ended this session from another device.
-    SignedOutFromAnotherDevice,
-    /// The user signed out everywhere.
-    SignedOutEverywhere,
-    /// The same browser signed in again.
-    ReplacedBySignIn,
-    /// The user disconnected the app at the provider.
-    DisconnectedAtProvider,
-    /// The provider says that the refresh token is dead.
-    RefreshTokenRejected,
-    /// The provider says that the token is another user's, or no user's.
-    TokenOfAnotherSubject,
-    /// Nobody used the session for too long.
-    Idle,
-    /// The session reached its greatest age.
-    TooOld,
-    /// The user signed in on more devices than are allowed, and this one was used least recently.
-    DeviceLimit,
-    /// An administrator ended it.
-    Administrator,
-    /// The provider asked for it.
-    ProviderLogout,
-    /// The account at the provider is gone.
-    AccountGone,
-}
-
-impl EndReason {
-    /// Every reason with its stable name, as stores and JSON write it.
-    pub const NAMES: [(Self, &'static str); 13] = [
-        (Self::SignedOut, "signed_out"),
-        (Self::SignedOutFromAnotherDevice, "signed_out_from_another_device"),
-        (Self::SignedOutEverywhere, "signed_out_everywhere"),
-        (Self::ReplacedBySignIn, "replaced_by_sign_in"),
-        (Self::DisconnectedAtProvider, "disconnected_at_provider"),
-        (Self::RefreshTokenRejected, "refresh_token_rejected"),
-        (Self::TokenOfAnotherSubject, "token_of_another_subject"),
-        (Self::Idle, "idle"),
-        (Self::TooOld, "too_old"),
-        (Self::DeviceLimit, "device_limit"),
-        (Self::Administrator, "administrator"),
-        (Self::ProviderLogout, "provider_logout"),
-        (Self::AccountGone, "account_gone"),
-    ];
-
-    /// The stable name.
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(reason, _)| *reason == self).map_or("unknown", |(_, name)| name)
-    }
-
-    /// The reason with this stable name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(reason, _)| *reason)
-    }
-
-    /// Whether it concerns every device of the user. All others end one row only (invariant BLAST).
-    pub fn user_wide(self) -> bool {
-        matches!(
-            self,
-            Self::SignedOutEverywhere
-                | Self::DisconnectedAtProvider
-                | Self::ProviderLogout
-                | Self::AccountGone
-        )
     }
 }
 
@@ -323,6 +256,11 @@ impl Session {
         Ok(RefreshStep::SignInAgain)
     }
 
+    /// Whether the row is claimed by this attempt.
+    pub fn claimed_by(&self, attempt: AttemptId) -> bool {
+        self.holding().and_then(|holding| holding.claim).is_some_and(|claim| claim.attempt == attempt)
+    }
+
     /// Takes the row for one refresh. The caller has asked [`Session::refresh_step`] whether it may.
     ///
     /// # Errors
@@ -366,20 +304,30 @@ impl Session {
         })
     }
 
-    /// Puts the new pair in place of the old one. `seal` gets the generation that the pair is bound to.
+    /// Puts the new pair of this attempt in place of the one of generation `sent`: while the claim is its own, and also where its
+    /// lease went to somebody who has no new pair yet. The pair in hand must not be lost for that (invariant STRAND).
+    /// `seal` gets the generation that the pair is bound to.
     ///
     /// # Errors
-    /// [`Refused::Ended`], or [`Refused::Claimed`] if the claim is somebody else's by now.
+    /// [`Refused::Ended`], or [`Refused::Superseded`] if the row holds another new pair. Then the one in hand is to be revoked.
     pub fn rotate(
         self,
         attempt: AttemptId,
+        sent: Option<Version>,
         now: Timestamp,
         seal: impl FnOnce(Version) -> SealedPair,
     ) -> Result<Self, Refused> {
+        let still_the_one_sent = sent.is_some() && self.generation() == sent;
+        if !self.ended() && !self.claimed_by(attempt) && !still_the_one_sent {
+            return Err(Refused::Superseded);
+        }
+        self.replace_pair(now, seal)
+    }
+
+    fn replace_pair(self, now: Timestamp, seal: impl FnOnce(Version) -> SealedPair) -> Result<Self, Refused> {
         let generation = self.version.next();
         self.change(|state| {
-            let mut holding = state.into_holding()?;
-            holding.owned_claim(attempt)?;
+            state.into_holding()?;
             Ok(State::Live(Holding { pair: Some(seal(generation)), proven_at: now, claim: None }))
         })
     }
@@ -426,10 +374,7 @@ impl Session {
         if self.subject != *subject || !self.beyond_refresh(now, habits) {
             return Err(Refused::Superseded);
         }
-        let generation = self.version.next();
-        self.change(|_| {
-            Ok(State::Live(Holding { pair: Some(seal(generation)), proven_at: now, claim: None }))
-        })
+        self.replace_pair(now, seal)
     }
 
     /// Records that the provider proved this pair's access token good. It says nothing of the user's presence.
@@ -500,6 +445,22 @@ impl Session {
         let owed = self.owed_revocation(at, refresh);
         let ended = self.change(|_| Ok(State::Ended { reason, at }))?;
         Ok((ended, owed))
+    }
+
+    /// Ends the session whose refresh token the provider told this attempt to be dead.
+    ///
+    /// # Errors
+    /// [`Refused::Ended`], or [`Refused::Claimed`] if the claim is somebody else's by now: then it was about another pair.
+    pub fn end_rejected(
+        self,
+        attempt: AttemptId,
+        reason: EndReason,
+        at: Timestamp,
+    ) -> Result<(Self, Option<OwedRevocation>), Refused> {
+        if !self.ended() && !self.claimed_by(attempt) {
+            return Err(Refused::Claimed);
+        }
+        self.end(reason, at)
     }
 
     /// Nothing is owed for an access token that died by itself, unless a refresh token that the server can open outlives it.

@@ -230,4 +230,20 @@ mod tests {
         }
         assert_eq!(Cause::from_name("nonsense"), None);
     }
+
+    #[test]
+    fn a_suspicion_concerns_the_users_older_sessions_that_have_not_ended() {
+        use crate::session::{EndReason, tests::live};
+        let row = live();
+        let (before, at) = (row.created_at, row.created_at.after(Duration::from_millis(1)));
+        let concerns = |row: &Session, subject: &Subject, at| {
+            Suspicion { subject: subject.clone(), at, cause: Cause::Notice }.concerns(row)
+        };
+        let another = Subject { id: "another".to_owned(), ..row.subject.clone() };
+        let (ended, _) = row.clone().end(EndReason::SignedOut, at).unwrap();
+        assert!(concerns(&row, &row.subject, at));
+        assert!(!concerns(&row, &row.subject, before), "OTHERS: one that began at that moment is spared");
+        assert!(!concerns(&row, &another, at), "BLAST");
+        assert!(!concerns(&ended, &row.subject, at));
+    }
 }

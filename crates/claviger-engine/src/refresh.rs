@@ -281,29 +281,17 @@ impl Engine {
     async fn commit_pair(&self, claimed: Claimed, issued: IssuedPair) -> Outcome {
         let now = self.now();
         let attempt = claimed.claim.attempt;
-        let spent = claimed.row.generation();
         let ours: Mutex<Vec<SealedPair>> = Mutex::default();
         let commit = |row: Session| {
-            if !claimed_by(&row, attempt) && row.generation() == spent {
-                // The lease went to somebody who has no pair yet. The pair in hand must not be lost for that (STRAND).
-                // Should this process die now, the token has been sent twice.
-                let lease_until = self.now().after(limits::CLAIM_LEASE);
-                return Ok((row.claim(Claim { replay: true, lease_until, ..claimed.claim })?, None));
-            }
             let sealed_for = row.clone();
-            let next = row.rotate(attempt, now, |generation| {
+            let next = row.rotate(attempt, claimed.row.generation(), now, |generation| {
                 let pair = self.seal_issued(&sealed_for, generation, &issued, &claimed, now);
                 ours.lock().unwrap_or_else(PoisonError::into_inner).push(pair.clone());
                 pair
             })?;
             Ok((next, None))
         };
-        let mut amended = self.amend_surely(claimed.row.id, commit).await;
-        while let Amended::Done(row) = &amended
-            && claimed_by(row, attempt)
-        {
-            amended = self.amend_surely(claimed.row.id, commit).await;
-        }
+        let amended = self.amend_surely(claimed.row.id, commit).await;
         let own = |pair| ours.lock().unwrap_or_else(PoisonError::into_inner).contains(pair);
         match amended {
             Amended::Done(row) => Ok(row),
@@ -329,15 +317,8 @@ impl Engine {
     /// Ends the row whose refresh token is dead, if reading it again shows that it still is our claim.
     async fn end_rejected(&self, claimed: &Claimed, reason: EndReason) -> Outcome {
         let (attempt, at) = (claimed.claim.attempt, self.now());
-        let amended = self
-            .amend_surely(claimed.row.id, |row: Session| {
-                if claimed_by(&row, attempt) || row.ended() {
-                    row.end(reason, at)
-                } else {
-                    Err(Refused::Claimed)
-                }
-            })
-            .await;
+        let amended =
+            self.amend_surely(claimed.row.id, |row: Session| row.end_rejected(attempt, reason, at)).await;
         match amended {
             Amended::Done(row) | Amended::Refused(Refused::Ended, row) => {
                 tracing::info!(session = %row.id, reason = reason.name(), "the refresh token of an ended session is dead");
@@ -432,10 +413,6 @@ impl Engine {
 
 fn in_trouble(retry_after: Duration) -> Denied {
     Denied::ProviderTrouble { retry_after }
-}
-
-fn claimed_by(row: &Session, attempt: AttemptId) -> bool {
-    row.holding().and_then(|holding| holding.claim).is_some_and(|claim| claim.attempt == attempt)
 }
 
 /// What locks a session's refresh token. None where it takes the device, and the device is not there.

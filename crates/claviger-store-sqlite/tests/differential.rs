@@ -205,7 +205,7 @@ fn changed(row: Session, change: Change) -> Option<(Session, Option<OwedRevocati
         Change::Claim(whose) => row.claim(claim(whose)),
         Change::LoseAnswer(whose) => row.lose_answer(attempt(whose), false),
         Change::Release(whose) => row.release(attempt(whose)),
-        Change::Rotate(whose) => row.rotate(attempt(whose), t(4), rotated),
+        Change::Rotate(whose) => row.rotate(attempt(whose), None, t(4), rotated),
         Change::Prove => row.prove(generation, t(6)),
         Change::Suspect => row.suspect(generation),
         Change::Park => row.park(generation),

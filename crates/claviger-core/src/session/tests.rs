@@ -56,7 +56,7 @@ fn changes() -> Vec<(&'static str, Change)> {
         ("claim", |s| s.claim(claim(OURS))),
         ("release", |s| s.release(OURS)),
         ("lose_answer", |s| s.lose_answer(OURS, true)),
-        ("rotate", |s| s.rotate(OURS, T0, pair)),
+        ("rotate", |s| s.rotate(OURS, None, T0, pair)),
         ("repair", |s| s.repair(&live().subject, T0, &ProviderHabits::TWITCH, pair)),
         ("prove", |s| {
             let generation = s.pair().map_or(Version::FIRST, |p| p.generation);
@@ -86,16 +86,47 @@ fn a_change_with_a_claim_of_somebody_else_is_refused() {
     let session = live().claim(claim(THEIRS)).unwrap();
     assert_eq!(session.clone().release(OURS), Err(Refused::Claimed));
     assert_eq!(session.clone().lose_answer(OURS, true), Err(Refused::Claimed));
-    assert_eq!(session.rotate(OURS, T0, pair), Err(Refused::Claimed));
-    assert_eq!(live().rotate(OURS, T0, pair), Err(Refused::Claimed));
+    assert_eq!(session.rotate(OURS, None, T0, pair), Err(Refused::Superseded));
+    assert_eq!(live().rotate(OURS, None, T0, pair), Err(Refused::Superseded));
 }
 
 #[test]
 fn an_answer_about_an_older_pair_changes_nothing() {
-    let newer = live().claim(claim(OURS)).unwrap().rotate(OURS, T0, pair).unwrap();
+    let newer = live().claim(claim(OURS)).unwrap().rotate(OURS, None, T0, pair).unwrap();
     assert_eq!(newer.clone().prove(Version::FIRST, T0), Err(Refused::Superseded));
     assert_eq!(newer.clone().suspect(Version::FIRST), Err(Refused::Superseded));
     assert_eq!(newer.park(Version::FIRST), Err(Refused::Superseded));
+}
+
+#[test]
+fn a_pair_in_hand_is_committed_unless_the_row_ended_or_has_another_new_one() {
+    let sent = Some(Version::FIRST);
+    let ours = live().claim(claim(OURS)).unwrap();
+    let theirs = live().claim(claim(THEIRS)).unwrap();
+    for row in [ours.clone(), theirs.clone(), live(), live().park(Version::FIRST).unwrap()] {
+        let committed = row.clone().rotate(OURS, sent, T0, pair).unwrap();
+        assert_eq!(
+            (committed.version, committed.generation()),
+            (row.version.next(), Some(row.version.next()))
+        );
+        assert_eq!(committed.holding().unwrap().claim, None);
+        assert!(matches!(committed.state, State::Live(_)));
+    }
+    let newer = theirs.rotate(THEIRS, None, T0, pair).unwrap();
+    assert_eq!(newer.clone().rotate(OURS, sent, T0, pair), Err(Refused::Superseded));
+    let claimed_again = newer.claim(claim(THEIRS)).unwrap();
+    assert_eq!(claimed_again.rotate(OURS, sent, T0, pair), Err(Refused::Superseded));
+    assert_eq!(ended().rotate(OURS, sent, T0, pair), Err(Refused::Ended));
+}
+
+#[test]
+fn a_rejection_is_believed_only_of_the_claim_that_it_answers() {
+    let reject = |row: Session| row.end_rejected(OURS, EndReason::RefreshTokenRejected, T0);
+    let (over, owed) = reject(live().claim(claim(OURS)).unwrap()).unwrap();
+    assert!(over.ended() && owed.is_some());
+    assert_eq!(reject(live().claim(claim(THEIRS)).unwrap()), Err(Refused::Claimed));
+    assert_eq!(reject(live()), Err(Refused::Claimed));
+    assert_eq!(reject(ended()), Err(Refused::Ended));
 }
 
 /// However many learn it at the same time, one of them writes it down.
@@ -114,7 +145,7 @@ fn what_a_row_says_already_is_not_written_again() {
 
 #[test]
 fn a_rotation_binds_the_new_pair_to_the_version_that_commits_it() {
-    let session = live().claim(claim(OURS)).unwrap().rotate(OURS, T0, pair).unwrap();
+    let session = live().claim(claim(OURS)).unwrap().rotate(OURS, None, T0, pair).unwrap();
     assert_eq!(session.version, Version(3));
     assert_eq!(session.pair().unwrap().generation, Version(3));
     assert_eq!(session.holding().unwrap().claim, None);
@@ -132,7 +163,7 @@ fn a_repair_is_for_the_same_user_and_for_a_row_that_no_refresh_can_save() {
         live()
             .claim(claim(OURS))
             .unwrap()
-            .rotate(OURS, T0, |g| SealedPair { refresh: None, ..pair(g) })
+            .rotate(OURS, None, T0, |g| SealedPair { refresh: None, ..pair(g) })
             .unwrap()
     };
     for (name, session) in [("ambiguous", ambiguous()), ("no refresh token", no_refresh_token())] {

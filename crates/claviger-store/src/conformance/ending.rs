@@ -150,7 +150,7 @@ pub(super) async fn the_end_of_all_takes_exactly_the_selection(store: Arc<dyn St
 
 pub(super) async fn the_end_of_all_owes_each_live_pair_once(store: Arc<dyn Store>) {
     let live = session(1, 0);
-    let rotated = session(2, 1).claim(claim(OURS)).unwrap().rotate(OURS, t(5), pair).unwrap();
+    let rotated = session(2, 1).claim(claim(OURS)).unwrap().rotate(OURS, None, t(5), pair).unwrap();
     let unknown = with_expiry(session(3, 2), Expiry::Unknown);
     let expired = with_expiry(session(4, 3), Expiry::At(t(60)));
     let rows = [live, rotated, unknown];
@@ -203,7 +203,7 @@ pub(super) async fn the_end_of_all_and_a_change_leave_no_half(store: Arc<dyn Sto
         let row = of(&owner, session(round, 0)).claim(claim(OURS)).unwrap();
         put(&store, [row.clone()]).await;
         let before = backlog(&store).await.count;
-        let rotated = row.clone().rotate(OURS, t(5), pair).unwrap();
+        let rotated = row.clone().rotate(OURS, None, t(5), pair).unwrap();
         let ending = {
             let (store, selection) = (Arc::clone(&store), everything_of(&owner));
             async move { store.end_all(&selection, EndReason::SignedOutEverywhere, t(60)).await.unwrap() }
