@@ -41,7 +41,7 @@ const REDIRECT: &str = "http://localhost:9/auth/callback";
 const KEY: [u8; 32] = [7; 32];
 const SESSIONS_PER_USER: u32 = 20;
 /// As many as the sweep asks about at a time.
-const AT_ONCE: usize = limits::VALIDATIONS_AT_ONCE;
+const AT_ONCE: usize = limits::SLOTS_AT_ONCE * limits::VALIDATIONS_AT_ONCE;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {

@@ -232,9 +232,9 @@ pub mod limits {
     /// A slot that is being visited is nobody else's for so long; who is at it prolongs this.
     pub const SLOT_LEASE: Duration = Duration::from_secs(60);
     /// So many slots are visited at a time.
-    pub const SLOTS_AT_ONCE: usize = 32;
-    /// So many tokens are asked about at a time in all visits together.
-    pub const VALIDATIONS_AT_ONCE: usize = 64;
+    pub const SLOTS_AT_ONCE: usize = 4;
+    /// So many tokens of one slot are asked about at a time.
+    pub const VALIDATIONS_AT_ONCE: usize = 16;
     /// So many proofs are written in one step.
     pub const PROOFS_RECORDED: usize = 64;
     /// A token about which nothing can be learnt is asked about so often in a visit: twice, so that one that has trouble of its own

@@ -199,8 +199,6 @@ struct Inner {
     refresh_pauses: Pauses,
     /// Sign-ins that may ask the provider at the same time: anybody can begin one.
     sign_ins: Semaphore,
-    /// Validations of the sweep that may be under way at the same time.
-    validations: Semaphore,
     tasks: TaskTracker,
     turns: Turns,
     app_token: AppToken,
@@ -237,7 +235,6 @@ impl Engine {
             refresh_pacer: Mutex::new(Pacer::new(Budget::per_second(parts.settings.refreshes_per_second))),
             refresh_pauses: Pauses::new(),
             sign_ins: Semaphore::new(limits::SIGN_INS_AT_ONCE),
-            validations: Semaphore::new(limits::VALIDATIONS_AT_ONCE),
             tasks,
             turns: Turns::default(),
             app_token: AppToken::default(),

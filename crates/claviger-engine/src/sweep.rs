@@ -254,8 +254,6 @@ impl Engine {
             }
             return Ok(row.park(generation).map_or(Checked::Done, |row| Checked::Next(Box::new(row))));
         }
-        // The semaphore is never closed.
-        let _one_of_many = self.inner.validations.acquire().await.ok();
         let (asked_at, answer) = match self.ask_about(&row, pair, Duration::MAX).await {
             Ok(asked) => asked,
             Err(Denied::Store(error @ StoreError::Corrupt(_))) => {
