@@ -66,10 +66,15 @@ fn check_live(world: &World) {
     }
 }
 
-/// Whoever disconnected the app and did not come back is out everywhere: noticed by the probe at the latest.
+/// Whoever disconnected the app and did not come back is out everywhere: noticed by the probe at the latest. But of an account that
+/// is gone the provider says nothing, and that counts only beside the name of somebody who is still there
+/// (docs/decisions/0012).
 fn check_disconnects(world: &World) {
-    for row in world.ledger.rows().into_iter().filter(|row| !row.ended()) {
-        if !world.provider.connected(&row.subject.id) {
+    let rows = world.ledger.rows();
+    let anybody_left = rows.iter().any(|row| !row.ended() && world.provider.connected(&row.subject.id));
+    for row in rows.into_iter().filter(|row| !row.ended()) {
+        let told = anybody_left || world.provider.exists(&row.subject.id);
+        if told && !world.provider.connected(&row.subject.id) {
             world.record.violate("LIVE", format!("{} goes on without its user", row.id));
         }
         let Some(at) = world.ledger.last_disconnect(&row.subject.id) else { continue };
