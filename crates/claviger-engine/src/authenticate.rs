@@ -252,6 +252,7 @@ impl Engine {
         let came_at = self.now();
         let proven_since = |row: &Session| row.holding().is_some_and(|holding| holding.proven_at >= came_at);
         let mut proven_now = false;
+        let mut as_stored = false;
         for _ in 0..limits::STEPS_PER_REQUEST {
             let now = self.now();
             match need(&row, now, assurance, &lifetimes) {
@@ -260,6 +261,11 @@ impl Engine {
                 Need::Refuse(reason) => return Err(Denied::Ended(reason)),
                 Need::SignIn => return Err(Denied::SignInAgain),
                 Need::End(reason) => row = self.end_if_over(cookie, reason).await?,
+                // Memory does not hear of the proofs that other instances get, the sweep's above all.
+                Need::Proof if !as_stored => {
+                    row = self.own_row(cookie, true).await?;
+                    as_stored = true;
+                }
                 Need::Proof => match self.prove(row.id).await? {
                     Asked::Settled(settled) => {
                         row = settled;

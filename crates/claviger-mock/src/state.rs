@@ -1,12 +1,13 @@
 //! Tokens, codes and authorizations, and what happens to them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use crate::config::LiveTokenLimit;
 use crate::limits;
 
 /// A client and, but for app tokens, a user.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Pair {
     pub(crate) client_id: String,
     pub(crate) user_id: Option<String>,
@@ -79,17 +80,21 @@ struct Authorization {
     after_family: u64,
 }
 
+/// What is looked up with each request. It hashes without a seed of its own, and what is listed of it is sorted first, so that
+/// the same calls give the same answers.
+type Lookup<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+
 /// All tokens, codes and authorizations.
 #[derive(Default)]
 pub(crate) struct State {
     codes: BTreeMap<String, Code>,
     code_order: VecDeque<String>,
-    access: BTreeMap<String, AccessToken>,
-    refresh: BTreeMap<String, RefreshToken>,
+    access: Lookup<String, AccessToken>,
+    refresh: Lookup<String, RefreshToken>,
     /// Refresh tokens that are spent or dead, oldest first: remembered so that reuse is noticed.
     graveyard: VecDeque<String>,
-    holdings: BTreeMap<Pair, Holdings>,
-    authorizations: BTreeMap<Pair, Authorization>,
+    holdings: Lookup<Pair, Holdings>,
+    authorizations: Lookup<Pair, Authorization>,
     families: u64,
 }
 
@@ -120,7 +125,8 @@ impl State {
 
     /// All connections: client, user, scopes.
     pub(crate) fn authorizations(&self) -> impl Iterator<Item = (&Pair, &BTreeSet<String>)> {
-        self.authorizations.iter().map(|(pair, authorization)| (pair, &authorization.scopes))
+        let all: BTreeMap<_, _> = self.authorizations.iter().collect();
+        all.into_iter().map(|(pair, authorization)| (pair, &authorization.scopes))
     }
 
     pub(crate) fn add_code(&mut self, value: String, code: Code, now_ms: i64) {
@@ -312,12 +318,13 @@ impl State {
 
     /// All live access tokens.
     pub(crate) fn live_access(&self, now_ms: i64) -> impl Iterator<Item = (&String, &AccessToken)> {
-        self.access.iter().filter(move |(_, token)| token.expires_at_ms > now_ms)
+        let live = self.access.iter().filter(move |(_, token)| token.expires_at_ms > now_ms);
+        live.collect::<BTreeMap<_, _>>().into_iter()
     }
 
     /// All live refresh tokens.
     pub(crate) fn live_refresh(&self) -> impl Iterator<Item = (&String, &RefreshToken)> {
-        self.refresh.iter().filter(|(_, token)| token.live)
+        self.refresh.iter().filter(|(_, token)| token.live).collect::<BTreeMap<_, _>>().into_iter()
     }
 
     fn drop_expired(&mut self, pair: &Pair, now_ms: i64) {

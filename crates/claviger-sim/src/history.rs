@@ -282,12 +282,12 @@ fn rotation(habits: &ProviderHabits) -> claviger_mock::Rotation {
     }
 }
 
-fn keyring() -> Keyring {
+pub(crate) fn keyring() -> Keyring {
     #[expect(clippy::expect_used, reason = "one key is a keyring")]
     Keyring::new(vec![RootKey::new(KeyId(1), [1; 32])]).expect("one key is a keyring")
 }
 
-fn provider_config(habits: ProviderHabits) -> ProviderConfig {
+pub(crate) fn provider_config(habits: ProviderHabits) -> ProviderConfig {
     #[expect(clippy::expect_used, reason = "a constant that parses")]
     let at = "http://mock.test/".parse().expect("a constant that parses");
     let secret = ClientSecret::new(DEMO_CLIENT_SECRET);

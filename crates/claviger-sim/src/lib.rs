@@ -12,6 +12,7 @@
 //! | `shelf`, `ledger` | an instance's way to the store, and the store with all that was ever committed |
 //! | `wire`, `spread` | an instance's way to the provider, and the provider; the budget of validations, watched |
 //! | `record`, `coverage` | counts, violations, trace; and what must have happened |
+//! | `day` | very many sessions over a day, and a restart with all of them overdue |
 //!
 //! Safety is checked with every commit, request and answer. Liveness is checked when the faults have stopped: each device must
 //! get a living token within a bounded time, or be told why not.
@@ -24,6 +25,7 @@
 //! comes near that. Two runs of one seed are compared by a test.
 
 pub mod coverage;
+pub mod day;
 mod devices;
 mod fate;
 mod history;

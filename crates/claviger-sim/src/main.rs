@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     io::{IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
@@ -13,15 +14,22 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::Parser;
-use claviger_sim::{Plan, Point, Variant, Violation, coverage, run, shrink};
+use clap::{Parser, Subcommand};
+use claviger_sim::{
+    Plan, Point, Variant, Violation, coverage,
+    day::{Day, Restart, Sample},
+    run, shrink,
+};
 
 /// Runs Claviger's engine through histories of crashes, lost answers, outages and races, in virtual time.
 ///
 /// A history follows from its seed. One that violates an invariant is shrunk, and printed step by step with the command that
 /// replays it. At the end the run says what happened how often; what never did is named, and fails a run of 1000 histories.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// How many histories
     #[arg(long, default_value_t = 100, conflicts_with = "seed")]
     seeds: u64,
@@ -36,15 +44,42 @@ struct Cli {
     no_shrink: bool,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    /// A day of very many sessions, with an outage, 429s, and an instance that dies each hour
+    Day {
+        /// How many sessions
+        #[arg(long, default_value_t = 1_000_000)]
+        sessions: usize,
+        /// All numbers follow from it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Write the load over the day to this file, as an SVG
+        #[arg(long)]
+        svg: Option<PathBuf>,
+    },
+    /// All sessions are overdue when the instances start
+    Restart {
+        /// How many sessions
+        #[arg(long, default_value_t = 1_000_000)]
+        sessions: usize,
+        /// All numbers follow from it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
 /// From so many histories on, everything that should happen must have happened.
 const TELLING: u64 = 1000;
 const SHRINK_TRIES: usize = 200;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = match cli.seed {
-        Some(seed) => replay(seed),
-        None => run_many(&cli),
+    let outcome = match (&cli.command, cli.seed) {
+        (Some(Command::Day { sessions, seed, svg }), _) => day(*sessions, *seed, svg.as_deref()),
+        (Some(Command::Restart { sessions, seed }), _) => restart(*sessions, *seed),
+        (None, Some(seed)) => replay(seed),
+        (None, None) => run_many(&cli),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -65,6 +100,57 @@ fn replay(seed: u64) -> Result<bool> {
     Ok(outcome.violations.is_empty())
 }
 
+fn day(sessions: usize, seed: u64, svg: Option<&Path>) -> Result<bool> {
+    let begun = real_time();
+    let tell = move |sample: &Sample| {
+        let (hours, took) = (sample.elapsed.as_secs() / 3600, begun.elapsed().as_secs());
+        let Sample { live, parked, lag, validations, .. } = sample;
+        eprintln!(
+            "{hours:>2} h: {live:>8} live, {parked:>8} parked, {validations:>9} validations, visits late by {:>4} s; {took} s of real time",
+            lag.as_secs()
+        );
+    };
+    let report = Day::whole(sessions, seed).run(tell)?;
+    print!("{report}");
+    machine(begun);
+    if let Some(path) = svg {
+        std::fs::write(path, report.chart())?;
+        println!("the chart is in {}", path.display());
+    }
+    println!(
+        "the same again: cargo run --release -p claviger-sim -- day --sessions {sessions} --seed {seed}"
+    );
+    Ok(report.violated == 0)
+}
+
+fn restart(sessions: usize, seed: u64) -> Result<bool> {
+    let begun = real_time();
+    let tell = |elapsed: Duration, unasked: u64| {
+        let hours = elapsed.as_secs_f64() / 3600.0;
+        eprintln!("{hours:>4.1} h: {unasked:>8} not asked about yet");
+    };
+    let report = Restart { sessions, seed }.run(tell)?;
+    print!("{report}");
+    machine(begun);
+    println!(
+        "the same again: cargo run --release -p claviger-sim -- restart --sessions {sessions} --seed {seed}"
+    );
+    Ok(report.violations.is_empty())
+}
+
+#[expect(clippy::disallowed_methods, reason = "real time, for the figures of the summary only")]
+fn real_time() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// What it took of this machine.
+fn machine(begun: std::time::Instant) {
+    println!("{:<44} {:.0} s", "real time", begun.elapsed().as_secs_f64());
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    println!("{:<44} {}", "peak memory, all of it", peak.map_or("unknown", str::trim));
+}
+
 /// What many histories came to.
 #[derive(Default)]
 struct Totals {
@@ -74,8 +160,7 @@ struct Totals {
 }
 
 fn run_many(cli: &Cli) -> Result<bool> {
-    #[expect(clippy::disallowed_methods, reason = "real time, for the figures of the summary only")]
-    let begun = std::time::Instant::now();
+    let begun = real_time();
     let (next, stop, totals) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(Totals::default()));
     let work = || -> Result<()> {
         while !stop.load(Ordering::Relaxed) {

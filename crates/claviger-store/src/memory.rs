@@ -11,7 +11,7 @@ use claviger_core::{
     ids::{AttemptId, SessionId, Subject, Version},
     session::{EndReason, OwedRevocation, Session, State, over_limit},
     suspicion::Suspicion,
-    sweep::Slot,
+    sweep::{SLOTS, Slot},
     time::Timestamp,
 };
 
@@ -91,7 +91,7 @@ struct Shelf {
     owed: BTreeMap<OwedId, Debt>,
     last_owed: i64,
     /// Slots that were visited or are leased; the others have been due since the epoch.
-    slots: BTreeMap<(Wheel, Slot), Place>,
+    slots: BTreeMap<Wheel, Vec<Place>>,
     suspicions: BTreeMap<SuspicionKey, Doubt>,
     memos: BTreeMap<String, Memo>,
     calls: BTreeMap<Method, u64>,
@@ -155,52 +155,62 @@ impl Rows {
 
     /// Puts the row in the place of the one with its id.
     fn put(&mut self, session: Session) {
-        self.remove(session.id);
-        self.note(&session, true);
-        self.by_id.insert(session.id, session);
+        let (id, is) = (session.id, Places::of(&session));
+        match self.by_id.get_mut(&id) {
+            Some(row) => {
+                let was = Places::of(row);
+                *row = session;
+                self.move_over(id, was, is);
+            }
+            None => {
+                self.open.by_subject.insert((session.subject.clone(), id));
+                self.by_id.insert(id, session);
+                self.move_over(id, Places { open: true, ..Places::default() }, is);
+            }
+        }
     }
 
     fn remove(&mut self, id: SessionId) {
-        if let Some(session) = self.by_id.remove(&id) {
-            self.note(&session, false);
+        if let Some(was) = self.by_id.get(&id).map(Places::of) {
+            self.move_over(id, was, Places::default());
+            self.by_id.remove(&id);
         }
     }
 
     /// Changes a row that has not ended.
     fn edit(&mut self, id: SessionId, edit: impl FnOnce(&mut Session)) {
-        if let Some(mut session) = self.get(id).filter(|session| !session.ended()).cloned() {
-            edit(&mut session);
-            self.put(session);
+        if let Some(row) = self.by_id.get_mut(&id).filter(|row| !row.ended()) {
+            let was = Places::of(row);
+            edit(row);
+            let is = Places::of(row);
+            self.move_over(id, was, is);
         }
     }
 
-    /// Enters the row into every order that it belongs to, or takes it out.
-    fn note(&mut self, session: &Session, enter: bool) {
-        let id = session.id;
-        if matches!(session.state, State::Suspect(_) | State::Ended { .. }) {
-            keep(&mut self.distrusted, id, enter);
-        }
-        if session.ended() {
-            keep(&mut self.tombstones, (session.created_at, id), enter);
-            return;
-        }
+    /// Takes the row out of every order in which it no longer is, and enters it where it is now.
+    fn move_over(&mut self, id: SessionId, was: Places, is: Places) {
+        let key = |at: Option<Timestamp>| at.map(|at| (at, id));
+        let own = |belongs: bool| belongs.then_some(id);
+        keep(&mut self.distrusted, own(was.distrusted), own(is.distrusted));
+        keep(&mut self.tombstones, key(was.tombstone), key(is.tombstone));
         let open = &mut self.open;
-        keep(&mut open.by_subject, (session.subject.clone(), id), enter);
-        for wheel in Wheel::ALL.into_iter().filter(|wheel| wheel.is_for(session)) {
-            keep_in(&mut open.by_slot, (wheel, Slot::of(id)), id, enter);
+        if was.open
+            && !is.open
+            && let Some(row) = self.by_id.get(&id)
+        {
+            open.by_subject.remove(&(row.subject.clone(), id));
         }
-        keep(&mut open.by_last_use, (session.last_seen_at, id), enter);
-        keep(&mut open.by_age, (session.created_at, id), enter);
-        if session.holding().is_some_and(|holding| holding.claim.is_some()) {
-            keep(&mut open.claimed, id, enter);
+        for (wheel, (was, is)) in Wheel::ALL.into_iter().zip(was.wheels.into_iter().zip(is.wheels)) {
+            if was != is {
+                keep_in(&mut open.by_slot, (wheel, Slot::of(id)), id, is);
+            }
         }
-        let count = |number: &mut u64| *number = if enter { *number + 1 } else { number.saturating_sub(1) };
-        match &session.state {
-            State::Live(holding) => keep(&mut open.live_by_proof, (holding.proven_at, id), enter),
-            State::Parked(_) => count(&mut open.parked),
-            State::Suspect(_) => count(&mut open.suspect),
-            State::Ended { .. } => {}
-        }
+        keep(&mut open.by_last_use, key(was.last_use), key(is.last_use));
+        keep(&mut open.by_age, key(was.age), key(is.age));
+        keep(&mut open.live_by_proof, key(was.live_by_proof), key(is.live_by_proof));
+        keep(&mut open.claimed, own(was.claimed), own(is.claimed));
+        open.parked = open.parked + u64::from(is.parked) - u64::from(was.parked);
+        open.suspect = open.suspect + u64::from(is.suspect) - u64::from(was.suspect);
     }
 
     fn open_of(&self, subject: &Subject) -> Vec<Session> {
@@ -217,15 +227,51 @@ impl Rows {
     }
 }
 
-fn keep<T: Ord>(set: &mut BTreeSet<T>, key: T, enter: bool) {
-    if enter {
-        set.insert(key);
-    } else {
-        set.remove(&key);
+/// Where a row stands in each order, so that a change moves it only in those that it concerns.
+#[derive(Clone, Copy, Default)]
+struct Places {
+    open: bool,
+    distrusted: bool,
+    tombstone: Option<Timestamp>,
+    wheels: [bool; 2],
+    last_use: Option<Timestamp>,
+    age: Option<Timestamp>,
+    live_by_proof: Option<Timestamp>,
+    claimed: bool,
+    parked: bool,
+    suspect: bool,
+}
+
+impl Places {
+    fn of(session: &Session) -> Self {
+        let open = !session.ended();
+        let in_order = |at: Timestamp| open.then_some(at);
+        Self {
+            open,
+            distrusted: matches!(session.state, State::Suspect(_) | State::Ended { .. }),
+            tombstone: (!open).then_some(session.created_at),
+            wheels: Wheel::ALL.map(|wheel| wheel.is_for(session)),
+            last_use: in_order(session.last_seen_at),
+            age: in_order(session.created_at),
+            live_by_proof: match &session.state {
+                State::Live(holding) => Some(holding.proven_at),
+                _ => None,
+            },
+            claimed: session.holding().is_some_and(|holding| holding.claim.is_some()),
+            parked: matches!(session.state, State::Parked(_)),
+            suspect: matches!(session.state, State::Suspect(_)),
+        }
     }
 }
 
-/// The same in one of many sets, of which none stays empty.
+fn keep<T: Ord>(set: &mut BTreeSet<T>, was: Option<T>, is: Option<T>) {
+    if was != is {
+        was.map(|was| set.remove(&was));
+        set.extend(is);
+    }
+}
+
+/// Enters something into one of many sets, or takes it out. None of them stays empty.
 fn keep_in<K: Ord, T: Ord>(sets: &mut BTreeMap<K, BTreeSet<T>>, of: K, key: T, enter: bool) {
     if enter {
         sets.entry(of).or_default().insert(key);
@@ -303,7 +349,12 @@ impl Shelf {
     }
 
     fn held_slot(&mut self, wheel: Wheel, slot: Slot, attempt: AttemptId) -> Option<&mut Place> {
-        self.slots.get_mut(&(wheel, slot)).filter(|place| place.holder == Some(attempt))
+        self.place(wheel, slot).filter(|place| place.holder == Some(attempt))
+    }
+
+    fn place(&mut self, wheel: Wheel, slot: Slot) -> Option<&mut Place> {
+        let places = self.slots.entry(wheel).or_insert_with(|| vec![Place::default(); usize::from(SLOTS)]);
+        places.get_mut(usize::from(slot.number()))
     }
 
     fn held_suspicion(&mut self, key: SuspicionKey, attempt: AttemptId) -> Option<&mut Doubt> {
@@ -312,8 +363,10 @@ impl Shelf {
 
     /// The slots that hold a session that the wheel is for, with where their visits stand.
     fn slots_in_use(&self, wheel: Wheel) -> impl Iterator<Item = (Slot, Place)> {
+        let places = self.slots.get(&wheel);
+        let place = move |slot: Slot| places.and_then(|places| places.get(usize::from(slot.number())));
         let in_use = self.rows.open.by_slot.keys().filter(move |(of, _)| *of == wheel);
-        in_use.map(move |(_, slot)| (*slot, self.slots.get(&(wheel, *slot)).copied().unwrap_or_default()))
+        in_use.map(move |(_, slot)| (*slot, place(*slot).copied().unwrap_or_default()))
     }
 
     /// Puts `next` in the place of the row that it was made from, if that is still the stored one.
@@ -531,7 +584,9 @@ impl Store for MemoryStore {
         visits.truncate(limit);
         for Visit { slot, due_at } in &visits {
             let place = Place { due_at: *due_at, lease_until, holder: Some(attempt) };
-            shelf.slots.insert((wheel, *slot), place);
+            if let Some(own) = shelf.place(wheel, *slot) {
+                *own = place;
+            }
         }
         Ok(visits)
     }

@@ -1,0 +1,141 @@
+//! All sessions are overdue when the instances start: as after an outage of our own.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use claviger_core::{
+    policy::limits,
+    sweep::{catch_up, needed_per_second, sufficient_budget},
+};
+use claviger_store::{Store as _, Wheel};
+
+use super::{Calendar, Clock, LONG_TOKEN_LIFE, ON_TIME, STEP, World, settle, watch::Trouble};
+
+/// The instances were down for so long: every slot missed two visits.
+const DOWN_FOR: Duration = Duration::from_secs(2 * 60 * 60);
+/// More than foretold it may take by a twentieth, and a minute for the start.
+const TOLERANCE: f64 = 0.05;
+const START: Duration = Duration::from_secs(60);
+/// Twelve slots are visited at a time, and their rows come as the answers do.
+const OUT_OF_ORDER: Duration = Duration::from_secs(2 * 60);
+
+/// A restart with so many sessions.
+#[derive(Clone, Copy, Debug)]
+pub struct Restart {
+    /// All of them are live, and overdue.
+    pub sessions: usize,
+    /// All numbers follow from it.
+    pub seed: u64,
+}
+
+/// How it went.
+#[derive(Clone, Debug, Default)]
+pub struct RestartReport {
+    /// Validations that may be sent in a second.
+    pub budget: u32,
+    /// How long it should take.
+    pub foretold: Duration,
+    /// How long it took until no slot was overdue.
+    pub took: Duration,
+    /// How long it took until each session had been asked about.
+    pub all_asked_after: Duration,
+    /// Validations by then.
+    pub validations: u64,
+    /// By how much a session was asked about before one whose proof was older.
+    pub out_of_order: Duration,
+    /// The fullest that the budget ever was, of all that any window allows.
+    pub fullest: f64,
+    /// What did not hold.
+    pub violations: Vec<String>,
+}
+
+impl fmt::Display for RestartReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let minutes = |span: Duration| format!("{:.1} min", span.as_secs_f64() / 60.0);
+        let most = format!("{} % and {:?}", TOLERANCE * 100.0, START);
+        let lines = [
+            ("budget, validations a second", self.budget.to_string()),
+            ("each session asked about after", minutes(self.all_asked_after)),
+            ("nothing overdue after", minutes(self.took)),
+            ("foretold", format!("{}, with a tolerance of {most}", minutes(self.foretold))),
+            ("validations by then", self.validations.to_string()),
+            ("fullest window, of what the budget allows", format!("{:.3}", self.fullest)),
+            ("an older proof asked about later, at most by", format!("{:?}", self.out_of_order)),
+            ("violations", self.violations.len().to_string()),
+        ];
+        lines.iter().try_for_each(|(name, value)| writeln!(f, "{name:<44} {value}"))?;
+        self.violations.iter().try_for_each(|violation| writeln!(f, "  {violation}"))
+    }
+}
+
+impl Restart {
+    /// Lets it pass. `tell` hears of each half hour, and of how many are overdue then.
+    ///
+    /// # Errors
+    /// If no runtime can be had, or the simulation cannot be set up.
+    pub fn run(&self, tell: impl Fn(Duration, u64)) -> anyhow::Result<RestartReport> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+        runtime.block_on(self.pass(tell))
+    }
+
+    async fn pass(&self, tell: impl Fn(Duration, u64)) -> anyhow::Result<RestartReport> {
+        let (live, period) = (self.sessions as u64, limits::SWEEP_PERIOD);
+        // A float becomes the nearest number that fits.
+        let budget = (sufficient_budget(live, period).ceil() as u32).max(1);
+        let foretold = catch_up(live, needed_per_second(live, period), f64::from(budget)).unwrap_or_default();
+        let clock = Arc::new(Clock::new(0));
+        let stood_at = Some(clock.start().before(DOWN_FOR));
+        let calendar = Calendar::default();
+        let world = World::new(self.sessions, self.seed, calendar, budget, LONG_TOKEN_LIFE, clock, stood_at);
+        settle::all_overdue(&world, DOWN_FOR).await?;
+        world.provider.watch().troubles.push(Trouble::beginning(world.clock.start().before(DOWN_FOR * 2)));
+        world.start_all().await?;
+        let most = foretold.mul_f64(1.0 + TOLERANCE) + START;
+        let mut report = RestartReport { budget, foretold, ..RestartReport::default() };
+        while report.took.is_zero() && world.clock.elapsed() < most * 2 {
+            tokio::time::sleep(STEP).await;
+            self.look(&world, &mut report, &tell).await?;
+        }
+        if report.took.is_zero() || report.took > most {
+            let took = report.took;
+            world
+                .provider
+                .watch()
+                .violate("HOURLY", format!("caught up after {took:?}, not within {most:?}"));
+        }
+        let watch = world.provider.watch();
+        report.validations = watch.by_minute.iter().sum();
+        report.out_of_order = watch.out_of_order;
+        report.violations.clone_from(&watch.violations);
+        drop(watch);
+        report.fullest = world.provider.fullest();
+        if report.out_of_order > OUT_OF_ORDER {
+            let by = report.out_of_order;
+            report.violations.push(format!("HOURLY: the most overdue were not asked about first, by {by:?}"));
+        }
+        Ok(report)
+    }
+
+    async fn look(
+        &self,
+        world: &World,
+        report: &mut RestartReport,
+        tell: &impl Fn(Duration, u64),
+    ) -> anyhow::Result<()> {
+        let (now, elapsed) = (world.clock.at(), world.clock.elapsed());
+        let due = world.store.longest_due(Wheel::Validation).await?;
+        if due.is_none_or(|due| now.since(due) <= ON_TIME) {
+            report.took = elapsed;
+        }
+        let watch = world.provider.watch();
+        let (_, unasked) = watch.living(now, now.since(world.clock.start()));
+        if unasked == 0 && report.all_asked_after.is_zero() {
+            report.all_asked_after = elapsed;
+        }
+        drop(watch);
+        if elapsed.as_secs().is_multiple_of(30 * 60) {
+            tell(elapsed, unasked);
+        }
+        Ok(())
+    }
+}
