@@ -10,6 +10,7 @@
     reason = "a helper of a test may fail as a test does"
 )]
 
+mod asked_once;
 mod authenticate;
 mod background;
 mod crowd;
