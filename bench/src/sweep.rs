@@ -25,7 +25,10 @@ use claviger_core::{
 use claviger_engine::{
     Clock, Engine, HttpClient, OsEntropy, Parts, ProviderHttp, Settings, Sweep, SystemClock,
 };
-use claviger_mock::{Config, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, LiveTokenLimit, MockTwitch, Server, User};
+use claviger_mock::{
+    Config, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Endpoint, Fault, FaultKind, LiveTokenLimit, MockTwitch,
+    Server, User,
+};
 use claviger_provider::{Endpoints, Provider, Unanswered};
 use claviger_seal::{KeyId, Keyring, RootKey};
 use claviger_store_sqlite::SqliteStore;
@@ -41,7 +44,7 @@ const REDIRECT: &str = "http://localhost:9/auth/callback";
 const KEY: [u8; 32] = [7; 32];
 const SESSIONS_PER_USER: u32 = 20;
 /// As many as the sweep asks about at a time.
-const AT_ONCE: usize = limits::SLOTS_AT_ONCE * limits::VALIDATIONS_AT_ONCE;
+const AT_ONCE: usize = limits::VALIDATIONS_AT_ONCE;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -57,6 +60,9 @@ pub(crate) struct Options {
     /// Each is repeated so often, in turns; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Besides a provider that answers at once, one that takes so many milliseconds; a real one takes more
+    #[arg(long, default_value_t = 5)]
+    answers_after_ms: u64,
 }
 
 /// One measurement, as a process of its own.
@@ -95,25 +101,42 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     std::fs::write(&list, tokens.join("\n"))?;
     prepare(&mock, &many, options.sessions).await?;
 
+    let stores = Stores { list, few: (few, options.few), many: (many, options.sessions) };
+    compare(options, &mock, &stores, "a provider that answers at once").await?;
+    let after = Duration::from_millis(options.answers_after_ms);
+    mock.with(|mock| mock.add_fault(Fault::always(Endpoint::Validate, FaultKind::delay(after))));
+    compare(options, &mock, &stores, &format!("a provider that answers after {after:?}")).await
+}
+
+/// What is measured against.
+struct Stores {
+    /// A file with access tokens.
+    list: PathBuf,
+    few: (PathBuf, u32),
+    many: (PathBuf, u32),
+}
+
+async fn compare(options: &Options, mock: &Server, stores: &Stores, provider: &str) -> Result<()> {
+    let Stores { list, few, many } = stores;
     let (mut bare, mut swept_few, mut swept_many) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=options.rounds {
-        println!("round {round} of {}", options.rounds);
-        bare.push(part(&mock, None, Some(&list), options.seconds).await?);
-        swept_few.push(part(&mock, Some(&few), None, options.seconds).await?);
-        swept_many.push(part(&mock, Some(&many), None, options.seconds).await?);
+        println!("{provider}: round {round} of {}", options.rounds);
+        bare.push(part(mock, None, Some(list), options.seconds).await?);
+        swept_few.push(part(mock, Some(&few.0), None, options.seconds).await?);
+        swept_many.push(part(mock, Some(&many.0), None, options.seconds).await?);
     }
     let base = median(&bare).per_second;
-    println!("\n{:<40}{:>16}{:>8}{:>10}{:>10}", "", "validations/s", "ratio", "to reach", "MiB");
+    println!("\n{provider:<40}{:>16}{:>8}{:>10}{:>10}", "validations/s", "ratio", "to reach", "MiB");
     for (name, runs, reach) in [
         ("bare loop of the HTTP client".to_owned(), &bare, ""),
-        (format!("sweep, {} sessions", options.few), &swept_few, "0.80"),
-        (format!("sweep, {} sessions", options.sessions), &swept_many, "0.80"),
+        (format!("sweep, {} sessions", few.1), &swept_few, "0.80"),
+        (format!("sweep, {} sessions", many.1), &swept_many, "0.80"),
     ] {
         let Figures { per_second, resident_mib } = median(runs);
         println!("{name:<40}{per_second:>16.0}{:>8.2}{reach:>10}{resident_mib:>10.1}", per_second / base);
     }
     let flat = median(&swept_many).per_second / median(&swept_few).per_second;
-    println!("\nmany beside few: {flat:.2} (to reach: 0.85 to 1.15); memory with many to reach: 128 MiB");
+    println!("many beside few: {flat:.2} (to reach: 0.85 to 1.15); memory with many to reach: 128 MiB\n");
     Ok(())
 }
 

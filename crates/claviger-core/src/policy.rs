@@ -231,12 +231,18 @@ pub mod limits {
     pub const SWEEP_LOOK_EVERY: Duration = Duration::from_secs(3);
     /// A slot that is being visited is nobody else's for so long; who is at it prolongs this.
     pub const SLOT_LEASE: Duration = Duration::from_secs(60);
-    /// So many slots are visited at a time.
-    pub const SLOTS_AT_ONCE: usize = 4;
-    /// So many tokens of one slot are asked about at a time.
-    pub const VALIDATIONS_AT_ONCE: usize = 16;
+    /// So many slots are visited at a time, one behind the other.
+    pub const SLOTS_AT_ONCE: usize = 32;
+    /// So many slots are probed at a time.
+    pub const PROBES_AT_ONCE: usize = 4;
+    /// So many tokens are asked about at a time by the sweep.
+    pub const VALIDATIONS_AT_ONCE: usize = 64;
+    /// A token of which nothing was learnt is asked about again after so long.
+    pub const VALIDATION_PAUSE: Duration = Duration::from_secs(1);
     /// So many proofs are written in one step.
-    pub const PROOFS_RECORDED: usize = 64;
+    pub const PROOFS_RECORDED: usize = 128;
+    /// Proofs are gathered for so long before they are written.
+    pub const PROOFS_GATHERED: Duration = Duration::from_millis(50);
     /// A token about which nothing can be learnt is asked about so often in a visit: twice, so that one that has trouble of its own
     /// opens the provider's breaker for a few seconds only.
     pub const VALIDATION_TRIES: u32 = 2;

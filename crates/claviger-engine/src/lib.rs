@@ -8,6 +8,7 @@
 //! | `repair` | gives a session a new pair by a new authorization, where no refresh can |
 //! | `prove` | asks the provider about an access token |
 //! | `sweep`, `turns` | the hourly validation of every live token, within a budget that instances share |
+//! | `visits` | leases on slots, and the order of visits to them |
 //! | `disconnect`, `notices` | whether a user disconnected the app: suspicions, the probe, the provider's webhook |
 //! | `app_token` | the app's own access token, shared by all instances |
 //! | `load` | how much the sweep has to do, and whether its budget suffices |
@@ -50,6 +51,7 @@ mod report;
 mod sweep;
 mod touches;
 mod turns;
+mod visits;
 
 use std::{
     sync::{Arc, Mutex, atomic::AtomicUsize},
@@ -199,6 +201,8 @@ struct Inner {
     refresh_pauses: Pauses,
     /// Sign-ins that may ask the provider at the same time: anybody can begin one.
     sign_ins: Semaphore,
+    /// Tokens that the sweep asks about at the same time.
+    validating: Semaphore,
     tasks: TaskTracker,
     turns: Turns,
     app_token: AppToken,
@@ -235,6 +239,7 @@ impl Engine {
             refresh_pacer: Mutex::new(Pacer::new(Budget::per_second(parts.settings.refreshes_per_second))),
             refresh_pauses: Pauses::new(),
             sign_ins: Semaphore::new(limits::SIGN_INS_AT_ONCE),
+            validating: Semaphore::new(limits::VALIDATIONS_AT_ONCE),
             tasks,
             turns: Turns::default(),
             app_token: AppToken::default(),

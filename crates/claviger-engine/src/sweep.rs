@@ -1,43 +1,50 @@
 //! The validation sweep: asks about the access token of every live session once a period, each in its slot of it.
 //!
-//! A slot is leased to the instance that visits it. Its rows are read page by page, their tokens are asked about within the
-//! shared budget, and the proofs are written many in one step. An instance that dies leaves the slot to the others when
-//! the lease ends; what it had proven by then is not asked again, since a fresh proof is left alone. Memory holds a few pages,
-//! however many sessions there are.
+//! The rows of the slots that are due go one after another through the same pipe: they are read page by page, their tokens are asked
+//! about within the shared budget, some at a time, and the proofs are written many in one step. What an instance had proven before
+//! it died is not asked again, since a fresh proof is left alone. Memory holds a few pages, however many sessions there are.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, task::Poll, time::Duration};
 
 use claviger_core::{
-    ids::{AttemptId, Version},
+    ids::Version,
     policy::{Custody, limits},
-    session::{Refused, Session, State},
+    session::{Refused, SealedPair, Session, State},
     suspicion::Cause,
     sweep::{Schedule, Slot},
     time::Timestamp,
-    verdict::{AfterValidate, Trouble, TroubleKind, after_validate},
+    verdict::{AfterValidate, Trouble, TroubleKind, ValidateAnswer, after_validate},
 };
-use claviger_store::{StoreError, Visit, Wheel};
-use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::task::JoinSet;
+use claviger_store::{StoreError, Wheel};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Engine, errors::Denied, prove::Asked};
+use crate::{
+    Engine,
+    errors::Denied,
+    prove::Asked,
+    visits::{Leased, Line, Turn},
+};
 
-/// A row in a visit.
-struct Tried {
-    row: Session,
-    /// How often the provider was asked about it and said nothing.
-    tries: u32,
+/// What came of one row in a visit.
+struct Checked {
+    /// This is the row to write: it was proven, or is set aside because its token expired.
+    next: Option<Box<Session>>,
+    /// There is something to learn of it yet, soon.
+    again: bool,
 }
 
-/// What became of one row in a visit.
-enum Checked {
-    /// This is the row to write: it was proven, or is set aside because its token expired.
-    Next(Box<Session>),
+/// What one question about a row's pair came to.
+enum Answered {
+    /// The token of this generation was good at this time.
+    Good(Version, Timestamp),
+    /// Nothing was asked: the token of this generation expired.
+    Expired(Version),
     /// Nothing is left to do.
-    Done,
+    Settled,
     /// Nothing was learnt.
-    Later(Box<Tried>),
+    Nothing(Trouble),
 }
 
 /// What became of a refresh that nobody asked for.
@@ -62,76 +69,23 @@ impl Engine {
     /// # Errors
     /// If the store cannot be used. What was not visited is due again when the leases end.
     pub async fn sweep_due(&self) -> Result<(), StoreError> {
-        let visit = |engine: Self, slot| async move { engine.validate_slot(slot).await };
-        self.visit_due(Wheel::Validation, visit).await
+        let mut line = Line::default();
+        let visit = |engine: Self, slot| {
+            let turn = line.join();
+            async move { engine.validate_slot(slot, turn).await }
+        };
+        self.visit_due(Wheel::Validation, limits::SLOTS_AT_ONCE, visit).await
     }
 
-    /// Visits the slots of a wheel that are due, some at a time, the longest due first. One visit that fails or takes long
-    /// takes nothing from the others. Visits that are under way end with the caller; their slots are due again when the leases end.
-    pub(crate) async fn visit_due<F>(
-        &self,
-        wheel: Wheel,
-        visit: impl Fn(Self, Leased) -> F,
-    ) -> Result<(), StoreError>
-    where
-        F: Future<Output = Result<(), StoreError>> + Send + 'static,
-    {
-        let (mut visits, mut outcome) = (JoinSet::new(), Ok(()));
-        loop {
-            let free = limits::SLOTS_AT_ONCE - visits.len();
-            if outcome.is_ok() && free > 0 {
-                match self.take_slots(wheel, free).await {
-                    Ok(taken) => taken.for_each(|slot| drop(visits.spawn(visit(self.clone(), slot)))),
-                    Err(error) => outcome = Err(error),
-                }
-            }
-            // Other slots fall due while a visit takes its time.
-            let mut ended = match tokio::time::timeout(limits::SWEEP_LOOK_EVERY, visits.join_next()).await {
-                Ok(None) => return outcome,
-                Ok(ended) => ended,
-                Err(_) => None,
-            };
-            // All that ended meanwhile make room for as many at once, since taking slots is a write.
-            while let Some(visited) = ended {
-                match visited {
-                    Ok(visited) => outcome = outcome.and(visited),
-                    Err(lost) => tracing::error!(%lost, "a visit of a slot ended without an outcome"),
-                }
-                ended = visits.try_join_next();
-            }
-        }
-    }
-
-    async fn take_slots(
-        &self,
-        wheel: Wheel,
-        limit: usize,
-    ) -> Result<impl Iterator<Item = Leased>, StoreError> {
-        let (attempt, now) = (AttemptId(self.random()), self.now());
-        let lease_until = now.after(limits::SLOT_LEASE);
-        let taken = self.inner.parts.store.take_slots(wheel, attempt, now, lease_until, limit).await?;
-        Ok(taken.into_iter().map(move |visit| Leased { wheel, attempt, visit }))
-    }
-
-    async fn validate_slot(&self, leased: Leased) -> Result<(), StoreError> {
-        let slot = leased.visit.slot;
-        let mut due_at = self.next_visit(slot);
-        let mut unsettled = 0;
+    async fn validate_slot(&self, leased: Leased, mut turn: Turn) -> Result<(), StoreError> {
+        let (mut due_at, mut again) = (self.next_visit(leased.visit.slot), false);
         let visited = self.holding(&leased, async {
-            let mut after = None;
-            loop {
-                let store = &self.inner.parts.store;
-                let page = store.in_slot(leased.wheel, slot, after, limits::BATCH_ROWS).await?;
-                after = page.last().map(|row| row.id);
-                let more = page.len() == limits::BATCH_ROWS;
-                unsettled += self.validate_rows(page, slot).await?;
-                if !more {
-                    return Ok(());
-                }
-            }
+            turn.comes().await;
+            again = self.validate_rows(&leased, turn).await?;
+            Ok(())
         });
         if visited.await? {
-            if unsettled > 0 {
+            if again {
                 due_at = due_at.min(self.now().after(limits::VISIT_AGAIN));
             }
             self.leave(&leased, due_at).await?;
@@ -139,77 +93,98 @@ impl Engine {
         Ok(())
     }
 
+    /// Asks about the slot's rows, and writes down what was learnt: in one step of all those that were answered while the last
+    /// lot was written. Says whether there is something to learn yet, soon.
+    async fn validate_rows(&self, leased: &Leased, turn: Turn) -> Result<bool, StoreError> {
+        let (slot, failed) = (leased.visit.slot, CancellationToken::new());
+        let rows = self.rows_of(leased, turn).take_until(failed.cancelled());
+        let checks = rows.map(|row| async move { self.check_row(row?, slot).await });
+        let (learnt, mut lots) = mpsc::channel(limits::PROOFS_RECORDED);
+        let ask = async {
+            let mut checks = pin!(checks.buffer_unordered(limits::VALIDATIONS_AT_ONCE));
+            while let Some(checked) = checks.next().await {
+                // It is taken as long as rows are asked about.
+                let _ = learnt.send(checked).await;
+            }
+            drop(learnt);
+        };
+        let write = async {
+            let (mut lot, mut again, mut outcome) = (Vec::new(), false, Ok(()));
+            while gather(&mut lots, &mut lot).await {
+                match self.write_down(lot.drain(..)).await {
+                    Ok(more) => again |= more,
+                    Err(error) => {
+                        failed.cancel();
+                        outcome = Err(error);
+                    }
+                }
+            }
+            outcome.map(|()| again)
+        };
+        tokio::join!(ask, write).1
+    }
+
+    /// The slot's rows. Who comes next in the line has its turn when all were handed out.
+    fn rows_of(&self, leased: &Leased, turn: Turn) -> impl Stream<Item = Result<Session, StoreError>> {
+        let Leased { wheel, visit, .. } = *leased;
+        let pages = stream::try_unfold(Some(None), move |from| async move {
+            let Some(after) = from else { return Ok(None) };
+            let page = self.inner.parts.store.in_slot(wheel, visit.slot, after, limits::BATCH_ROWS).await?;
+            let next = (page.len() == limits::BATCH_ROWS).then(|| page.last().map(|row| row.id));
+            Ok(Some((stream::iter(page).map(Ok), next)))
+        });
+        let mut turn = Some(turn);
+        pages.try_flatten().chain(stream::poll_fn(move |_| {
+            drop(turn.take());
+            Poll::Ready(None)
+        }))
+    }
+
     /// When the slot is visited next, as seen from now: a visit may last longer than a period.
     fn next_visit(&self, slot: Slot) -> Timestamp {
         slot.next_visit(self.settings().sweep.period, self.now())
     }
 
-    /// Works on a slot and prolongs its lease meanwhile. False if the slot went to somebody else; then the work is left to them.
-    pub(crate) async fn holding(
-        &self,
-        slot: &Leased,
-        work: impl Future<Output = Result<(), StoreError>>,
-    ) -> Result<bool, StoreError> {
-        let mut work = pin!(work);
+    /// Asks about a row until something was learnt, or its tries are used up.
+    async fn check_row(&self, row: Session, slot: Slot) -> Result<Checked, StoreError> {
+        let (row, again) = match self.refresh_dying(row, slot).await {
+            (Some(row), again) if self.needs_proof(&row, slot) => (row, again),
+            (_, again) => return Ok(Checked { next: None, again }),
+        };
+        let mut tries = 0;
         loop {
-            match tokio::time::timeout(limits::SLOT_LEASE / 3, &mut work).await {
-                Ok(done) => return done.map(|()| true),
-                Err(_) => {
-                    let Leased { wheel, attempt, visit } = *slot;
-                    let until = self.now().after(limits::SLOT_LEASE);
-                    if !self.inner.parts.store.hold_slot(wheel, visit.slot, attempt, until).await? {
-                        return Ok(false);
-                    }
-                }
+            let writes = |next: Option<Session>| Ok(Checked { next: next.map(Box::new), again });
+            let trouble = match self.ask_once(&row, slot).await? {
+                Answered::Good(generation, asked_at) => return writes(row.prove(generation, asked_at).ok()),
+                Answered::Expired(generation) => return writes(row.park(generation).ok()),
+                Answered::Settled => return writes(None),
+                Answered::Nothing(trouble) => trouble,
+            };
+            // Trouble with the provider concerns all rows and is waited out. But what looks like it may be the trouble of one
+            // token, and then waiting would keep the slot.
+            tries += u32::from(!matches!(trouble.kind, TroubleKind::NotSent | TroubleKind::Status(429)));
+            if tries >= limits::VALIDATION_TRIES {
+                tracing::warn!(session = %row.id, ?trouble, "nothing can be learnt about an access token");
+                // A provider that says nothing readable about a token will not do so in a moment either.
+                return Ok(Checked { next: None, again: again || trouble.is_the_providers() });
             }
+            tokio::time::sleep(limits::VALIDATION_PAUSE).await;
         }
     }
 
-    pub(crate) async fn leave(&self, slot: &Leased, due_at: Timestamp) -> Result<(), StoreError> {
-        let Leased { wheel, attempt, visit } = *slot;
-        self.inner.parts.store.leave_slot(wheel, visit.slot, attempt, due_at).await.map(drop)
-    }
-
-    /// Asks about the rows until something was learnt about each, or its tries are used up. While the provider is in trouble it
-    /// waits. Gives how many rows want another visit soon.
-    async fn validate_rows(&self, mut rows: Vec<Session>, slot: Slot) -> Result<usize, StoreError> {
-        let mut unsettled = self.refresh_dying(&mut rows, slot).await;
-        rows.retain(|row| self.needs_proof(row, slot));
-        let mut left: Vec<_> = rows.into_iter().map(|row| Tried { row, tries: 0 }).collect();
-        while !left.is_empty() {
-            if let Some(pause) = self.inner.proof_breaker.left(self.now()) {
-                tokio::time::sleep(pause).await;
-            }
-            left = self.validate_once(left, slot).await?;
-            let before = left.len();
-            left.retain(|tried| tried.tries < limits::VALIDATION_TRIES);
-            unsettled += before - left.len();
-            // One that may have trouble of its own keeps the others from asking least as the last.
-            left.sort_by_key(|tried| tried.tries);
+    /// Refreshes a pair in the server's custody that would not live until the next visit. A refresh is a proof as well. Gives the
+    /// row if there is still something to learn of it, and says whether it is to be refreshed later.
+    async fn refresh_dying(&self, row: Session, slot: Slot) -> (Option<Session>, bool) {
+        if !self.keeps_alive(&row, self.next_visit(slot)) {
+            return (Some(row), false);
         }
-        Ok(unsettled)
-    }
-
-    /// Refreshes the pairs in the server's custody that would not live until the next visit. A refresh is a proof as well. Leaves the
-    /// rows of which there is still something to learn, and gives how many of them are to be refreshed later.
-    async fn refresh_dying(&self, rows: &mut Vec<Session>, slot: Slot) -> usize {
-        let next_visit = self.next_visit(slot);
-        let dying: Vec<_> = rows.extract_if(.., |row| self.keeps_alive(row, next_visit)).collect();
-        let refreshes = stream::iter(dying).map(|row| async {
-            let refreshed = self.refresh_unasked(&row).await;
-            // What came of it may have changed the row.
-            let row = if refreshed == Refreshed::Settled { None } else { self.reread(row).await };
-            (refreshed, row)
-        });
-        let mut refreshes = pin!(refreshes.buffer_unordered(limits::VALIDATIONS_AT_ONCE));
-        let mut later = 0;
-        while let Some((refreshed, row)) = refreshes.next().await {
-            later += usize::from(refreshed == Refreshed::Later);
-            // A pair that a refresh may save yet is not set aside.
-            let given_up = refreshed == Refreshed::Never;
-            rows.extend(row.filter(|row| given_up || !expired(row, self.now())));
+        let refreshed = self.refresh_unasked(&row).await;
+        if refreshed == Refreshed::Settled {
+            return (None, false);
         }
-        later
+        // What came of it may have changed the row. A pair that a refresh may save yet is not set aside.
+        let (row, given_up) = (self.reread(row).await, refreshed == Refreshed::Never);
+        (row.filter(|row| given_up || !expired(row, self.now())), refreshed == Refreshed::Later)
     }
 
     async fn reread(&self, row: Session) -> Option<Session> {
@@ -219,98 +194,86 @@ impl Engine {
         }
     }
 
-    /// Asks about each row once, and writes down what was learnt. Gives those of which nothing was.
-    async fn validate_once(&self, rows: Vec<Tried>, slot: Slot) -> Result<Vec<Tried>, StoreError> {
-        let checks = stream::iter(rows).map(|tried| self.check_row(tried, slot));
-        let checked = checks.buffer_unordered(limits::VALIDATIONS_AT_ONCE);
-        // While one lot is written the others wait for their places and answers as before.
-        let written = checked.ready_chunks(limits::PROOFS_RECORDED).map(|lot| self.write_down(lot));
-        written.buffer_unordered(2).try_concat().await
-    }
-
-    async fn write_down(&self, lot: Vec<Result<Checked, StoreError>>) -> Result<Vec<Tried>, StoreError> {
-        let (mut next, mut troubled, mut outcome) = (Vec::with_capacity(lot.len()), Vec::new(), Ok(()));
+    /// Writes a lot down. Says whether there is something to learn yet of one of them.
+    async fn write_down(
+        &self,
+        lot: impl Iterator<Item = Result<Checked, StoreError>>,
+    ) -> Result<bool, StoreError> {
+        let (mut next, mut again, mut outcome) = (Vec::new(), false, Ok(()));
         for checked in lot {
             match checked {
-                Ok(Checked::Next(row)) => next.push(*row),
-                Ok(Checked::Later(tried)) => troubled.push(*tried),
-                Ok(Checked::Done) => {}
+                Ok(checked) => {
+                    next.extend(checked.next.map(|row| *row));
+                    again |= checked.again;
+                }
                 Err(error) => outcome = Err(error),
             }
         }
         self.record(next).await?;
-        outcome.map(|()| troubled)
+        outcome.map(|()| again)
     }
 
-    async fn check_row(&self, tried: Tried, slot: Slot) -> Result<Checked, StoreError> {
-        let Tried { row, tries } = tried;
-        let Some(pair) = row.pair() else { return Ok(Checked::Done) };
+    /// Asks about a row once.
+    async fn ask_once(&self, row: &Session, slot: Slot) -> Result<Answered, StoreError> {
+        let Some(pair) = row.pair() else { return Ok(Answered::Settled) };
         let generation = pair.generation;
-        if expired(&row, self.now()) {
+        if expired(row, self.now()) {
             // It expired while the provider was in trouble, and a refresh may save it yet.
-            let saved = self.keeps_alive(&row, self.next_visit(slot));
-            if saved && self.refresh_unasked(&row).await != Refreshed::Never {
-                return Ok(Checked::Done);
+            let saved = self.keeps_alive(row, self.next_visit(slot));
+            if saved && self.refresh_unasked(row).await != Refreshed::Never {
+                return Ok(Answered::Settled);
             }
-            return Ok(row.park(generation).map_or(Checked::Done, |row| Checked::Next(Box::new(row))));
+            return Ok(Answered::Expired(generation));
         }
-        let (asked_at, answer) = match self.ask_about(&row, pair, Duration::MAX).await {
+        let (asked_at, answer) = match self.ask_in_turn(row, pair).await {
             Ok(asked) => asked,
             Err(Denied::Store(error @ StoreError::Corrupt(_))) => {
                 tracing::error!(session = %row.id, %error, "a token cannot be validated");
-                return Ok(Checked::Done);
+                return Ok(Answered::Settled);
             }
             Err(Denied::Store(error)) => return Err(error),
             // The key that is missing was named in the log.
-            Err(_) => return Ok(Checked::Done),
+            Err(_) => return Ok(Answered::Settled),
         };
-        match after_validate(&row, generation, &self.provider().client_id, &answer) {
-            AfterValidate::Nothing(trouble) => Ok(self.try_later(Tried { row, tries }, &trouble)),
-            AfterValidate::Prove(generation) => {
-                Ok(row.prove(generation, asked_at).map_or(Checked::Done, |row| Checked::Next(Box::new(row))))
-            }
-            after => self.settle_check(row, asked_at, after).await,
+        match after_validate(row, generation, &self.provider().client_id, &answer) {
+            AfterValidate::Nothing(trouble) => Ok(Answered::Nothing(trouble)),
+            AfterValidate::Prove(generation) => Ok(Answered::Good(generation, asked_at)),
+            after => self.settle_check(row, asked_at, after).await.map(|()| Answered::Settled),
         }
     }
 
-    /// Trouble with the provider concerns all rows and is waited out. But what looks like it may be the trouble of one token, and
-    /// then waiting would keep the slot, and with it others: so no row is asked about too often in a visit.
-    fn try_later(&self, tried: Tried, trouble: &Trouble) -> Checked {
-        let everybodys = matches!(trouble.kind, TroubleKind::NotSent | TroubleKind::Status(429));
-        let tries = tried.tries + u32::from(!everybodys);
-        if tries >= limits::VALIDATION_TRIES {
-            tracing::warn!(session = %tried.row.id, ?trouble, "nothing can be learnt about an access token");
-            // A provider that says nothing readable about a token will not do so in a moment either.
-            if !trouble.is_the_providers() {
-                return Checked::Done;
-            }
-        }
-        Checked::Later(Box::new(Tried { tries, ..tried }))
+    /// Asks about a pair as one of not too many at the same time.
+    async fn ask_in_turn(
+        &self,
+        row: &Session,
+        pair: &SealedPair,
+    ) -> Result<(Timestamp, ValidateAnswer), Denied> {
+        // It is never closed.
+        let _place = self.inner.validating.acquire().await.map_err(|_| Denied::lost_task())?;
+        self.ask_about(row, pair, Duration::MAX).await
     }
 
     /// Does what follows from an answer that is no proof.
     async fn settle_check(
         &self,
-        row: Session,
+        row: &Session,
         asked_at: Timestamp,
         after: AfterValidate,
-    ) -> Result<Checked, StoreError> {
-        match self.follow(&row, asked_at, after).await {
-            Ok(Asked::Settled(row)) if matches!(row.state, State::Suspect(_)) => {
-                if row.custody == Custody::Server && self.refresh_unasked(&row).await == Refreshed::Settled {
-                    return Ok(Checked::Done);
-                }
-                // A token that was about to expire says nothing of its user.
-                let margin = self.settings().lifetimes.refresh_margin;
-                if row.pair().is_some_and(|pair| !pair.expiry.within(asked_at, margin)) {
-                    self.suspect_user(&row, Cause::AccessTokenRejected);
-                }
-                Ok(Checked::Done)
-            }
-            Ok(_) => Ok(Checked::Done),
-            Err(Denied::Store(error)) => Err(error),
-            Err(_) => Ok(Checked::Done),
+    ) -> Result<(), StoreError> {
+        let row = match self.follow(row, asked_at, after).await {
+            Ok(Asked::Settled(row)) if matches!(row.state, State::Suspect(_)) => row,
+            Err(Denied::Store(error)) => return Err(error),
+            _ => return Ok(()),
+        };
+        if row.custody == Custody::Server && self.refresh_unasked(&row).await == Refreshed::Settled {
+            return Ok(());
         }
+        // A token that was about to expire says nothing of its user.
+        let margin = self.settings().lifetimes.refresh_margin;
+        if row.pair().is_some_and(|pair| !pair.expiry.within(asked_at, margin)) {
+            self.suspect_user(&row, Cause::AccessTokenRejected);
+        }
+        Ok(())
     }
 
     /// Whether the token of a live row has to be asked about before the slot's next visit.
@@ -388,15 +351,20 @@ impl Engine {
     }
 }
 
+/// Takes what was learnt within a moment, up to a lot: a commit costs as much as many rows. False if nothing comes any more.
+async fn gather<T>(learnt: &mut mpsc::Receiver<T>, lot: &mut Vec<T>) -> bool {
+    let mut took = learnt.recv_many(lot, limits::PROOFS_RECORDED).await;
+    let fill = async {
+        while took > 0 && lot.len() < limits::PROOFS_RECORDED {
+            took = learnt.recv_many(lot, limits::PROOFS_RECORDED - lot.len()).await;
+        }
+    };
+    // What came by then is in the lot.
+    let _ = tokio::time::timeout(limits::PROOFS_GATHERED, fill).await;
+    !lot.is_empty()
+}
+
 /// Whether the row's access token is certainly past its life.
 fn expired(row: &Session, now: Timestamp) -> bool {
     row.pair().is_some_and(|pair| pair.expiry.passed(now))
-}
-
-/// A slot that is this instance's to visit.
-#[derive(Clone, Copy)]
-pub(crate) struct Leased {
-    pub(crate) wheel: Wheel,
-    pub(crate) attempt: AttemptId,
-    pub(crate) visit: Visit,
 }

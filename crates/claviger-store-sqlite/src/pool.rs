@@ -14,7 +14,7 @@ use std::{
 
 use claviger_core::{ids::SessionId, sweep::Slot};
 use claviger_store::StoreError;
-use rusqlite::{Connection, OpenFlags, functions::FunctionFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig, functions::FunctionFlags};
 
 use crate::{
     Options,
@@ -74,6 +74,8 @@ pub(crate) fn connect(path: &Path, options: &Options, mode: OpenFlags) -> rusqli
     connection.pragma_update(None, "cache_size", -i64::from(options.cache_kib))?;
     // A damaged schema may not call functions with side effects.
     connection.pragma_update(None, "trusted_schema", false)?;
+    // Else statements with partial indices are planned anew whenever a parameter has another value.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function("slot", 1, flags, |context| slot_of(context.get(0)?))?;

@@ -121,10 +121,10 @@ async fn the_provider_s_wish_for_silence_is_honoured_by_all_instances() {
     two.unwrap();
     let times = world.twitch.validation_times();
     let refused_at = times[50];
-    // What was reserved by then is within a second.
-    let quiet = refused_at + 1_000..refused_at + 40_000;
+    // What was reserved by then is within a second, or just a second away.
+    let quiet = refused_at + 1_001..refused_at + 40_000;
     let heard: Vec<_> = times.iter().filter(|at| quiet.contains(at)).collect();
-    assert!(heard.is_empty(), "{} during the silence", heard.len());
+    assert!(heard.is_empty(), "{heard:?} during the silence from {refused_at}");
     world.assert_within_budget("with a wish for silence");
     world.assert_proven_within(10 * MINUTE).await;
     assert_all_live(&world, 600).await;
