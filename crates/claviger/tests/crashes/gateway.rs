@@ -22,7 +22,7 @@ use http::{StatusCode, header};
 use serde_json::Value;
 use tokio::{sync::Semaphore, task::JoinHandle};
 
-use crate::history::Found;
+use crate::{history::Found, journal::Journal, sends::Sends};
 
 /// A wait that lasts so long is a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,6 +36,10 @@ pub(crate) struct Site {
     /// One permit for each answer.
     answers: Semaphore,
     complaints: Mutex<Vec<String>>,
+    /// How often each device had to go to the provider and back, and got a new pair there.
+    repairs: Mutex<BTreeMap<SessionId, usize>>,
+    /// How often each refresh token came to the provider.
+    sends: Mutex<Sends>,
     /// The mock agrees at once as one user at a time.
     consent: tokio::sync::Mutex<()>,
 }
@@ -125,6 +129,8 @@ impl Site {
             client,
             answers: Semaphore::new(0),
             complaints: Mutex::default(),
+            repairs: Mutex::default(),
+            sends: Mutex::default(),
             consent: tokio::sync::Mutex::default(),
         }
     }
@@ -225,6 +231,7 @@ impl Site {
             (StatusCode::UNAUTHORIZED, Some("renewal_needed")) => {
                 let back = self.go_to_provider_and_back(&device.user, &device.cookie).await?;
                 self.inspect(&back);
+                *self.repairs.lock().unwrap().entry(device.session).or_default() += 1;
             }
             // The provider's own refusal of a token that expired on the way is passed on.
             (StatusCode::UNAUTHORIZED, _) if told["message"] == "Invalid OAuth token" => {}
@@ -247,6 +254,23 @@ impl Site {
 
     pub(crate) fn complaints(&self) -> Vec<String> {
         self.complaints.lock().unwrap().clone()
+    }
+
+    /// How often each device was sent to the provider and back.
+    pub(crate) fn repairs(&self) -> BTreeMap<SessionId, usize> {
+        self.repairs.lock().unwrap().clone()
+    }
+
+    /// Begins to write down every commit to the store's file. Nobody has it open.
+    pub(crate) fn journal(&self) -> Journal {
+        Journal::begin(&self.directory.path().join("claviger.db"))
+    }
+
+    /// Takes note of the refresh tokens that came to the provider since the last look, and gives how often each came so far.
+    pub(crate) fn sends(&self) -> Sends {
+        let mut sends = self.sends.lock().unwrap();
+        self.mock.with(|mock| sends.look_at(mock.log()));
+        sends.clone()
     }
 
     pub(crate) async fn await_answers(&self, count: u32) {

@@ -1,20 +1,32 @@
-//! Judges what was found in the store after each kill. One pass over all that was recorded.
+//! Judges what was committed to the store between the kills, and what was found in it after each. One pass over each commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use claviger_core::{
     ids::{SessionId, Version},
     session::Session,
 };
 
-/// A row as it was found.
+/// One commit of one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Commit {
+    pub(crate) id: SessionId,
+    /// The version before it.
+    pub(crate) was: Version,
+    pub(crate) version: Version,
+    pub(crate) generation: Option<Version>,
+    /// Whether the row is claimed, and if so, for a second sending of its refresh token.
+    pub(crate) replay: Option<bool>,
+    pub(crate) ended: bool,
+}
+
+/// A row as it was found after a kill.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) id: SessionId,
     pub(crate) version: Version,
     pub(crate) generation: Option<Version>,
     pub(crate) claimed: bool,
-    pub(crate) ended: bool,
 }
 
 impl Found {
@@ -24,46 +36,82 @@ impl Found {
             version: row.version,
             generation: row.generation(),
             claimed: row.holding().is_some_and(|holding| holding.claim.is_some()),
-            ended: row.ended(),
         }
     }
 }
 
-/// What does not hold of these findings, one list for each kill, of these sessions, which nobody ended.
-pub(crate) fn violations(sessions: &[SessionId], findings: &[Vec<Found>]) -> Vec<(&'static str, String)> {
-    let mut last = BTreeMap::<SessionId, &Found>::new();
-    let mut violations = Vec::new();
-    for (kill, found) in findings.iter().enumerate() {
-        for row in found {
-            let mut violated =
-                |name, what: &str| violations.push((name, format!("kill {kill}, {}: {what}", row.id)));
-            if row.ended {
-                violated("TRANSIENT", "it ended, and nobody ended it");
-            }
-            if row.generation.is_none_or(|generation| generation > row.version) {
-                violated("STRAND", "it holds no pair of its own");
-            }
-            if let Some(before) = last.insert(row.id, row) {
-                if row.version < before.version {
-                    violated("MONO", "its version went back");
-                }
-                if row.version == before.version && row != before {
-                    violated("MONO", "two rows have the same version");
-                }
-                if row.generation < before.generation {
-                    violated("STRAND", "its pair is older than it was");
-                }
-                if before.ended && !row.ended {
-                    violated("ENDED", "it came back to life");
-                }
-            }
+/// All that is known of the rows so far.
+pub(crate) struct History {
+    /// Each row as it was committed last.
+    last: BTreeMap<SessionId, Commit>,
+    /// Which refresh tokens were claimed for a second sending, by the pairs that they belong to.
+    replays: BTreeSet<(SessionId, Version)>,
+    violations: Vec<(&'static str, String)>,
+    pub(crate) commits: usize,
+}
+
+impl History {
+    /// Begins with these rows, which nobody ends.
+    pub(crate) fn of(rows: &[Found]) -> Self {
+        let commit = |row: &Found| Commit {
+            id: row.id,
+            was: row.version,
+            version: row.version,
+            generation: row.generation,
+            replay: row.claimed.then_some(false),
+            ended: false,
+        };
+        let last = rows.iter().map(|row| (row.id, commit(row))).collect();
+        Self { last, replays: BTreeSet::new(), violations: Vec::new(), commits: 0 }
+    }
+
+    /// A row was committed.
+    pub(crate) fn committed(&mut self, next: Commit) {
+        self.commits += 1;
+        let mut violated = |name, what: &str| self.violations.push((name, format!("{next:?}: {what}")));
+        let Some(before) = self.last.get(&next.id) else {
+            return violated("ISO", "nobody signed in");
+        };
+        if next.was != before.version || next.version != next.was.next() {
+            violated("MONO", "it does not follow the commit before it");
         }
-        if found.len() != sessions.len() {
-            violations
-                .push(("TRANSIENT", format!("kill {kill}: {} of {} rows", found.len(), sessions.len())));
+        if before.ended {
+            violated("ENDED", "it was changed after its end");
+        }
+        if next.ended {
+            violated("TRANSIENT", "it ended, and nobody ended it");
+        } else if next.generation != before.generation && next.generation != Some(next.version) {
+            violated("STRAND", "its pair is neither the one before nor a new one");
+        }
+        if let (Some(true), Some(generation)) = (next.replay, next.generation) {
+            self.replays.insert((next.id, generation));
+        }
+        self.last.insert(next.id, next);
+    }
+
+    /// A row was found.
+    pub(crate) fn found(&mut self, row: &Found) {
+        let agrees = self.last.get(&row.id).is_some_and(|last| {
+            (last.version, last.generation, last.replay.is_some())
+                == (row.version, row.generation, row.claimed)
+        });
+        if !agrees {
+            self.violations.push(("MONO", format!("{row:?} is not as it was committed last")));
         }
     }
-    violations
+
+    pub(crate) fn violations(&self) -> &[(&'static str, String)] {
+        &self.violations
+    }
+
+    /// How many pairs of this row had their refresh token claimed for a second sending.
+    pub(crate) fn replays_of(&self, id: SessionId) -> usize {
+        self.replays.range((id, Version(0))..=(id, Version(u64::MAX))).count()
+    }
+
+    pub(crate) fn replays(&self) -> usize {
+        self.replays.len()
+    }
 }
 
 #[cfg(test)]
@@ -72,48 +120,58 @@ mod tests {
 
     use super::*;
 
-    fn row(n: u8, version: u64, generation: u64) -> Found {
-        Found {
-            id: SessionId::new(Timestamp::EPOCH, [n; 10]),
-            version: Version(version),
-            generation: Some(Version(generation)),
-            claimed: false,
-            ended: false,
-        }
+    fn found(version: u64, generation: u64) -> Found {
+        let id = SessionId::new(Timestamp::EPOCH, [1; 10]);
+        Found { id, version: Version(version), generation: Some(Version(generation)), claimed: false }
     }
 
-    fn names(findings: &[Vec<Found>]) -> Vec<&'static str> {
-        let sessions = [row(1, 1, 1).id, row(2, 1, 1).id];
-        violations(&sessions, findings).into_iter().map(|(name, _)| name).collect()
+    fn commit(was: u64, version: u64, generation: u64) -> Commit {
+        let Found { id, version, generation, .. } = found(version, generation);
+        Commit { id, was: Version(was), version, generation, replay: None, ended: false }
+    }
+
+    fn names(commits: &[Commit]) -> Vec<&'static str> {
+        let mut history = History::of(&[found(4, 4)]);
+        commits.iter().for_each(|commit| history.committed(commit.clone()));
+        history.violations().iter().map(|(name, _)| *name).collect()
     }
 
     #[test]
     fn a_history_without_a_fault_violates_nothing() {
-        let first = vec![row(1, 1, 1), row(2, 1, 1)];
-        let next = vec![row(1, 3, 3), row(2, 1, 1)];
-        assert_eq!(names(&[first, next]), Vec::<&str>::new());
+        let claimed = Commit { replay: Some(true), ..commit(4, 5, 4) };
+        assert_eq!(names(&[claimed.clone(), commit(5, 6, 6), commit(6, 7, 6)]), Vec::<&str>::new());
+        let mut history = History::of(&[found(4, 4)]);
+        history.committed(claimed.clone());
+        assert_eq!((history.replays_of(claimed.id), history.replays()), (1, 1));
+        history.found(&Found { claimed: true, ..found(5, 4) });
+        assert_eq!(history.violations(), []);
     }
 
     #[test]
     fn each_planted_fault_is_found_and_named() {
-        let good = || vec![row(1, 5, 5), row(2, 1, 1)];
-        let ended = |row: Found| Found { ended: true, ..row };
+        let ended = |commit: Commit| Commit { ended: true, generation: None, ..commit };
+        let stranger = SessionId::new(Timestamp::EPOCH, [2; 10]);
         let table = [
-            ("a version that goes back", vec![row(1, 4, 4), row(2, 1, 1)], vec!["MONO", "STRAND"]),
-            (
-                "two rows of one version",
-                vec![Found { claimed: true, ..row(1, 5, 5) }, row(2, 1, 1)],
-                vec!["MONO"],
-            ),
-            ("an older pair", vec![row(1, 6, 3), row(2, 1, 1)], vec!["STRAND"]),
-            ("a pair from the future", vec![row(1, 6, 7), row(2, 1, 1)], vec!["STRAND"]),
-            ("a row is gone", vec![row(1, 5, 5)], vec!["TRANSIENT"]),
-            ("an end", vec![ended(row(1, 6, 5)), row(2, 1, 1)], vec!["TRANSIENT"]),
+            ("a version that goes back", vec![commit(4, 3, 4)], vec!["MONO"]),
+            ("a version that is left out", vec![commit(4, 6, 4)], vec!["MONO"]),
+            ("two commits of one version", vec![commit(4, 5, 4), commit(4, 5, 4)], vec!["MONO"]),
+            ("an older pair", vec![commit(4, 5, 3)], vec!["STRAND"]),
+            ("a pair from the future", vec![commit(4, 5, 7)], vec!["STRAND"]),
+            ("an end", vec![ended(commit(4, 5, 4))], vec!["TRANSIENT"]),
+            ("a revival", vec![ended(commit(4, 5, 4)), commit(5, 6, 6)], vec!["TRANSIENT", "ENDED"]),
+            ("a stranger", vec![Commit { id: stranger, ..commit(4, 5, 4) }], vec!["ISO"]),
         ];
-        for (name, next, expected) in table {
-            assert_eq!(names(&[good(), next]), expected, "{name}");
+        for (name, commits, expected) in table {
+            assert_eq!(names(&commits), expected, "{name}");
         }
-        let revived = [vec![ended(row(1, 6, 5)), row(2, 1, 1)], vec![row(1, 7, 7), row(2, 1, 1)]];
-        assert_eq!(names(&revived), ["TRANSIENT", "ENDED"]);
+    }
+
+    #[test]
+    fn a_row_that_is_not_as_it_was_committed_is_found() {
+        for row in [found(3, 3), found(5, 4), Found { claimed: true, ..found(4, 4) }] {
+            let mut history = History::of(&[found(4, 4)]);
+            history.found(&row);
+            assert_eq!(history.violations().len(), 1, "{row:?}");
+        }
     }
 }

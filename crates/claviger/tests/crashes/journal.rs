@@ -1,0 +1,68 @@
+//! Every commit of every row, written down by triggers in the store's own file: in the same transaction, so that the journal knows
+//! neither more nor less than the store.
+
+use std::path::{Path, PathBuf};
+
+use claviger_core::ids::{SessionId, Version};
+use rusqlite::{Connection, Row};
+
+use crate::history::Commit;
+
+/// A version is what the narrow table says; what the large one says is written right after it, if it changes.
+const BEGIN: &str = "
+    CREATE TABLE test_journal (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL, was INTEGER NOT NULL, version INTEGER NOT NULL,
+        generation INTEGER, replay INTEGER, ended INTEGER NOT NULL
+    );
+    CREATE INDEX test_journal_by_id ON test_journal (id, seq);
+    CREATE TRIGGER test_commit AFTER UPDATE OF version ON pulse BEGIN
+        INSERT INTO test_journal (id, was, version, generation, replay, ended)
+            SELECT NEW.id, OLD.version, NEW.version, generation, claim_replay, NEW.state = 3
+            FROM session WHERE id = NEW.id;
+    END;
+    CREATE TRIGGER test_body AFTER UPDATE ON session BEGIN
+        UPDATE test_journal SET generation = NEW.generation, replay = NEW.claim_replay
+            WHERE seq = (SELECT max(seq) FROM test_journal WHERE id = NEW.id);
+    END;";
+
+pub(crate) struct Journal {
+    path: PathBuf,
+    /// How much of it was read.
+    read: i64,
+}
+
+impl Journal {
+    pub(crate) fn begin(path: &Path) -> Self {
+        Connection::open(path).unwrap().execute_batch(BEGIN).unwrap();
+        Self { path: path.to_owned(), read: 0 }
+    }
+
+    /// What was committed since the last look. What was read before is still there.
+    pub(crate) fn news(&mut self) -> Vec<Commit> {
+        let connection = Connection::open(&self.path).unwrap();
+        let kept: i64 = connection
+            .query_row("SELECT count(*) FROM test_journal WHERE seq <= ?1", [self.read], |row| row.get(0))
+            .unwrap();
+        assert_eq!(kept, self.read, "STRAND: commits that were there after a kill are gone after the next");
+        let mut statement = connection
+            .prepare("SELECT seq, id, was, version, generation, replay, ended FROM test_journal WHERE seq > ?1 ORDER BY seq")
+            .unwrap();
+        let news: Vec<(i64, Commit)> =
+            statement.query_map([self.read], entry).unwrap().map(Result::unwrap).collect();
+        self.read = news.last().map_or(self.read, |(seq, _)| *seq);
+        news.into_iter().map(|(_, commit)| commit).collect()
+    }
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<(i64, Commit)> {
+    let version = |number: i64| Version(u64::try_from(number).unwrap());
+    let commit = Commit {
+        id: SessionId::from_bytes(row.get(1)?),
+        was: version(row.get(2)?),
+        version: version(row.get(3)?),
+        generation: row.get::<_, Option<i64>>(4)?.map(version),
+        replay: row.get::<_, Option<bool>>(5)?,
+        ended: row.get(6)?,
+    };
+    Ok((row.get(0)?, commit))
+}

@@ -1,0 +1,36 @@
+//! How often each refresh token came to the provider, by the provider's own log.
+
+use std::collections::BTreeMap;
+
+use claviger_mock::LogEntry;
+
+#[derive(Clone, Default)]
+pub(crate) struct Sends {
+    /// By the fingerprint of the token.
+    by_token: BTreeMap<String, usize>,
+    seen: u64,
+}
+
+impl Sends {
+    /// Counts the entries that were not counted yet. The log keeps the newest ten thousand: more than come between two looks.
+    pub(crate) fn look_at<'a>(&mut self, log: impl DoubleEndedIterator<Item = &'a LogEntry>) {
+        let new: Vec<_> = log.rev().take_while(|entry| entry.sequence > self.seen).collect();
+        let (Some(last), Some(first)) = (new.first(), new.last()) else { return };
+        assert!(first.sequence == self.seen + 1, "entries of the log were lost before they were counted");
+        self.seen = last.sequence;
+        for entry in new.into_iter().filter(|entry| entry.grant_type.as_deref() == Some("refresh_token")) {
+            let token = entry.token.clone().expect("every refresh presents a token");
+            *self.by_token.entry(token).or_default() += 1;
+        }
+    }
+
+    /// How often the token came that came most often.
+    pub(crate) fn most(&self) -> usize {
+        self.by_token.values().copied().max().unwrap_or_default()
+    }
+
+    /// How many tokens came a second time.
+    pub(crate) fn replays(&self) -> usize {
+        self.by_token.values().filter(|sends| **sends > 1).count()
+    }
+}
