@@ -6,6 +6,8 @@ use crate::Point;
 
 /// Everything that a run of a thousand histories reaches, besides the crashes of [`Point::ALL`].
 pub const WANTED: &[&str] = &[
+    "browser: callback sent twice",
+    "browser: sign-out sent twice",
     "caller: asked to renew",
     "caller: connection lost",
     "caller: served",
@@ -41,6 +43,7 @@ pub const WANTED: &[&str] = &[
     "mail: store trouble",
     "mail: taken",
     "mail: twice",
+    "network: request sent twice",
     "outbox: postponed",
     "outbox: settled",
     "pair: owed, since no row could hold it",

@@ -9,6 +9,7 @@ use claviger_seal::SessionCookie;
 use crate::{
     Asks, Tab,
     history::{Instance, World},
+    twice,
 };
 
 pub(crate) async fn ask(world: Arc<World>, device: usize, tab: Tab) {
@@ -18,6 +19,7 @@ pub(crate) async fn ask(world: Arc<World>, device: usize, tab: Tab) {
     let who = instance.fate.who;
     let work = asked(&world, &instance, &cookie, tab.asks);
     let before = world.ledger.last(cookie.session);
+    let told_before = instance.fate.told_end(cookie.session);
     let patience = tab.gives_up_after.unwrap_or(Duration::from_secs(24 * 60 * 60));
     let outcome = tokio::select! {
         biased;
@@ -32,6 +34,7 @@ pub(crate) async fn ask(world: Arc<World>, device: usize, tab: Tab) {
             if outcome == Err(Denied::SignInAgain) {
                 world.check_renewal(&cookie, before.as_ref());
             }
+            instance.fate.answers(cookie.session, told_before, &outcome);
             world.judge(who, device, &cookie, &outcome);
         }
         Some(Err(_)) => {
@@ -107,7 +110,7 @@ pub(crate) async fn come_back(
     tokio::select! {
         biased;
         () = instance.fate.died() => None,
-        outcome = instance.engine.finish_login(callback, Some(&started.cookie), shown, "sim") => Some(outcome),
+        outcome = twice::callback(world, device, instance, &callback, started, shown) => Some(outcome),
     }
 }
 
@@ -149,7 +152,7 @@ pub(crate) async fn sign_out(world: &World, device: usize, instance: usize) {
     let ended = tokio::select! {
         biased;
         () = instance.fate.died() => return,
-        ended = instance.engine.end_own(&cookie, EndReason::SignedOut) => ended,
+        ended = twice::sign_out(world, device, &instance, &cookie) => ended,
     };
     if ended.is_ok() {
         world.record.count("device: signed out", device);
@@ -169,11 +172,16 @@ pub(crate) async fn end_other(world: &World, device: usize, other: usize, instan
         return;
     };
     world.ledger.may_end(target.session, EndReason::SignedOutFromAnotherDevice);
-    let target = Target::DeviceOf(row.subject, target.session);
+    let session = target.session;
+    let target = Target::DeviceOf(row.subject, session);
     tokio::select! {
         biased;
         () = instance.fate.died() => {}
-        _ = instance.engine.end(target, EndReason::SignedOutFromAnotherDevice) => {}
+        ended = instance.engine.end(target, EndReason::SignedOutFromAnotherDevice) => {
+            if ended.is_ok() {
+                instance.fate.tells_end(session);
+            }
+        }
     }
 }
 
@@ -200,6 +208,8 @@ pub(crate) async fn end_others(world: &World, device: usize, instance: usize) {
         let meant = row.subject.id == user && row.id != own.session && row.created_at < before;
         if meant && !row.ended() {
             world.record.violate("OTHERS", format!("{} was left in force", row.id));
+        } else if meant {
+            instance.fate.tells_end(row.id);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What befalls one instance of the engine: it crashes, it stalls, its clock is off, it loses the store.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use claviger_core::time::Timestamp;
-use claviger_engine::Clock;
+use claviger_core::{ids::SessionId, time::Timestamp};
+use claviger_engine::{Clock, Denied};
 use tokio_util::sync::CancellationToken;
 
 use crate::{record::Record, rng::Rng};
@@ -73,6 +74,8 @@ pub(crate) struct Fate {
     store_trouble_permille: Mutex<u64>,
     /// Grows when a caller goes away, for the variant in which its work goes with it.
     pub(crate) callers_gone: Mutex<u64>,
+    /// Sessions of which it told somebody that they are over.
+    ends_told: Mutex<BTreeSet<SessionId>>,
 }
 
 impl Fate {
@@ -87,6 +90,7 @@ impl Fate {
             store_down: Mutex::default(),
             store_trouble_permille: Mutex::default(),
             callers_gone: Mutex::default(),
+            ends_told: Mutex::default(),
         }
     }
 
@@ -163,6 +167,27 @@ impl Fate {
 
     pub(crate) fn caller_goes(&self) {
         *self.lock(&self.callers_gone) += 1;
+    }
+
+    /// It told somebody that a session is over.
+    pub(crate) fn tells_end(&self, id: SessionId) {
+        self.lock(&self.ends_told).insert(id);
+    }
+
+    pub(crate) fn told_end(&self, id: SessionId) -> bool {
+        self.lock(&self.ends_told).contains(&id)
+    }
+
+    /// ENDED: a request that began after it had told of the session's end is not served.
+    pub(crate) fn answers(&self, id: SessionId, told_before: bool, outcome: &Result<(), Denied>) {
+        match outcome {
+            Ok(()) if told_before => {
+                let what = format!("{id} was served after instance {} had told of its end", self.who);
+                self.record.violate("ENDED", what);
+            }
+            Err(Denied::Ended(_)) => self.tells_end(id),
+            _ => {}
+        }
     }
 
     fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> std::sync::MutexGuard<'a, T> {

@@ -197,6 +197,12 @@ impl World {
             && place.cookie.as_ref().is_some_and(|current| current.session == cookie.session)
         {
             place.cookie = None;
+            // LOSER: whatever the answer was, a device loses its cookie only with its session.
+            if self.ledger.last(cookie.session).is_some_and(|row| !row.ended()) {
+                let lost =
+                    format!("device {device} lost its cookie of {}, which is in force", cookie.session);
+                self.record.violate("LOSER", lost);
+            }
         }
     }
 
@@ -234,12 +240,7 @@ impl World {
         if matches!(outcome, Err(Denied::UnknownKey(_))) {
             self.record.violate("TRANSIENT", "a key is missing");
         }
-        if clears {
-            self.clear_cookie(device, cookie);
-        } else if outcome.is_err() && self.variant == Variant::ClearsCookieForLoser {
-            if !over {
-                self.record.violate("LOSER", format!("the cookie of {} was cleared", cookie.session));
-            }
+        if clears || (outcome.is_err() && self.variant == Variant::ClearsCookieForLoser) {
             self.clear_cookie(device, cookie);
         }
     }

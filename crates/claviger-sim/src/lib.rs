@@ -7,6 +7,7 @@
 //! | `history` | carries a plan out: instances, crashes, outages, and whatever else befalls them |
 //! | `devices` | what devices with tabs do: requests, sign-ins, repairs, sign-outs |
 //! | `mail` | users who disconnect the app, and the provider's notices of it on their way |
+//! | `twice` | messages of a browser that arrive twice |
 //! | `settle` | the faults stop: what must be reached, and what must hold at the end |
 //! | `fate` | one life of an instance: its clock, its traps, its death |
 //! | `shelf`, `ledger` | an instance's way to the store, and the store with all that was ever committed |
@@ -18,7 +19,7 @@
 //! get a living token within a bounded time, or be told why not.
 //!
 //! **What is not simulated.** SQLite (its durability has tests of its own, with real kills), the edge's cookies and pages, and a
-//! network that sends one request twice. A process never stands still between its last look at the lease and the sending: no
+//! network that sends a one-time token twice. A process never stands still between its last look at the lease and the sending: no
 //! client of a one-time token could survive that. Clocks of instances differ by up to two seconds either way.
 //!
 //! **Known nondeterminism.** The engine's caches hash with a seed of their own, which only matters when they overflow; no history
@@ -37,6 +38,7 @@ mod rng;
 mod settle;
 mod shelf;
 mod spread;
+mod twice;
 mod wire;
 
 pub use fate::{Point, Trap};

@@ -1,7 +1,8 @@
 //! The provider, and each instance's way to it: the mock's pure handler behind a network that loses, delays and breaks.
 //!
-//! A request that was sent goes on by itself, whatever becomes of its sender. The network never sends one twice: a proxy that
-//! did that with one-time tokens would break every client, and no client could tell.
+//! A request that was sent goes on by itself, whatever becomes of its sender. The network sends some of them twice: validations,
+//! revocations, and refreshes where they spend nothing. A proxy that did that with one-time tokens would break every client, and
+//! no client could tell.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -281,6 +282,16 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
+    fn may_arrive_twice(&self, request: &Request<Bytes>) -> bool {
+        match Endpoint::of_path(request.uri().path()) {
+            Some(Endpoint::Validate | Endpoint::Revoke) => true,
+            Some(Endpoint::Token) => {
+                self.provider.habits.rotation == Rotation::None && refresh_token_of(request).is_some()
+            }
+            _ => false,
+        }
+    }
+
     /// Sends the request off, and waits for its answer for as long as the engine's client does.
     async fn exchange(
         &self,
@@ -294,6 +305,12 @@ impl Wire {
         }
         let refreshes = refresh_token.is_some();
         let (answer, awaited) = oneshot::channel();
+        if self.may_arrive_twice(&request) && self.fate.rng.chance(60) {
+            self.fate.record.count("network: request sent twice", self.fate.who);
+            let (unheard, _) = oneshot::channel();
+            let provider = Arc::clone(&self.provider);
+            tokio::spawn(travel(provider, network, request.clone(), refresh_token.clone(), unheard));
+        }
         tokio::spawn(travel(Arc::clone(&self.provider), network, request, refresh_token, answer));
         if refreshes {
             self.fate.pass(Point::RequestSent).await;

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use claviger_core::policy::{ProviderHabits, Rotation};
 use claviger_mock::FaultKind;
-use claviger_sim::{Act, Asks, Mail, Plan, Step, Tab, Variant, coverage, run};
+use claviger_sim::{Act, Asks, Mail, Plan, Point, Step, Tab, Trap, Variant, coverage, run};
 
 const HISTORIES: u64 = 40;
 
@@ -74,7 +74,11 @@ fn step(after_secs: u64, act: Act) -> Step {
 }
 
 fn asks(asks: Asks) -> Act {
-    Act::Ask { device: 0, tabs: vec![Tab { instance: 0, asks, gives_up_after: None }] }
+    asks_of(0, asks)
+}
+
+fn asks_of(instance: usize, asks: Asks) -> Act {
+    Act::Ask { device: 0, tabs: vec![Tab { instance, asks, gives_up_after: None }] }
 }
 
 fn kept_alive(habits: ProviderHabits, steps: Vec<Step>) -> Plan {
@@ -159,4 +163,45 @@ fn a_token_that_no_refresh_spends_may_die_after_its_answer_was_lost() {
     let ends = ["row: ended, rejected", "row: ended, disconnected"];
     let ended: u64 = ends.iter().filter_map(|name| outcome.counts.get(name)).sum();
     assert_eq!(ended, 1, "{}", outcome.trace.join("\n"));
+}
+
+/// Writing the claim took so long that the answer could not be there before the lease is over: the token is not sent, the claim is
+/// given back, and the next request refreshes.
+#[test]
+fn a_claim_whose_write_took_too_long_is_given_back_unsent() {
+    let one_time = ProviderHabits {
+        rotation: Rotation::OneTime,
+        replay_window: Duration::ZERO,
+        reuse_kills_connection: true,
+        old_access_token_survives: true,
+    };
+    for (stall_secs, released) in [(20, Some(&1)), (31, None), (5, None)] {
+        let trap = Trap::Stall(Duration::from_secs(stall_secs));
+        let plan = Plan {
+            seed: 1,
+            instances: 2,
+            devices: vec![1],
+            habits: one_time,
+            custody_server: false,
+            skews_ms: vec![0, 0],
+            keep_alive: false,
+            notices: false,
+            validations_per_second: 20,
+            steps: vec![
+                step(1, Act::SignIn { device: 0, instance: 0 }),
+                step(960, Act::Trap { instance: 0, point: Point::ClaimUnheard, trap }),
+                step(1, asks(Asks::Session)),
+                step(32, asks_of(1, Asks::Session)),
+                step(10, asks(Asks::Session)),
+            ],
+        };
+        let outcome = run(&plan, Variant::Shipped, true).unwrap();
+        let trace = outcome.trace.join("\n");
+        assert_eq!(outcome.violations, [], "{stall_secs} s\n{trace}");
+        assert_eq!(outcome.counts.get("fault: stall"), Some(&1), "{trace}");
+        if let Some(released) = released {
+            assert_eq!(outcome.counts.get("row: released"), Some(released), "{stall_secs} s\n{trace}");
+        }
+        assert!(outcome.counts.contains_key("caller: served"), "{trace}");
+    }
 }
