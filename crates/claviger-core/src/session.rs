@@ -125,6 +125,11 @@ impl Claim {
     pub fn ambiguous(&self, now: Timestamp) -> bool {
         self.answer_lost || self.lease_until <= now
     }
+
+    /// Whether its token, sent again now, arrives within the provider's window, and does not only leave within it.
+    pub fn replay_arrives(&self, now: Timestamp, habits: &ProviderHabits) -> bool {
+        habits.may_replay(now.since(self.taken_at) + limits::PROVIDER_CONNECT + limits::PROVIDER_ANSWER)
+    }
 }
 
 /// Why a change does not apply to the row as it is now.
@@ -248,9 +253,7 @@ impl Session {
             return Ok(RefreshStep::Wait { lease_until: claim.lease_until });
         }
         let spent_at_most_once = habits.rotation == Rotation::None || !claim.replay;
-        // It must arrive within the provider's window, not only leave within it.
-        let arrives_after = now.since(claim.taken_at) + limits::PROVIDER_CONNECT + limits::PROVIDER_ANSWER;
-        if spent_at_most_once && habits.may_replay(arrives_after) {
+        if spent_at_most_once && claim.replay_arrives(now, habits) {
             return Ok(RefreshStep::Replay);
         }
         Ok(RefreshStep::SignInAgain)

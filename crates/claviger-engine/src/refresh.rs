@@ -207,10 +207,12 @@ impl Engine {
         }
     }
 
-    /// Whether the answer can be there before the lease is over. Where writing the claim took too long, somebody else may
-    /// soon send the same token.
+    /// Whether the answer can be there before the lease is over, and a replay before the provider's window is. Where writing the
+    /// claim took too long, somebody else may soon send the same token, or the provider would not take it any more.
     fn in_time(&self, claim: &Claim) -> bool {
-        self.now().after(limits::PROVIDER_CONNECT + limits::PROVIDER_ANSWER) < claim.lease_until
+        let now = self.now();
+        let leased = now.after(limits::PROVIDER_CONNECT + limits::PROVIDER_ANSWER) < claim.lease_until;
+        leased && (!claim.replay || claim.replay_arrives(now, &self.provider().habits))
     }
 
     /// A claim that may or may not have been written, and was not sent, must leave the row as it was before: unclaimed,

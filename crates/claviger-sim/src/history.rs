@@ -104,7 +104,7 @@ impl World {
         Self {
             plan: plan.clone(),
             variant,
-            ledger: Arc::new(Ledger::new(Arc::clone(&record), keyring())),
+            ledger: Arc::new(Ledger::new(Arc::clone(&record), keyring(), plan.habits)),
             provider: Arc::new(provider),
             record,
             rng,

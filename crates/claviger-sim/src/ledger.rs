@@ -1,6 +1,6 @@
 //! The one store that all instances share, and what is known of every row that was ever committed.
 //!
-//! Whatever an instance believes, this is what happened: MONO, ENDED, BLAST and TRANSIENT are checked with each commit.
+//! Whatever an instance believes, this is what happened: MONO, ENDED, BLAST, TRANSIENT and SPENT are checked with each commit.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,13 +10,19 @@ use std::{
 
 use claviger_core::{
     ids::{SessionId, Version},
+    policy::ProviderHabits,
+    secret::RefreshToken,
     session::{EndReason, OwedRevocation, Session, State},
     time::Timestamp,
 };
 use claviger_seal::{Keyring, PairBinding};
 use claviger_store::{MemoryStore, Store as _};
 
-use crate::{fate::START, record::Record};
+use crate::{
+    fate::START,
+    record::Record,
+    spent::{Heard, Sends, Sent},
+};
 
 /// Clocks of instances differ by less than this; whatever happens closer together may have happened in either order.
 pub(crate) const CLOCKS_APART: Duration = Duration::from_secs(5);
@@ -26,6 +32,7 @@ pub(crate) struct Ledger {
     record: Arc<Record>,
     keyring: Keyring,
     facts: Mutex<Facts>,
+    sends: Mutex<Sends>,
 }
 
 #[derive(Default)]
@@ -49,8 +56,9 @@ struct Facts {
 }
 
 impl Ledger {
-    pub(crate) fn new(record: Arc<Record>, keyring: Keyring) -> Self {
-        Self { memory: MemoryStore::new(), record, keyring, facts: Mutex::default() }
+    pub(crate) fn new(record: Arc<Record>, keyring: Keyring, habits: ProviderHabits) -> Self {
+        let sends = Mutex::new(Sends::new(habits));
+        Self { memory: MemoryStore::new(), record, keyring, facts: Mutex::default(), sends }
     }
 
     /// The row as it is now, without any instance in between.
@@ -149,9 +157,29 @@ impl Ledger {
         drop(facts);
         match before {
             None => self.check_first(next),
-            Some(before) => self.check_step(&before, next, &causes, away),
+            Some(before) => {
+                self.check_step(&before, next, &causes, away);
+                if let Some(against) = self.sends().committed(who, &before, next, self.now()) {
+                    self.record.violate("SPENT", against);
+                }
+            }
         }
         self.record.say(who, || format!("{} is {:?} at version {}", next.id, Short(next), next.version.0));
+    }
+
+    /// SPENT: a request with this refresh token leaves an instance.
+    pub(crate) fn leaves(&self, who: usize, token: &str) -> Option<Sent> {
+        let fingerprint = self.keyring.fingerprint(&RefreshToken::new(token));
+        let sent = self.sends().leaves(who, fingerprint, self.now());
+        if let Err(against) = sent {
+            self.record.violate("SPENT", against);
+        }
+        sent.ok()
+    }
+
+    /// What the request came to, as its sender heard it.
+    pub(crate) fn heard(&self, sent: Sent, heard: Heard) {
+        self.sends().heard(sent.attempt, heard);
     }
 
     pub(crate) fn owes(&self, owed: &OwedRevocation) {
@@ -202,6 +230,14 @@ impl Ledger {
             self.record.violate(invariant, format!("{} ended without a cause: {}", next.id, reason.name()));
         }
         self.record.count(kind_of(before, next), 9);
+    }
+
+    fn now(&self) -> Timestamp {
+        START.after(self.record.elapsed())
+    }
+
+    fn sends(&self) -> MutexGuard<'_, Sends> {
+        self.sends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn facts(&self) -> MutexGuard<'_, Facts> {

@@ -11,6 +11,7 @@
 //! | `settle` | the faults stop: what must be reached, and what must hold at the end |
 //! | `fate` | one life of an instance: its clock, its traps, its death |
 //! | `shelf`, `ledger` | an instance's way to the store, and the store with all that was ever committed |
+//! | `spent` | the rule for refresh tokens, said a second time: what may be sent, and what may be sent again |
 //! | `wire`, `spread` | an instance's way to the provider, and the provider; the budget of validations, watched |
 //! | `record`, `coverage` | counts, violations, trace; and what must have happened |
 //! | `day` | very many sessions over a day, and a restart with all of them overdue |
@@ -37,6 +38,7 @@ mod record;
 mod rng;
 mod settle;
 mod shelf;
+mod spent;
 mod spread;
 mod twice;
 mod wire;
@@ -59,6 +61,8 @@ pub enum Variant {
     RetriesLostAnswer,
     /// The browser's cookie is cleared whenever a request is not served.
     ClearsCookieForLoser,
+    /// A row never says that its replay is used up.
+    ForgetsReplay,
     /// A row is written whatever version is stored.
     NoCompareAndSet,
     /// A refresh goes no further when the request that wanted it goes away.

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use claviger_core::{
     ids::{AttemptId, SessionId, Subject},
-    session::{EndReason, OwedRevocation, Session},
+    session::{EndReason, OwedRevocation, Session, State},
     suspicion::Suspicion,
     sweep::Slot,
     time::Timestamp,
@@ -108,13 +108,16 @@ impl Shelf {
                     next.version = current.version.next();
                 }
             }
-            Variant::ShortLease => {
-                if let claviger_core::session::State::Live(holding)
-                | claviger_core::session::State::Parked(holding)
-                | claviger_core::session::State::Suspect(holding) = &mut next.state
+            Variant::ShortLease | Variant::ForgetsReplay => {
+                if let State::Live(holding) | State::Parked(holding) | State::Suspect(holding) =
+                    &mut next.state
                     && let Some(claim) = &mut holding.claim
                 {
-                    claim.lease_until = claim.lease_until.before(Duration::from_secs(29));
+                    if self.variant == Variant::ForgetsReplay {
+                        claim.replay &= !claim.answer_lost;
+                    } else {
+                        claim.lease_until = claim.lease_until.before(Duration::from_secs(29));
+                    }
                 }
             }
             _ => {}

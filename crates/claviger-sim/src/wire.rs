@@ -29,6 +29,7 @@ use crate::{
     ledger::Ledger,
     record::Record,
     rng::Rng,
+    spent::{self, Heard, Sent},
     spread::Spread,
 };
 
@@ -228,15 +229,6 @@ impl Provider {
         reply
     }
 
-    /// Where it does no harm, a replay is not used up that a gateway turned away, though the provider saw it.
-    fn turned_away(&self, refresh_token: Option<&str>) {
-        let mut facts = self.facts();
-        let times = refresh_token.and_then(|token| facts.reused.get_mut(token));
-        if let Some(times) = times.filter(|_| !self.habits.reuse_is_harmful()) {
-            *times = times.saturating_sub(1);
-        }
-    }
-
     /// SPENT: nobody sends a refresh token while somebody who lives, and holds the lease, waits for the answer to it.
     fn awaits(&self, token: &str, fate: &Arc<Fate>) {
         let since = self.record.elapsed();
@@ -304,6 +296,7 @@ impl Wire {
             return Err(Unanswered::NotSent);
         }
         let refreshes = refresh_token.is_some();
+        let sent = refresh_token.as_deref().and_then(|token| self.ledger.leaves(self.fate.who, token));
         let (answer, awaited) = oneshot::channel();
         if self.may_arrive_twice(&request) && self.fate.rng.chance(60) {
             self.fate.record.count("network: request sent twice", self.fate.who);
@@ -320,12 +313,26 @@ impl Wire {
             self.fate.pass(Point::AnswerUnheard).await;
         }
         self.fate.live_on().await;
-        match answer {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) | Err(_) => {
-                self.fate.record.count("fault: no answer", self.fate.who);
-                Err(Unanswered::NoAnswer)
-            }
+        let answer = answer.ok().and_then(Result::ok).ok_or(Unanswered::NoAnswer);
+        if answer.is_err() {
+            self.fate.record.count("fault: no answer", self.fate.who);
+        }
+        if let Some(sent) = sent {
+            self.hears(sent, &answer);
+        }
+        answer
+    }
+
+    /// The sender of a refresh token hears what became of it.
+    fn hears(&self, sent: Sent, answer: &Result<Response<Bytes>, Unanswered>) {
+        let heard = spent::heard(answer, &self.provider.habits);
+        self.ledger.heard(sent, heard);
+        let issued = answer.as_ref().ok().and_then(pair_of).is_some();
+        match heard {
+            _ if !sent.again => {}
+            Heard::TurnedAway => self.fate.record.count("replay: turned away", self.fate.who),
+            Heard::Anything if issued => self.fate.record.count("replay: a pair", self.fate.who),
+            Heard::Anything => self.fate.record.count("replay: used up without a pair", self.fate.who),
         }
     }
 }
@@ -353,8 +360,9 @@ async fn travel(
     if network.loses_permille > 0 && reply.response.status() == StatusCode::OK && provider.rng.chance(200) {
         provider.record.count("fault: gateway error after the deed", 8);
         let mut broken = Response::new(Bytes::new());
-        *broken.status_mut() = StatusCode::BAD_GATEWAY;
-        provider.turned_away(refresh_token.as_deref());
+        // Where a second use does harm, a 503 that does not say when to come back is not believed either.
+        let either = provider.habits.reuse_is_harmful() && provider.rng.chance(500);
+        *broken.status_mut() = if either { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
         let _ = answer.send(broken);
         return;
     }

@@ -48,6 +48,7 @@ fn every_broken_variant_is_caught() {
         (Variant::SkipsReRead, &["LIVE", "TRANSIENT", "SPENT", "OTHERS", "ENDED"][..]),
         (Variant::ShortLease, &["SPENT"]),
         (Variant::RetriesLostAnswer, &["SPENT"]),
+        (Variant::ForgetsReplay, &["SPENT"]),
         (Variant::ClearsCookieForLoser, &["LOSER"]),
         (Variant::NoCompareAndSet, &["SPENT", "STRAND", "TRANSIENT"]),
         (Variant::DropsWithCaller, &["STRAND"]),
@@ -203,5 +204,50 @@ fn a_claim_whose_write_took_too_long_is_given_back_unsent() {
             assert_eq!(outcome.counts.get("row: released"), Some(released), "{stall_secs} s\n{trace}");
         }
         assert!(outcome.counts.contains_key("caller: served"), "{trace}");
+    }
+}
+
+/// The claim of a replay was judged within the provider's window and written so slowly that the request would have arrived outside
+/// of it: the token was sent all the same.
+#[test]
+fn a_replay_whose_claim_was_written_too_late_for_the_window_is_not_sent() {
+    let hopeful = ProviderHabits {
+        rotation: Rotation::OneTime,
+        replay_window: Duration::from_secs(60 * 60),
+        reuse_kills_connection: false,
+        old_access_token_survives: true,
+    };
+    // The window ends 3600 s after the first sending, and the longest way of a request takes 15 of them.
+    for (replay_after_secs, replayed) in [(3_000, true), (3_579, false)] {
+        let plan = Plan {
+            seed: 1,
+            instances: 1,
+            devices: vec![1],
+            habits: hopeful,
+            custody_server: false,
+            skews_ms: vec![0],
+            keep_alive: false,
+            notices: false,
+            validations_per_second: 20,
+            steps: vec![
+                step(1, Act::SignIn { device: 0, instance: 0 }),
+                step(960, Act::TokenFault { kind: FaultKind::CloseBefore }),
+                step(1, asks(Asks::Session)),
+                step(
+                    replay_after_secs,
+                    Act::Trap {
+                        instance: 0,
+                        point: Point::ClaimUnheard,
+                        trap: Trap::Stall(Duration::from_secs(14)),
+                    },
+                ),
+                step(0, asks(Asks::Session)),
+            ],
+        };
+        let outcome = run(&plan, Variant::Shipped, true).unwrap();
+        let trace = outcome.trace.join("\n");
+        assert_eq!(outcome.violations, [], "{replay_after_secs} s\n{trace}");
+        assert_eq!(outcome.counts.get("fault: stall"), Some(&1), "{trace}");
+        assert_eq!(outcome.counts.contains_key("replay: a pair"), replayed, "{replay_after_secs} s\n{trace}");
     }
 }
