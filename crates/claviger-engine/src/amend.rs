@@ -161,6 +161,15 @@ impl Engine {
         });
     }
 
+    /// Learns at once what is still to be learned of such writes.
+    pub(crate) async fn hear_of_endings(&self) -> Result<(), StoreError> {
+        if self.inner.unheard_endings.load(Ordering::SeqCst) > 0 {
+            let distrusted = self.inner.parts.store.distrusted(limits::DISTRUSTED_SESSIONS).await?;
+            self.inner.known.distrust_all(distrusted);
+        }
+        Ok(())
+    }
+
     /// Takes note of a row that changed, here or elsewhere.
     pub(crate) fn note_change(&self, session: &Session) {
         self.inner.known.changed(session);

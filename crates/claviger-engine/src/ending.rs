@@ -34,7 +34,8 @@ impl Engine {
     /// Ends the sessions and gives how many had not ended before. Safe to repeat.
     ///
     /// When it returns, the end is durable, no request of this process is served with them any more, and their
-    /// revocations are owed. Trouble with the provider neither delays nor undoes it.
+    /// revocations are owed. Trouble with the provider neither delays nor undoes it. Of sessions that another instance ended
+    /// before, this process learns when it reads their rows.
     ///
     /// # Errors
     /// [`EndError::NotFound`] for a single session that does not exist or is not the user's.
@@ -113,6 +114,8 @@ impl Engine {
             match engine.inner.parts.store.end_all(&selection, reason, engine.now()).await {
                 Ok(ended) => {
                     engine.note_endings(&ended);
+                    // The others may have been ended before, by a write of ours of which we have not heard yet.
+                    engine.hear_of_endings().await?;
                     Ok(ended.len())
                 }
                 Err(error) => {

@@ -208,7 +208,8 @@ pub(crate) async fn end_others(world: &World, device: usize, instance: usize) {
         let meant = row.subject.id == user && row.id != own.session && row.created_at < before;
         if meant && !row.ended() {
             world.record.violate("OTHERS", format!("{} was left in force", row.id));
-        } else if meant {
+        } else if meant && world.ledger.ended_by(instance.fate.who, row.id) {
+            // Instances tell each other nothing: of what another one ended before, this one need not know.
             instance.fate.tells_end(row.id);
         }
     }

@@ -47,6 +47,8 @@ struct Facts {
     owed: BTreeSet<String>,
     /// Why each row may end.
     causes: BTreeMap<SessionId, Vec<EndReason>>,
+    /// Which instance ended each row.
+    ended_by: BTreeMap<SessionId, usize>,
     /// Rows whose cookie reached a browser.
     delivered: BTreeSet<SessionId>,
     /// When each user disconnected the app, since the history began.
@@ -92,6 +94,11 @@ impl Ledger {
 
     pub(crate) fn was_owed(&self, token: &str) -> bool {
         self.facts().owed.contains(token)
+    }
+
+    /// Whether this instance ended the row, in this life or another.
+    pub(crate) fn ended_by(&self, who: usize, id: SessionId) -> bool {
+        self.facts().ended_by.get(&id) == Some(&who)
     }
 
     /// From now on this row may end for this reason.
@@ -151,6 +158,9 @@ impl Ledger {
         if let Some(token) = token {
             facts.last_tokens.insert(next.id, token.clone());
             facts.tokens.insert(token, next.id);
+        }
+        if next.ended() {
+            facts.ended_by.entry(next.id).or_insert(who);
         }
         let causes = facts.causes_of(next);
         let away = facts.away(next);

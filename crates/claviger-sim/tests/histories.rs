@@ -251,3 +251,39 @@ fn a_replay_whose_claim_was_written_too_late_for_the_window_is_not_sent() {
         assert_eq!(outcome.counts.contains_key("replay: a pair"), replayed, "{replay_after_secs} s\n{trace}");
     }
 }
+
+/// Found by seed 2287: one instance ended a session, and another one, asked to end all others, had nothing left to end. Instances tell
+/// each other nothing, so the second goes on believing that session's cookie where a cookie is enough, until it reads the row.
+#[test]
+fn what_another_instance_ended_is_learned_from_the_row() {
+    for (instance, ended) in [(0, false), (1, true)] {
+        let ask = |asks| Act::Ask { device: 1, tabs: vec![Tab { instance, asks, gives_up_after: None }] };
+        let plan = Plan {
+            seed: 1,
+            instances: 2,
+            devices: vec![2],
+            habits: ProviderHabits::TWITCH,
+            custody_server: false,
+            skews_ms: vec![0, 0],
+            keep_alive: false,
+            notices: false,
+            validations_per_second: 20,
+            steps: vec![
+                step(1, Act::SignIn { device: 0, instance: 0 }),
+                step(1, Act::SignIn { device: 1, instance: 0 }),
+                step(20, Act::EndOther { device: 0, other: 1, instance: 1 }),
+                step(1, Act::EndOthers { device: 0, instance }),
+                step(1, ask(Asks::Cookie)),
+                step(1, ask(Asks::Session)),
+            ],
+        };
+        let outcome = run(&plan, Variant::Shipped, true).unwrap();
+        let trace = outcome.trace.join("\n");
+        assert_eq!(outcome.violations, [], "{trace}");
+        let before_the_end = outcome.trace.iter().take_while(|line| !line.contains("faults have stopped"));
+        let told: Vec<_> = before_the_end.filter(|line| line.contains("caller: ")).collect();
+        let served = told.iter().filter(|line| line.ends_with("served")).count();
+        assert_eq!(served, usize::from(!ended), "{trace}");
+        assert!(told.last().is_some_and(|line| line.ends_with("signed out")), "{trace}");
+    }
+}
