@@ -231,8 +231,12 @@ pub mod limits {
     pub const SWEEP_LOOK_EVERY: Duration = Duration::from_secs(3);
     /// A slot that is being visited is nobody else's for so long; who is at it prolongs this.
     pub const SLOT_LEASE: Duration = Duration::from_secs(60);
-    /// So many slots are visited at a time, one behind the other.
+    /// So many slots are visited at a time at most, one behind the other.
     pub const SLOTS_AT_ONCE: usize = 32;
+    /// So many at least, however many rows they have.
+    pub const SLOTS_AT_ONCE_LEAST: usize = 4;
+    /// Slots with so many rows together are visited at a time, within these bounds.
+    pub const ROWS_IN_LINE: usize = 512;
     /// So many slots are probed at a time.
     pub const PROBES_AT_ONCE: usize = 4;
     /// So many tokens are asked about at a time by the sweep.

@@ -273,7 +273,7 @@ impl Engine {
     /// If the store cannot be used.
     pub async fn probe_due(&self) -> Result<(), StoreError> {
         let visit = |engine: Self, slot| async move { engine.probe_slot(slot).await };
-        self.visit_due(Wheel::Probe, limits::PROBES_AT_ONCE, visit).await
+        self.visit_due(Wheel::Probe, || limits::PROBES_AT_ONCE, visit).await
     }
 
     async fn probe_slot(&self, slot: Leased) -> Result<(), StoreError> {

@@ -240,7 +240,10 @@ impl Engine {
         }
         let (id, attempt) = (claimed.row.id, claimed.claim.attempt);
         let denied = match after_refresh(answer, claimed.claim.replay, &self.provider().habits) {
-            AfterRefresh::Commit(pair) => return self.commit_pair(claimed, pair).await,
+            AfterRefresh::Commit(pair) => {
+                self.inner.probes.note_connected(&claimed.row.subject.id);
+                return self.commit_pair(claimed, pair).await;
+            }
             AfterRefresh::End(reason) => return self.end_rejected(&claimed, reason).await,
             AfterRefresh::Release(trouble) => {
                 tracing::warn!(session = %id, ?trouble, "a refresh was put off");

@@ -4,7 +4,7 @@
 //! about within the shared budget, some at a time, and the proofs are written many in one step. What an instance had proven before
 //! it died is not asked again, since a fresh proof is left alone. Memory holds a few pages, however many sessions there are.
 
-use std::{pin::pin, task::Poll, time::Duration};
+use std::{pin::pin, sync::atomic::Ordering, task::Poll, time::Duration};
 
 use claviger_core::{
     ids::Version,
@@ -74,7 +74,14 @@ impl Engine {
             let turn = line.join();
             async move { engine.validate_slot(slot, turn).await }
         };
-        self.visit_due(Wheel::Validation, limits::SLOTS_AT_ONCE, visit).await
+        self.visit_due(Wheel::Validation, || self.slots_at_once(), visit).await
+    }
+
+    /// As many slots as keep the pipe full, by the last one's number of rows: what stands in line here could be visited by others.
+    fn slots_at_once(&self) -> usize {
+        let rows = self.inner.rows_in_slot.load(Ordering::Relaxed);
+        let filling = limits::ROWS_IN_LINE.checked_div(rows).unwrap_or(0);
+        filling.clamp(limits::SLOTS_AT_ONCE_LEAST, limits::SLOTS_AT_ONCE)
     }
 
     async fn validate_slot(&self, leased: Leased, mut turn: Turn) -> Result<(), StoreError> {
@@ -102,10 +109,13 @@ impl Engine {
         let (learnt, mut lots) = mpsc::channel(limits::PROOFS_RECORDED);
         let ask = async {
             let mut checks = pin!(checks.buffer_unordered(limits::VALIDATIONS_AT_ONCE));
+            let mut rows = 0;
             while let Some(checked) = checks.next().await {
+                rows += 1;
                 // It is taken as long as rows are asked about.
                 let _ = learnt.send(checked).await;
             }
+            self.inner.rows_in_slot.store(rows, Ordering::Relaxed);
             drop(learnt);
         };
         let write = async {

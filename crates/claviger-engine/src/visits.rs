@@ -53,7 +53,7 @@ impl Engine {
     pub(crate) async fn visit_due<F>(
         &self,
         wheel: Wheel,
-        at_once: usize,
+        at_once: impl Fn() -> usize,
         mut visit: impl FnMut(Self, Leased) -> F,
     ) -> Result<(), StoreError>
     where
@@ -61,7 +61,7 @@ impl Engine {
     {
         let (mut visits, mut outcome) = (JoinSet::new(), Ok(()));
         loop {
-            let free = at_once - visits.len();
+            let free = at_once().saturating_sub(visits.len());
             if outcome.is_ok() && free > 0 {
                 match self.take_slots(wheel, free).await {
                     Ok(taken) => taken.for_each(|slot| drop(visits.spawn(visit(self.clone(), slot)))),
