@@ -241,6 +241,8 @@ pub mod limits {
     pub const PROBES_AT_ONCE: usize = 4;
     /// So many tokens are asked about at a time by the sweep.
     pub const VALIDATIONS_AT_ONCE: usize = 64;
+    /// So many pairs are refreshed at a time though nobody asked.
+    pub const UNASKED_REFRESHES_AT_ONCE: usize = 16;
     /// A token of which nothing was learnt is asked about again after so long.
     pub const VALIDATION_PAUSE: Duration = Duration::from_secs(1);
     /// So many proofs are written in one step.

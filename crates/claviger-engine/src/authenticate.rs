@@ -166,14 +166,12 @@ impl Engine {
             return Err(Denied::of_ended(&row));
         }
         let generation = row.generation().ok_or(Denied::SignInAgain)?;
-        if generation > refused.generation {
-            let row = self.vouch(cookie, Assurance::Session).await?;
-            return self.grant_of(&row).map(Some);
-        }
-        if refusal == ApiRefusal::DeadToken {
-            self.amend(cookie.session, |row: Session| Ok((row.suspect(generation)?, None))).await?;
-        } else if let Asked::Nothing(_) = self.prove(cookie.session).await? {
-            return Ok(None);
+        if generation <= refused.generation {
+            if refusal == ApiRefusal::DeadToken {
+                self.amend(cookie.session, |row: Session| Ok((row.suspect(generation)?, None))).await?;
+            } else if let Asked::Nothing(_) = self.prove(cookie.session).await? {
+                return Ok(None);
+            }
         }
         let row = self.vouch(cookie, Assurance::Session).await?;
         let grant = self.grant_of(&row)?;

@@ -38,7 +38,8 @@ impl Engine {
     /// before, this process learns when it reads their rows.
     ///
     /// # Errors
-    /// [`EndError::NotFound`] for a single session that does not exist or is not the user's.
+    /// [`EndError::NotFound`] for a single session that does not exist or is not the user's. If the store fails, some may have ended,
+    /// or all: repeat it.
     pub async fn end(&self, target: Target, reason: EndReason) -> Result<usize, EndError> {
         let ended = match target {
             Target::One(id) => self.end_one(id, reason, |_| true).await?,

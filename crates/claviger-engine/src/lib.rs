@@ -203,6 +203,8 @@ struct Inner {
     sign_ins: Semaphore,
     /// Tokens that the sweep asks about at the same time.
     validating: Semaphore,
+    /// Refreshes that the sweep begins at the same time: whoever somebody waits for shares their budget.
+    refreshing: Semaphore,
     /// So many rows the slot had that was validated last.
     rows_in_slot: AtomicUsize,
     tasks: TaskTracker,
@@ -242,6 +244,7 @@ impl Engine {
             refresh_pauses: Pauses::new(),
             sign_ins: Semaphore::new(limits::SIGN_INS_AT_ONCE),
             validating: Semaphore::new(limits::VALIDATIONS_AT_ONCE),
+            refreshing: Semaphore::new(limits::UNASKED_REFRESHES_AT_ONCE),
             rows_in_slot: AtomicUsize::new(0),
             tasks,
             turns: Turns::default(),

@@ -47,11 +47,17 @@ impl Engine {
         seen: Version,
         secret: Option<&SessionSecret>,
     ) -> Outcome {
-        let flight = self.start_refresh(id, seen, secret);
-        match tokio::time::timeout(limits::ADOPTION_WAIT, flight).await {
-            Ok(Some(outcome)) => outcome,
-            Ok(None) => Err(Denied::lost_task()),
-            Err(_) => Err(Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER }),
+        let adopting = tokio::time::timeout(limits::ADOPTION_WAIT, self.join_refreshes(id, seen, secret));
+        adopting.await.unwrap_or(Err(Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER }))
+    }
+
+    async fn join_refreshes(&self, id: SessionId, seen: Version, secret: Option<&SessionSecret>) -> Outcome {
+        loop {
+            match self.start_refresh(id, seen, secret).await {
+                // It began before others replaced the pair that it brings.
+                Some(Ok(row)) if row.generation().is_some_and(|generation| generation <= seen) => {}
+                outcome => return outcome.unwrap_or_else(|| Err(Denied::lost_task())),
+            }
         }
     }
 

@@ -43,6 +43,8 @@ enum Answered {
     Expired(Version),
     /// Nothing is left to do.
     Settled,
+    /// Nothing can be done now.
+    Later,
     /// Nothing was learnt.
     Nothing(Trouble),
 }
@@ -77,10 +79,12 @@ impl Engine {
         self.visit_due(Wheel::Validation, || self.slots_at_once(), visit).await
     }
 
-    /// As many slots as keep the pipe full, by the last one's number of rows: what stands in line here could be visited by others.
+    /// As many slots as keep the pipe full, by the last one's number of rows: what stands in line here could be visited by others,
+    /// above all if it is only our own way to the provider that is broken.
     fn slots_at_once(&self) -> usize {
         let rows = self.inner.rows_in_slot.load(Ordering::Relaxed);
-        let filling = limits::ROWS_IN_LINE.checked_div(rows).unwrap_or(0);
+        let in_trouble = self.inner.proof_breaker.left(self.now()).is_some();
+        let filling = limits::ROWS_IN_LINE.checked_div(rows).filter(|_| !in_trouble).unwrap_or(0);
         filling.clamp(limits::SLOTS_AT_ONCE_LEAST, limits::SLOTS_AT_ONCE)
     }
 
@@ -115,7 +119,9 @@ impl Engine {
                 // It is taken as long as rows are asked about.
                 let _ = learnt.send(checked).await;
             }
-            self.inner.rows_in_slot.store(rows, Ordering::Relaxed);
+            if !failed.is_cancelled() {
+                self.inner.rows_in_slot.store(rows, Ordering::Relaxed);
+            }
             drop(learnt);
         };
         let write = async {
@@ -168,6 +174,7 @@ impl Engine {
                 Answered::Good(generation, asked_at) => return writes(row.prove(generation, asked_at).ok()),
                 Answered::Expired(generation) => return writes(row.park(generation).ok()),
                 Answered::Settled => return writes(None),
+                Answered::Later => return Ok(Checked { next: None, again: true }),
                 Answered::Nothing(trouble) => trouble,
             };
             // Trouble with the provider concerns all rows and is waited out. But what looks like it may be the trouble of one
@@ -230,8 +237,10 @@ impl Engine {
         if expired(row, self.now()) {
             // It expired while the provider was in trouble, and a refresh may save it yet.
             let saved = self.keeps_alive(row, self.next_visit(slot));
-            if saved && self.refresh_unasked(row).await != Refreshed::Never {
-                return Ok(Answered::Settled);
+            match if saved { self.refresh_unasked(row).await } else { Refreshed::Never } {
+                Refreshed::Settled => return Ok(Answered::Settled),
+                Refreshed::Later => return Ok(Answered::Later),
+                Refreshed::Never => {}
             }
             return Ok(Answered::Expired(generation));
         }
@@ -307,6 +316,8 @@ impl Engine {
     /// Refreshes a pair in the server's custody, though nobody asked.
     async fn refresh_unasked(&self, row: &Session) -> Refreshed {
         let Some(seen) = row.generation() else { return Refreshed::Settled };
+        // It is never closed.
+        let Ok(_place) = self.inner.refreshing.acquire().await else { return Refreshed::Later };
         match self.refresh(row.id, seen, None).await {
             Ok(_) | Err(Denied::Ended(_) | Denied::NoSession) => Refreshed::Settled,
             Err(

@@ -23,7 +23,8 @@ pub(crate) struct Line {
     last: Option<oneshot::Receiver<()>>,
 }
 
-/// A visit's place in the line. The next one's turn comes when this is dropped.
+/// A visit's place in the line. The next one's turn comes when this is dropped: when all its rows were handed out, or when the slot
+/// was lost to somebody else.
 pub(crate) struct Turn {
     comes: Option<oneshot::Receiver<()>>,
     _passes: oneshot::Sender<()>,

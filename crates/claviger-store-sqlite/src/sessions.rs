@@ -109,11 +109,11 @@ const DELETE_BODY: &str = "DELETE FROM session WHERE id = ?1";
 const DELETE_PULSE: &str = "DELETE FROM pulse WHERE slot = slot(?1) AND id = ?1";
 const LIVE_IN_SLOT: &str = select!(
     "pulse AS p INDEXED BY pulse_live CROSS JOIN session AS s ON s.id = p.id
-    WHERE p.slot = ?1 AND p.id > ?2 AND p.state = 0 ORDER BY p.id LIMIT ?3"
+    WHERE p.slot = ?1 AND p.id > ?2 AND p.state = 0 ORDER BY p.id"
 );
 const OPEN_IN_SLOT: &str = select!(
     "pulse AS p INDEXED BY pulse_open CROSS JOIN session AS s ON s.id = p.id
-    WHERE p.slot = ?1 AND p.id > ?2 AND p.state < 3 ORDER BY p.id LIMIT ?3"
+    WHERE p.slot = ?1 AND p.id > ?2 AND p.state < 3 ORDER BY p.id"
 );
 const CENSUS: &str = "SELECT
     count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2),
@@ -351,9 +351,11 @@ pub(crate) fn in_slot(
     };
     let after = after.as_ref().map_or(&[][..], |id| id.as_bytes());
     let mut statement = connection.prepare_cached(sql)?;
-    let mut found = statement.query(params![slot.number(), after, rows(limit)])?;
+    let mut found = statement.query(params![slot.number(), after])?;
     let mut sessions = Vec::new();
-    while let Some(row) = found.next()? {
+    while sessions.len() < limit
+        && let Some(row) = found.next()?
+    {
         match decode(&mut Columns::of(row)) {
             Ok(session) => sessions.push(session),
             // One damaged row must not keep the others of its slot.

@@ -8,8 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use claviger_core::{ids::AttemptId, session::EndReason};
-use claviger_store::{Selection, Store, StoreError};
+use claviger_core::{ids::AttemptId, session::EndReason, sweep::Slot};
+use claviger_store::{Selection, Store, StoreError, Wheel};
 use claviger_store_sqlite::{OpenError, SqliteStore};
 use common::{ROOMY, session, t};
 use rusqlite::Connection;
@@ -204,4 +204,30 @@ fn a_database_of_another_program_is_told_and_left_alone() {
     let tables: i64 = theirs.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
     let mode: String = theirs.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
     assert_eq!((tables, mode.as_str()), (1, "delete"), "nothing was changed");
+}
+
+/// The sweep reads a slot page by page, and takes a page that is not full for the last.
+#[tokio::test]
+async fn a_damaged_row_does_not_make_its_page_the_last() {
+    let (_directory, path) = filled().await;
+    let slot = Slot::of(session(0).id);
+    let mut ids: Vec<_> = (0..ROWS).map(|tag| session(tag).id).filter(|id| Slot::of(*id) == slot).collect();
+    ids.sort();
+    assert!(ids.len() > 4, "{}", ids.len());
+    let connection = Connection::open(&path).unwrap();
+    connection.pragma_update(None, "ignore_check_constraints", true).unwrap();
+    connection.execute("UPDATE session SET custody = 'nobody' WHERE id = ?1", [ids[1].as_bytes()]).unwrap();
+    drop(connection);
+    let store = SqliteStore::open(&path).unwrap();
+    let (mut after, mut read) = (None, Vec::new());
+    loop {
+        let page = store.in_slot(Wheel::Validation, slot, after, 2).await.unwrap();
+        read.extend(page.iter().map(|row| row.id));
+        if page.len() < 2 {
+            break;
+        }
+        after = page.last().map(|row| row.id);
+    }
+    ids.remove(1);
+    assert_eq!(read, ids);
 }

@@ -131,7 +131,8 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Visit>, StoreError>;
 
-    /// The slot's sessions that the wheel is for, in the order of their ids, from the one after `after` on; at most `limit`.
+    /// The slot's sessions that the wheel is for, in the order of their ids, from the one after `after` on; at most `limit`. Fewer than
+    /// that are the last: a row that cannot be read is passed over, and the next one taken in its place.
     async fn in_slot(
         &self,
         wheel: Wheel,

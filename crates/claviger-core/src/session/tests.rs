@@ -352,4 +352,14 @@ fn a_user_sees_how_it_stands_with_the_tokens() {
     for (session, now, habits, expected) in table {
         assert_eq!(session.standing(now, &habits), expected, "{session:?}");
     }
+    let names = [
+        (Standing::NoTokens, "none"),
+        (Standing::InOrder, "in_order"),
+        (Standing::Refreshing, "refreshing"),
+        (Standing::AnswerLost, "answer_lost"),
+        (Standing::RenewalNeeded, "renewal_needed"),
+    ];
+    for (standing, name) in names {
+        assert_eq!(standing.name(), name, "scripts rely on it");
+    }
 }

@@ -195,3 +195,41 @@ async fn a_dead_refresh_token_ends_its_row_and_the_policy_decides_about_the_othe
         assert_eq!(asked, u64::from(cascade == Cascade::Confirm), "{cascade:?}");
     }
 }
+
+/// After an outage all pairs are dying at once. They are refreshed as fast as the budget allows, and who comes by waits for few.
+#[tokio::test(start_paused = true)]
+async fn a_crowd_of_dying_pairs_waits_in_no_long_line() {
+    let (world, app) = World::with(|setup| {
+        crate::crowd::crowded(setup);
+        kept(Custody::Server, true)(setup);
+        setup.mock.token_lifetime_secs = 4 * 60 * 60;
+        setup.settings.refreshes_per_second = 20;
+    })
+    .await;
+    world.populate(40);
+    for number in 0..1_600 {
+        world.plant_in(slot(10 * (number % 100)), &crate::crowd::user(number % 40), |_| {}).await;
+    }
+    let mut browsers = Vec::new();
+    for _ in 0..12 {
+        browsers.push(world.sign_in(&app, ADA).await);
+    }
+    world.pass(5 * HOUR);
+    world.twitch.slow(SECOND / 10);
+    let begun = world.now();
+    let running = app.run();
+    let mut waits = Vec::new();
+    for browser in &browsers {
+        world.run_for(3 * SECOND).await;
+        let asked = world.now();
+        let outcome = browser.asks(&app).await;
+        waits.push((world.now().since(asked), outcome.map(drop)));
+    }
+    while world.twitch.refreshes() < 1_612 && world.now().since(begun) < 20 * MINUTE {
+        world.run_for(SECOND).await;
+    }
+    let took = world.now().since(begun);
+    running.stop().await;
+    assert!(waits.iter().all(|(wait, outcome)| outcome.is_ok() && *wait < 5 * SECOND), "{waits:?}");
+    assert!(took < 2 * MINUTE, "1,600 at 20 a second: {took:?}");
+}

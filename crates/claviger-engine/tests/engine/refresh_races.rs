@@ -1,10 +1,13 @@
 //! Several instances, one store: one refresh, and the loser adopts.
 
-use claviger_core::{policy::limits, session::State};
+use claviger_core::{policy::limits, session::State, verdict::ApiRefusal};
 use claviger_mock::{Endpoint, FaultKind};
 use claviger_store::Method;
 
-use crate::world::{ADA, HOUR, Instance, NOW, ONE_TIME, SECOND, World, habits, passing};
+use crate::{
+    shelf::Trick,
+    world::{ADA, HOUR, Instance, NOW, ONE_TIME, SECOND, World, habits, passing},
+};
 
 async fn three_instances() -> (World, [Instance; 3]) {
     let (world, app) = World::with(|setup| {
@@ -135,4 +138,35 @@ async fn a_commit_that_lost_a_race_is_made_again_for_the_row_as_it_is() {
     assert!(world.twitch.lives(refreshed.token.expose()));
     assert_eq!(row.pair().unwrap().generation, row.version, "bound to the version that committed it");
     assert_eq!(world.owed().await, 0);
+}
+
+/// Found by seed 7297 of the simulator: a request joined a refresh of its own process that had begun long before, and was handed the
+/// very token that had just been refused.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_is_stuck_brings_no_token_that_was_refused() {
+    let (world, app) = World::start().await;
+    let elsewhere = world.instance().await;
+    let browser = world.sign_in(&app, ADA).await;
+    world.expire_tokens();
+    app.shelf.next(Method::Replace, Trick::Pass);
+    let gate = app.shelf.hold_after(Method::Replace);
+    let late = async {
+        gate.arrived().await;
+        let first = browser.grant(&elsewhere).await.unwrap();
+        let second = elsewhere.grant_after_refusal(&browser.cookie, &first, ApiRefusal::DeadToken).await;
+        let second = second.unwrap().expect("a newer one");
+        world.twitch.once(Endpoint::Token, FaultKind::status(503));
+        elsewhere.grant_after_refusal(&browser.cookie, &second, ApiRefusal::DeadToken).await.unwrap_err();
+        assert!(matches!(world.row(browser.session).await.state, State::Suspect(_)));
+        let opens = async {
+            world.run_for(SECOND).await;
+            gate.open();
+        };
+        let again = app.grant_after_refusal(&browser.cookie, &first, ApiRefusal::DeadToken);
+        let (again, ()) = tokio::join!(again, opens);
+        let again = again.unwrap().expect("a newer one");
+        assert!(again.generation > second.generation, "MONO");
+        assert_eq!(again.token.expose(), world.token_of(&world.row(browser.session).await));
+    };
+    let (_stuck, ()) = tokio::join!(browser.grant(&app), late);
 }
