@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 
 use crate::steps::Steps;
 use crate::tools::{self, run};
-use crate::{browser, closures, deny, generated, layers};
+use crate::{browser, closures, deny, generated, layers, postgres};
 
 /// Everything that must pass before a change lands.
 ///
@@ -60,8 +60,9 @@ pub(crate) fn crash(kills: u32) -> Result<()> {
     run(tools::cargo().args(test).env("CRASH_TEST_KILLS", kills.to_string()))
 }
 
-/// What the browser tests lack is told first, before minutes of compiling.
+/// What the tests lack is told first, before minutes of compiling.
 fn add_tests(steps: &mut Steps, with_browser: bool) {
+    steps.run("database tools", postgres::prepare);
     if with_browser {
         steps.run("browser tools", || browser::prepare().map(drop));
     }

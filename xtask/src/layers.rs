@@ -46,6 +46,12 @@ const ARROWS: &[Arrows] = &[
         tests_are_free: true,
     },
     Arrows {
+        from: "claviger-store-postgres",
+        to: &["claviger-store", "claviger-core"],
+        why: "a database knows the trait that it implements and nothing that uses it",
+        tests_are_free: true,
+    },
+    Arrows {
         from: "claviger-engine",
         to: &["claviger-core", "claviger-seal", "claviger-provider", "claviger-store"],
         why: "the engine works with any store and under any web framework",
@@ -67,6 +73,7 @@ const ARROWS: &[Arrows] = &[
             "claviger-provider",
             "claviger-seal",
             "claviger-store",
+            "claviger-store-postgres",
             "claviger-store-sqlite",
         ],
         why: "the gateway puts everything together, but developer tooling is not shipped",

@@ -13,6 +13,7 @@ mod closures;
 mod deny;
 mod generated;
 mod layers;
+mod postgres;
 mod steps;
 mod tools;
 

@@ -1,0 +1,237 @@
+//! How instances hear of each other's ends: PostgreSQL's NOTIFY, sent with the change that it tells of.
+
+use std::{future::poll_fn, time::Duration};
+
+use claviger_core::ids::SessionId;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::mpsc,
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket};
+use uuid::Uuid;
+
+use crate::{
+    address::{Address, CONNECT},
+    error::words,
+};
+
+/// Under this name changes are told, each as a list of session ids in hexadecimal digits.
+pub(crate) const CHANNEL: &str = "claviger_changes";
+/// A message has at most 8000 octets, and an id takes 33.
+pub(crate) const IDS_A_MESSAGE: i64 = 200;
+
+/// The link says so often that it is alive.
+const BEAT: Duration = Duration::from_secs(2);
+/// And is taken for lost if nothing is heard of that for so long.
+const SILENCE: Duration = Duration::from_secs(3);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// So many changes wait for their reader. More wait in the database.
+const WAITING: usize = 4096;
+
+/// News of the sessions of all instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A session ended, is suspect, or has another pair: what is remembered of it is wrong.
+    Session(SessionId),
+    /// Changes are not heard any more: nothing that is remembered may be trusted until [`Change::Resync`].
+    Lost,
+    /// Changes are heard from now on; some may have been missed before. First of all, and after each [`Change::Lost`].
+    Resync,
+}
+
+/// A stream of changes. It connects again by itself. Dropping it ends it.
+#[derive(Debug)]
+pub struct Changes {
+    heard: mpsc::Receiver<Change>,
+    listener: JoinHandle<()>,
+}
+
+impl Changes {
+    pub(crate) fn listen(address: Address) -> Self {
+        let (teller, heard) = mpsc::channel(WAITING);
+        Self { heard, listener: tokio::spawn(listen(address, teller)) }
+    }
+
+    /// The next change. It may be awaited beside something else: no change is lost if that comes first.
+    pub async fn next(&mut self) -> Change {
+        match self.heard.recv().await {
+            Some(change) => change,
+            // The listener runs until it is dropped; should it not, then nothing is heard.
+            None => Change::Lost,
+        }
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+/// The reader went away.
+struct Unread;
+
+/// Why a link ended.
+enum End {
+    Unread,
+    Lost(String),
+}
+
+impl From<Unread> for End {
+    fn from(_: Unread) -> Self {
+        Self::Unread
+    }
+}
+
+impl From<tokio_postgres::Error> for End {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Lost(words(&error))
+    }
+}
+
+struct Teller {
+    changes: mpsc::Sender<Change>,
+    /// Whether the reader believes that it hears all.
+    up: bool,
+    pause: Duration,
+}
+
+impl Teller {
+    async fn tell(&mut self, change: Change) -> Result<(), Unread> {
+        match change {
+            Change::Resync => (self.up, self.pause) = (true, FIRST_PAUSE),
+            Change::Lost => self.up = false,
+            Change::Session(_) => {}
+        }
+        self.changes.send(change).await.map_err(|_| Unread)
+    }
+
+    /// Tells what a message says. What a newer version says otherwise may concern anything.
+    async fn pass_on(&mut self, payload: &str) -> Result<(), Unread> {
+        for id in payload.split(',') {
+            let change = match Uuid::try_parse(id) {
+                Ok(id) => Change::Session(SessionId::from_bytes(id.into_bytes())),
+                Err(_) => Change::Resync,
+            };
+            self.tell(change).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn listen(address: Address, changes: mpsc::Sender<Change>) {
+    let mut teller = Teller { changes, up: false, pause: FIRST_PAUSE };
+    loop {
+        let Err(end) = link(&address, &mut teller).await;
+        let why = match end {
+            End::Unread => return,
+            End::Lost(why) => why,
+        };
+        if teller.up {
+            tracing::warn!(%why, "changes by other instances are not heard until the link is back");
+            if teller.tell(Change::Lost).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(teller.pause).await;
+        teller.pause = LONGEST_PAUSE.min(teller.pause * 2);
+    }
+}
+
+type Never = std::convert::Infallible;
+
+async fn link(address: &Address, teller: &mut Teller) -> Result<Never, End> {
+    let slow = |_| End::Lost("no connection in time".to_owned());
+    match address.tls.clone() {
+        Some(tls) => {
+            let (client, connection) =
+                timeout(2 * CONNECT, address.config.connect(tls)).await.map_err(slow)??;
+            follow(&client, connection, teller).await
+        }
+        None => {
+            let (client, connection) =
+                timeout(2 * CONNECT, address.config.connect(NoTls)).await.map_err(slow)??;
+            follow(&client, connection, teller).await
+        }
+    }
+}
+
+/// Listens until the connection is lost.
+///
+/// The link tells itself something again and again, under a name of its own. Messages come in the order of their commits,
+/// so hearing that proves that everything before it was heard, which an answer to a question would not.
+async fn follow<T>(
+    client: &Client,
+    mut connection: Connection<Socket, T>,
+    teller: &mut Teller,
+) -> Result<Never, End>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let own = "SELECT format('LISTEN %s', 'claviger_beat_' || pg_backend_pid())";
+    let begin = async {
+        let listen = client.simple_query(own).await?;
+        let listen = listen.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        let listen = listen.unwrap_or_default().to_owned();
+        client.batch_execute(&format!("LISTEN {CHANNEL}; {listen}")).await?;
+        Ok::<_, tokio_postgres::Error>(listen.replacen("LISTEN", "NOTIFY", 1))
+    };
+    let mut begin = std::pin::pin!(timeout(SILENCE, begin));
+    let notify = loop {
+        tokio::select! {
+            begun = &mut begin => break begun.map_err(|_| silent())??,
+            payload = hear(&mut connection) => drop(payload?),
+        }
+    };
+    teller.tell(Change::Resync).await?;
+    let own = notify.trim_start_matches("NOTIFY ").to_owned();
+    let mut beats = std::pin::pin!(async {
+        loop {
+            tokio::time::sleep(BEAT).await;
+            if let Err(error) = client.batch_execute(&notify).await {
+                return error;
+            }
+        }
+    });
+    // It begins anew with each beat that is heard.
+    let mut deaf = std::pin::pin!(tokio::time::sleep(BEAT + SILENCE));
+    loop {
+        tokio::select! {
+            error = &mut beats => return Err(error.into()),
+            () = &mut deaf => return Err(silent()),
+            message = hear(&mut connection) => {
+                let Some((channel, payload)) = message? else { continue };
+                if channel == own {
+                    deaf.set(tokio::time::sleep(BEAT + SILENCE));
+                } else if channel == CHANNEL {
+                    teller.pass_on(&payload).await?;
+                }
+            }
+        }
+    }
+}
+
+fn silent() -> End {
+    End::Lost("nothing is heard".to_owned())
+}
+
+/// The next message, with the name under which it was told. None for what is no such message.
+async fn hear<T>(connection: &mut Connection<Socket, T>) -> Result<Option<(String, String)>, End>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    match poll_fn(|context| connection.poll_message(context)).await {
+        Some(Ok(AsyncMessage::Notification(told))) => {
+            Ok(Some((told.channel().to_owned(), told.payload().to_owned())))
+        }
+        Some(Ok(_)) => Ok(None),
+        Some(Err(error)) => Err(error.into()),
+        None => Err(End::Lost("the connection was closed".to_owned())),
+    }
+}

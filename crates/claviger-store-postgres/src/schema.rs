@@ -1,0 +1,204 @@
+//! The tables, and how a database comes to have them.
+//!
+//! Several instances may start at once, and instances of the previous version may still be running: so a step of the schema is
+//! either an expansion, which programs that do not know it go on working beside, or a contraction, which takes away what only
+//! older programs use. A contraction is released after the last program that used it.
+
+use claviger_store::StoreError;
+
+use crate::{
+    database::{Database, Link, bounds},
+    error::{Fault, OpenError},
+    values::Columns,
+};
+
+/// Taken while the schema is changed. A number of our own: "Clav" and a 1.
+const LOCK: i64 = 0x436c_6176_0000_0001;
+
+/// The oldest PostgreSQL that is used.
+const OLDEST: i32 = 13;
+
+/// A step of the schema.
+struct Migration {
+    name: &'static str,
+    kind: Kind,
+    sql: &'static str,
+}
+
+/// What a step of the schema means to programs that do not know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// They go on working.
+    Expand,
+    /// Those stop working that know fewer steps than this number.
+    Contract {
+        /// So many steps a program has to know.
+        needs: i32,
+    },
+}
+
+/// Each step of the schema once, in order; a step that was released never changes. The schema's number is their count.
+const MIGRATIONS: &[Migration] = &[Migration {
+    name: "sessions",
+    kind: Kind::Expand,
+    sql: include_str!("../migrations/0001_sessions.sql"),
+}];
+
+/// A step of the schema that a database does not have yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Its number, from 1.
+    pub number: i32,
+    /// What it is about.
+    pub name: &'static str,
+    /// What it means to older programs.
+    pub kind: Kind,
+}
+
+/// What has to be done so that a database has the newest schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The schema that it has; 0 is none.
+    pub found: i32,
+    /// The steps that are missing, in order.
+    pub steps: Vec<Step>,
+}
+
+const SERVER: &str = "SELECT current_setting('server_version_num')::integer / 10000";
+// The catalogue is asked first, since a question about a table that is not there is an error.
+const PRESENT: &str = "SELECT to_regclass('claviger.schema_step') IS NOT NULL,
+    (SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace('claviger'))";
+const FOUND: &str = "SELECT coalesce(max(number), 0), coalesce(max(needs), 0) FROM claviger.schema_step";
+// To make a schema takes a right that who runs the program may lack where an administrator made it already.
+const BEGIN_ANEW: &str = "
+    DO $$ BEGIN IF to_regnamespace('claviger') IS NULL THEN CREATE SCHEMA claviger; END IF; END $$;
+    CREATE TABLE IF NOT EXISTS claviger.schema_step (
+        number      integer NOT NULL PRIMARY KEY,
+        name        text NOT NULL,
+        kind        text NOT NULL CHECK (kind IN ('expand', 'contract')),
+        -- A program has to know so many steps to work with the schema that this one leaves behind.
+        needs       integer NOT NULL,
+        applied_at  timestamptz NOT NULL DEFAULT now()
+    )";
+const APPLIED: &str = "INSERT INTO claviger.schema_step (number, name, kind, needs) VALUES ($1, $2, $3, $4)";
+
+/// What is missing. Changes nothing.
+pub(crate) async fn plan(database: &Database) -> Result<Plan, OpenError> {
+    judge(database.read("read the schema", inspect).await?)
+}
+
+/// Brings the database to the newest schema, and says what was done.
+pub(crate) async fn migrate(database: &Database) -> Result<Plan, OpenError> {
+    let planned = plan(database).await?;
+    if planned.steps.is_empty() {
+        return Ok(planned);
+    }
+    let opening = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({LOCK})");
+    let own = database.clone();
+    let task = tokio::spawn(async move { own.transact("migrate", &opening, inspect_and_apply).await });
+    let cut_short = |_| StoreError::Unavailable("the change of the schema was cut short".to_owned());
+    let done = task.await.map_err(cut_short)???;
+    if !done.steps.is_empty() {
+        tracing::info!(from = done.found, to = newest(), "the session store has a new schema");
+    }
+    Ok(done)
+}
+
+/// Looks again, since another instance may have been first.
+async fn inspect_and_apply(link: Link) -> Result<Result<Plan, OpenError>, Fault> {
+    let plan = match judge(inspect(link.clone()).await?) {
+        Ok(plan) => plan,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    apply(&link, &plan).await?;
+    Ok(Ok(plan))
+}
+
+/// What is there.
+struct Found {
+    server: i32,
+    /// Things in our schema that are none of ours.
+    foreign: bool,
+    number: i32,
+    needs: i32,
+}
+
+async fn inspect(link: Link) -> Result<Found, Fault> {
+    let server = Columns::of(&link.query_one(SERVER, &bounds![]).await?, "the server").take()?;
+    let present = link.query_one(PRESENT, &bounds![]).await?;
+    let mut columns = Columns::of(&present, "the schema");
+    let (ours, things): (bool, i64) = (columns.take()?, columns.take()?);
+    if !ours {
+        return Ok(Found { server, foreign: things > 0, number: 0, needs: 0 });
+    }
+    let found = link.query_one(FOUND, &bounds![]).await?;
+    let mut columns = Columns::of(&found, "the schema");
+    Ok(Found { server, foreign: false, number: columns.take()?, needs: columns.take()? })
+}
+
+fn judge(found: Found) -> Result<Plan, OpenError> {
+    let known = newest();
+    if found.server < OLDEST {
+        return Err(OpenError::OldPostgres { found: found.server });
+    }
+    if found.foreign {
+        return Err(OpenError::Foreign);
+    }
+    if found.needs > known {
+        return Err(OpenError::Newer { found: found.number, needs: found.needs, known });
+    }
+    let steps = (1..).zip(MIGRATIONS).filter(|(number, _)| *number > found.number);
+    let steps = steps.map(|(number, step)| Step { number, name: step.name, kind: step.kind });
+    Ok(Plan { found: found.number, steps: steps.collect() })
+}
+
+async fn apply(link: &Link, plan: &Plan) -> Result<(), Fault> {
+    if plan.steps.is_empty() {
+        return Ok(());
+    }
+    link.run(BEGIN_ANEW).await?;
+    for (number, migration) in (1..).zip(MIGRATIONS).filter(|(number, _)| *number > plan.found) {
+        link.run(migration.sql).await?;
+        let (kind, needs) = match migration.kind {
+            Kind::Expand => ("expand", 0),
+            Kind::Contract { needs } => ("contract", needs),
+        };
+        link.execute(APPLIED, &bounds![INT4: number, TEXT: migration.name, TEXT: kind, INT4: needs]).await?;
+    }
+    Ok(())
+}
+
+fn newest() -> i32 {
+    i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(found: Found) -> Result<usize, String> {
+        judge(found).map(|plan| plan.steps.len()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_schema_is_judged_by_what_it_needs() {
+        let known = newest();
+        let usual = Found { server: 15, foreign: false, number: 0, needs: 0 };
+        assert_eq!(told(Found { ..usual }), Ok(MIGRATIONS.len()));
+        assert_eq!(told(Found { number: known, ..usual }), Ok(0));
+        assert_eq!(told(Found { number: known + 3, needs: known, ..usual }), Ok(0), "expanded since");
+        let refused = told(Found { number: known + 3, needs: known + 1, ..usual }).unwrap_err();
+        assert!(refused.contains("use the newer version"), "{refused}");
+        assert!(told(Found { server: 12, ..usual }).unwrap_err().contains("at least 13"));
+        assert!(told(Found { foreign: true, ..usual }).unwrap_err().contains("nothing was changed"));
+    }
+
+    #[test]
+    fn a_contraction_needs_no_program_that_does_not_exist_yet() {
+        for (number, migration) in (1..).zip(MIGRATIONS) {
+            if let Kind::Contract { needs } = migration.kind {
+                assert!(needs < number, "{}: the release before has to go on working", migration.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The store: each method of the trait is one statement, or one transaction.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use claviger_core::{
+    ids::{AttemptId, SessionId, Subject},
+    session::{EndReason, OwedRevocation, Session},
+    suspicion::Suspicion,
+    sweep::Slot,
+    time::Timestamp,
+};
+use claviger_store::{
+    Backlog, Census, Claims, Memo, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
+    Suspected, SuspicionKey, Visit, Wheel,
+};
+use tokio::task::JoinHandle;
+
+use crate::{
+    address::Address,
+    changes::Changes,
+    clock::DatabaseClock,
+    database::{self, Database, Link, bounds},
+    error::OpenError,
+    logins, memos, owed,
+    schema::{self, Plan},
+    sessions, slots, suspicions,
+};
+
+/// A change of the schema may take so long, the wait for another instance's included.
+const MIGRATION: Duration = Duration::from_secs(10 * 60);
+/// And a count of all sessions.
+const CENSUS: Duration = Duration::from_secs(60);
+
+/// How the store uses the database. The defaults are right for most.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// So many connections are made at most, without the one that listens. Those of all instances together have to be fewer
+    /// than the database's `max_connections`.
+    pub connections: usize,
+    /// Whether the address leads to a pooler that gives a connection for one transaction at a time.
+    pub transaction_pooler: bool,
+    /// Where changes are listened to, if not at the address itself. Needed with a pooler.
+    pub listen_address: Option<Address>,
+    /// A call may take so long, the wait for a free connection not counted.
+    pub patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connections: 16,
+            transaction_pooler: false,
+            listen_address: None,
+            patience: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Sessions in a PostgreSQL database that several instances share.
+pub struct PostgresStore {
+    database: Database,
+    /// With more patience, for what goes through all sessions.
+    survey: Database,
+    clock: DatabaseClock,
+    clock_keeper: JoinHandle<()>,
+    listen_address: Option<Address>,
+}
+
+impl PostgresStore {
+    /// Connects, and brings the database to the newest schema.
+    ///
+    /// # Errors
+    /// [`OpenError`]; each says what the operator can do.
+    pub async fn open(address: &Address, options: &Options) -> Result<Self, OpenError> {
+        let Options { connections, transaction_pooler, listen_address, patience } = options;
+        let pooler = *transaction_pooler;
+        let listen_address = listen_address.clone().or_else(|| (!pooler).then(|| address.clone()));
+        if let Some(address) = &listen_address
+            && database::is_pooled(address).await.map_err(StoreError::from)?
+        {
+            return Err(OpenError::Pooler);
+        }
+        Self::migrate(address, options).await?;
+        let database = Database::new(address, *connections, pooler, *patience)?;
+        let clock = DatabaseClock::read(&database).await?;
+        let clock_keeper = tokio::spawn(clock.clone().keep(database.clone()));
+        let survey = Database::new(address, 1, pooler, CENSUS)?;
+        Ok(Self { database, survey, clock, clock_keeper, listen_address })
+    }
+
+    /// Says what [`PostgresStore::migrate`] would do, and changes nothing.
+    ///
+    /// # Errors
+    /// [`OpenError`]; each says what the operator can do.
+    pub async fn plan(address: &Address, options: &Options) -> Result<Plan, OpenError> {
+        let database = Database::new(address, 1, options.transaction_pooler, options.patience)?;
+        schema::plan(&database).await
+    }
+
+    /// Brings the database to the newest schema, and says what was done. Any number of instances may do so at once.
+    ///
+    /// # Errors
+    /// [`OpenError`]; each says what the operator can do.
+    pub async fn migrate(address: &Address, options: &Options) -> Result<Plan, OpenError> {
+        let database = Database::new(address, 1, options.transaction_pooler, MIGRATION)?;
+        schema::migrate(&database).await
+    }
+
+    /// The clock that all instances share. Give the store times of this one alone: then leases mean the same to all.
+    pub fn clock(&self) -> DatabaseClock {
+        self.clock.clone()
+    }
+
+    /// Listens to what all instances change, this one included, on a connection of its own. None where there is no way to
+    /// the database but through a pooler.
+    pub fn changes(&self) -> Option<Changes> {
+        Some(Changes::listen(self.listen_address.clone()?))
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        self.clock_keeper.abort();
+    }
+}
+
+impl std::fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresStore").finish_non_exhaustive()
+    }
+}
+
+/// What a task of its own came to.
+fn joined<T>(done: Result<Result<T, StoreError>, tokio::task::JoinError>) -> Result<T, StoreError> {
+    done.unwrap_or_else(|_| Err(StoreError::Unavailable("the transaction was cut short".to_owned())))
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn check(&self) -> Result<(), StoreError> {
+        const LIGHT: &str =
+            "UPDATE claviger.beacon SET lit_at = floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+        let light = async |link: Link| link.execute(LIGHT, &bounds![]).await;
+        match self.database.write("check", light).await? {
+            1 => Ok(()),
+            _ => Err(claviger_store::corrupt("the table beacon")),
+        }
+    }
+
+    async fn insert(&self, session: Session, placement: Placement) -> Result<Vec<Session>, StoreError> {
+        let database = self.database.clone();
+        let transaction = async move {
+            let work = |link| sessions::insert(link, &session, placement);
+            database.transact("insert", &sessions::opening(&session.subject), work).await
+        };
+        joined(tokio::spawn(transaction).await)
+    }
+
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.database.read("load", |link| sessions::load(link, id)).await
+    }
+
+    async fn replace(&self, next: &Session, owed: Option<&OwedRevocation>) -> Result<Replaced, StoreError> {
+        self.database.write("replace", |link| sessions::replace(link, next, owed)).await
+    }
+
+    async fn devices(&self, subject: &Subject, limit: usize) -> Result<Vec<Session>, StoreError> {
+        self.database.read("devices", |link| sessions::devices(link, subject, limit)).await
+    }
+
+    async fn end_all(
+        &self,
+        selection: &Selection,
+        reason: EndReason,
+        at: Timestamp,
+    ) -> Result<Vec<Session>, StoreError> {
+        let (database, selection) = (self.database.clone(), selection.clone());
+        let transaction = async move {
+            let work = |link| sessions::end_all(link, &selection, reason, at);
+            database.transact("end all", &sessions::opening(&selection.subject), work).await
+        };
+        joined(tokio::spawn(transaction).await)
+    }
+
+    async fn touch(&self, seen: &[(SessionId, Timestamp)]) -> Result<(), StoreError> {
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let mut seen = seen.to_vec();
+        seen.sort_unstable();
+        self.database.write("touch", |link| sessions::touch(link, &seen)).await
+    }
+
+    async fn overdue(
+        &self,
+        idle_since: Timestamp,
+        created_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<SessionId>, StoreError> {
+        let work = |link| sessions::overdue(link, idle_since, created_until, limit);
+        self.database.read("overdue", work).await
+    }
+
+    async fn distrusted(&self, limit: usize) -> Result<Vec<SessionId>, StoreError> {
+        self.database.read("distrusted", |link| sessions::distrusted(link, limit)).await
+    }
+
+    async fn purge(&self, created_until: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.database.write("purge", |link| sessions::purge(link, created_until, limit)).await
+    }
+
+    async fn spend_login(&self, state_hash: [u8; 32], expires_at: Timestamp) -> Result<bool, StoreError> {
+        let work = |link| logins::spend(link, &state_hash, expires_at);
+        self.database.write("spend login", work).await
+    }
+
+    async fn forget_logins(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.database.write("forget logins", |link| logins::forget(link, now, limit)).await
+    }
+
+    async fn owe(&self, owed: &OwedRevocation) -> Result<(), StoreError> {
+        self.database.write("owe", |link| owed::owe(link, owed)).await
+    }
+
+    async fn take_owed(
+        &self,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Owed>, StoreError> {
+        let work = |link| owed::take(link, attempt, now, lease_until, limit);
+        self.database.write("take owed", work).await
+    }
+
+    async fn settle_owed(&self, id: OwedId, attempt: AttemptId) -> Result<bool, StoreError> {
+        self.database.write("settle owed", |link| owed::settle(link, id, attempt)).await
+    }
+
+    async fn postpone_owed(
+        &self,
+        id: OwedId,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let work = |link| owed::postpone(link, id, attempt, due_at);
+        self.database.write("postpone owed", work).await
+    }
+
+    async fn claims(&self, now: Timestamp) -> Result<Claims, StoreError> {
+        self.database.read("claims", |link| sessions::claims(link, now)).await
+    }
+
+    async fn owed_backlog(&self) -> Result<Backlog, StoreError> {
+        self.database.read("backlog", owed::backlog).await
+    }
+
+    async fn take_slots(
+        &self,
+        wheel: Wheel,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Visit>, StoreError> {
+        let work = |link| slots::take(link, wheel, attempt, now, lease_until, limit);
+        self.database.write("take slots", work).await
+    }
+
+    async fn in_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<Session>, StoreError> {
+        let work = |link| sessions::in_slot(link, wheel, slot, after, limit);
+        self.database.read("in slot", work).await
+    }
+
+    async fn hold_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        attempt: AttemptId,
+        lease_until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let work = |link| slots::hold(link, wheel, slot, attempt, lease_until);
+        self.database.write("hold slot", work).await
+    }
+
+    async fn leave_slot(
+        &self,
+        wheel: Wheel,
+        slot: Slot,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let work = |link| slots::leave(link, wheel, slot, attempt, due_at);
+        self.database.write("leave slot", work).await
+    }
+
+    async fn longest_due(&self, wheel: Wheel) -> Result<Option<Timestamp>, StoreError> {
+        self.database.read("longest due", |link| slots::longest_due(link, wheel)).await
+    }
+
+    async fn replace_all(&self, next: &[Session]) -> Result<Vec<bool>, StoreError> {
+        if next.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.database.write("replace all", |link| sessions::replace_all(link, next)).await
+    }
+
+    /// It goes through the narrow table, 100 MB for a million sessions.
+    async fn census(&self) -> Result<Census, StoreError> {
+        self.survey.read("census", sessions::census).await
+    }
+
+    async fn suspect(
+        &self,
+        key: SuspicionKey,
+        suspicion: &Suspicion,
+        noted_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let work = |link| suspicions::note(link, key, suspicion, noted_at);
+        self.database.write("suspect", work).await
+    }
+
+    async fn take_suspicions(
+        &self,
+        attempt: AttemptId,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Suspected>, StoreError> {
+        let work = |link| suspicions::take(link, attempt, now, lease_until, limit);
+        self.database.write("take suspicions", work).await
+    }
+
+    async fn settle_suspicion(&self, key: SuspicionKey, attempt: AttemptId) -> Result<bool, StoreError> {
+        let work = |link| suspicions::settle(link, key, attempt);
+        self.database.write("settle suspicion", work).await
+    }
+
+    async fn postpone_suspicion(
+        &self,
+        key: SuspicionKey,
+        attempt: AttemptId,
+        due_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let work = |link| suspicions::postpone(link, key, attempt, due_at);
+        self.database.write("postpone suspicion", work).await
+    }
+
+    async fn forget_suspicions(&self, noted_until: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let work = |link| suspicions::forget(link, noted_until, limit);
+        self.database.write("forget suspicions", work).await
+    }
+
+    async fn memo(&self, name: &str) -> Result<Option<Memo>, StoreError> {
+        self.database.read("memo", |link| memos::read(link, name)).await
+    }
+
+    async fn put_memo(&self, name: &str, memo: &Memo) -> Result<bool, StoreError> {
+        self.database.write("put memo", |link| memos::put(link, name, memo)).await
+    }
+}

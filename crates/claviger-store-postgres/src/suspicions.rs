@@ -1,0 +1,109 @@
+//! The table of suspicions that a user disconnected the app.
+
+use claviger_core::{
+    ids::{AttemptId, ProviderName, Subject},
+    suspicion::{Cause, Suspicion},
+    time::Timestamp,
+};
+use claviger_store::{StoreError, Suspected, SuspicionKey};
+use tokio_postgres::Row;
+
+use crate::{
+    database::{Link, bounds},
+    error::Fault,
+    values::{Columns, attempt_column, rows, text_column},
+};
+
+const NOTE: &str = "INSERT INTO claviger.suspicion (key, provider, subject_id, at, cause, noted_at, due_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING";
+// What others are just taking is passed over.
+const TAKE: &str = "WITH due AS MATERIALIZED (
+        SELECT key, due_at FROM claviger.suspicion WHERE due_at <= $1
+        ORDER BY due_at, key LIMIT $2 FOR UPDATE SKIP LOCKED)
+    UPDATE claviger.suspicion AS s SET due_at = $3, holder = $4 FROM due WHERE s.key = due.key
+    RETURNING s.key, s.provider, s.subject_id, s.at, s.cause, s.tries, due.due_at";
+const SETTLE: &str =
+    "UPDATE claviger.suspicion SET due_at = NULL, holder = NULL WHERE key = $1 AND holder = $2";
+const POSTPONE: &str = "UPDATE claviger.suspicion SET due_at = $3, holder = NULL, tries = tries + 1
+    WHERE key = $1 AND holder = $2";
+const FORGET: &str = "DELETE FROM claviger.suspicion WHERE key IN
+    (SELECT key FROM claviger.suspicion WHERE due_at IS NULL AND noted_at <= $1
+     ORDER BY noted_at, key LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+pub(crate) async fn note(
+    link: Link,
+    key: SuspicionKey,
+    suspicion: &Suspicion,
+    noted_at: Timestamp,
+) -> Result<bool, Fault> {
+    let bounds = bounds![
+        BYTEA: key.0.as_slice(),
+        TEXT: text_column(&suspicion.subject.provider.0),
+        TEXT: text_column(&suspicion.subject.id),
+        INT8: suspicion.at.as_millis(),
+        TEXT: suspicion.cause.name(),
+        INT8: noted_at.as_millis(),
+    ];
+    Ok(link.execute(NOTE, &bounds).await? == 1)
+}
+
+pub(crate) async fn take(
+    link: Link,
+    attempt: AttemptId,
+    now: Timestamp,
+    lease_until: Timestamp,
+    limit: usize,
+) -> Result<Vec<Suspected>, Fault> {
+    let bounds = bounds![
+        INT8: now.as_millis(),
+        INT8: rows(limit),
+        INT8: lease_until.as_millis(),
+        UUID: attempt_column(attempt),
+    ];
+    let mut due = Vec::new();
+    for row in link.query(TAKE, &bounds).await? {
+        match decode(&row) {
+            Ok(taken) => due.push(taken),
+            // It is passed over for the length of a lease, so that it holds up no other.
+            Err(Fault::Store(error @ StoreError::Corrupt(_))) => {
+                tracing::error!(%error, "a suspicion of a disconnect cannot be read");
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    due.sort_by_key(|(due_at, suspected)| (*due_at, suspected.key));
+    Ok(due.into_iter().map(|(_, suspected)| suspected).collect())
+}
+
+/// With when it was due.
+fn decode(row: &Row) -> Result<(Timestamp, Suspected), Fault> {
+    let mut columns = Columns::of(row, "a suspicion");
+    let key = SuspicionKey(columns.octets()?);
+    let suspicion = Suspicion {
+        subject: Subject { provider: ProviderName(columns.text()?), id: columns.text()? },
+        at: columns.time()?,
+        cause: columns.read(Cause::from_name)?,
+    };
+    let tries = columns.read(|tries: i64| u32::try_from(tries).ok())?;
+    Ok((columns.time()?, Suspected { key, suspicion, tries }))
+}
+
+pub(crate) async fn settle(link: Link, key: SuspicionKey, attempt: AttemptId) -> Result<bool, Fault> {
+    let bounds = bounds![BYTEA: key.0.as_slice(), UUID: attempt_column(attempt)];
+    Ok(link.execute(SETTLE, &bounds).await? == 1)
+}
+
+pub(crate) async fn postpone(
+    link: Link,
+    key: SuspicionKey,
+    attempt: AttemptId,
+    due_at: Timestamp,
+) -> Result<bool, Fault> {
+    let bounds = bounds![BYTEA: key.0.as_slice(), UUID: attempt_column(attempt), INT8: due_at.as_millis()];
+    Ok(link.execute(POSTPONE, &bounds).await? == 1)
+}
+
+pub(crate) async fn forget(link: Link, noted_until: Timestamp, limit: usize) -> Result<usize, Fault> {
+    let forgotten = link.execute(FORGET, &bounds![INT8: noted_until.as_millis(), INT8: rows(limit)]).await?;
+    Ok(usize::try_from(forgotten).unwrap_or(usize::MAX))
+}

@@ -1,0 +1,204 @@
+//! PostgreSQL servers of the tests' own: made in a directory that goes away with them, reached from this computer alone.
+//!
+//! A server is looked after by a shell that waits for the end of its input. That comes when the test's process ends, however
+//! it does, so no server outlives its test.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use claviger_store_postgres::{Address, Way};
+
+/// A running server.
+pub struct Server {
+    directory: PathBuf,
+    pub port: u16,
+    keeper: Mutex<Keeper>,
+    databases: AtomicU32,
+}
+
+/// A shell that does one line after the other, and tidies up when there are no more.
+struct Keeper {
+    shell: Child,
+    lines: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Server {
+    /// Makes and starts one. `settings` are lines for its postgresql.conf.
+    pub fn start(settings: &str) -> Self {
+        let binaries = binaries();
+        let mut keeper = Keeper::start();
+        let directory = PathBuf::from(keeper.ask("mktemp -d /tmp/claviger-postgres-XXXXXX"));
+        let port = free_port();
+        let conf = format!(
+            "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{0}'\nfsync = off\n\
+             full_page_writes = off\nshared_buffers = 64MB\nmax_connections = 200\nlog_min_messages = fatal\n{settings}",
+            directory.display()
+        );
+        let binaries = binaries.display();
+        keeper.ask(&format!(
+            "cd {0} && {binaries}/initdb --no-sync --auth=trust --username=claviger --encoding=UTF8 --locale=C data \
+             >initdb.log 2>&1 && cat >>data/postgresql.conf <<'END'\n{conf}\nEND\necho made",
+            directory.display()
+        ));
+        keeper.tell(&format!(
+            "up() {{ {binaries}/pg_ctl -D data -l server.log -w -t 60 start >pg_ctl.log 2>&1; echo up; }}\n\
+             down() {{ {binaries}/pg_ctl -D data -w -m \"$1\" stop >pg_ctl.log 2>&1; echo down; }}"
+        ));
+        let server = Self { directory, port, keeper: Mutex::new(keeper), databases: AtomicU32::new(0) };
+        server.resume();
+        server
+    }
+
+    /// Stops it as a crash does.
+    pub fn crash(&self) {
+        assert_eq!(self.keeper.lock().unwrap().ask("down immediate"), "down");
+    }
+
+    /// Starts it again.
+    pub fn resume(&self) {
+        assert_eq!(self.keeper.lock().unwrap().ask("up"), "up");
+    }
+
+    /// A directory that the server may read.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Runs something in the server's directory, as its user.
+    pub fn run(&self, lines: &str) {
+        self.keeper.lock().unwrap().ask(&format!("{lines}\necho ran"));
+    }
+
+    /// Makes an empty database and gives its name.
+    pub async fn database(&self) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let client = self.client("postgres").await;
+        client
+            .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy"))
+            .await
+            .unwrap();
+        name
+    }
+
+    /// The address by the socket in the file system.
+    pub fn text(&self, database: &str) -> String {
+        format!("host={} port={} user=claviger dbname={database}", self.directory.display(), self.port)
+    }
+
+    pub fn address(&self, database: &str) -> Address {
+        Address::parse(&self.text(database), &Way::Tls { authorities: None }).unwrap()
+    }
+
+    /// A connection beside the store.
+    pub async fn client(&self, database: &str) -> tokio_postgres::Client {
+        let (client, connection) =
+            tokio_postgres::connect(&self.text(database), tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let mut keeper = self.keeper.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        drop(keeper.lines.take());
+        let _gone = keeper.shell.wait();
+    }
+}
+
+impl Keeper {
+    fn start() -> Self {
+        let is_root = fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+        let mut shell = match is_root {
+            // PostgreSQL refuses to run as root.
+            Ok(true) => {
+                let mut runuser = Command::new("runuser");
+                runuser.args(["-u", "postgres", "--", "sh"]);
+                runuser
+            }
+            _ => Command::new("sh"),
+        };
+        // Its own process group, so that a Ctrl-C at the test does not take the keeper before the server.
+        std::os::unix::process::CommandExt::process_group(&mut shell, 0);
+        let mut shell = shell
+            .args(["-c", KEEPER])
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell as the user postgres");
+        let lines = shell.stdin.take();
+        let answers = BufReader::new(shell.stdout.take().unwrap());
+        Self { shell, lines, answers }
+    }
+
+    fn tell(&mut self, lines: &str) {
+        let input = self.lines.as_mut().unwrap();
+        // Each piece ends with a line that says so.
+        input.write_all(format!("{lines}\n%end\n").as_bytes()).unwrap();
+        input.flush().unwrap();
+    }
+
+    fn ask(&mut self, lines: &str) -> String {
+        self.tell(lines);
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).unwrap();
+        answer.trim().to_owned()
+    }
+}
+
+const KEEPER: &str = r#"
+piece=
+while IFS= read -r line; do
+    if [ "$line" = "%end" ]; then eval "$piece" </dev/null; piece=; else piece="$piece$line
+"; fi
+done
+case "$PWD" in /tmp/claviger-postgres-*)
+    if [ -f bouncer.pid ]; then kill "$(cat bouncer.pid)"; fi
+    down immediate >/dev/null 2>&1
+    cd / && rm -rf "$OLDPWD"
+esac
+"#;
+
+/// The newest of Debian's, or those on the PATH.
+fn binaries() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).find(|directory| directory.join("initdb").is_file());
+    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut debian: Vec<_> = debian.map(|version| version.path().join("bin")).collect();
+    debian.sort_by_key(|bin| {
+        bin.parent().and_then(|version| version.file_name()?.to_str()?.parse::<u32>().ok())
+    });
+    let found = on_path.or_else(|| debian.into_iter().rev().find(|bin| bin.join("initdb").is_file()));
+    found.expect(
+        "these tests need PostgreSQL's programs. Install them (on Debian: apt-get install postgresql), or put the \
+         directory with initdb on the PATH",
+    )
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Something that takes a while. Time is real here, since PostgreSQL's is.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..400 {
+        if let Some(found) = look().await {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("it takes too long until {what}")
+}
