@@ -1,0 +1,41 @@
+//! The store of several instances against the store in memory: after any sequence of calls both have given the same answers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic, and so may what it calls"
+)]
+
+use claviger_store::MemoryStore;
+use claviger_store_postgres::{Options, PostgresStore};
+use common::server::Server;
+use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+
+#[path = "../../claviger-store-sqlite/tests/common/calls.rs"]
+mod calls;
+mod common;
+
+const EMPTY: &str = "
+    TRUNCATE claviger.session, claviger.pulse, claviger.claim, claviger.owed, claviger.spent_login, claviger.suspicion,
+        claviger.memo RESTART IDENTITY;
+    UPDATE claviger.slot SET due_at = 0, lease_until = 0, holder = NULL";
+
+#[test]
+fn the_store_of_several_instances_answers_as_the_store_in_memory() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = Server::start("");
+    let (store, client) = runtime.block_on(async {
+        let database = server.database().await;
+        let store = PostgresStore::open(&server.address(&database), &Options::default()).await.unwrap();
+        (store, server.client(&database).await)
+    });
+    let settings = ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() };
+    let compared = TestRunner::new(settings).run(&vec(calls::call(), 1..60), |calls| {
+        runtime.block_on(async {
+            client.batch_execute(EMPTY).await.unwrap();
+            calls::compare(&store, &MemoryStore::new(), calls).await
+        })
+    });
+    if let Err(failure) = compared {
+        panic!("{failure}");
+    }
+}

@@ -1,0 +1,187 @@
+//! Several instances on one database.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic, and so may what it calls"
+)]
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use claviger_core::{
+    ids::{AttemptId, SessionId},
+    session::EndReason,
+    suspicion::{Cause, Suspicion},
+    time::Timestamp,
+};
+use claviger_store::{Store, SuspicionKey, Wheel};
+use claviger_store_postgres::{Kind, OpenError, Options, PostgresStore};
+use common::{ROOMY, server::Server, session, t};
+use tokio::task::JoinSet;
+
+mod common;
+
+const INSTANCES: usize = 8;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_instances_start_at_once_on_an_empty_database() {
+    let server = Arc::new(Server::start(""));
+    for _ in 0..3 {
+        let address = server.address(&server.database().await);
+        let mut starting = JoinSet::new();
+        for _ in 0..INSTANCES {
+            let address = address.clone();
+            starting.spawn(async move {
+                let options = Options { connections: 2, ..Options::default() };
+                let applied = PostgresStore::migrate(&address, &options).await.unwrap().steps.len();
+                (applied, PostgresStore::open(&address, &options).await.unwrap())
+            });
+        }
+        let started = starting.join_all().await;
+        let applied: usize = started.iter().map(|(applied, _)| applied).sum();
+        assert_eq!(applied, 1, "each step was taken by one of them");
+        for (_, store) in &started {
+            assert_eq!(store.check().await, Ok(()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_plan_says_what_would_be_done_and_does_nothing() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let (address, options) = (server.address(&database), Options::default());
+    let client = server.client(&database).await;
+    let things = "SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace('claviger')";
+    for _ in 0..2 {
+        let plan = PostgresStore::plan(&address, &options).await.unwrap();
+        assert_eq!((plan.found, plan.steps.len(), plan.steps[0].kind), (0, 1, Kind::Expand));
+        assert_eq!(client.query_one(things, &[]).await.unwrap().get::<_, i64>(0), 0);
+    }
+    let done = PostgresStore::migrate(&address, &options).await.unwrap();
+    assert_eq!(done, PostgresStore::plan(&server.address(&server.database().await), &options).await.unwrap());
+    let plan = PostgresStore::plan(&address, &options).await.unwrap();
+    assert_eq!((plan.found, plan.steps.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_worked_with_if_it_says_so() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let (address, options) = (server.address(&database), Options::default());
+    PostgresStore::migrate(&address, &options).await.unwrap();
+    let client = server.client(&database).await;
+    let step = |number, kind, needs| {
+        format!(
+            "INSERT INTO claviger.schema_step (number, name, kind, needs) VALUES ({number}, 'later', '{kind}', {needs})"
+        )
+    };
+    client.batch_execute(&step(2, "expand", 0)).await.unwrap();
+    client.batch_execute(&step(3, "contract", 1)).await.unwrap();
+    let store = PostgresStore::open(&address, &options).await.unwrap();
+    store.insert(session(1), ROOMY).await.unwrap();
+    client.batch_execute(&step(4, "contract", 2)).await.unwrap();
+    let refused = PostgresStore::open(&address, &options).await;
+    assert!(matches!(refused, Err(OpenError::Newer { found: 4, needs: 2, known: 1 })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_schema_of_somebody_elses_is_left_alone() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let client = server.client(&database).await;
+    client.batch_execute("CREATE SCHEMA claviger; CREATE TABLE claviger.recipe (name text)").await.unwrap();
+    let refused = PostgresStore::open(&server.address(&database), &Options::default()).await;
+    assert!(matches!(refused, Err(OpenError::Foreign)), "{refused:?}");
+    client.batch_execute("DROP TABLE claviger.recipe").await.unwrap();
+    PostgresStore::open(&server.address(&database), &Options::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_program_that_may_not_change_the_schema_runs_on_one_that_is_there() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let options = Options::default();
+    PostgresStore::migrate(&server.address(&database), &options).await.unwrap();
+    let client = server.client(&database).await;
+    let grants = "CREATE ROLE worker LOGIN; GRANT USAGE ON SCHEMA claviger TO worker;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA claviger TO worker";
+    client.batch_execute(grants).await.unwrap();
+    let text = server.text(&database).replace("user=claviger", "user=worker");
+    let way = claviger_store_postgres::Way::Tls { authorities: None };
+    let address = claviger_store_postgres::Address::parse(&text, &way).unwrap();
+    let store = PostgresStore::open(&address, &options).await.unwrap();
+    assert_eq!(store.check().await, Ok(()));
+    let row = session(1);
+    store.insert(row.clone(), ROOMY).await.unwrap();
+    let (ended, owed) = row.end(EndReason::SignedOut, t(9)).unwrap();
+    store.replace(&ended, owed.as_ref()).await.unwrap();
+    assert_eq!(store.purge(t(9000), 10).await, Ok(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn instances_share_the_work_without_overlap() {
+    let server = Server::start("");
+    let address = server.address(&server.database().await);
+    let mut instances = Vec::new();
+    for _ in 0..4 {
+        instances.push(Arc::new(PostgresStore::open(&address, &Options::default()).await.unwrap()));
+    }
+    let store = &instances[0];
+    for tag in 0..200_u16 {
+        // A slot of its own: the upper ten of the last 32 bits.
+        let [a, b] = (tag << 6).to_be_bytes();
+        let id = SessionId::new(t(i64::from(tag)), [1, 0, 0, 0, 0, 0, a, b, 0, 0]);
+        let row = claviger_core::session::Session { id, ..session(u32::from(tag)) };
+        let (_, owed) = row.clone().end(EndReason::SignedOut, t(0)).unwrap();
+        store.insert(row.clone(), ROOMY).await.unwrap();
+        store.owe(&owed.unwrap()).await.unwrap();
+        let suspicion = Suspicion { subject: row.subject, at: t(0), cause: Cause::Probe };
+        let mut key = [0; 32];
+        key[..2].copy_from_slice(&tag.to_be_bytes());
+        store.suspect(SuspicionKey(key), &suspicion, t(0)).await.unwrap();
+    }
+    let mut working = JoinSet::new();
+    for (which, store) in (0..).zip(&instances) {
+        let (store, attempt) = (Arc::clone(store), AttemptId([which; 16]));
+        working.spawn(async move {
+            let (mut slots, mut owed, mut suspected) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..40 {
+                slots.extend(store.take_slots(Wheel::Validation, attempt, t(1), t(61), 3).await.unwrap());
+                owed.extend(store.take_owed(attempt, t(1), t(61), 3).await.unwrap());
+                suspected.extend(store.take_suspicions(attempt, t(1), t(61), 3).await.unwrap());
+            }
+            (slots, owed, suspected)
+        });
+    }
+    let (mut slots, mut owed, mut suspected) = (Vec::new(), Vec::new(), Vec::new());
+    let mut shares = Vec::new();
+    for (some, other, more) in working.join_all().await {
+        shares.push(some.len());
+        slots.extend(some);
+        owed.extend(other);
+        suspected.extend(more);
+    }
+    let distinct = |count: usize, distinct: usize| assert_eq!((count, distinct), (200, 200));
+    distinct(slots.len(), slots.iter().map(|visit| visit.slot).collect::<BTreeSet<_>>().len());
+    distinct(owed.len(), owed.iter().map(|owed| owed.id).collect::<BTreeSet<_>>().len());
+    distinct(suspected.len(), suspected.iter().map(|suspected| suspected.key).collect::<BTreeSet<_>>().len());
+    assert!(shares.iter().all(|share| *share > 0), "all of them work: {shares:?}");
+}
+
+#[tokio::test]
+async fn instances_agree_on_the_time_with_the_database() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let address = server.address(&database);
+    let options = Options::default();
+    let open = || PostgresStore::open(&address, &options);
+    let (one, other) = (open().await.unwrap().clock(), open().await.unwrap().clock());
+    let client = server.client(&database).await;
+    let before = one.now();
+    let asked = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    let told = Timestamp::from_millis(client.query_one(asked, &[]).await.unwrap().get(0));
+    let after = other.now();
+    let slack = std::time::Duration::from_millis(250);
+    assert!(before.before(slack) <= told && told <= after.after(slack), "{before:?} {told:?} {after:?}");
+}
