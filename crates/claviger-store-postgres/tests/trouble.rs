@@ -1,0 +1,396 @@
+//! Connections that are cut, servers that stop, rows that are damaged: nothing is left half-done, and what comes back is used
+//! again without anybody's help.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic, and so may what it calls"
+)]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use claviger_core::{
+    ids::{AttemptId, SessionId},
+    secret::Fingerprint,
+    session::{Claim, EndReason, SealedBlob, SealedPair, Session},
+};
+use claviger_store::{Placement, Replaced, Store, StoreError};
+use claviger_store_postgres::{Address, Options, PostgresStore, Way};
+use common::{
+    ROOMY,
+    server::{Server, eventually},
+    session, t,
+};
+use tokio::task::JoinSet;
+
+mod common;
+
+const CUT_ALL: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()";
+
+async fn open(server: &Server, database: &str) -> PostgresStore {
+    PostgresStore::open(&server.address(database), &Options::default()).await.unwrap()
+}
+
+fn claim(attempt: u8) -> Claim {
+    Claim {
+        attempt: AttemptId([attempt; 16]),
+        taken_at: t(1),
+        lease_until: t(31),
+        fingerprint: Fingerprint([attempt; 16]),
+        replay: false,
+        answer_lost: false,
+    }
+}
+
+/// A change of all three tables: a claim, or the pair that it was for.
+fn changed(row: &Session, round: u8) -> Session {
+    let held = row.holding().and_then(|holding| holding.claim);
+    let next = match held {
+        None => row.clone().claim(claim(round)),
+        Some(held) => {
+            let pair = SealedPair { access: SealedBlob(vec![round; 300]), ..row.pair().unwrap().clone() };
+            row.clone().rotate(held.attempt, None, t(i64::from(round)), |generation| SealedPair {
+                generation,
+                ..pair
+            })
+        }
+    };
+    next.unwrap()
+}
+
+/// What is stored, as soon as the database answers again.
+async fn stored(store: &dyn Store, id: SessionId) -> Option<Session> {
+    for _ in 0..1000 {
+        if let Ok(row) = store.load(id).await {
+            return row;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it takes too long until the row can be read")
+}
+
+/// Changes one row again and again. Whatever the answers are, the row is as it was before or as it was to become.
+async fn change_again_and_again(store: Arc<PostgresStore>, tag: u32, stop: Arc<AtomicBool>) -> (u32, u32) {
+    let mut row = session(tag);
+    let (mut done, mut unknown) = (0, 0);
+    while !store.insert(row.clone(), ROOMY).await.is_ok_and(|ended| ended.is_empty()) {
+        if let Some(stored) = stored(&*store, row.id).await {
+            assert_eq!(stored, row, "a sign-in is there as a whole");
+            break;
+        }
+    }
+    let mut round = 0_u8;
+    while !stop.load(Ordering::Relaxed) {
+        round = round.wrapping_add(1);
+        let next = changed(&row, round);
+        match store.replace(&next, None).await {
+            Ok(Replaced::Done) => {
+                done += 1;
+                row = next;
+            }
+            Ok(Replaced::Conflict(stored)) => panic!("MONO: nobody else writes {stored:?}"),
+            Err(StoreError::Unavailable(_)) => {
+                unknown += 1;
+                let now = stored(&*store, row.id).await.unwrap();
+                assert!(now == row || now == next, "neither before nor after: {now:?}");
+                row = now;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    (done, unknown)
+}
+
+/// Signs in again and again, each time in the place of the session before.
+async fn sign_in_again_and_again(store: Arc<PostgresStore>, tag: u32, stop: Arc<AtomicBool>) -> u32 {
+    let mut before: Option<SessionId> = None;
+    let mut ended = 0;
+    for round in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let row = session(tag + 100 * round);
+        let placement = Placement { replaces: before, ..ROOMY };
+        let answer = store.insert(row.clone(), placement).await;
+        let is_there = stored(&*store, row.id).await.is_some();
+        let other = match before {
+            Some(id) => Some(stored(&*store, id).await.unwrap().ended()),
+            None => None,
+        };
+        assert_eq!(
+            other.unwrap_or(is_there),
+            is_there,
+            "a sign-in and the end of the one before come together"
+        );
+        match answer {
+            Ok(_) => assert!(is_there, "what was confirmed is there"),
+            Err(StoreError::Unavailable(_)) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+        if is_there {
+            ended += u32::from(before.is_some());
+            before = Some(row.id);
+        }
+    }
+    ended
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn connections_cut_in_the_middle_of_writes_leave_nothing_half_done() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let store = Arc::new(open(&server, &database).await);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (mut changing, mut signing_in) = (JoinSet::new(), JoinSet::new());
+    for tag in 0..8 {
+        changing.spawn(change_again_and_again(Arc::clone(&store), tag, Arc::clone(&stop)));
+        signing_in.spawn(sign_in_again_and_again(Arc::clone(&store), 10 + tag, Arc::clone(&stop)));
+    }
+    let cutter = server.client(&database).await;
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        cutter.simple_query(CUT_ALL).await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let (mut done, mut unknown) = (0, 0);
+    for (some, others) in changing.join_all().await {
+        done += some;
+        unknown += others;
+    }
+    assert!(done > 0 && unknown > 0, "{done} done, of {unknown} nobody knew");
+    let ended: u32 = signing_in.join_all().await.into_iter().sum();
+    assert!(ended > 0);
+    assert_eq!(store.owed_backlog().await.unwrap().count, u64::from(ended), "CASCADE: each end owes once");
+}
+
+#[tokio::test]
+async fn a_server_that_stops_is_told_and_used_again_when_it_is_back() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let store = open(&server, &database).await;
+    let row = session(1);
+    store.insert(row.clone(), ROOMY).await.unwrap();
+    for _ in 0..2 {
+        server.crash();
+        let error = store.load(row.id).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+        let error = store.insert(session(2), ROOMY).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+        server.resume();
+        assert_eq!(store.load(row.id).await, Ok(Some(row.clone())), "at once");
+        assert_eq!(store.check().await, Ok(()));
+    }
+    assert_eq!(store.load(session(2).id).await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_answer_is_waited_for_so_long_and_no_longer() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let options = Options { patience: Duration::from_millis(300), ..Options::default() };
+    let store = PostgresStore::open(&server.address(&database), &options).await.unwrap();
+    let row = session(1);
+    store.insert(row.clone(), ROOMY).await.unwrap();
+    let holder = server.client(&database).await;
+    holder.batch_execute("BEGIN; LOCK TABLE claviger.pulse").await.unwrap();
+    for _ in 0..20 {
+        let error = store.load(row.id).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    }
+    let error = store.insert(session(2), ROOMY).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(store.load(row.id).await, Ok(Some(row)));
+    assert_eq!(store.load(session(2).id).await, Ok(None), "what was given up was undone");
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_midway_leaves_no_transaction_open() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let options = Options { connections: 2, ..Options::default() };
+    let store = PostgresStore::open(&server.address(&database), &options).await.unwrap();
+    let mut micros = 0;
+    for tag in 0..60 {
+        micros += 50;
+        let insert = store.insert(session(tag), ROOMY);
+        let _cut_short = tokio::time::timeout(Duration::from_micros(micros), insert).await;
+    }
+    store.insert(session(99), ROOMY).await.unwrap();
+    let client = server.client(&database).await;
+    let open =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'";
+    eventually("no transaction is open", async || {
+        (client.query_one(open, &[]).await.unwrap().get::<_, i64>(0) == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_standby_or_a_full_right_is_told_from_a_passing_trouble() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let store = open(&server, &database).await;
+    let client = server.client(&database).await;
+    let read_only = format!("ALTER DATABASE {database} SET default_transaction_read_only = on");
+    client.batch_execute(&read_only).await.unwrap();
+    client.simple_query(CUT_ALL).await.unwrap();
+    let error = eventually("the connections are new", async || match store.check().await {
+        Err(StoreError::Unavailable(_)) | Ok(()) => None,
+        Err(error) => Some(error),
+    })
+    .await;
+    assert!(matches!(error, StoreError::ReadOnly(_)), "{error:?}");
+    client
+        .batch_execute("SET default_transaction_read_only = off; DROP TABLE claviger.beacon")
+        .await
+        .unwrap();
+    client
+        .batch_execute(&format!("ALTER DATABASE {database} RESET default_transaction_read_only"))
+        .await
+        .unwrap();
+    client.simple_query(CUT_ALL).await.unwrap();
+    let error = eventually("the connections are new", async || match store.check().await {
+        Err(StoreError::Unavailable(_) | StoreError::ReadOnly(_)) | Ok(()) => None,
+        Err(error) => Some(error),
+    })
+    .await;
+    assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_row_that_no_session_can_be_is_told_with_its_name_and_column() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let store = open(&server, &database).await;
+    let client = server.client(&database).await;
+    let checks = "DO $$ DECLARE c record; BEGIN
+        FOR c IN SELECT conrelid::regclass AS tab, conname FROM pg_constraint
+            WHERE contype = 'c' AND connamespace = 'claviger'::regnamespace
+        LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', c.tab, c.conname); END LOOP; END $$";
+    client.batch_execute(checks).await.unwrap();
+    let damages = [
+        ("session SET custody = 'nobody'", "custody"),
+        ("session SET secret_hash = '\\x00'", "secret_hash"),
+        ("session SET access = NULL", "generation"),
+        ("session SET expiry = 'soon'", "expiry"),
+        ("session SET display_name = 'a\\b'", "display_name"),
+        ("session SET end_reason = 'boredom', ended_at = 1", "end_reason"),
+        ("pulse SET proven_at = NULL", "proven_at"),
+        ("pulse SET state = 7", "state"),
+        ("pulse SET version = -1", "version"),
+    ];
+    for ((damage, column), tag) in damages.iter().zip(1..) {
+        let row = session(tag);
+        store.insert(row.clone(), ROOMY).await.unwrap();
+        let sql = format!("UPDATE claviger.{damage} WHERE id = '{}'", row.id);
+        assert_eq!(client.execute(&sql, &[]).await.unwrap(), 1, "{sql}");
+        let told = StoreError::Corrupt(format!("column {column} of session {}", row.id));
+        assert_eq!(store.load(row.id).await, Err(told));
+    }
+    store.insert(session(99), ROOMY).await.unwrap();
+    assert!(store.load(session(99).id).await.unwrap().is_some(), "other rows are as good as before");
+}
+
+#[tokio::test]
+async fn an_ended_row_withstands_a_statement_of_anybodys() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let store = open(&server, &database).await;
+    let row = session(1);
+    store.insert(row.clone(), ROOMY).await.unwrap();
+    let (ended, owed) = row.end(EndReason::SignedOut, t(9)).unwrap();
+    store.replace(&ended, owed.as_ref()).await.unwrap();
+    let client = server.client(&database).await;
+    for sql in [
+        "UPDATE claviger.pulse SET state = 0, proven_at = 1",
+        "UPDATE claviger.session SET end_reason = NULL",
+    ] {
+        assert!(client.execute(sql, &[]).await.is_err(), "ENDED: {sql}");
+    }
+    assert_eq!(store.load(ended.id).await, Ok(Some(ended)));
+}
+
+#[tokio::test]
+async fn a_proof_and_a_use_touch_no_index() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let store = open(&server, &database).await;
+    let mut rows: Vec<Session> = (0..1024).map(session).collect();
+    for row in &rows {
+        store.insert(row.clone(), ROOMY).await.unwrap();
+    }
+    for round in 1..=3 {
+        // As in a visit to a slot, which has rows of all pages.
+        for visit in 0..32 {
+            let mut visited: Vec<_> = rows.iter_mut().skip(visit).step_by(32).collect();
+            for row in &mut visited {
+                let generation = row.pair().unwrap().generation;
+                **row = row.clone().prove(generation, t(5000 + round)).unwrap();
+            }
+            let next: Vec<_> = visited.iter().map(|row| (**row).clone()).collect();
+            assert!(store.replace_all(&next).await.unwrap().into_iter().all(|written| written));
+            let seen: Vec<_> = next.iter().map(|row| (row.id, t(1100 + round))).collect();
+            store.touch(&seen).await.unwrap();
+        }
+    }
+    // A connection counts its updates at its end.
+    drop(store);
+    let client = server.client(&database).await;
+    let updates = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables
+        WHERE schemaname = 'claviger' AND relname = 'pulse'";
+    let hot = eventually("the updates are counted", async || {
+        let row = client.query_one(updates, &[]).await.unwrap();
+        let (all, hot): (i64, i64) = (row.get(0), row.get(1));
+        (all == 6 * 1024).then_some(hot)
+    })
+    .await;
+    assert!(hot * 100 > 6 * 1024 * 98, "{hot} of {} updates stayed on their page", 6 * 1024);
+}
+
+const CERTIFICATES: &str = "
+    curve='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+    openssl req -x509 $curve -keyout ca.key -out ca.pem -subj /CN=authority -days 2
+    openssl req $curve -keyout server.key -out server.csr -subj /CN=server
+    echo 'subjectAltName=IP:127.0.0.1' >names
+    openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names
+    chmod 644 ca.pem; chmod 711 .";
+
+#[tokio::test]
+async fn the_way_over_a_network_is_encrypted_to_the_right_server_or_not_taken() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let remote = format!("postgres://claviger@127.0.0.1:{}/{database}", server.port);
+    let try_by = async |way: &Way| {
+        let address = Address::parse(&remote, way).unwrap();
+        PostgresStore::open(&address, &Options::default()).await.map_err(|error| error.to_string())
+    };
+    let any = Way::Tls { authorities: None };
+    let told = try_by(&any).await.unwrap_err();
+    assert!(told.contains("TLS"), "a server without TLS: {told}");
+    try_by(&Way::InsecurePlaintext).await.unwrap();
+
+    server.run(&format!("({CERTIFICATES}) >openssl.log 2>&1"));
+    let client = server.client(&database).await;
+    for setting in ["ssl_cert_file = 'server.pem'", "ssl_key_file = 'server.key'", "ssl = on"] {
+        let setting = setting.replace("'server", &format!("'{}/server", server.directory().display()));
+        client.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
+    }
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let ours = Way::Tls { authorities: Some(server.directory().join("ca.pem")) };
+    let store = eventually("the server has TLS", async || try_by(&ours).await.ok()).await;
+    store.insert(session(1), ROOMY).await.unwrap();
+    let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+        WHERE ssl AND datname = current_database() AND backend_type = 'client backend'";
+    assert!(client.query_one(encrypted, &[]).await.unwrap().get::<_, i64>(0) > 0);
+    assert_eq!(store.changes().unwrap().next().await, claviger_store_postgres::Change::Resync);
+    let told = try_by(&any).await.unwrap_err();
+    assert!(told.contains("TLS"), "an authority that nobody believes: {told}");
+}
