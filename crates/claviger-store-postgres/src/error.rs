@@ -30,6 +30,13 @@ pub enum AddressError {
     Tls,
 }
 
+impl AddressError {
+    /// Whether the certificates are at fault, and not the address.
+    pub fn is_of_certificates(&self) -> bool {
+        matches!(self, Self::Certificates(_))
+    }
+}
+
 /// Why the store could not be opened. Each is the operator's to solve.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -9,15 +9,25 @@ use axum::{
     routing::any,
 };
 use claviger_axum::{Claviger, SameSite, Site};
-use claviger_core::policy::{self, Lifetimes};
-use claviger_engine::{Engine, HttpClient, NoticeSettings, OsEntropy, Parts, Settings, Sweep, SystemClock};
+use claviger_core::{
+    policy::{self, Lifetimes},
+    time::Timestamp,
+};
+use claviger_engine::{
+    Clock, Engine, HttpClient, NoticeSettings, OsEntropy, Parts, Settings, Sweep, SystemClock,
+};
 use claviger_provider::{Endpoints, Provider};
+use claviger_store::Store;
+use claviger_store_postgres::{DatabaseClock, Options, PostgresStore};
 use claviger_store_sqlite::SqliteStore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{self, Api},
-    config::{self, Config, secrets::Secrets},
+    config::{
+        self, Config,
+        secrets::{Database, Secrets},
+    },
     entry::Entry,
     problems,
     proxy::{Proxy, path, streams::Streams},
@@ -36,14 +46,14 @@ impl Gateway {
     /// # Errors
     /// What keeps it from starting, as a sentence for the operator.
     pub async fn open(config: &Config, secrets: Secrets, stop: CancellationToken) -> anyhow::Result<Self> {
-        let path = config.store.path.clone();
-        let store = tokio::task::spawn_blocking(move || SqliteStore::open(&path))
-            .await
-            .context("the session store could not be opened")??;
+        let (store, clock) = match &secrets.database {
+            Some(database) => shared_store(config, database).await?,
+            None => own_store(config).await?,
+        };
         let engine = Engine::start(Parts {
-            store: Arc::new(store),
+            store,
             http: Arc::new(HttpClient::new().context("TLS towards the provider cannot be set up")?),
-            clock: Arc::new(SystemClock),
+            clock,
             entropy: Arc::new(OsEntropy),
             keyring: secrets.keyring,
             provider: provider(config, secrets.client_secret),
@@ -70,6 +80,42 @@ impl Gateway {
     /// Everything that is served.
     pub fn entry(&self) -> Entry {
         self.entry.clone()
+    }
+}
+
+async fn own_store(config: &Config) -> anyhow::Result<(Arc<dyn Store>, Arc<dyn Clock>)> {
+    let path = config.store.path.clone();
+    let store = tokio::task::spawn_blocking(move || SqliteStore::open(&path))
+        .await
+        .context("the session store could not be opened")??;
+    Ok((Arc::new(store), Arc::new(SystemClock)))
+}
+
+/// Instances that share a store go by one clock, so that a lease means the same to all.
+async fn shared_store(
+    config: &Config,
+    database: &Database,
+) -> anyhow::Result<(Arc<dyn Store>, Arc<dyn Clock>)> {
+    let store = PostgresStore::open(&database.address, &database_options(config, database)).await?;
+    let clock = SharedClock(store.clock());
+    Ok((Arc::new(store), Arc::new(clock)))
+}
+
+struct SharedClock(DatabaseClock);
+
+impl Clock for SharedClock {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+}
+
+/// How the database is used.
+pub(crate) fn database_options(config: &Config, database: &Database) -> Options {
+    Options {
+        connections: config.store.connections,
+        transaction_pooler: config.store.transaction_pooler,
+        listen_address: database.listen_address.clone(),
+        ..Options::default()
     }
 }
 

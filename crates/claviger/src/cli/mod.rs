@@ -2,6 +2,7 @@
 
 mod check_config;
 mod keys;
+mod migrate;
 mod plan;
 mod serve;
 mod signals;
@@ -59,6 +60,9 @@ enum Command {
         #[command(subcommand)]
         command: keys::Keys,
     },
+    /// Brings the database to the newest schema
+    #[command(after_help = migrate::HELP)]
+    Migrate(migrate::Args),
     /// Asks a running gateway how things are, and prints it
     #[command(after_help = status::HELP)]
     Status(ConfigArgs),
@@ -117,6 +121,7 @@ impl Cli {
             Command::CheckConfig(args) => check_config::run(&args),
             Command::ConfigReference => print(&reference::markdown()),
             Command::Keys { command } => keys::run(&command),
+            Command::Migrate(args) => block_on(migrate::run(args)),
             Command::Status(args) => block_on(status::run(args)),
             Command::Plan(args) => plan::run(&args),
             Command::Demo(args) => block_on(demo::run(args)),

@@ -15,6 +15,7 @@ const SHORTEST_PERIOD: Duration = Duration::from_secs(60);
 const PROBE_PERIOD: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(60 * 60)..=Duration::from_secs(30 * 24 * 60 * 60);
 const DEVICES: std::ops::RangeInclusive<u32> = 1..=1000;
+const DATABASE_CONNECTIONS: std::ops::RangeInclusive<usize> = 1..=1000;
 const CONNECTIONS: std::ops::RangeInclusive<usize> = 1..=1_000_000;
 
 /// What is required and nobody gave.
@@ -40,6 +41,7 @@ pub(super) fn missing(layers: &Layers) -> Vec<Problem> {
 pub(super) fn problems(config: &Config, layers: &Layers) -> Vec<Problem> {
     let mut check = Check { config, layers, problems: Vec::new() };
     check.addresses();
+    check.store();
     check.provider();
     check.session();
     check.sweep();
@@ -94,6 +96,34 @@ impl Check<'_> {
                 || (same_port && listen.port() != 0 && upstream.is_loopback() && !upstream.is_https())
         });
         self.ensure(!itself, "upstream", "is the gateway itself; give the address of the app behind it");
+    }
+
+    fn store(&mut self) {
+        let store = &self.config.store;
+        self.ensure(
+            DATABASE_CONNECTIONS.contains(&store.connections),
+            "store.connections",
+            format!("has to be from {} to {}", DATABASE_CONNECTIONS.start(), DATABASE_CONNECTIONS.end()),
+        );
+        let alone = [
+            ("store.ca_file", store.ca_file.is_some()),
+            ("store.insecure_plaintext_to_database", store.insecure_plaintext_to_database),
+            ("store.transaction_pooler", store.transaction_pooler),
+            ("store.listen_url", store.listen_url.is_some()),
+            ("store.listen_url_file", store.listen_url_file.is_some()),
+        ];
+        for (key, is_set) in alone {
+            self.ensure(
+                store.is_shared() || !is_set,
+                key,
+                "is about a database, and none is named; set store.url_file, or take this out",
+            );
+        }
+        self.ensure(
+            store.ca_file.is_none() || !store.insecure_plaintext_to_database,
+            "store.ca_file",
+            "has no use while store.insecure_plaintext_to_database is set; keep one of the two",
+        );
     }
 
     fn provider(&mut self) {

@@ -47,10 +47,26 @@ pub fn warnings(config: &Config) -> Vec<String> {
     if config.insecure_plain_http_for_development {
         warnings.push("insecure_plain_http_for_development is set: this is not for production".to_owned());
     }
+    let store = &config.store;
+    if store.is_shared() && store.insecure_plaintext_to_database {
+        warnings.push(
+            "store.insecure_plaintext_to_database is set: unless it is a socket in the file system, whoever is on the way \
+             to the database reads and changes every session"
+                .to_owned(),
+        );
+    }
+    if store.is_shared() && store.transaction_pooler && !store.listens_elsewhere() {
+        warnings.push(
+            "store.listen_url_file is not set: through the pooler nothing is heard of sign-outs at other instances"
+                .to_owned(),
+        );
+    }
     let files = [
         ("keyring_file", &config.keyring_file),
         ("provider.client_secret_file", &config.provider.client_secret_file),
         ("webhook.secret_file", &config.webhook.secret_file),
+        ("store.url_file", &config.store.url_file),
+        ("store.listen_url_file", &config.store.listen_url_file),
     ];
     for (key, path) in files {
         if let Some(path) = path.as_ref().filter(|path| others_can_read(path)) {
@@ -82,6 +98,9 @@ pub fn notes(config: &Config) -> Vec<String> {
     let span = humantime::format_duration;
     let (period, probe) = (span(config.sweep.period.0), span(config.sweep.probe_period.0));
     let mut notes = Vec::new();
+    if config.store.is_shared() {
+        notes.push("the sessions are in PostgreSQL, and store.path is not used".to_owned());
+    }
     if config.webhook.is_wanted() {
         let callback = config.callback();
         notes.push(format!("the provider is to send its notices to {callback}, and has to reach it"));

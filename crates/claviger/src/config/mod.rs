@@ -61,6 +61,26 @@ pub struct Config {
 #[expect(missing_docs, reason = "the table of settings describes each field")]
 pub struct Store {
     pub path: PathBuf,
+    pub url: Option<Secret>,
+    pub url_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    pub insecure_plaintext_to_database: bool,
+    pub transaction_pooler: bool,
+    pub listen_url: Option<Secret>,
+    pub listen_url_file: Option<PathBuf>,
+    pub connections: usize,
+}
+
+impl Store {
+    /// Whether the sessions are kept in PostgreSQL.
+    pub fn is_shared(&self) -> bool {
+        self.url.is_some() || self.url_file.is_some()
+    }
+
+    /// Whether there is an address of its own to listen at.
+    pub fn listens_elsewhere(&self) -> bool {
+        self.listen_url.is_some() || self.listen_url_file.is_some()
+    }
 }
 
 /// `[provider]`

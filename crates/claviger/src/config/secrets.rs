@@ -1,13 +1,15 @@
-//! Reads the secrets that a configuration names: the client secret, the root keys and the secret of the webhook.
+//! Reads the secrets that a configuration names: the client secret, the root keys, the secret of the webhook, and the address of
+//! the database.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use claviger_core::secret::ClientSecret;
 use claviger_provider::WebhookSecret;
 use claviger_seal::{Keyring, RootKey};
+use claviger_store_postgres::{Address, Way};
 use zeroize::Zeroizing;
 
-use super::{Config, Layers, Problem, Problems};
+use super::{Config, Layers, Problem, Problems, Secret};
 
 /// Files of secrets are read up to so many bytes.
 const SECRET_FILE_BYTES: u64 = 64 * 1024;
@@ -21,6 +23,17 @@ pub struct Secrets {
     pub keyring: Keyring,
     /// What the provider signs its notices with, if it is to send any.
     pub webhook: Option<WebhookSecret>,
+    /// Where the sessions are, if not in a file.
+    pub database: Option<Database>,
+}
+
+/// The addresses of a database, which may hold passwords.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// Where it is.
+    pub address: Address,
+    /// Where to listen, if that is elsewhere.
+    pub listen_address: Option<Address>,
 }
 
 impl Secrets {
@@ -29,14 +42,46 @@ impl Secrets {
     /// # Errors
     /// What cannot be read or understood. No error shows a secret.
     pub fn load(config: &Config, layers: &Layers) -> Result<Self, Problems> {
-        match (client_secret(config, layers), keyring(config, layers), webhook(config, layers)) {
-            (Ok(client_secret), Ok(keyring), Ok(webhook)) => Ok(Self { client_secret, keyring, webhook }),
-            (secret, keyring, webhook) => {
-                let wrong = [secret.err(), keyring.err(), webhook.err()];
+        match (
+            client_secret(config, layers),
+            keyring(config, layers),
+            webhook(config, layers),
+            database(config, layers),
+        ) {
+            (Ok(client_secret), Ok(keyring), Ok(webhook), Ok(database)) => {
+                Ok(Self { client_secret, keyring, webhook, database })
+            }
+            (secret, keyring, webhook, database) => {
+                let wrong = [secret.err(), keyring.err(), webhook.err(), database.err()];
                 Err(Problems(wrong.into_iter().flatten().collect()))
             }
         }
     }
+}
+
+/// Reads where the database is, if the sessions are in one.
+pub(crate) fn database(config: &Config, layers: &Layers) -> Result<Option<Database>, Problem> {
+    let store = &config.store;
+    let way = match store.insecure_plaintext_to_database {
+        true => Way::InsecurePlaintext,
+        false => Way::Tls { authorities: store.ca_file.clone() },
+    };
+    let address = |key, text: &Option<Secret>, key_file, file: &Option<PathBuf>| {
+        let (key, text) = match (text, file) {
+            (Some(text), _) => (key, Zeroizing::new(text.expose().to_owned())),
+            (None, Some(path)) => (key_file, read(path).map_err(|what| layers.problem(key_file, what))?),
+            (None, None) => return Ok(None),
+        };
+        let address = Address::parse(text.trim(), &way);
+        address.map(Some).map_err(|error| {
+            let key = if error.is_of_certificates() { "store.ca_file" } else { key };
+            layers.problem(key, error.to_string())
+        })
+    };
+    let listen_address =
+        address("store.listen_url", &store.listen_url, "store.listen_url_file", &store.listen_url_file)?;
+    let address = address("store.url", &store.url, "store.url_file", &store.url_file)?;
+    Ok(address.map(|address| Database { address, listen_address }))
 }
 
 fn webhook(config: &Config, layers: &Layers) -> Result<Option<WebhookSecret>, Problem> {

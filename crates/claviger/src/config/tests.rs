@@ -83,6 +83,17 @@ fn what_is_wrong_is_told_with_its_place_and_what_to_do() {
             session("idel = \"1d\""),
             vec!["session.idel (claviger.toml line 11)", "did you mean session.idle?"],
         ),
+        (with("store.connections = 0"), vec!["store.connections", "from 1 to 1000"]),
+        (with("store.transaction_pooler = true"), vec!["store.transaction_pooler", "set store.url_file"]),
+        (with("store.ca_file = \"ca.pem\""), vec!["store.ca_file", "set store.url_file"]),
+        (
+            with("store.url = \"x\"\nstore.url_file = \"y\""),
+            vec!["store.url_file (claviger.toml line 2): store.url is set as well"],
+        ),
+        (
+            with("store.url = \"x\"\nstore.ca_file = \"y\"\nstore.insecure_plaintext_to_database = true"),
+            vec!["store.ca_file", "keep one of the two"],
+        ),
         (session("idle = \"soon\""), vec!["session.idle (claviger.toml line 11)", "span of time"]),
         (session("idle = 14"), vec!["session.idle", "such as \"30s\""]),
         (session("idle = \"60d\""), vec!["session.idle", "longer than session.absolute"]),
@@ -474,4 +485,39 @@ fn the_documentation_is_what_the_table_says() {
         std::fs::write(path, &made).unwrap();
         panic!("docs/configuration.md was out of date and has been written anew: look at it and commit it");
     }
+}
+
+#[test]
+fn the_address_of_a_database_is_read_and_never_shown() {
+    let told = |text: &str| {
+        let (config, layers) = load(&with(text), &[]).unwrap();
+        assert!(!format!("{config:?}{}", explain::settings(&layers)).contains("canary"), "SECRET");
+        let secrets = Secrets::load(&config, &layers).map_err(|problems| problems.to_string());
+        assert!(!format!("{secrets:?}").contains("canary"), "SECRET");
+        secrets.map(|secrets| secrets.database.is_some())
+    };
+    assert_eq!(told(""), Ok(false));
+    assert_eq!(told("store.url = \"postgres://claviger:canary@db.example/claviger\""), Ok(true));
+    assert_eq!(told("store.url = \"host=/run/postgresql user=claviger password=canary\""), Ok(true));
+    let weak =
+        told("store.url = \"postgres://claviger:canary@db.example/claviger?sslmode=prefer\"").unwrap_err();
+    assert!(weak.contains("store.url (claviger.toml line 1): must not say sslmode"), "{weak}");
+    let other = told("store.url = \"mysql://claviger:canary@db.example/claviger\"").unwrap_err();
+    assert!(other.contains("store.url") && other.contains("PostgreSQL"), "{other}");
+    let missing = told("store.url_file = \"no/such/file\"").unwrap_err();
+    assert!(missing.contains("store.url_file") && missing.contains("cannot be read"), "{missing}");
+    let authorities =
+        told("store.url = \"postgres://db.example/claviger\"\nstore.ca_file = \"no/such/file\"");
+    assert!(authorities.unwrap_err().contains("store.ca_file (claviger.toml line 2)"));
+}
+
+#[test]
+fn what_weakens_a_database_is_warned_of() {
+    let warned = |text: &str| explain::warnings(&load(&with(text), &[]).unwrap().0).join("\n");
+    let url = "store.url = \"postgres://db.example/claviger\"\n";
+    assert!(!warned(url).contains("store."));
+    let plain = warned(&format!("{url}store.insecure_plaintext_to_database = true"));
+    assert!(plain.contains("reads and changes every session"), "{plain}");
+    let pooled = warned(&format!("{url}store.transaction_pooler = true"));
+    assert!(pooled.contains("store.listen_url_file is not set"), "{pooled}");
 }

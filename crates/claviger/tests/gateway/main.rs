@@ -18,6 +18,7 @@ mod https_app;
 mod identity;
 mod lifecycle;
 mod metrics;
+mod postgres;
 mod provider;
 mod streaming;
 mod tunnels;

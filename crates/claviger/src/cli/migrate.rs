@@ -1,0 +1,89 @@
+//! `claviger migrate`
+
+use std::fmt::Write as _;
+
+use anyhow::bail;
+use claviger_store_postgres::{Kind, Plan, PostgresStore};
+
+use super::{ConfigArgs, print};
+use crate::{config::secrets, gateway::database_options};
+
+pub(super) const HELP: &str = "\
+Instances bring the database up to date when they start, any number of them at once. This does it before, for a roll-out that
+is to know first, or where the instances' role may not change tables.
+
+A step of the kind `expand` leaves alone what older versions use: they go on working. One of the kind `contract` takes away what
+only older versions used.";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Says what would be done, and does nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let layers = args.config.layers()?;
+    let config = args.config.config(&layers)?;
+    let database =
+        secrets::database(&config, &layers).map_err(|problem| crate::config::Problems(vec![problem]))?;
+    let Some(database) = database else {
+        bail!(
+            "the sessions are in the file {}, which is brought up to date when it is opened; only a database \
+             (store.url_file) is migrated",
+            config.store.path.display()
+        )
+    };
+    let options = database_options(&config, &database);
+    let plan = if args.dry_run {
+        PostgresStore::plan(&database.address, &options).await?
+    } else {
+        PostgresStore::migrate(&database.address, &options).await?
+    };
+    print(&told(&plan, args.dry_run))
+}
+
+fn told(plan: &Plan, dry_run: bool) -> String {
+    if plan.steps.is_empty() {
+        return format!("The database has schema {}. There is nothing to do.\n", plan.found);
+    }
+    let (had, were) = if dry_run { ("has", "would be") } else { ("had", "were") };
+    let mut text = format!("The database {had} schema {}. These steps {were} taken:\n", plan.found);
+    for step in &plan.steps {
+        let kind = match step.kind {
+            Kind::Expand => "expand: older versions go on working".to_owned(),
+            Kind::Contract { needs } => {
+                format!("contract: versions that know no schema {needs} stop working")
+            }
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {}  {} ({kind})", step.number, step.name);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use claviger_store_postgres::Step;
+
+    use super::*;
+
+    #[test]
+    fn a_plan_is_told_step_by_step() {
+        let steps = vec![
+            Step { number: 4, name: "devices", kind: Kind::Expand },
+            Step { number: 5, name: "labels", kind: Kind::Contract { needs: 4 } },
+        ];
+        let plan = Plan { found: 3, steps };
+        assert_eq!(
+            told(&plan, true),
+            "The database has schema 3. These steps would be taken:\n  4  devices (expand: older versions go on working)\n  \
+             5  labels (contract: versions that know no schema 4 stop working)\n"
+        );
+        assert!(told(&plan, false).starts_with("The database had schema 3. These steps were taken:"));
+        let done = Plan { found: 5, steps: vec![] };
+        assert_eq!(told(&done, true), "The database has schema 5. There is nothing to do.\n");
+    }
+}
