@@ -9,7 +9,7 @@ use claviger_core::{
 };
 use claviger_store::{Replaced, StoreError};
 
-use crate::{Engine, meter};
+use crate::{Ending, Engine, meter};
 
 /// The next row, with the revocation that is owed for the one before.
 pub(crate) type Next = (Session, Option<OwedRevocation>);
@@ -156,7 +156,7 @@ impl Engine {
                 answered = engine.inner.unheard_endings.load(Ordering::SeqCst);
                 let distrusted =
                     engine.surely(|| engine.inner.parts.store.distrusted(limits::DISTRUSTED_SESSIONS)).await;
-                engine.inner.known.distrust_all(distrusted);
+                engine.note_unheard(distrusted);
             }
         });
     }
@@ -165,9 +165,16 @@ impl Engine {
     pub(crate) async fn hear_of_endings(&self) -> Result<(), StoreError> {
         if self.inner.unheard_endings.load(Ordering::SeqCst) > 0 {
             let distrusted = self.inner.parts.store.distrusted(limits::DISTRUSTED_SESSIONS).await?;
-            self.inner.known.distrust_all(distrusted);
+            self.note_unheard(distrusted);
         }
         Ok(())
+    }
+
+    /// Takes note of sessions some of which ended unheard.
+    pub(crate) fn note_unheard(&self, distrusted: Vec<SessionId>) {
+        self.inner.known.distrust_all(distrusted);
+        // Nobody listening is fine: then no stream is open.
+        let _ = self.inner.ended.send(Ending::Unheard);
     }
 
     /// Takes note of a row that changed, here or elsewhere.
@@ -175,7 +182,7 @@ impl Engine {
         self.inner.known.changed(session);
         if session.ended() {
             // Nobody listening is fine: then no stream of it is open.
-            let _ = self.inner.ended.send(session.id);
+            let _ = self.inner.ended.send(Ending::Of(session.id));
         }
     }
 }

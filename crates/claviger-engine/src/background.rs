@@ -29,6 +29,7 @@ impl Engine {
             self.keep_sweeping(&stop),
             self.keep_probing(&stop),
             self.keep_subscribed(&stop),
+            self.keep_hearing(&stop),
         );
         self.drain().await;
     }

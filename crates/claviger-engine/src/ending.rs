@@ -17,6 +17,15 @@ use crate::{
     meter,
 };
 
+/// News of sessions that ended, for whoever keeps something open for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// This one ended.
+    Of(SessionId),
+    /// Some may have ended of which nothing was heard: [`Engine::doubts`] says which.
+    Unheard,
+}
+
 /// Which sessions to end.
 #[derive(Clone, Debug)]
 pub enum Target {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -20,6 +20,8 @@ pub(crate) struct Known {
     rows: BySession<Arc<Session>>,
     /// Counts changes, so that a row read before a change is not kept after it.
     epoch: AtomicU64,
+    /// Whether every change of a row is heard of, so that the rows may be trusted.
+    trusted: AtomicBool,
     distrusted: RwLock<Distrusted>,
 }
 
@@ -35,13 +37,25 @@ struct Distrusted {
 }
 
 impl Known {
-    pub(crate) fn new(rows: usize) -> Self {
-        Self { rows: cache(rows), epoch: AtomicU64::new(0), distrusted: RwLock::default() }
+    pub(crate) fn new(rows: usize, trusted: bool) -> Self {
+        let (epoch, trusted) = (AtomicU64::new(0), AtomicBool::new(trusted));
+        Self { rows: cache(rows), epoch, trusted, distrusted: RwLock::default() }
     }
 
-    /// The row as this process last saw it.
+    /// The row as this process last saw it, if nobody can have changed it unheard.
     pub(crate) fn row(&self, id: SessionId) -> Option<Arc<Session>> {
-        self.rows.get(&id)
+        if self.trusted.load(Ordering::Acquire) { self.rows.get(&id) } else { None }
+    }
+
+    /// Whether changes by others are heard of.
+    pub(crate) fn trust_memory(&self, trusted: bool) {
+        self.trusted.store(trusted, Ordering::Release);
+    }
+
+    /// Makes the next request of every session read the store.
+    pub(crate) fn forget_all(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.rows.clear();
     }
 
     /// Whether a sealed cookie of this session has to be checked with the store.
@@ -151,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_full_list_forgets_the_oldest_and_believes_no_cookie_of_its_age() {
-        let known = Known::new(1);
+        let known = Known::new(1, true);
         known.distrust_all((1..=limits::DISTRUSTED_SESSIONS).map(|n| id(2 * n)).collect());
         assert!(known.distrusts(id(2)), "forgotten, but at the horizon");
         assert!(known.distrusts(id(1)), "below the horizon");
@@ -161,7 +175,7 @@ mod tests {
 
     #[test]
     fn changes_noted_out_of_order_revive_nothing() {
-        let known = Known::new(1);
+        let known = Known::new(1, true);
         known.distrust(id(1), FOR_EVER);
         known.trust(id(1), Version(7));
         assert!(known.distrusts(id(1)), "ENDED: an end is for ever");

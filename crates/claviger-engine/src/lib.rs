@@ -14,6 +14,7 @@
 //! | `load` | how much the sweep has to do, and whether its budget suffices |
 //! | `report` | how things are, for metrics and for people |
 //! | `ending` | ends sessions because somebody asked, or their time is over |
+//! | `hearing` | what other instances change |
 //! | `outbox` | carries out the revocations that are owed |
 //! | `background` | writes down uses, ends what is overdue, purges tombstones |
 //! | `known` | what memory holds of sessions: a bounded cache, and the list of those whose cookie alone is not believed |
@@ -36,6 +37,7 @@ mod disconnect;
 mod ending;
 mod errors;
 mod flights;
+mod hearing;
 mod known;
 mod load;
 mod login;
@@ -73,7 +75,7 @@ use tokio_util::task::TaskTracker;
 
 pub use authenticate::{Caller, Grant};
 pub use client::HttpClient;
-pub use ending::Target;
+pub use ending::{Ending, Target};
 pub use errors::{Denied, EndError, LoginError};
 pub use load::Load;
 pub use login::{Callback, LoginStarted, SignedIn, login_tag};
@@ -86,6 +88,7 @@ use app_token::AppToken;
 use breaker::SharedBreaker;
 use disconnect::Probes;
 use flights::Flights;
+use hearing::Hearing;
 use known::Known;
 use load::Measured;
 use pauses::Pauses;
@@ -220,7 +223,8 @@ struct Inner {
     unsubscribed: Notify,
     /// Writes that may have ended sessions unheard, since the store was last asked which ended.
     unheard_endings: AtomicUsize,
-    ended: broadcast::Sender<SessionId>,
+    ended: broadcast::Sender<Ending>,
+    hearing: Hearing,
 }
 
 impl Engine {
@@ -230,7 +234,8 @@ impl Engine {
     /// If the store cannot be read and written.
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
         parts.store.check().await?;
-        let known = Known::new(parts.settings.cached_sessions);
+        let (hearing, trusted) = Hearing::of(parts.store.others());
+        let known = Known::new(parts.settings.cached_sessions, trusted);
         known.distrust_all(parts.store.distrusted(limits::DISTRUSTED_SESSIONS).await?);
         let tasks = TaskTracker::new();
         let inner = Inner {
@@ -257,6 +262,7 @@ impl Engine {
             unsubscribed: Notify::new(),
             unheard_endings: AtomicUsize::new(0),
             ended: broadcast::channel(limits::ENDINGS_BUFFERED).0,
+            hearing,
             parts,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -293,8 +299,13 @@ impl Engine {
 
     /// Tells of each session that ends, so that open streams of it can be closed. A receiver that fell behind is told
     /// so and must take every session for ended until it has asked.
-    pub fn endings(&self) -> broadcast::Receiver<SessionId> {
+    pub fn endings(&self) -> broadcast::Receiver<Ending> {
         self.inner.ended.subscribe()
+    }
+
+    /// Whether the session may have ended: it did, is suspect, or is too old for memory to know.
+    pub fn doubts(&self, session: SessionId) -> bool {
+        self.inner.known.distrusts(session)
     }
 
     pub(crate) fn keyring(&self) -> &Keyring {

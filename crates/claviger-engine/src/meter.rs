@@ -50,6 +50,7 @@ const REFRESH_SECONDS: &str = "claviger_refresh_seconds";
 const REPLAYS: &str = "claviger_refresh_replays_total";
 const VALIDATIONS: &str = "claviger_validations_total";
 const SESSIONS_ENDED: &str = "claviger_sessions_ended_total";
+const OTHERS_HEARD: &str = "claviger_others_heard";
 const SIGN_INS: &str = "claviger_sign_ins_total";
 const REVOCATIONS: &str = "claviger_revocations_total";
 const OUTBOX: &str = "claviger_outbox_revocations";
@@ -173,6 +174,12 @@ pub const METRICS: &[Metric] = &[
         "Messages at the webhook. `forged` are of somebody who does not know the secret, or of a provider that was given another one.",
     ),
     metric(SUBSCRIBED, Kind::Gauge, "", "1 while the provider's subscription to its notices works, else 0."),
+    metric(
+        OTHERS_HEARD,
+        Kind::Gauge,
+        "",
+        "1 while this instance hears what others change in the database that they share, else 0: then each request with assurance `session` reads it.",
+    ),
 ];
 
 pub(crate) fn refresh_answered(answer: &TokenAnswer, replay: bool, took: Duration) {
@@ -248,6 +255,10 @@ pub(crate) fn notice(notice: Notice) {
 
 pub(crate) fn subscribed(subscribed: Subscribed) {
     gauge!(SUBSCRIBED).set(if subscribed == Subscribed::Works { 1.0 } else { 0.0 });
+}
+
+pub(crate) fn others_heard(heard: bool) {
+    gauge!(OTHERS_HEARD).set(if heard { 1.0 } else { 0.0 });
 }
 
 pub(crate) fn load(load: &Load) {

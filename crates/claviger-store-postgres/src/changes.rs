@@ -2,7 +2,9 @@
 
 use std::{future::poll_fn, time::Duration};
 
+use async_trait::async_trait;
 use claviger_core::ids::SessionId;
+use claviger_store::{Change, News};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
@@ -31,36 +33,32 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// So many changes wait for their reader. More wait in the database.
 const WAITING: usize = 4096;
 
-/// News of the sessions of all instances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A session ended, is suspect, or has another pair: what is remembered of it is wrong.
-    Session(SessionId),
-    /// Changes are not heard any more: nothing that is remembered may be trusted until [`Change::Resync`].
-    Lost,
-    /// Changes are heard from now on; some may have been missed before. First of all, and after each [`Change::Lost`].
-    Resync,
-}
-
 /// A stream of changes. It connects again by itself. Dropping it ends it.
 #[derive(Debug)]
 pub struct Changes {
     heard: mpsc::Receiver<Change>,
+    over: bool,
     listener: JoinHandle<()>,
 }
 
 impl Changes {
     pub(crate) fn listen(address: Address) -> Self {
         let (teller, heard) = mpsc::channel(WAITING);
-        Self { heard, listener: tokio::spawn(listen(address, teller)) }
+        Self { heard, over: false, listener: tokio::spawn(listen(address, teller)) }
     }
+}
 
-    /// The next change. It may be awaited beside something else: no change is lost if that comes first.
-    pub async fn next(&mut self) -> Change {
+#[async_trait]
+impl News for Changes {
+    async fn next(&mut self) -> Change {
         match self.heard.recv().await {
             Some(change) => change,
-            // The listener runs until it is dropped; should it not, then nothing is heard.
-            None => Change::Lost,
+            // The listener runs until it is dropped; should it not, then nothing is heard from now on.
+            None if self.over => std::future::pending().await,
+            None => {
+                self.over = true;
+                Change::Lost
+            }
         }
     }
 }

@@ -38,7 +38,7 @@ mod suspicions;
 mod values;
 
 pub use address::{Address, Way};
-pub use changes::{Change, Changes};
+pub use changes::Changes;
 pub use clock::DatabaseClock;
 pub use error::{AddressError, OpenError};
 pub use schema::{Kind, Plan, Step};

@@ -11,7 +11,7 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Backlog, Census, Claims, Memo, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
+    Backlog, Census, Claims, Memo, Others, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
     Suspected, SuspicionKey, Visit, Wheel,
 };
 use tokio::task::JoinHandle;
@@ -364,5 +364,9 @@ impl Store for PostgresStore {
 
     async fn put_memo(&self, name: &str, memo: &Memo) -> Result<bool, StoreError> {
         self.database.write("put memo", |link| memos::put(link, name, memo)).await
+    }
+
+    fn others(&self) -> Others {
+        self.changes().map_or(Others::Unheard, |changes| Others::Heard(Box::new(changes)))
     }
 }

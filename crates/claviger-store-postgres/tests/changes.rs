@@ -14,8 +14,9 @@ use claviger_core::{
     secret::Fingerprint,
     session::{Claim, EndReason, SealedPair, Session},
 };
+use claviger_store::{Change, News as _};
 use claviger_store::{Placement, Selection, Store};
-use claviger_store_postgres::{Change, Changes, Options, PostgresStore};
+use claviger_store_postgres::{Changes, Options, PostgresStore};
 use common::{ROOMY, server::Server, session, t};
 use tokio::time::timeout;
 

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use claviger_store::{Change, News as _};
 use claviger_store::{Harness, Store, conformance};
-use claviger_store_postgres::{Address, Change, OpenError, Options, PostgresStore, Way};
+use claviger_store_postgres::{Address, OpenError, Options, PostgresStore, Way};
 use common::server::{Server, eventually, free_port};
 
 mod common;

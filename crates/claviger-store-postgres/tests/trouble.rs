@@ -20,7 +20,7 @@ use claviger_core::{
     secret::Fingerprint,
     session::{Claim, EndReason, SealedBlob, SealedPair, Session},
 };
-use claviger_store::{Placement, Replaced, Store, StoreError};
+use claviger_store::{News as _, Placement, Replaced, Store, StoreError};
 use claviger_store_postgres::{Address, Options, PostgresStore, Way};
 use common::{
     ROOMY,
@@ -390,7 +390,7 @@ async fn the_way_over_a_network_is_encrypted_to_the_right_server_or_not_taken() 
     let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
         WHERE ssl AND datname = current_database() AND backend_type = 'client backend'";
     assert!(client.query_one(encrypted, &[]).await.unwrap().get::<_, i64>(0) > 0);
-    assert_eq!(store.changes().unwrap().next().await, claviger_store_postgres::Change::Resync);
+    assert_eq!(store.changes().unwrap().next().await, claviger_store::Change::Resync);
     let told = try_by(&any).await.unwrap_err();
     assert!(told.contains("TLS"), "an authority that nobody believes: {told}");
 }

@@ -209,6 +209,39 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps something under a name: compare-and-set on the version, which is [`Version::FIRST`] for a name that is new, and
     /// else one higher than the stored one. False if another writer was first.
     async fn put_memo(&self, name: &str, memo: &Memo) -> Result<bool, StoreError>;
+
+    /// Who else changes the store. Asked once, by whoever remembers what it read.
+    fn others(&self) -> Others {
+        Others::None
+    }
+}
+
+/// Who else changes a store.
+pub enum Others {
+    /// Nobody: what this process remembers is right.
+    None,
+    /// Other processes, of which nothing is heard: nothing may be remembered that must be right.
+    Unheard,
+    /// Other processes, and this is their news.
+    Heard(Box<dyn News>),
+}
+
+/// News of what all who share a store change, this process included.
+#[async_trait]
+pub trait News: Send {
+    /// The next change. It may be awaited beside something else: no change is lost if that comes first.
+    async fn next(&mut self) -> Change;
+}
+
+/// A piece of [`News`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A session ended, is suspect, or has another pair: what is remembered of it is wrong.
+    Session(SessionId),
+    /// Changes are not heard any more: nothing that is remembered may be trusted until [`Change::Resync`].
+    Lost,
+    /// Changes are heard from now on; some may have been missed before. First of all, and after each [`Change::Lost`].
+    Resync,
 }
 
 /// A round of visits to sessions, slot by slot ([`claviger_core::sweep`]).

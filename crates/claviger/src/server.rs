@@ -65,8 +65,8 @@ pub async fn serve(
     let engine = gateway.claviger().engine().clone();
     let streams = gateway.streams().clone();
     let watching = tokio::spawn({
-        let (streams, endings) = (streams.clone(), engine.endings());
-        async move { streams.watch(endings).await }
+        let (streams, endings, engine) = (streams.clone(), engine.endings(), engine.clone());
+        async move { streams.watch(endings, |session| engine.doubts(session)).await }
     });
     // The engine goes on until no request is left that could need it.
     let served = CancellationToken::new();

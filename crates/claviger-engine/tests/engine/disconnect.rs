@@ -7,7 +7,7 @@ use claviger_core::{
     session::{EndReason, State},
     suspicion::{Cause, Suspicion},
 };
-use claviger_engine::Denied;
+use claviger_engine::{Denied, Ending};
 use claviger_mock::{DEMO_CLIENT_ID, Endpoint, FaultKind};
 use claviger_store::{Method, Store, SuspicionKey};
 
@@ -48,7 +48,7 @@ async fn the_sweep_notices_a_disconnect_within_a_period_on_every_device() {
     world.disconnect(ADA);
     world.run_for(world.settings.sweep.period + MINUTE).await;
     let mut told = BTreeSet::new();
-    while let Ok(ended) = endings.try_recv() {
+    while let Ok(Ending::Of(ended)) = endings.try_recv() {
         told.insert(ended);
     }
     let expected: Vec<_> = devices.iter().map(|device| device.session).chain([set_aside]).collect();

@@ -4,7 +4,7 @@ use claviger_core::{
     request::Assurance,
     session::{EndReason, State},
 };
-use claviger_engine::{Denied, EndError, Target};
+use claviger_engine::{Denied, EndError, Ending, Target};
 use claviger_mock::{Endpoint, FaultKind};
 use claviger_store::Method;
 
@@ -172,7 +172,7 @@ async fn listeners_hear_of_every_end() {
     app.end(others, EndReason::SignedOutFromAnotherDevice).await.unwrap();
     world.sign_in_again(&app, ADA, Some(&devices[2].cookie)).await.unwrap();
     for device in devices {
-        assert_eq!(endings.recv().await.unwrap(), device.session);
+        assert_eq!(endings.recv().await.unwrap(), Ending::Of(device.session));
     }
     assert!(endings.is_empty());
 }

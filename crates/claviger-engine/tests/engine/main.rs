@@ -19,6 +19,7 @@ mod dropped;
 mod dropped_refresh;
 mod ending;
 mod grants;
+mod hearing;
 mod keep_alive;
 mod lifetimes;
 mod login;

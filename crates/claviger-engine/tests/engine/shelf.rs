@@ -18,9 +18,11 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Backlog, Census, Claims, Memo, MemoryStore, Method, Owed, OwedId, Placement, Replaced, Selection, Store,
-    StoreError, Suspected, SuspicionKey, Visit, Wheel,
+    Backlog, Census, Change, Claims, Memo, MemoryStore, Method, News, Others, Owed, OwedId, Placement,
+    Replaced, Selection, Store, StoreError, Suspected, SuspicionKey, Visit, Wheel,
 };
+
+use tokio::sync::mpsc;
 
 use crate::twitch::Gate;
 
@@ -30,6 +32,20 @@ pub(crate) struct Shelf {
     down: Mutex<Option<StoreError>>,
     slow: AtomicBool,
     latency: Mutex<Duration>,
+    news: Mutex<Option<mpsc::UnboundedReceiver<Change>>>,
+}
+
+/// What a test lets an instance hear.
+struct Told(mpsc::UnboundedReceiver<Change>);
+
+#[async_trait]
+impl News for Told {
+    async fn next(&mut self) -> Change {
+        match self.0.recv().await {
+            Some(change) => change,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// What happens to one call.
@@ -59,7 +75,15 @@ impl Shelf {
             down: Mutex::default(),
             slow: AtomicBool::new(false),
             latency: Mutex::default(),
+            news: Mutex::default(),
         }
+    }
+
+    /// The same, shared with others of whose changes the instance hears what the test says.
+    pub(crate) fn shared(inner: Arc<MemoryStore>) -> (Self, mpsc::UnboundedSender<Change>) {
+        let (tell, told) = mpsc::unbounded_channel();
+        let shelf = Self { news: Mutex::new(Some(told)), ..Self::new(inner) };
+        (shelf, tell)
     }
 
     /// Plays a trick on the next call of this method that has none yet.
@@ -333,6 +357,11 @@ impl Store for Shelf {
 
     async fn memo(&self, name: &str) -> Result<Option<Memo>, StoreError> {
         self.through(Method::Memo, self.inner.memo(name)).await
+    }
+
+    fn others(&self) -> Others {
+        let news = self.news.lock().unwrap().take();
+        news.map_or(Others::None, |news| Others::Heard(Box::new(Told(news))))
     }
 
     async fn put_memo(&self, name: &str, memo: &Memo) -> Result<bool, StoreError> {

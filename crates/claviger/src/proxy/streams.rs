@@ -6,6 +6,7 @@ use std::{
 };
 
 use claviger_core::ids::SessionId;
+use claviger_engine::Ending;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -39,11 +40,20 @@ impl Streams {
         Hold { streams: self.clone(), session, ended: entry.ended.clone() }
     }
 
-    /// Closes requests as their sessions end, until nobody tells of endings any more.
-    pub async fn watch(&self, mut endings: broadcast::Receiver<SessionId>) {
+    /// Closes requests as their sessions end, until nobody tells of endings any more. Where some ended unheard, it closes those of
+    /// which `doubts` says that they may have.
+    pub async fn watch(
+        &self,
+        mut endings: broadcast::Receiver<Ending>,
+        doubts: impl Fn(SessionId) -> bool + Send,
+    ) {
         loop {
             match endings.recv().await {
-                Ok(session) => self.end(session),
+                Ok(Ending::Of(session)) => self.end(session),
+                Ok(Ending::Unheard) => {
+                    let open: Vec<_> = self.lock().keys().copied().collect();
+                    open.into_iter().filter(|session| doubts(*session)).for_each(|session| self.end(session));
+                }
                 // Nobody can say which ones were missed.
                 Err(RecvError::Lagged(missed)) => {
                     tracing::warn!(
@@ -168,10 +178,22 @@ mod tests {
         let streams = Streams::new(CancellationToken::new());
         let (sender, receiver) = broadcast::channel(1);
         let held = streams.hold(id(9));
-        sender.send(id(1)).unwrap();
-        sender.send(id(2)).unwrap();
+        sender.send(Ending::Of(id(1))).unwrap();
+        sender.send(Ending::Of(id(2))).unwrap();
         drop(sender);
-        streams.watch(receiver).await;
+        streams.watch(receiver, |_| false).await;
         assert!(held.ended().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn where_some_ended_unheard_the_doubtful_are_closed() {
+        let streams = Streams::new(CancellationToken::new());
+        let (sender, receiver) = broadcast::channel(1);
+        let (doubtful, other) = (streams.hold(id(8)), streams.hold(id(9)));
+        sender.send(Ending::Unheard).unwrap();
+        drop(sender);
+        streams.watch(receiver, |session| session == id(8)).await;
+        assert!(doubtful.ended().is_cancelled());
+        assert!(!other.ended().is_cancelled());
     }
 }

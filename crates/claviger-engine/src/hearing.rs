@@ -1,0 +1,84 @@
+//! Hears what other instances change, so that a sign-out on one of them counts on all at once.
+//!
+//! While nothing is heard, memory is not asked about sessions: every request reads the store.
+
+use claviger_core::{ids::SessionId, policy::limits};
+use claviger_store::{Change, News, Others};
+use tokio::{sync::Mutex, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Engine, meter};
+
+/// So many changed sessions are read from the store at a time.
+const READS: usize = 16;
+
+/// Where the news come from. Whoever runs the engine's background work takes them.
+pub(crate) struct Hearing(Mutex<Option<Box<dyn News>>>);
+
+impl Hearing {
+    /// And whether memory may be trusted as yet.
+    pub(crate) fn of(others: Others) -> (Self, bool) {
+        let (news, trusted) = match others {
+            Others::None => (None, true),
+            Others::Unheard => (None, false),
+            Others::Heard(news) => (Some(news), false),
+        };
+        (Self(Mutex::new(news)), trusted)
+    }
+}
+
+impl Engine {
+    pub(crate) async fn keep_hearing(&self, stop: &CancellationToken) {
+        let mut news = self.inner.hearing.0.lock().await;
+        if let Some(news) = news.as_mut() {
+            stop.run_until_cancelled(self.hear(news.as_mut())).await;
+            // What changes from now on is not heard.
+            self.inner.known.trust_memory(false);
+        }
+    }
+
+    async fn hear(&self, news: &mut dyn News) {
+        let mut reads = JoinSet::new();
+        loop {
+            match news.next().await {
+                Change::Session(id) => {
+                    self.inner.known.forget(id);
+                    if reads.len() >= READS {
+                        reads.join_next().await;
+                    }
+                    let engine = self.clone();
+                    reads.spawn(async move { engine.hear_of(id).await });
+                }
+                Change::Lost => {
+                    self.inner.known.trust_memory(false);
+                    meter::others_heard(false);
+                }
+                Change::Resync => {
+                    self.catch_up().await;
+                    meter::others_heard(true);
+                }
+            }
+        }
+    }
+
+    /// Learns what became of a session that changed somewhere.
+    async fn hear_of(&self, id: SessionId) {
+        match self.inner.parts.store.load(id).await {
+            Ok(Some(row)) => self.note_change(&row),
+            Ok(None) => {}
+            // It may have ended.
+            Err(error) => {
+                tracing::warn!(%error, session = %id, "a session that changed elsewhere cannot be read");
+                self.note_unheard(vec![id]);
+            }
+        }
+    }
+
+    /// Learns what ended while nothing was heard. What memory held is worth nothing; from now on it is.
+    async fn catch_up(&self) {
+        self.inner.known.forget_all();
+        let distrusted = self.surely(|| self.inner.parts.store.distrusted(limits::DISTRUSTED_SESSIONS)).await;
+        self.note_unheard(distrusted);
+        self.inner.known.trust_memory(true);
+    }
+}
