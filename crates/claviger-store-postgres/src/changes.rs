@@ -1,4 +1,8 @@
 //! How instances hear of each other's ends: PostgreSQL's NOTIFY, sent with the change that it tells of.
+//!
+//! Commits with a message wait for each other, which is a matter of a few hundred a second. Ends and suspicions are rare and must
+//! not be missed. New pairs are many and may be missed by an instance that was killed just then: whoever waits for one looks
+//! from time to time. So these are told afterwards, all at once that came up meanwhile.
 
 use std::{future::poll_fn, time::Duration};
 
@@ -16,7 +20,9 @@ use uuid::Uuid;
 
 use crate::{
     address::{Address, CONNECT},
+    database::Database,
     error::words,
+    sessions,
 };
 
 /// Under this name changes are told, each as a list of session ids in hexadecimal digits.
@@ -32,6 +38,43 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// So many changes wait for their reader. More wait in the database.
 const WAITING: usize = 4096;
+
+/// Tells of new pairs.
+#[derive(Debug)]
+pub(crate) struct PairTeller {
+    untold: mpsc::Sender<Uuid>,
+    teller: JoinHandle<()>,
+}
+
+impl PairTeller {
+    pub(crate) fn start(database: Database) -> Self {
+        let (untold, queue) = mpsc::channel(WAITING);
+        Self { untold, teller: tokio::spawn(tell(database, queue)) }
+    }
+
+    /// Has it told soon. While the database is away more pairs come up than anybody waits for: those are not told.
+    pub(crate) fn of(&self, session: Uuid) {
+        let _told = self.untold.try_send(session);
+    }
+}
+
+impl Drop for PairTeller {
+    fn drop(&mut self) {
+        self.teller.abort();
+    }
+}
+
+async fn tell(database: Database, mut queue: mpsc::Receiver<Uuid>) {
+    let mut ids = Vec::new();
+    while queue.recv_many(&mut ids, WAITING).await > 0 {
+        let told = &ids;
+        let telling = database.write("tell", |link| async move { sessions::tell(&link, told).await });
+        if let Err(error) = telling.await {
+            tracing::debug!(%error, "new pairs were not told to the other instances");
+        }
+        ids.clear();
+    }
+}
 
 /// A stream of changes. It connects again by itself. Dropping it ends it.
 #[derive(Debug)]

@@ -152,7 +152,7 @@ impl Database {
             if !again || attempt == ATTEMPTS {
                 return Err(fault.into());
             }
-            tracing::debug!(transaction = name, attempt, reason = %StoreError::from(fault), "done again");
+            tracing::info!(transaction = name, attempt, reason = %StoreError::from(fault), "a transaction is done again");
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
@@ -224,7 +224,11 @@ const WHO: &str = "SELECT pg_backend_pid()";
 pub(crate) async fn is_pooled(address: &Address) -> Result<bool, Fault> {
     let connect = || Database::new(address, 1, true, 2 * CONNECT);
     let (asking, holding) = (connect()?, connect()?);
-    let (asking, holding) = (asking.link().await?, holding.link().await?);
+    let compare = compare(asking.link().await?, holding.link().await?);
+    tokio::time::timeout(2 * CONNECT, compare).await.unwrap_or(Err(Fault::TooLong))
+}
+
+async fn compare(asking: Link, holding: Link) -> Result<bool, Fault> {
     let first = who(&asking).await?;
     holding.run("BEGIN").await?;
     let held = who(&holding).await?;

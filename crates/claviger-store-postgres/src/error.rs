@@ -179,7 +179,13 @@ fn of_code(code: &SqlState, told: String) -> StoreError {
 /// The error by its code. PostgreSQL's own words may quote a row.
 pub(crate) fn words(error: &SqlError) -> String {
     if let Some(code) = error.code() {
-        return format!("PostgreSQL's code {}", code.code());
+        let plain = match code.code() {
+            "28P01" | "28000" => "the name or the password is refused, ",
+            "3D000" => "there is no such database, ",
+            "53300" => "all connections that the database allows are in use, ",
+            _ => "",
+        };
+        return format!("{plain}PostgreSQL's code {}", code.code());
     }
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -248,7 +248,7 @@ async fn end(link: &Link, rows: Vec<(Session, EndReason)>, at: Timestamp) -> Res
     }
     let ended: Vec<Session> = ended.into_iter().map(|(next, _)| next).collect();
     let ids: Vec<Uuid> = ended.iter().map(|row| session_column(row.id)).collect();
-    link.query(TELL, &bounds![TEXT: changes::CHANNEL, UUID_ARRAY: ids, INT8: changes::IDS_A_MESSAGE]).await?;
+    tell(link, &ids).await?;
     Ok(ended)
 }
 
@@ -257,18 +257,27 @@ pub(crate) async fn replace(
     next: &Session,
     owed: Option<&OwedRevocation>,
 ) -> Result<Replaced, Fault> {
-    if write(&link, next, owed, outdates(next)).await? {
+    if write(&link, next, owed, is_distrusted(next)).await? {
         return Ok(Replaced::Done);
     }
     Ok(Replaced::Conflict(load(link, next.id).await?.map(Box::new)))
 }
 
-/// Whether what others remember of the row becomes wrong: it ended, it is suspect, or it has another pair.
-fn outdates(next: &Session) -> bool {
-    match &next.state {
-        State::Suspect(_) | State::Ended { .. } => true,
-        State::Live(_) | State::Parked(_) => next.pair().is_some_and(|pair| pair.generation == next.version),
-    }
+/// Whether others may not trust what they remember of the row: it ended, or is suspect.
+fn is_distrusted(next: &Session) -> bool {
+    matches!(next.state, State::Suspect(_) | State::Ended { .. })
+}
+
+/// Whether this change brings another pair.
+pub(crate) fn has_new_pair(next: &Session) -> bool {
+    next.pair().is_some_and(|pair| pair.generation == next.version)
+}
+
+/// Tells all instances that these changed.
+pub(crate) async fn tell(link: &Link, ids: &[Uuid]) -> Result<(), Fault> {
+    let bounds = bounds![TEXT: changes::CHANNEL, UUID_ARRAY: ids, INT8: changes::IDS_A_MESSAGE];
+    link.query(TELL, &bounds).await?;
+    Ok(())
 }
 
 /// Writes `next` over the row that it was made from, unless that has ended or another version is stored.
@@ -477,20 +486,27 @@ pub(crate) async fn in_slot(
         Wheel::Probe => OPEN_IN_SLOT,
     };
     // No session has the id of zeros.
-    let after = after.map_or(Uuid::nil(), session_column);
-    let found = link.query(sql, &bounds![INT2: slot_column(slot), UUID: after, INT8: rows(limit)]).await?;
-    let mut sessions = Vec::with_capacity(found.len());
-    for row in &found {
-        match decode(row) {
-            Ok(session) => sessions.push(session),
-            // One damaged row must not keep the others of its slot.
-            Err(Fault::Store(error @ StoreError::Corrupt(_))) => {
-                tracing::error!(%error, "a session cannot be read, so its token is not validated");
+    let mut after = after.map_or(Uuid::nil(), session_column);
+    let mut sessions = Vec::new();
+    loop {
+        let wanted = limit.saturating_sub(sessions.len());
+        let found =
+            link.query(sql, &bounds![INT2: slot_column(slot), UUID: after, INT8: rows(wanted)]).await?;
+        for row in &found {
+            match decode(row) {
+                Ok(session) => sessions.push(session),
+                // One damaged row must not keep the others of its slot.
+                Err(Fault::Store(error @ StoreError::Corrupt(_))) => {
+                    tracing::error!(%error, "a session cannot be read, so its token is not validated");
+                }
+                Err(fault) => return Err(fault),
             }
-            Err(fault) => return Err(fault),
+        }
+        match found.last() {
+            Some(last) if sessions.len() < limit && found.len() == wanted => after = last.try_get("id")?,
+            _ => return Ok(sessions),
         }
     }
-    Ok(sessions)
 }
 
 /// Writes the rows that are still those that `next` were made from. Nothing but the narrow table is touched. If a row comes

@@ -18,13 +18,14 @@ use tokio::task::JoinHandle;
 
 use crate::{
     address::Address,
-    changes::Changes,
+    changes::{Changes, PairTeller},
     clock::DatabaseClock,
     database::{self, Database, Link, bounds},
     error::OpenError,
     logins, memos, owed,
     schema::{self, Plan},
     sessions, slots, suspicions,
+    values::session_column,
 };
 
 /// A change of the schema may take so long, the wait for another instance's included.
@@ -64,6 +65,7 @@ pub struct PostgresStore {
     survey: Database,
     clock: DatabaseClock,
     clock_keeper: JoinHandle<()>,
+    pair_teller: PairTeller,
     listen_address: Option<Address>,
 }
 
@@ -86,7 +88,8 @@ impl PostgresStore {
         let clock = DatabaseClock::read(&database).await?;
         let clock_keeper = tokio::spawn(clock.clone().keep(database.clone()));
         let survey = Database::new(address, 1, pooler, CENSUS)?;
-        Ok(Self { database, survey, clock, clock_keeper, listen_address })
+        let pair_teller = PairTeller::start(database.clone());
+        Ok(Self { database, survey, clock, clock_keeper, pair_teller, listen_address })
     }
 
     /// Says what [`PostgresStore::migrate`] would do, and changes nothing.
@@ -162,7 +165,11 @@ impl Store for PostgresStore {
     }
 
     async fn replace(&self, next: &Session, owed: Option<&OwedRevocation>) -> Result<Replaced, StoreError> {
-        self.database.write("replace", |link| sessions::replace(link, next, owed)).await
+        let replaced = self.database.write("replace", |link| sessions::replace(link, next, owed)).await?;
+        if replaced == Replaced::Done && sessions::has_new_pair(next) {
+            self.pair_teller.of(session_column(next.id));
+        }
+        Ok(replaced)
     }
 
     async fn devices(&self, subject: &Subject, limit: usize) -> Result<Vec<Session>, StoreError> {

@@ -12,11 +12,15 @@ mod common;
 
 struct Databases {
     server: Server,
+    /// A setting of each database.
+    setting: &'static str,
 }
 
 impl Harness for Databases {
     async fn fresh(&self) -> Arc<dyn Store> {
         let database = self.server.database().await;
+        let set = format!("ALTER DATABASE {database} SET {}", self.setting);
+        self.server.client(&database).await.batch_execute(&set).await.unwrap();
         let store = PostgresStore::open(&self.server.address(&database), &Options::default()).await;
         Arc::new(store.unwrap())
     }
@@ -24,7 +28,15 @@ impl Harness for Databases {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_store_of_several_instances_conforms() {
-    conformance(&Databases { server: Server::start("") }).await;
+    let setting = "default_transaction_isolation = 'read committed'";
+    conformance(&Databases { server: Server::start(""), setting }).await;
+}
+
+/// There the database undoes what collides, and the store has to do it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_store_conforms_where_statements_see_one_moment() {
+    let setting = "default_transaction_isolation = 'repeatable read'";
+    conformance(&Databases { server: Server::start(""), setting }).await;
 }
 
 struct Pooled {
