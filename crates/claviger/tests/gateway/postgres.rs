@@ -75,3 +75,94 @@ async fn instances_share_sessions_in_a_database() {
     let fresh = World::before_url(&app.url(""), &settings).await;
     assert_eq!(get(&fresh).await.status(), StatusCode::UNAUTHORIZED, "the end is in the database");
 }
+
+async fn status(world: &World, cookie: &str) -> StatusCode {
+    world.get("/auth/session").header("cookie", cookie).send().await.unwrap().status()
+}
+
+/// A session that both instances have served from memory, and that one of them then ends.
+async fn signed_out_at(one: &World, other: &World) -> String {
+    let cookie = one.sign_in(ADA).await;
+    for world in [one, other, other] {
+        assert_eq!(status(world, &cookie).await, StatusCode::OK);
+    }
+    one.sign_out(&cookie).await;
+    cookie
+}
+
+/// How long it takes is told with `--nocapture`. `CLAVIGER_TRIALS=1000` tries more often.
+#[tokio::test]
+async fn a_sign_out_at_one_instance_is_refused_at_the_others() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let settings = format!("store.url = \"{}\"", server.text(&database));
+    let app = World::echoing().await;
+    let (one, other) =
+        (World::before_url(&app.url(""), &settings).await, World::before_url(&app.url(""), &settings).await);
+    let trials = std::env::var("CLAVIGER_TRIALS").ok().and_then(|trials| trials.parse().ok()).unwrap_or(20);
+    let mut took = Vec::new();
+    for _ in 0..trials {
+        let cookie = signed_out_at(&one, &other).await;
+        let begun = std::time::Instant::now();
+        let refused = async { while status(&other, &cookie).await == StatusCode::OK {} };
+        tokio::time::timeout(STALE_AT_MOST, refused).await.expect("ENDED: refused within the bound");
+        took.push(begun.elapsed());
+    }
+    took.sort();
+    let at = |share: usize| took[(took.len() - 1) * share / 100];
+    println!("{trials} sign-outs were refused elsewhere after {:?} (p50), {:?} (p99)", at(50), at(99));
+}
+
+/// While the news are cut off, no session is served from memory.
+#[tokio::test]
+async fn without_news_of_the_others_every_request_reads_the_database() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let link = Link::to(server.port).await;
+    let by_socket = format!("store.url = \"{}\"", server.text(&database));
+    let listening = format!(
+        "{by_socket}\nstore.insecure_plaintext_to_database = true\nstore.listen_url = \"host=127.0.0.1 port={} user=claviger dbname={database}\"",
+        link.port
+    );
+    let app = World::echoing().await;
+    let (one, other) = (
+        World::before_url(&app.url(""), &by_socket).await,
+        World::before_url(&app.url(""), &listening).await,
+    );
+    link.cut();
+    let first = signed_out_at(&one, &other).await;
+    let noticed = async { while status(&other, &first).await == StatusCode::OK {} };
+    tokio::time::timeout(STALE_AT_MOST, noticed).await.expect("the link's loss is noticed within the bound");
+    for _ in 0..20 {
+        let cookie = signed_out_at(&one, &other).await;
+        assert_eq!(status(&other, &cookie).await, StatusCode::UNAUTHORIZED, "ENDED: never from memory");
+    }
+}
+
+/// A link says that it lives every two seconds, and is given up after three more.
+const STALE_AT_MOST: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A way to the database that can be cut.
+struct Link {
+    port: u16,
+    carrying: tokio::task::JoinHandle<()>,
+}
+
+impl Link {
+    async fn to(port: u16) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let carrying = tokio::spawn(async move {
+            let mut carried = tokio::task::JoinSet::new();
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut far = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                carried.spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+            }
+        });
+        Self { port: own, carrying }
+    }
+
+    fn cut(&self) {
+        self.carrying.abort();
+    }
+}
