@@ -296,6 +296,20 @@ pub mod limits {
     pub const CLOCK_SKEW: Duration = Duration::from_secs(10);
     /// The longest pause that a provider may ask for.
     pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
+    /// So many rows are sealed anew in a second after a change of keys: a million in half an hour.
+    pub const RESEALS_PER_SECOND: u32 = 500;
+    /// So many of them are written at a time.
+    pub const RESEALS_AT_ONCE: usize = 32;
+    /// Who seals rows anew keeps the others from it for so long, and prolongs this.
+    pub const RESEAL_LEASE: Duration = Duration::from_secs(60);
+    /// Where it stands with it is written down after so many slots.
+    pub const RESEAL_SLOTS: u16 = 16;
+    /// It is looked so often whether rows are still, or again, sealed with an older key.
+    pub const RESEAL_LOOK_EVERY: Duration = Duration::from_secs(60);
+    /// The same where the last look found none.
+    pub const RESEAL_LOOK_EVERY_IDLE: Duration = Duration::from_secs(10 * 60);
+    /// A key that was taken out of the keyring opens rows for so long, which may have been read before.
+    pub const KEY_LEAVES_AFTER: Duration = Duration::from_secs(10 * 60);
     /// Pause before a client tries again, where an operator has to act first.
     pub const RETRY_AFTER_OPERATOR: Duration = Duration::from_secs(60);
     /// Pause before a client tries again, where nobody said how long.

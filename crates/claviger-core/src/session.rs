@@ -9,7 +9,7 @@
 //! | `rotate`, `repair`, `prove` | any | Live |
 //! | `suspect` | Live, Parked | Suspect |
 //! | `park` | Live | Parked |
-//! | `claim`, `release`, `lose_answer` | any | the same |
+//! | `claim`, `release`, `lose_answer`, `reseal` | any | the same |
 //! | `end` | any | Ended |
 //!
 //! where *any* is Live, Parked or Suspect.
@@ -100,6 +100,17 @@ pub struct SealedBlob(pub Vec<u8>);
 impl std::fmt::Debug for SealedBlob {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SealedBlob({} bytes)", self.0.len())
+    }
+}
+
+/// How a sealed blob begins. Two that were sealed alike begin alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlobHead(pub [u8; 5]);
+
+impl SealedBlob {
+    /// How it begins; the octets that a shorter one lacks are 0.
+    pub fn head(&self) -> BlobHead {
+        BlobHead(std::array::from_fn(|index| self.0.get(index).copied().unwrap_or_default()))
     }
 }
 
@@ -332,6 +343,28 @@ impl Session {
         self.change(|state| {
             state.into_holding()?;
             Ok(State::Live(Holding { pair: Some(seal(generation)), proven_at: now, claim: None }))
+        })
+    }
+
+    /// Puts the same pair, sealed anew, in the place of the pair of this generation. A refresh of it that is under way goes on.
+    ///
+    /// # Errors
+    /// [`Refused::Ended`], or [`Refused::Superseded`] if the row holds another pair.
+    pub fn reseal(
+        self,
+        generation: Version,
+        access: SealedBlob,
+        refresh: Option<SealedBlob>,
+    ) -> Result<Self, Refused> {
+        self.change(|state| {
+            state.with_holding(|holding| {
+                holding.require(generation)?;
+                if let Some(pair) = &mut holding.pair {
+                    pair.access = access;
+                    pair.refresh = refresh;
+                }
+                Ok(())
+            })
         })
     }
 

@@ -1,6 +1,6 @@
 //! Root keys, the keyring made of them, and the cookies it seals.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use aws_lc_rs::{
     aead::LessSafeKey,
@@ -11,6 +11,7 @@ use base64::{Engine as _, decoded_len_estimate, engine::general_purpose::URL_SAF
 use claviger_core::{
     policy::limits::COOKIE_BYTES,
     secret::{Fingerprint, RefreshToken},
+    session::{BlobHead, SealedBlob},
 };
 use secrecy::SecretString;
 use zeroize::Zeroizing;
@@ -24,6 +25,16 @@ pub struct KeyId(pub u32);
 impl KeyId {
     /// Stands for no root key: what is sealed under a device's secret bears it.
     pub(crate) const NONE: Self = Self(0);
+
+    /// The root key of a blob that begins so. None if it is sealed without one, or is no form of ours.
+    pub fn of(head: BlobHead) -> Option<Self> {
+        match head.0 {
+            [envelope::FORMAT, a, b, c, d] => {
+                Some(Self(u32::from_be_bytes([a, b, c, d]))).filter(|id| *id != Self::NONE)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for KeyId {
@@ -125,10 +136,15 @@ impl CookiePurpose {
     }
 }
 
-/// The root keys, newest first: the first seals, and each opens what it sealed.
+/// The root keys: the first seals, and each opens what it sealed.
+///
+/// A younger key has a higher id. What was sealed under a lower id than the first key's is to be sealed anew; a higher id is
+/// that of the next key, with which others may seal already.
 pub struct Keyring {
-    newest: Keys,
-    older: Vec<Keys>,
+    sealing: Arc<Keys>,
+    others: Vec<Arc<Keys>>,
+    /// They are in the list no more, and open rows that were read before they went.
+    leaving: Vec<Arc<Keys>>,
 }
 
 /// What is derived from one root key.
@@ -146,7 +162,7 @@ pub(crate) struct Keys {
 const ROOT_SALT: &[u8] = b"claviger root key, format 1";
 
 impl Keyring {
-    /// Makes a keyring of root keys, newest first, and derives the keys of all cookies.
+    /// Makes a keyring of root keys, the one that seals first, and derives the keys of all cookies.
     ///
     /// # Errors
     /// [`KeyringError`]: no key, two of one id, or the id 0.
@@ -159,14 +175,88 @@ impl Keyring {
                 return Err(KeyringError::Duplicate(root.id));
             }
         }
-        let mut keys = roots.iter().map(Keys::new);
-        let newest = keys.next().ok_or(KeyringError::Empty)?;
-        Ok(Self { newest, older: keys.collect() })
+        let mut keys = roots.iter().map(|root| Arc::new(Keys::new(root)));
+        let sealing = keys.next().ok_or(KeyringError::Empty)?;
+        Ok(Self { sealing, others: keys.collect(), leaving: Vec::new() })
+    }
+
+    /// The key that seals.
+    pub fn sealing(&self) -> KeyId {
+        self.sealing.id
+    }
+
+    /// All keys of the list, the one that seals first.
+    pub fn ids(&self) -> impl Iterator<Item = KeyId> {
+        self.listed().map(|keys| keys.id)
+    }
+
+    /// The keys that are in the list no more and still open rows.
+    pub fn leaving(&self) -> impl Iterator<Item = KeyId> {
+        self.leaving.iter().map(|keys| keys.id)
+    }
+
+    /// Whether a key is in the list.
+    pub fn holds(&self, id: KeyId) -> bool {
+        self.ids().any(|held| held == id)
+    }
+
+    /// Whether there may be something that this keyring opens and that is to be sealed anew.
+    pub fn has_older(&self) -> bool {
+        !(self.others.is_empty() && self.leaving.is_empty())
+            && self.others.iter().chain(&self.leaving).any(|keys| self.is_older(keys.id))
+    }
+
+    /// Whether what this key sealed is to be sealed anew.
+    pub fn is_older(&self, id: KeyId) -> bool {
+        id != KeyId::NONE && id < self.sealing.id
+    }
+
+    /// Whether a blob of a row is to be sealed anew.
+    pub fn is_outdated(&self, sealed: &SealedBlob) -> bool {
+        KeyId::of(sealed.head()).is_some_and(|id| self.is_older(id))
+    }
+
+    /// Whether a cookie's value is to be sealed anew, by what it says of itself. Takes no allocation.
+    pub fn is_cookie_outdated(&self, sealed: &str) -> bool {
+        let mut head = [0; 6];
+        let read = sealed.as_bytes().get(..8).map(|first| URL_SAFE_NO_PAD.decode_slice(first, &mut head));
+        let [format, a, b, c, d, _] = head;
+        matches!(read, Some(Ok(_)))
+            && KeyId::of(BlobHead([format, a, b, c, d])).is_some_and(|id| self.is_older(id))
+    }
+
+    /// A key of this keyring that is another one than the key that `before` has under the same id.
+    pub fn contradicts(&self, before: &Self) -> Option<KeyId> {
+        let tag = |keys: &Keys| hmac::sign(&keys.fingerprint, b"claviger: the same key?");
+        let differs = |keys: &&Arc<Keys>| {
+            let old = before.listed().chain(&before.leaving).find(|old| old.id == keys.id);
+            old.is_some_and(|old| tag(old).as_ref() != tag(keys).as_ref())
+        };
+        self.listed().find(differs).map(|keys| keys.id)
+    }
+
+    /// This keyring in the place of `before`. A key that only `before` has goes on opening rows, and no cookies, since there may
+    /// be rows in memory that were read a moment ago.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        let gone = |keys: &&Arc<Keys>| !self.holds(keys.id);
+        self.leaving = before.listed().chain(&before.leaving).filter(gone).cloned().collect();
+        self
+    }
+
+    /// This keyring without the keys that are in the list no more.
+    #[must_use]
+    pub fn without_leaving(&self) -> Self {
+        Self { sealing: Arc::clone(&self.sealing), others: self.others.clone(), leaving: Vec::new() }
+    }
+
+    fn listed(&self) -> impl Iterator<Item = &Arc<Keys>> {
+        std::iter::once(&self.sealing).chain(&self.others)
     }
 
     /// Seals a cookie's value. It holds only letters, digits, `-` and `_`.
     pub fn seal_cookie(&self, purpose: CookiePurpose, plain: &[u8], nonce: Nonce) -> String {
-        let keys = &self.newest;
+        let keys = &self.sealing;
         let bound_to = envelope::binding(keys.id, purpose.purpose());
         URL_SAFE_NO_PAD.encode(envelope::seal(keys.cookie(purpose), keys.id, &bound_to, nonce, plain))
     }
@@ -186,35 +276,42 @@ impl Keyring {
         envelope::open(keys.cookie(purpose), &envelope::binding(keys.id, purpose.purpose()), bytes)
     }
 
-    /// Tells two refresh tokens apart without telling what they are: HMAC-SHA256 under the newest key, cut to 16 octets.
+    /// Tells two refresh tokens apart without telling what they are: HMAC-SHA256 under the sealing key, cut to 16 octets.
     ///
     /// It is compared only within one claim on a row, which a rotation of keys outlives by a lease at most.
     pub fn fingerprint(&self, token: &RefreshToken) -> Fingerprint {
-        let tag = hmac::sign(&self.newest.fingerprint, token.expose().as_bytes());
+        let tag = hmac::sign(&self.sealing.fingerprint, token.expose().as_bytes());
         Fingerprint(std::array::from_fn(|index| tag.as_ref().get(index).copied().unwrap_or_default()))
     }
 
     /// The keys that seal.
-    pub(crate) fn newest(&self) -> &Keys {
-        &self.newest
+    pub(crate) fn seals_with(&self) -> &Keys {
+        &self.sealing
     }
 
-    /// The keys that something says it is sealed with. What was sealed without a root key is no matter of missing keys.
-    pub(crate) fn keys_of(&self, sealed: &[u8]) -> Result<&Keys, OpenError> {
+    /// The keys that a cookie says it is sealed with. What was sealed without a root key is no matter of missing keys.
+    fn keys_of(&self, sealed: &[u8]) -> Result<&Keys, OpenError> {
         let id = envelope::key_id(sealed)?;
         if id == KeyId::NONE {
             return Err(OpenError::Invalid);
         }
-        std::iter::once(&self.newest)
-            .chain(&self.older)
-            .find(|keys| keys.id == id)
-            .ok_or(OpenError::UnknownKey(id))
+        self.listed().find(|keys| keys.id == id).map(Arc::as_ref).ok_or(OpenError::UnknownKey(id))
+    }
+
+    /// The keys that a blob of a row says it is sealed with.
+    pub(crate) fn keys_of_row(&self, sealed: &[u8]) -> Result<&Keys, OpenError> {
+        self.keys_of(sealed).or_else(|error| match error {
+            OpenError::UnknownKey(id) => {
+                self.leaving.iter().find(|keys| keys.id == id).map(Arc::as_ref).ok_or(error)
+            }
+            OpenError::Invalid => Err(error),
+        })
     }
 }
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ids = std::iter::once(&self.newest).chain(&self.older).map(|keys| keys.id.0);
+        let ids = self.ids().map(|id| id.0);
         f.write_str("Keyring")?;
         f.debug_list().entries(ids).finish()
     }

@@ -16,9 +16,10 @@
 //! format (1) | key id (4, big-endian) | nonce (12) | ciphertext | tag (16)
 //! ```
 //!
-//! The key is found by the id in front and never by trial, and the id is authenticated with the rest. Rotation: put a
-//! new key first in the list, which seals from then on; the older ones open until nothing is sealed with them. A key id
-//! that is missing in the list is the operator's error ([`OpenError::UnknownKey`]) and signs nobody out.
+//! The key is found by the id in front and never by trial, and the id is authenticated with the rest. Rotation: a
+//! new key has a higher id than all before it. Anywhere in the list it opens; first in the list it seals, and what keys of
+//! lower ids sealed is sealed anew, until an older key can go because nothing is sealed with it. A key id that is missing in
+//! the list is the operator's error ([`OpenError::UnknownKey`]) and signs nobody out.
 
 pub mod cookies;
 mod encoding;

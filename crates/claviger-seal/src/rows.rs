@@ -119,7 +119,7 @@ impl Keyring {
     }
 
     fn seal_row(&self, purpose: Purpose, at: PairBinding<'_>, plain: &[u8], nonce: Nonce) -> SealedBlob {
-        let keys = self.newest();
+        let keys = self.seals_with();
         let key = envelope::derive(&keys.rows, purpose, at.session.as_bytes());
         SealedBlob(envelope::seal(&key, keys.id, &bound_to(keys.id, purpose, at), nonce, plain))
     }
@@ -130,7 +130,7 @@ impl Keyring {
         at: PairBinding<'_>,
         sealed: &SealedBlob,
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let keys = self.keys_of(&sealed.0)?;
+        let keys = self.keys_of_row(&sealed.0)?;
         let key = envelope::derive(&keys.rows, purpose, at.session.as_bytes());
         envelope::open(&key, &bound_to(keys.id, purpose, at), copy(sealed))
     }

@@ -15,8 +15,8 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Backlog, Census, Claims, Memo, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
-    Suspected, SuspicionKey, Visit, Wheel,
+    Backlog, Census, Claims, HeadCount, Memo, Owed, OwedId, Placement, Replaced, Selection, Store,
+    StoreError, Suspected, SuspicionKey, Visit, Wheel,
 };
 
 use crate::{
@@ -333,6 +333,10 @@ impl Store for Shelf {
 
     async fn census(&self) -> Result<Census, StoreError> {
         self.read(self.ledger.memory.census()).await
+    }
+
+    async fn heads(&self) -> Result<Vec<HeadCount>, StoreError> {
+        self.read(self.ledger.memory.heads()).await
     }
 
     async fn suspect(

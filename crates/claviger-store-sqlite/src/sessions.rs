@@ -11,7 +11,7 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Census, Claims, Placement, Replaced, Selection, StoreError, Wheel, corrupt, id_is_taken,
+    Census, Claims, HeadCount, Placement, Replaced, Selection, StoreError, Wheel, corrupt, id_is_taken,
 };
 use rusqlite::{Connection, Params, params};
 
@@ -40,6 +40,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     LIVE_IN_SLOT,
     OPEN_IN_SLOT,
     CENSUS,
+    HEADS,
     CLAIMS,
 ];
 
@@ -119,6 +120,18 @@ const CENSUS: &str = "SELECT
     count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2),
     min(proven_at) FILTER (WHERE state = 0)
     FROM pulse";
+
+// It goes through both tables, which is done after a change of keys only.
+const HEADS: &str =
+    "SELECT head, count(*) FILTER (WHERE of_session), count(*) FILTER (WHERE NOT of_session) FROM (
+        SELECT substr(access, 1, 5) AS head, true AS of_session FROM session WHERE access IS NOT NULL
+        UNION ALL
+        SELECT substr(refresh, 1, 5), true FROM session WHERE substr(refresh, 1, 5) <> substr(access, 1, 5)
+        UNION ALL
+        SELECT substr(access, 1, 5), false FROM owed
+        UNION ALL
+        SELECT substr(refresh, 1, 5), false FROM owed WHERE substr(refresh, 1, 5) <> substr(access, 1, 5)
+    ) GROUP BY head ORDER BY head";
 
 const LIVE: i64 = 0;
 const PARKED: i64 = 1;
@@ -396,6 +409,20 @@ pub(crate) fn census(connection: &Connection) -> Result<Census, Fault> {
     let mut count = || columns.read(|count: i64| u64::try_from(count).ok());
     let (live, parked, suspect) = (count()?, count()?, count()?);
     Ok(Census { live, parked, suspect, oldest_proof: columns.take::<Option<i64>>()?.map(millis) })
+}
+
+/// How many rows hold blobs that begin alike.
+pub(crate) fn heads(connection: &Connection) -> Result<Vec<HeadCount>, Fault> {
+    let mut statement = connection.prepare_cached(HEADS)?;
+    let mut found = statement.query([])?;
+    let mut counts = Vec::new();
+    while let Some(row) = found.next()? {
+        let mut columns = Columns::of(row);
+        let head = SealedBlob(columns.take()?).head();
+        let mut count = || columns.read(|count: i64| u64::try_from(count).ok());
+        counts.push(HeadCount { head, sessions: count()?, owed: count()? });
+    }
+    Ok(counts)
 }
 
 /// A limit as SQLite takes it.

@@ -11,8 +11,8 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Backlog, Census, Claims, Memo, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
-    Suspected, SuspicionKey, Visit, Wheel,
+    Backlog, Census, Claims, HeadCount, Memo, Owed, OwedId, Placement, Replaced, Selection, Store,
+    StoreError, Suspected, SuspicionKey, Visit, Wheel,
 };
 use rusqlite::Connection;
 
@@ -263,6 +263,13 @@ impl Store for SqliteStore {
     async fn census(&self) -> Result<Census, StoreError> {
         let pool = Arc::clone(&self.pool);
         let counted = tokio::task::spawn_blocking(move || pool.read(sessions::census));
+        counted.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the count was cut short".to_owned())))
+    }
+
+    /// It goes through all sessions, so it does not run among the tasks that answer requests.
+    async fn heads(&self) -> Result<Vec<HeadCount>, StoreError> {
+        let pool = Arc::clone(&self.pool);
+        let counted = tokio::task::spawn_blocking(move || pool.read(sessions::heads));
         counted.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the count was cut short".to_owned())))
     }
 

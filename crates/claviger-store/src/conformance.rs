@@ -108,7 +108,8 @@ fn checks() -> impl IntoIterator<Item = (&'static str, Check)> {
             a_slot_is_read_page_by_page
             many_rows_are_written_each_by_its_own_version
             one_of_many_proofs_wins
-            a_census_counts_by_state;
+            a_census_counts_by_state
+            rows_are_counted_by_how_their_blobs_begin;
         suspicions:
             a_suspicion_comes_back_as_it_went_in
             the_same_word_is_noted_once

@@ -11,7 +11,7 @@ mod memory;
 use async_trait::async_trait;
 use claviger_core::{
     ids::{AttemptId, SessionId, Subject, Version},
-    session::{EndReason, OwedRevocation, Session},
+    session::{BlobHead, EndReason, OwedRevocation, Session},
     suspicion::Suspicion,
     sweep::Slot,
     time::Timestamp,
@@ -169,6 +169,19 @@ pub trait Store: Send + Sync + 'static {
     /// How many sessions there are in each state. It may go through all of them.
     async fn census(&self) -> Result<Census, StoreError>;
 
+    /// How many rows hold a sealed blob that begins with the same octets ([`BlobHead`]), by these octets: which of
+    /// them name a key is not the store's business. A row whose two blobs begin alike counts once, else under each. It may
+    /// go through all rows. In SQL, of `session` and in the same way of `owed`:
+    ///
+    /// ```sql
+    /// SELECT head, count(*) FROM (
+    ///     SELECT substr(access, 1, 5) AS head FROM session WHERE access IS NOT NULL
+    ///     UNION ALL
+    ///     SELECT substr(refresh, 1, 5) FROM session WHERE substr(refresh, 1, 5) <> substr(access, 1, 5)
+    /// ) GROUP BY head ORDER BY head
+    /// ```
+    async fn heads(&self) -> Result<Vec<HeadCount>, StoreError>;
+
     /// Notes a suspicion, due at once. False, and nothing is noted, if one with this key was noted and is not forgotten.
     async fn suspect(
         &self,
@@ -286,6 +299,17 @@ pub struct Census {
     pub suspect: u64,
     /// When the live session was proven whose proof is the oldest.
     pub oldest_proof: Option<Timestamp>,
+}
+
+/// How many rows hold blobs that begin alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HeadCount {
+    /// How the blobs begin.
+    pub head: BlobHead,
+    /// So many sessions hold one.
+    pub sessions: u64,
+    /// So many revocations that are owed hold one.
+    pub owed: u64,
 }
 
 /// Tells one suspicion from another, so that none is noted twice: a hash of where it comes from.

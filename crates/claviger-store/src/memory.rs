@@ -9,15 +9,15 @@ use std::{
 use async_trait::async_trait;
 use claviger_core::{
     ids::{AttemptId, SessionId, Subject, Version},
-    session::{EndReason, OwedRevocation, Session, State, over_limit},
+    session::{BlobHead, EndReason, OwedRevocation, SealedBlob, Session, State, over_limit},
     suspicion::Suspicion,
     sweep::{SLOTS, Slot},
     time::Timestamp,
 };
 
 use crate::{
-    Backlog, Census, Claims, Memo, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
-    Suspected, SuspicionKey, Visit, Wheel, id_is_taken,
+    Backlog, Census, Claims, HeadCount, Memo, Owed, OwedId, Placement, Replaced, Selection, Store,
+    StoreError, Suspected, SuspicionKey, Visit, Wheel, id_is_taken,
 };
 
 /// Keeps everything in memory and forgets it when dropped. It counts its calls and fails when told to.
@@ -55,6 +55,7 @@ pub enum Method {
     LongestDue,
     ReplaceAll,
     Census,
+    Heads,
     Suspect,
     TakeSuspicions,
     SettleSuspicion,
@@ -79,6 +80,7 @@ impl Method {
                 | Self::InSlot
                 | Self::LongestDue
                 | Self::Census
+                | Self::Heads
                 | Self::Memo
         )
     }
@@ -386,6 +388,13 @@ impl Shelf {
     }
 }
 
+/// How the blobs of one row begin, each beginning once.
+fn heads_of(access: &SealedBlob, refresh: Option<&SealedBlob>) -> impl Iterator<Item = BlobHead> {
+    let head = access.head();
+    let other = refresh.map(SealedBlob::head).filter(|other| *other != head);
+    std::iter::once(head).chain(other)
+}
+
 #[async_trait]
 impl Store for MemoryStore {
     async fn check(&self) -> Result<(), StoreError> {
@@ -640,6 +649,23 @@ impl Store for MemoryStore {
         let Open { live_by_proof, parked, suspect, .. } = &shelf.rows.open;
         let (live, oldest_proof) = (count(live_by_proof.len()), live_by_proof.first().map(|(at, _)| *at));
         Ok(Census { live, parked: *parked, suspect: *suspect, oldest_proof })
+    }
+
+    async fn heads(&self) -> Result<Vec<HeadCount>, StoreError> {
+        let shelf = self.enter(Method::Heads)?;
+        let mut counts: BTreeMap<BlobHead, (u64, u64)> = BTreeMap::new();
+        for pair in shelf.rows.by_id.values().filter_map(Session::pair) {
+            for head in heads_of(&pair.access, pair.refresh.as_ref()) {
+                counts.entry(head).or_default().0 += 1;
+            }
+        }
+        for Debt { revocation, .. } in shelf.owed.values() {
+            for head in heads_of(&revocation.access, revocation.refresh.as_ref()) {
+                counts.entry(head).or_default().1 += 1;
+            }
+        }
+        let counted = |(head, (sessions, owed))| HeadCount { head, sessions, owed };
+        Ok(counts.into_iter().map(counted).collect())
     }
 
     async fn suspect(

@@ -18,7 +18,7 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Backlog, Census, Change, Claims, Memo, MemoryStore, Method, News, Others, Owed, OwedId, Placement,
+    Backlog, Census, Change, Claims, HeadCount, Memo, MemoryStore, Method, News, Others, Owed, OwedId, Placement,
     Replaced, Selection, Store, StoreError, Suspected, SuspicionKey, Visit, Wheel,
 };
 
@@ -316,6 +316,10 @@ impl Store for Shelf {
 
     async fn census(&self) -> Result<Census, StoreError> {
         self.through(Method::Census, self.inner.census()).await
+    }
+
+    async fn heads(&self) -> Result<Vec<HeadCount>, StoreError> {
+        self.through(Method::Heads, self.inner.heads()).await
     }
 
     async fn suspect(

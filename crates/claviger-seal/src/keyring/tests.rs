@@ -102,6 +102,45 @@ fn the_first_key_seals_and_every_key_opens() {
 }
 
 #[test]
+fn a_higher_id_is_a_younger_key_wherever_it_stands() {
+    let by = |id: u32| ring(&[id]).seal_cookie(CookiePurpose::Session, b"plain", NONCE);
+    let table: [(&[u32], [bool; 3]); 5] = [
+        (&[1], [false, false, false]),
+        (&[1, 2], [false, false, false]),
+        (&[2, 1], [true, false, false]),
+        (&[2, 3, 1], [true, false, false]),
+        (&[3], [true, true, false]),
+    ];
+    for (ids, outdated) in table {
+        let ring = ring(ids);
+        assert_eq!([1, 2, 3].map(|id| ring.is_cookie_outdated(&by(id))), outdated, "{ids:?}");
+        assert_eq!(ring.has_older(), outdated[0] && ids.len() > 1, "{ids:?}");
+    }
+    for damaged in ["", "AQAAAA", "AQAAAAE!", "BQAAAAEJCQkJ", "\u{20ac}\u{20ac}\u{20ac}"] {
+        assert!(!ring(&[3]).is_cookie_outdated(damaged), "{damaged}");
+    }
+}
+
+#[test]
+fn a_key_that_left_the_list_opens_no_cookie() {
+    let old = ring(&[1]).seal_cookie(CookiePurpose::Session, b"old", NONCE);
+    let after = ring(&[2]).after(&ring(&[1]).after(&ring(&[3, 1])));
+    assert_eq!(after.leaving().collect::<Vec<_>>(), [KeyId(1), KeyId(3)]);
+    assert_eq!(after.open_cookie(CookiePurpose::Session, &old), Err(OpenError::UnknownKey(KeyId(1))));
+    assert!(after.keys_of_row(&[&[1, 0, 0, 0, 1][..], &[0; 28]].concat()).is_ok());
+    assert!(after.has_older() && !after.without_leaving().has_older());
+    assert_eq!(ring(&[1, 3]).after(&after).leaving().collect::<Vec<_>>(), [KeyId(2)]);
+}
+
+#[test]
+fn another_key_of_the_same_id_is_found_out() {
+    let impostor = Keyring::new(vec![root(2), RootKey::new(KeyId(1), [99; 32])]).unwrap();
+    assert_eq!(impostor.contradicts(&ring(&[1])), Some(KeyId(1)));
+    assert_eq!(impostor.contradicts(&ring(&[2])), None);
+    assert_eq!(ring(&[2, 1]).contradicts(&ring(&[1, 3])), None);
+}
+
+#[test]
 fn a_cookie_over_the_limit_is_not_even_decoded() {
     let ring = ring(&[1]);
     let longest = COOKIE_BYTES * 3 / 4 - OVERHEAD_BYTES;

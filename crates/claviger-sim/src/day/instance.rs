@@ -18,8 +18,8 @@ use claviger_core::{
 };
 use claviger_engine::{Engine, Parts, Settings, Sweep};
 use claviger_store::{
-    Backlog, Census, Claims, Memo, MemoryStore, Owed, OwedId, Placement, Replaced, Selection, Store,
-    StoreError, Suspected, SuspicionKey, Visit, Wheel,
+    Backlog, Census, Claims, HeadCount, Memo, MemoryStore, Owed, OwedId, Placement, Replaced, Selection,
+    Store, StoreError, Suspected, SuspicionKey, Visit, Wheel,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -158,6 +158,7 @@ mortal! {
     fn longest_due(wheel: Wheel) -> Option<Timestamp>;
     fn replace_all(next: &[Session]) -> Vec<bool>;
     fn census() -> Census;
+    fn heads() -> Vec<HeadCount>;
     fn suspect(key: SuspicionKey, suspicion: &Suspicion, noted_at: Timestamp) -> bool;
     fn take_suspicions(attempt: AttemptId, now: Timestamp, lease_until: Timestamp, limit: usize) -> Vec<Suspected>;
     fn settle_suspicion(key: SuspicionKey, attempt: AttemptId) -> bool;

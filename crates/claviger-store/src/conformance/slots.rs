@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use claviger_core::{
     ids::{AttemptId, SessionId, Version},
-    session::Session,
+    session::{BlobHead, EndReason, Holding, SealedBlob, SealedPair, Session, State},
     sweep::Slot,
     time::Timestamp,
 };
 
 use super::fixtures::*;
-use crate::{Census, Store, Visit, Wheel};
+use crate::{Census, HeadCount, Replaced, Store, Visit, Wheel};
 
 /// A session of Ada's in this slot. `tag` tells apart those of one slot.
 fn in_slot(slot: u16, tag: u8) -> Session {
@@ -172,4 +172,36 @@ pub(super) async fn a_census_counts_by_state(store: Arc<dyn Store>) {
     change(&store, rows[5].clone().prove(Version::FIRST, t(101)).unwrap()).await;
     let expected = Census { live: 3, parked: 1, suspect: 1, oldest_proof: Some(t(90)) };
     assert_eq!(store.census().await, Ok(expected));
+}
+
+pub(super) async fn rows_are_counted_by_how_their_blobs_begin(store: Arc<dyn Store>) {
+    assert_eq!(store.heads().await, Ok(vec![]));
+    let sealed = |tag: u8, access: u8, refresh: Option<u8>| {
+        let blob = |first| SealedBlob(vec![first, 0, 0, 0, 255, tag, tag]);
+        let pair = SealedPair { access: blob(access), refresh: refresh.map(blob), ..pair(Version::FIRST) };
+        let holding = Holding { pair: Some(pair), proven_at: t(1), claim: None };
+        Session { state: State::Live(holding), ..in_slot(u16::from(tag), tag) }
+    };
+    let none = Holding { pair: None, proven_at: t(1), claim: None };
+    let without = Session { state: State::Live(none), ..in_slot(6, 6) };
+    let rows = [sealed(1, 1, Some(1)), sealed(2, 1, Some(2)), sealed(3, 2, None), sealed(4, 2, Some(2))];
+    put(&store, rows.clone().into_iter().chain([without])).await;
+    let count = |first, sessions, owed| HeadCount { head: BlobHead([first, 0, 0, 0, 255]), sessions, owed };
+    assert_eq!(store.heads().await, Ok(vec![count(1, 2, 0), count(2, 3, 0)]));
+    change(&store, rows[1].clone().park(Version::FIRST).unwrap()).await;
+    assert_eq!(store.heads().await, Ok(vec![count(1, 2, 0), count(2, 3, 0)]), "a parked row counts");
+
+    let (next, owed) = rows[0].clone().end(EndReason::SignedOut, t(900)).unwrap();
+    assert_eq!(store.replace(&next, owed.as_ref()).await, Ok(Replaced::Done));
+    assert_eq!(
+        store.heads().await,
+        Ok(vec![count(1, 1, 1), count(2, 3, 0)]),
+        "what is owed counts by itself"
+    );
+
+    let pair = rows[2].pair().unwrap();
+    let next = rows[2].clone().reseal(pair.generation, rows[0].pair().unwrap().access.clone(), None).unwrap();
+    change(&store, next.clone()).await;
+    assert_eq!(get(&store, next.id).await, next);
+    assert_eq!(store.heads().await, Ok(vec![count(1, 2, 1), count(2, 2, 0)]), "a row that was sealed anew");
 }
