@@ -116,6 +116,19 @@ impl Engine {
         stored.map(|kept| kept.token).ok_or(NoToken::Trouble(Trouble::new(TroubleKind::Unreadable)))
     }
 
+    /// Seals the token with the key that seals now, if an older one sealed it. Others may be first.
+    pub(crate) async fn reseal_app_token(&self) -> Result<(), StoreError> {
+        let Some(memo) = self.inner.parts.store.memo(NAME).await? else { return Ok(()) };
+        let sealed = memo.value.split_first_chunk::<8>().map(|(_, sealed)| SealedBlob(sealed.to_vec()));
+        if !sealed.is_some_and(|sealed| self.keyring().is_outdated(&sealed)) {
+            return Ok(());
+        }
+        let Some(kept) = self.open_app_token(&memo) else { return Ok(()) };
+        let anew = Kept { version: memo.version.next(), ..kept };
+        let memo = Memo { version: anew.version, value: self.seal_app_token(&anew) };
+        self.inner.parts.store.put_memo(NAME, &memo).await.map(drop)
+    }
+
     fn seal_app_token(&self, kept: &Kept) -> Vec<u8> {
         let provider = &self.provider().name;
         let binding = PairBinding { provider, session: NOBODY, generation: kept.version };

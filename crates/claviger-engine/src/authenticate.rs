@@ -92,7 +92,7 @@ impl Engine {
     /// # Errors
     /// [`Denied::NoSession`] if it is not one of ours; [`Denied::UnknownKey`] if it may be, under a key that is missing.
     pub fn open_cookie(&self, value: &str) -> Result<SessionCookie, Denied> {
-        SessionCookie::open(self.keyring(), value).map_err(Denied::from_cookie)
+        SessionCookie::open(&self.keyring(), value).map_err(Denied::from_cookie)
     }
 
     /// Says who is calling, with the assurance that the route asks for.
@@ -183,12 +183,12 @@ impl Engine {
         let Expiry::At(expires_at) = grant.expiry else { return None };
         let hint =
             AccessHint { session, generation: grant.generation, token: grant.token.clone(), expires_at };
-        self.settings().carry_access_token.then(|| hint.seal(self.keyring(), self.nonce())).flatten()
+        self.settings().carry_access_token.then(|| hint.seal(&self.keyring(), self.nonce())).flatten()
     }
 
     /// Opens the hint that a browser carries. One that does not open is no hint.
     pub fn open_access_hint(&self, value: &str) -> Option<AccessHint> {
-        AccessHint::open(self.keyring(), value).ok()
+        AccessHint::open(&self.keyring(), value).ok()
     }
 
     /// The caller by the sealed cookie alone, where that is enough; else the cookie back.

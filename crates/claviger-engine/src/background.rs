@@ -30,6 +30,7 @@ impl Engine {
             self.keep_probing(&stop),
             self.keep_subscribed(&stop),
             self.keep_hearing(&stop),
+            self.keep_resealing(&stop),
         );
         self.drain().await;
     }

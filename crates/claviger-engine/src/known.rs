@@ -117,6 +117,12 @@ impl Known {
         self.rows.remove(&id);
     }
 
+    /// Makes the next request of every session read the store.
+    pub(crate) fn forget_all(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.rows.clear();
+    }
+
     /// Takes over what the store knows of endings and suspicions.
     pub(crate) fn distrust_all(&self, ids: Vec<SessionId>) {
         for id in ids {

@@ -16,6 +16,7 @@
 //! | `ending` | ends sessions because somebody asked, or their time is over |
 //! | `hearing` | what other instances change |
 //! | `outbox` | carries out the revocations that are owed |
+//! | `keys`, `reseal` | the keys in force, and what older ones sealed is sealed anew |
 //! | `background` | writes down uses, ends what is overdue, purges tombstones |
 //! | `known` | what memory holds of sessions: a bounded cache, and the list of those whose cookie alone is not believed |
 //! | `by_session` | the bounded caches |
@@ -38,6 +39,7 @@ mod ending;
 mod errors;
 mod flights;
 mod hearing;
+mod keys;
 mod known;
 mod load;
 mod login;
@@ -50,6 +52,7 @@ mod prove;
 mod refresh;
 mod repair;
 mod report;
+mod reseal;
 mod sweep;
 mod touches;
 mod turns;
@@ -77,18 +80,21 @@ pub use authenticate::{Caller, Grant};
 pub use client::HttpClient;
 pub use ending::{Ending, Target};
 pub use errors::{Denied, EndError, LoginError};
+pub use keys::{KeyRole, KeyRows, KeysRefused, Rows};
 pub use load::Load;
 pub use login::{Callback, LoginStarted, SignedIn, login_tag};
 pub use meter::{Kind as MetricKind, METRICS, Metric};
 pub use notices::{NoticeError, NoticeSettings, NoticeTaken};
 pub use ports::{Clock, Entropy, OsEntropy, ProviderHttp, SystemClock};
 pub use report::{Report, Subscribed};
+pub use reseal::Resealing;
 
 use app_token::AppToken;
 use breaker::SharedBreaker;
 use disconnect::Probes;
 use flights::Flights;
 use hearing::Hearing;
+use keys::InForce;
 use known::Known;
 use load::Measured;
 use pauses::Pauses;
@@ -175,7 +181,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Random bytes.
     pub entropy: Arc<dyn Entropy>,
-    /// The server's keys.
+    /// The server's keys, to begin with: see [`Engine::use_keys`].
     pub keyring: Keyring,
     /// Whom users sign in with.
     pub provider: Provider,
@@ -185,6 +191,16 @@ pub struct Parts {
     pub notices: Option<NoticeSettings>,
 }
 
+/// Those of the [`Parts`] that stay as they are.
+struct FixedParts {
+    store: Arc<dyn Store>,
+    http: Arc<dyn ProviderHttp>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    settings: Settings,
+    notices: Option<NoticeSettings>,
+}
+
 /// Keeps the sessions of one app. Cheap to clone; all clones are the same engine.
 #[derive(Clone)]
 pub struct Engine {
@@ -192,7 +208,8 @@ pub struct Engine {
 }
 
 struct Inner {
-    parts: Parts,
+    parts: FixedParts,
+    in_force: InForce,
     known: Known,
     touches: Touches,
     refreshes: Flights<refresh::Outcome>,
@@ -233,12 +250,15 @@ impl Engine {
     /// # Errors
     /// If the store cannot be read and written.
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
+        let Parts { store, http, clock, entropy, keyring, provider, settings, notices } = parts;
+        let parts = FixedParts { store, http, clock, entropy, settings, notices };
         parts.store.check().await?;
         let (hearing, trusted) = Hearing::of(parts.store.others());
         let known = Known::new(parts.settings.cached_sessions, trusted);
         known.distrust_all(parts.store.distrusted(limits::DISTRUSTED_SESSIONS).await?);
         let tasks = TaskTracker::new();
         let inner = Inner {
+            in_force: InForce::new(keyring, provider),
             known,
             touches: Touches::new(parts.settings.cached_sessions),
             refreshes: Flights::new(tasks.clone()),
@@ -268,9 +288,9 @@ impl Engine {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Whom users sign in with.
-    pub fn provider(&self) -> &Provider {
-        &self.inner.parts.provider
+    /// Whom users sign in with, and our credentials there as they are now.
+    pub fn provider(&self) -> Arc<Provider> {
+        self.inner.in_force.provider.load_full()
     }
 
     /// What the operator decided.
@@ -308,8 +328,9 @@ impl Engine {
         self.inner.known.distrusts(session)
     }
 
-    pub(crate) fn keyring(&self) -> &Keyring {
-        &self.inner.parts.keyring
+    /// The keys as they are now. On the way of every request: neither a lock nor an allocation. Not to be held while waiting.
+    pub(crate) fn keyring(&self) -> arc_swap::Guard<Arc<Keyring>> {
+        self.inner.in_force.keyring.load()
     }
 
     pub(crate) fn nonce(&self) -> Nonce {

@@ -92,7 +92,7 @@ impl Engine {
         LoginStarted {
             location: provider.authorize_url(&request).into(),
             tag: login_tag(&state),
-            cookie: login.seal(self.keyring(), self.nonce()),
+            cookie: login.seal(&self.keyring(), self.nonce()),
         }
     }
 
@@ -164,7 +164,7 @@ impl Engine {
     }
 
     fn open_login(&self, state: &str, cookie: Option<&str>) -> Result<LoginCookie, LoginError> {
-        let login = match LoginCookie::open(self.keyring(), cookie.ok_or(LoginError::Stale)?) {
+        let login = match LoginCookie::open(&self.keyring(), cookie.ok_or(LoginError::Stale)?) {
             Ok(login) => login,
             Err(OpenError::UnknownKey(id)) => return Err(LoginError::UnknownKey(id)),
             Err(OpenError::Invalid) => return Err(LoginError::Stale),
@@ -276,7 +276,7 @@ impl Engine {
         let cookie = SessionCookie { session: row.id, secret, good_until, identity: Some(identity) };
         Ok(SignedIn {
             session: row.id,
-            cookie: Some(cookie.seal(self.keyring(), self.nonce())),
+            cookie: Some(cookie.seal(&self.keyring(), self.nonce())),
             access_hint,
             return_to,
         })

@@ -15,7 +15,7 @@ use claviger_provider::{MessageKind, ProbeAnswer, Refused};
 use claviger_store::{Backlog, Claims};
 use metrics::{counter, gauge, histogram};
 
-use crate::{Breakers, Subscribed, load::Load, report::Report};
+use crate::{Breakers, KeyRole, KeyRows, Subscribed, load::Load, report::Report};
 
 /// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,9 @@ const PROBES: &str = "claviger_probes_total";
 const SUSPICIONS: &str = "claviger_suspicions_total";
 const NOTICES: &str = "claviger_notices_total";
 const SUBSCRIBED: &str = "claviger_notices_subscribed";
+const KEY_ROWS: &str = "claviger_key_rows";
+const RESEALED: &str = "claviger_resealed_total";
+const COOKIES_RESEALED: &str = "claviger_cookies_resealed_total";
 
 /// Every metric there is.
 pub const METRICS: &[Metric] = &[
@@ -179,6 +182,19 @@ pub const METRICS: &[Metric] = &[
         Kind::Gauge,
         "",
         "1 while this instance hears what others change in the database that they share, else 0: then each request with assurance `session` reads it.",
+    ),
+    metric(
+        KEY_ROWS,
+        Kind::Gauge,
+        "key: the id of a key; role: next, seals, older, missing",
+        "Rows by the key that sealed them, as they were counted last: while there are older keys, and at a start. An older key that has none left may be retired. `missing` is yours to mend.",
+    ),
+    metric(RESEALED, Kind::Counter, "", "Rows that were sealed anew after a change of keys."),
+    metric(
+        COOKIES_RESEALED,
+        Kind::Counter,
+        "",
+        "Session cookies of older keys in whose place a browser was given a new one.",
     ),
 ];
 
@@ -324,6 +340,25 @@ pub(crate) fn breakers(breakers: Breakers) {
     };
     gauge!(BREAKER, "question" => "refresh").set(number(breakers.refreshes));
     gauge!(BREAKER, "question" => "validate").set(number(breakers.proofs));
+}
+
+/// A key's rows in its role; none in those that it had before.
+pub(crate) fn key_rows(keys: &[KeyRows]) {
+    for key in keys {
+        let id = key.key.to_string();
+        for role in [KeyRole::Next, KeyRole::Seals, KeyRole::Older, KeyRole::Missing] {
+            let rows = if role == key.role { to_f64(key.rows.count()) } else { 0.0 };
+            gauge!(KEY_ROWS, "key" => id.clone(), "role" => role.name()).set(rows);
+        }
+    }
+}
+
+pub(crate) fn resealed(rows: u64) {
+    counter!(RESEALED).increment(rows);
+}
+
+pub(crate) fn cookie_resealed() {
+    counter!(COOKIES_RESEALED).increment(1);
 }
 
 /// Gauges are floating-point numbers, exact up to 2^53.

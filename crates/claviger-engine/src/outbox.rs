@@ -48,6 +48,14 @@ impl Engine {
     }
 
     async fn settle(&self, owed: &Owed, attempt: AttemptId) -> Result<bool, StoreError> {
+        if owed.tries > 0
+            && let Some(anew) = self.owed_anew(&owed.revocation)
+        {
+            // Due at once, so the next round carries it out. A crash in between leaves both, which does no harm.
+            self.inner.parts.store.owe(&anew).await?;
+            self.inner.parts.store.settle_owed(owed.id, attempt).await?;
+            return Ok(false);
+        }
         let after = self.try_revocation(owed).await;
         meter::revocation_tried(matches!(after, AfterTry::Settle));
         match after {
@@ -81,6 +89,15 @@ impl Engine {
             }
         }
         AfterTry::Settle
+    }
+
+    /// The revocation sealed with the key that seals now, if an older one sealed it.
+    fn owed_anew(&self, owed: &OwedRevocation) -> Option<OwedRevocation> {
+        let OwedRevocation { session, generation, provider, access, refresh, .. } = owed;
+        let at = PairBinding { provider, session: *session, generation: *generation };
+        // What does not open is told of when it is tried.
+        let (access, refresh) = self.blobs_anew(at, access, refresh.as_ref()).ok().flatten()?;
+        Some(OwedRevocation { access, refresh, ..owed.clone() })
     }
 
     /// What is still to be sent: the refresh token first, since it could bring a new access token.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use claviger_core::time::Timestamp;
 use claviger_store::{Backlog, Claims, StoreError};
 
-use crate::{Breakers, Engine, load::Load};
+use crate::{Breakers, Engine, load::Load, reseal::Resealing};
 
 /// How things are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,6 +22,8 @@ pub struct Report {
     pub load: Option<Load>,
     /// Whether the provider tells by itself that a user disconnected the app.
     pub subscribed: Subscribed,
+    /// What older keys sealed.
+    pub resealing: Resealing,
 }
 
 /// Whether the provider's notices come.
@@ -70,6 +72,7 @@ impl Engine {
             outbox: store.owed_backlog().await?,
             load: self.load(),
             subscribed,
+            resealing: self.resealing(),
         })
     }
 }

@@ -21,6 +21,7 @@ mod ending;
 mod grants;
 mod hearing;
 mod keep_alive;
+mod keys;
 mod lifetimes;
 mod login;
 mod login_devices;
