@@ -64,6 +64,20 @@ pub(crate) fn set(headers: &mut HeaderMap, cookie: &Cookie<'_>) {
     }
 }
 
+/// Whether an answer is for one client only; one that says nothing of caches is made so. An app's own word is left alone.
+pub(crate) fn make_private(headers: &mut HeaderMap) -> bool {
+    if headers.contains_key("surrogate-control") || headers.contains_key("cdn-cache-control") {
+        return false;
+    }
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+        return true;
+    }
+    let fields = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|field| field.to_str().ok());
+    let mut words = fields.flat_map(|field| field.split(',')).map(str::trim);
+    words.any(|word| ["private", "no-store"].iter().any(|private| word.eq_ignore_ascii_case(private)))
+}
+
 /// Takes our cookies out of a request and leaves the app's as they are.
 pub(crate) fn strip(headers: &mut HeaderMap) {
     let fields: Vec<HeaderValue> = headers.get_all(header::COOKIE).iter().cloned().collect();
@@ -128,6 +142,28 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::COOKIE, HeaderValue::from_bytes(field).unwrap());
             assert_eq!(only(&headers, "n"), expected, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_shared_cache_may_keep_is_not_made_private() {
+        let table: [(&[(&str, &str)], bool); 8] = [
+            (&[], true),
+            (&[("cache-control", "no-store")], true),
+            (&[("cache-control", "max-age=60, Private")], true),
+            (&[("cache-control", "max-age=60"), ("cache-control", "private")], true),
+            (&[("cache-control", "public, max-age=60")], false),
+            (&[("cache-control", "no-cache")], false),
+            (&[("cache-control", "private=\"set-cookie\"")], false),
+            (&[("cdn-cache-control", "max-age=60")], false),
+        ];
+        for (fields, expected) in table {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            assert_eq!(make_private(&mut headers), expected, "{fields:?}");
+            assert!(!expected || headers.contains_key(header::CACHE_CONTROL), "{fields:?}");
         }
     }
 

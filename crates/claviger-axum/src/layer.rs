@@ -79,9 +79,15 @@ where
             {
                 return Ok(claviger.deny(&parts, denied));
             }
+            let outdated = outcome.as_ref().ok().and_then(|_| claviger.outdated_cookie(&parts.headers));
+            let renewal = outdated.map(|value| (claviger.clone(), value));
             claviger.strip_request(&mut parts.headers);
             parts.extensions.insert(Authenticated { outcome, shown, claviger });
-            inner.call(Request::from_parts(parts, body)).await
+            let mut response = inner.call(Request::from_parts(parts, body)).await?;
+            if let Some((claviger, outdated)) = renewal {
+                claviger.renew_cookie(response.headers_mut(), &outdated);
+            }
+            Ok(response)
         })
     }
 }

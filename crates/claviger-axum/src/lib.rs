@@ -144,6 +144,25 @@ impl Claviger {
         })
     }
 
+    /// The request's session cookie, if an older key sealed it: [`Claviger::renew_cookie`] wants it with the answer.
+    pub fn outdated_cookie(&self, headers: &HeaderMap) -> Option<String> {
+        if !self.engine().has_older_keys() {
+            return None;
+        }
+        let value = cookies::only(headers, self.site().session_cookie())?;
+        self.engine().is_cookie_outdated(value).then(|| value.to_owned())
+    }
+
+    /// Gives the browser the same session cookie, sealed with the key that seals now, if that is still right when the answer
+    /// goes out, and no shared cache may keep the answer.
+    pub fn renew_cookie(&self, answer: &mut HeaderMap, outdated: &str) {
+        if let Some(value) = self.engine().cookie_anew(outdated)
+            && cookies::make_private(answer)
+        {
+            cookies::set(answer, &self.site().session(value));
+        }
+    }
+
     /// The access token that the browser carries as a hint, if the configuration has it carry one.
     pub fn access_hint(&self, headers: &HeaderMap) -> Option<AccessHint> {
         if !self.engine().settings().carry_access_token {

@@ -62,10 +62,10 @@ pub(crate) fn of_denied(denied: &Denied) -> Problem {
         ),
         Denied::Misconfigured => misconfigured(),
         Denied::Store(error) => store_trouble(error),
-        Denied::UnknownKey(_) => unknown_key(
-            "A key is missing on this site's server. You are still signed in; the people who run this site must \
-             mend that.",
-        ),
+        Denied::UnknownKey(id) => unknown_key(format!(
+            "Key {id} is missing on this site's server. You are still signed in; the people who run this site must \
+             mend that."
+        )),
     }
 }
 
@@ -142,9 +142,9 @@ pub(crate) fn of_login_error(error: &LoginError) -> Problem {
         LoginError::Store(error) => {
             store_trouble(error).saying("This site cannot finish a sign-in at the moment. Try again shortly.")
         }
-        LoginError::UnknownKey(_) => unknown_key(
-            "A key is missing on this site's server. The people who run this site must mend that.",
-        ),
+        LoginError::UnknownKey(id) => unknown_key(format!(
+            "Key {id} is missing on this site's server. The people who run this site must mend that."
+        )),
     }
 }
 
@@ -214,8 +214,9 @@ fn misconfigured() -> Problem {
     .later(limits::RETRY_AFTER_OPERATOR)
 }
 
-fn unknown_key(message: &'static str) -> Problem {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "key_missing", "This is our fault", message)
+fn unknown_key(message: String) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "key_missing", "This is our fault", "")
+        .saying(message)
         .later(limits::RETRY_AFTER_OPERATOR)
 }
 

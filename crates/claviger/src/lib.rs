@@ -23,6 +23,7 @@ pub mod gateway;
 pub mod metrics;
 pub mod problems;
 pub mod proxy;
+pub mod reload;
 pub mod server;
 pub mod status;
 pub mod telemetry;

@@ -1,5 +1,5 @@
 //! What the engine counts and measures, on a socket of its own: `GET /metrics` for Prometheus, `GET /status` for
-//! `claviger status`.
+//! `claviger status`, `GET /keys` for `claviger keys list`.
 
 use std::{
     fmt::Write as _,
@@ -18,7 +18,7 @@ use http::StatusCode;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::status::Status;
+use crate::status::{Key, Status};
 
 /// Bounds of a refresh's time, in seconds: a provider has ten.
 const REFRESH_SECONDS: [f64; 8] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -61,8 +61,10 @@ pub fn serve(
 ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     let handle = recorder()?;
     let rendered = handle.clone();
+    let of_keys = engine.clone();
     let router = Router::new()
         .route("/metrics", get(move || async move { rendered.render() }))
+        .route("/keys", get(move || async move { keys(&of_keys).await }))
         .route("/status", get(move || async move { status(&engine).await }));
     let server = axum_server::from_tcp(listener)?;
     Ok(tokio::spawn(async move {
@@ -88,6 +90,13 @@ pub fn serve(
 async fn status(engine: &Engine) -> Response {
     match engine.report().await {
         Ok(report) => Json(Status::from(&report)).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn keys(engine: &Engine) -> Response {
+    match engine.keys().await {
+        Ok(keys) => Json(keys.into_iter().map(Key::from).collect::<Vec<_>>()).into_response(),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use claviger_core::breaker::BreakerState;
-use claviger_engine::{Load, Report, Subscribed};
+use claviger_engine::{KeyRows, Load, Report, Resealing, Subscribed};
 use serde::{Deserialize, Serialize};
 
 /// How a gateway is.
@@ -27,6 +27,51 @@ pub struct Status {
     pub validations: Asked,
     /// Whether the provider's notices come.
     pub webhook: Webhook,
+    /// The key that seals, and what older ones sealed.
+    pub keys: Keys,
+}
+
+/// The key that seals, and what older ones sealed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Keys {
+    /// The key that seals.
+    pub sealing: u32,
+    /// Keys of the keyring that are older than that one.
+    pub older_keys: u32,
+    /// Rows that these sealed, as they were counted last.
+    pub older_rows: Option<u64>,
+    /// Rows that this gateway sealed anew since its start.
+    pub resealed: u64,
+    /// How far it is in a round through all rows, in thousandths; none while another gateway is at it, or none is.
+    pub round_permille: Option<u16>,
+}
+
+/// A key with the rows that it sealed, as `GET /keys` on the metrics socket says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Key {
+    /// Its id.
+    pub id: u32,
+    /// What it is there for: `next`, `seals`, `older` or `missing`.
+    pub role: String,
+    /// Sessions that need it.
+    pub sessions: u64,
+    /// Owed revocations that need it.
+    pub owed: u64,
+}
+
+impl From<KeyRows> for Key {
+    fn from(key: KeyRows) -> Self {
+        let KeyRows { key, role, rows } = key;
+        Self { id: key.0, role: role.name().to_owned(), sessions: rows.sessions, owed: rows.owed }
+    }
+}
+
+impl From<Resealing> for Keys {
+    fn from(resealing: Resealing) -> Self {
+        let Resealing { sealing, older_keys, left, done, round_permille } = resealing;
+        let older_rows = left.map(claviger_engine::Rows::count);
+        Self { sealing: sealing.0, older_keys, older_rows, resealed: done, round_permille }
+    }
 }
 
 /// What is counted once a minute, since it means to go through all sessions.
@@ -106,6 +151,7 @@ impl From<&Report> for Status {
             refreshes: report.breakers.refreshes.into(),
             validations: report.breakers.proofs.into(),
             webhook: report.subscribed.into(),
+            keys: report.resealing.into(),
         }
     }
 }

@@ -60,10 +60,14 @@ pub(crate) fn at_once(claviger: &Claviger, parts: &mut Parts) -> Option<Response
 
 /// Lets a request pass, which is over with this: its header map becomes the answer's, since a new one costs two allocations.
 fn pass(claviger: &Claviger, caller: Caller, parts: &mut Parts) -> Response {
+    let outdated = claviger.outdated_cookie(&parts.headers);
     let mut headers = std::mem::take(&mut parts.headers);
     headers.clear();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     claviger.add_identity(&mut headers, caller);
+    if let Some(outdated) = outdated {
+        claviger.renew_cookie(&mut headers, &outdated);
+    }
     let mut response = Response::new(Body::empty());
     *response.headers_mut() = headers;
     response

@@ -32,7 +32,13 @@ pub(crate) async fn session(State(claviger): State<Claviger>, parts: Parts) -> R
     }
     match claviger.caller(&parts.headers, Assurance::Session).await {
         Ok(caller) => match caller.row() {
-            Some(row) => no_store(Json(body(&claviger, row)).into_response()),
+            Some(row) => {
+                let mut answer = no_store(Json(body(&claviger, row)).into_response());
+                if let Some(outdated) = claviger.outdated_cookie(&parts.headers) {
+                    claviger.renew_cookie(answer.headers_mut(), &outdated);
+                }
+                answer
+            }
             None => respond::of_denied(&Denied::NoSession).json(),
         },
         Err(denied) => respond::of_denied(&denied).json(),

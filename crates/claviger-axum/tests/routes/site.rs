@@ -155,6 +155,13 @@ impl App {
         self.clock.jumped_ms.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
+    /// Changes the keys while the app runs.
+    pub(crate) async fn uses_keys(&self, keys: &[u32]) {
+        let root = |id: &u32| RootKey::new(KeyId(*id), [u8::try_from(*id).unwrap(); 32]);
+        let keyring = Keyring::new(keys.iter().map(root).collect()).unwrap();
+        self.claviger.engine().use_keys(keyring).await.unwrap();
+    }
+
     /// Takes the store away, or gives it back.
     pub(crate) fn store_fails(&self, fails: bool) {
         self.store.fail_with(fails.then(|| StoreError::Unavailable("a test".to_owned())));

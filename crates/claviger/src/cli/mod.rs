@@ -50,12 +50,12 @@ Examples:
 enum Command {
     /// Runs the gateway until it is told to stop
     #[command(after_help = SERVE_HELP)]
-    Serve(ConfigArgs),
+    Serve(serve::ServeArgs),
     /// Shows every setting with its value and where the value came from, and says what is wrong
     CheckConfig(ConfigArgs),
     /// Prints the documentation of all settings, as Markdown
     ConfigReference,
-    /// Makes keys
+    /// Makes keys, and counts what each sealed
     Keys {
         #[command(subcommand)]
         command: keys::Keys,
@@ -77,6 +77,9 @@ enum Command {
 const SERVE_HELP: &str = "\
 Settings come from their defaults, the file, and environment variables, the last one given counting:
 CLAVIGER_PUBLIC_URL is public_url, CLAVIGER_SESSION__IDLE is session.idle. `claviger config-reference` lists all.
+
+Keys and client secret are read anew when their files change, and at SIGHUP. If the new ones cannot be used, the log says
+so and the old ones stay in force.
 
 SIGTERM and SIGINT stop the gateway after the requests in flight, within limits.shutdown.";
 
@@ -120,7 +123,7 @@ impl Cli {
             Command::Serve(args) => serve::run(&args),
             Command::CheckConfig(args) => check_config::run(&args),
             Command::ConfigReference => print(&reference::markdown()),
-            Command::Keys { command } => keys::run(&command),
+            Command::Keys { command } => keys::run(command),
             Command::Migrate(args) => block_on(migrate::run(args)),
             Command::Status(args) => block_on(status::run(args)),
             Command::Plan(args) => plan::run(&args),

@@ -7,13 +7,14 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
+use serde::de::DeserializeOwned;
 
 use super::{
     ConfigArgs,
     plan::{grouped, in_words, rate},
     print,
 };
-use crate::status::{Asked, Counted, Status, Webhook};
+use crate::status::{Asked, Counted, Keys, Status, Webhook};
 
 pub(super) const HELP: &str = "\
 It asks the gateway at metrics.listen of its configuration, so run it on the same computer with the same file and
@@ -23,6 +24,11 @@ environment variables. Nobody is named. Programs get the same as JSON: curl http
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(args: ConfigArgs) -> anyhow::Result<()> {
+    print(&told(&ask(&args, "status").await?))
+}
+
+/// Asks the gateway of this configuration.
+pub(super) async fn ask<T: DeserializeOwned>(args: &ConfigArgs, path: &str) -> anyhow::Result<T> {
     let layers = args.layers()?;
     let config = args.config(&layers)?;
     let listen = config.metrics.listen.ok_or_else(|| {
@@ -31,7 +37,7 @@ pub(super) async fn run(args: ConfigArgs) -> anyhow::Result<()> {
              metrics.listen = \"127.0.0.1:9464\", or by CLAVIGER_METRICS__LISTEN, and start the gateway again"
         )
     })?;
-    print(&told(&ask(reachable(listen)).await?))
+    ask_at(reachable(listen), path).await
 }
 
 /// An address to call where one to listen at stands for all of the computer's own.
@@ -44,13 +50,13 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-async fn ask(address: SocketAddr) -> anyhow::Result<Status> {
+async fn ask_at<T: DeserializeOwned>(address: SocketAddr, path: &str) -> anyhow::Result<T> {
     let client = reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(PATIENCE)
         .build()?;
-    let answer = client.get(format!("http://{address}/status")).send().await.map_err(|_| {
+    let answer = client.get(format!("http://{address}/{path}")).send().await.map_err(|_| {
         anyhow!(
             "no gateway answers at {address}, which is metrics.listen; is it running, with this configuration, on this \
              computer?"
@@ -82,6 +88,7 @@ fn told(status: &Status) -> String {
     lines.push(("asked to refresh", of_breaker(status.refreshes).to_owned()));
     lines.push(("asked to validate", of_breaker(status.validations).to_owned()));
     lines.push(("webhook", of_webhook(status.webhook).to_owned()));
+    lines.push(("keys", of_keys(&status.keys)));
     let wide = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     let mut text = String::new();
     for (name, value) in lines {
@@ -151,6 +158,20 @@ fn of_webhook(webhook: Webhook) -> &'static str {
     }
 }
 
+fn of_keys(keys: &Keys) -> String {
+    let sealing = format!("key {} seals", keys.sealing);
+    let left = match (keys.older_keys, keys.older_rows) {
+        (0, _) => return format!("{sealing}, and there is no older one"),
+        (_, None) => "what older keys sealed is not counted yet".to_owned(),
+        (_, Some(0)) => "no row needs an older one".to_owned(),
+        (_, Some(rows)) => format!("{} rows are still to be sealed anew", grouped(rows)),
+    };
+    match keys.round_permille {
+        Some(permille) => format!("{sealing}; {left}; {}% of a round done", permille / 10),
+        None => format!("{sealing}; {left}"),
+    }
+}
+
 fn span(seconds: u64) -> String {
     in_words(Duration::from_secs(seconds))
 }
@@ -182,6 +203,13 @@ mod tests {
             refreshes: Asked::Yes,
             validations: Asked::No,
             webhook: Webhook::Subscribed,
+            keys: Keys {
+                sealing: 2,
+                older_keys: 1,
+                older_rows: Some(1_234),
+                resealed: 99,
+                round_permille: Some(574),
+            },
         }
     }
 
@@ -199,6 +227,7 @@ revocations        3 owed, the oldest for 1m 30s
 asked to refresh   yes
 asked to validate  no: the provider is in trouble and left alone for a moment
 webhook            subscribed
+keys               key 2 seals; 1,234 rows are still to be sealed anew; 57% of a round done
 ";
         assert_eq!(told(&status()), expected);
     }

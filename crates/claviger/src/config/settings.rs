@@ -160,13 +160,13 @@ pub const SETTINGS: &[Setting] = &[
         "keyring",
         Kind::Secrets,
         "[\"1:…\"]",
-        "The root keys, newest first, as `claviger keys generate` prints them. The first seals, each opens what it sealed. Better in a file: `keyring_file`.",
+        "The root keys, as `claviger keys generate` prints them. The first seals, each opens what it sealed; the newest is the one with the highest id. Better in a file: `keyring_file`.",
     ),
     needed(
         "keyring_file",
         Kind::Path,
         "\"/etc/claviger/claviger.keys\"",
-        "A file with one root key in each line, newest first. Empty lines and lines that begin with `#` are passed over.",
+        "A file with one root key in each line: the first seals, each opens what it sealed, and the newest is the one with the highest id. It is read anew when it changes, and at SIGHUP; [operations.md](operations.md) tells how to rotate. Empty lines and lines that begin with `#` are passed over.",
     ),
     setting(
         "store.path",

@@ -116,6 +116,7 @@ impl Proxy {
             Ok(visitor) => visitor,
             Err(denied) => return self.claviger.deny(&parts, &denied),
         };
+        let outdated = visitor.as_ref().and_then(|_| self.claviger.outdated_cookie(&parts.headers));
         let upgrade = tunnel::Upgrade::asked(&mut parts);
         let (method, headers) = (parts.method.clone(), navigation_of(&parts.headers));
         let (caller, hold) = visitor.unzip();
@@ -123,7 +124,13 @@ impl Proxy {
             return problems::BAD_HEAD.answer_to(&method, &headers);
         };
         match self.ask(onward).await {
-            Ok(answer) => self.back(answer, upgrade, hold, &method, &headers),
+            Ok(answer) => {
+                let mut answer = self.back(answer, upgrade, hold, &method, &headers);
+                if let Some(outdated) = outdated.filter(|_| !answer.status().is_informational()) {
+                    self.claviger.renew_cookie(answer.headers_mut(), &outdated);
+                }
+                answer
+            }
             Err(problem) => problem.answer_to(&method, &headers),
         }
     }

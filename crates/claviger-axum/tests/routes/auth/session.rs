@@ -90,6 +90,7 @@ async fn a_key_that_is_missing_signs_nobody_out() {
     let misconfigured = app.restarted_with_keys(&[2]).await;
     let answer = browser.fetches(&misconfigured, "/auth/session").await;
     answer.assert_error(StatusCode::SERVICE_UNAVAILABLE, "key_missing");
+    assert!(answer.json()["message"].as_str().unwrap().contains("Key 1 "), "it names the key: {answer:?}");
     answer.assert_passing_trouble();
     let mended = app.restarted_with_keys(&[2, 1]).await;
     assert!(browser.is_signed_in(&mended).await, "TRANSIENT");
@@ -167,4 +168,31 @@ async fn only_reading_is_possible() {
     answer.assert_error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed");
     let answer = browser.submits(&app, "/auth/session", From::Elsewhere).await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
+}
+
+/// The key can go when every browser has come by.
+#[tokio::test(start_paused = true)]
+async fn a_cookie_of_an_older_key_is_renewed() {
+    let app = App::start().await;
+    let first = app.signed_in(ADA).await;
+    app.uses_keys(&[2, 1]).await;
+    for path in ["/auth/session", "/auth/check"] {
+        let mut browser = first.clone();
+        let answer = browser.fetches(&app, path).await;
+        assert!(answer.status.is_success() && answer.touches_session(), "{answer:?}");
+        browser.fetches(&app, path).await.assert_sets_no_cookie();
+        app.claviger.engine().reseal().await.unwrap();
+        let keyless = app.restarted_with_keys(&[2]).await;
+        assert!(browser.is_signed_in(&keyless).await, "the new cookie needs the new key alone");
+    }
+    let keyless = app.restarted_with_keys(&[2]).await;
+    let mut away = first.clone();
+    assert!(!away.is_signed_in(&keyless).await);
+    away.signs_in(&keyless, ADA).await;
+    assert!(away.is_signed_in(&keyless).await, "a missing key keeps nobody from signing in");
+    let mut late = first.clone();
+    let mut another = first.clone();
+    another.signs_in(&app, ADA).await;
+    let answer = late.fetches(&app, "/auth/session").await;
+    assert!(!answer.status.is_success(), "{answer:?}");
 }
