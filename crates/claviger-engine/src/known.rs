@@ -52,12 +52,6 @@ impl Known {
         self.trusted.store(trusted, Ordering::Release);
     }
 
-    /// Makes the next request of every session read the store.
-    pub(crate) fn forget_all(&self) {
-        self.epoch.fetch_add(1, Ordering::SeqCst);
-        self.rows.clear();
-    }
-
     /// Whether a sealed cookie of this session has to be checked with the store.
     pub(crate) fn distrusts(&self, id: SessionId) -> bool {
         let distrusted = self.distrusted.read().unwrap_or_else(PoisonError::into_inner);

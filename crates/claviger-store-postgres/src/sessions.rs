@@ -14,7 +14,7 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Census, Claims, Placement, Replaced, Selection, StoreError, Wheel, corrupt, id_is_taken,
+    Census, Claims, HeadCount, Placement, Replaced, Selection, StoreError, Wheel, corrupt, id_is_taken,
 };
 use futures_util::future::try_join_all;
 use tokio_postgres::Row;
@@ -143,6 +143,19 @@ const CENSUS: &str = "SELECT
     count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2),
     min(proven_at) FILTER (WHERE state = 0)
     FROM claviger.pulse";
+
+// It goes through both tables, which is done after a change of keys only.
+const HEADS: &str = "SELECT head, count(*) FILTER (WHERE of_session), count(*) FILTER (WHERE NOT of_session) FROM (
+        SELECT substring(access FROM 1 FOR 5) AS head, true AS of_session FROM claviger.session WHERE access IS NOT NULL
+        UNION ALL
+        SELECT substring(refresh FROM 1 FOR 5), true FROM claviger.session
+        WHERE substring(refresh FROM 1 FOR 5) <> substring(access FROM 1 FOR 5)
+        UNION ALL
+        SELECT substring(access FROM 1 FOR 5), false FROM claviger.owed
+        UNION ALL
+        SELECT substring(refresh FROM 1 FOR 5), false FROM claviger.owed
+        WHERE substring(refresh FROM 1 FOR 5) <> substring(access FROM 1 FOR 5)
+    ) AS heads GROUP BY head ORDER BY head";
 
 const LIVE: i16 = 0;
 const PARKED: i16 = 1;
@@ -547,6 +560,16 @@ pub(crate) async fn census(link: Link) -> Result<Census, Fault> {
     let (live, parked, suspect) = (columns.count()?, columns.count()?, columns.count()?);
     let oldest_proof = columns.take::<Option<i64>>()?.map(Timestamp::from_millis);
     Ok(Census { live, parked, suspect, oldest_proof })
+}
+
+/// How many rows hold blobs that begin alike.
+pub(crate) async fn heads(link: Link) -> Result<Vec<HeadCount>, Fault> {
+    let count = |row: &Row| {
+        let mut columns = Columns::of(row, "the keys of rows");
+        let head = SealedBlob(columns.take()?).head();
+        Ok(HeadCount { head, sessions: columns.count()?, owed: columns.count()? })
+    };
+    link.query(HEADS, &bounds![]).await?.iter().map(count).collect()
 }
 
 async fn select(link: &Link, sql: &str, bounds: &[Bound<'_>]) -> Result<Vec<Session>, Fault> {

@@ -11,8 +11,8 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Backlog, Census, Claims, Memo, Others, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
-    Suspected, SuspicionKey, Visit, Wheel,
+    Backlog, Census, Claims, HeadCount, Memo, Others, Owed, OwedId, Placement, Replaced, Selection, Store,
+    StoreError, Suspected, SuspicionKey, Visit, Wheel,
 };
 use tokio::task::JoinHandle;
 
@@ -322,6 +322,10 @@ impl Store for PostgresStore {
     /// It goes through the narrow table, 100 MB for a million sessions.
     async fn census(&self) -> Result<Census, StoreError> {
         self.survey.read("census", sessions::census).await
+    }
+
+    async fn heads(&self) -> Result<Vec<HeadCount>, StoreError> {
+        self.survey.read("heads", sessions::heads).await
     }
 
     async fn suspect(

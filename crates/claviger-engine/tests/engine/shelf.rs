@@ -18,8 +18,8 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Backlog, Census, Change, Claims, HeadCount, Memo, MemoryStore, Method, News, Others, Owed, OwedId, Placement,
-    Replaced, Selection, Store, StoreError, Suspected, SuspicionKey, Visit, Wheel,
+    Backlog, Census, Change, Claims, HeadCount, Memo, MemoryStore, Method, News, Others, Owed, OwedId,
+    Placement, Replaced, Selection, Store, StoreError, Suspected, SuspicionKey, Visit, Wheel,
 };
 
 use tokio::sync::mpsc;

@@ -92,6 +92,7 @@ async fn signed_out_at(one: &World, other: &World) -> String {
 
 /// How long it takes is told with `--nocapture`. `CLAVIGER_TRIALS=1000` tries more often.
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "it tells how long something takes between real programs")]
 async fn a_sign_out_at_one_instance_is_refused_at_the_others() {
     let server = Server::start("");
     let database = server.database().await;
