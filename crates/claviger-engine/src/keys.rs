@@ -134,6 +134,9 @@ impl Engine {
         if let Some(key) = keyring.contradicts(&before) {
             return Err(KeysRefused::Contradiction(key));
         }
+        if keyring.ids().eq(before.ids()) {
+            return Ok(());
+        }
         if before.ids().any(|id| !keyring.holds(id)) {
             let counts = self.count_rows().await?;
             require(counts.into_iter().filter(|(key, _)| before.holds(*key)), &keyring)?;
@@ -157,7 +160,11 @@ impl Engine {
     pub async fn use_client_secret(&self, client_secret: ClientSecret) {
         let in_force = &self.inner.in_force;
         let _changing = in_force.changing.lock().await;
-        let provider = Provider { client_secret, ..Provider::clone(&in_force.provider.load()) };
+        let before = in_force.provider.load_full();
+        if before.client_secret.expose() == client_secret.expose() {
+            return;
+        }
+        let provider = Provider { client_secret, ..Provider::clone(&before) };
         in_force.provider.store(Arc::new(provider));
         tracing::info!("the client secret was changed");
     }

@@ -187,7 +187,7 @@ pub const METRICS: &[Metric] = &[
         KEY_ROWS,
         Kind::Gauge,
         "key: the id of a key; role: next, seals, older, missing",
-        "Rows by the key that sealed them, as they were counted last: while there are older keys, and at a start. An older key that has none left may be retired. `missing` is yours to mend.",
+        "Rows by the key that sealed them, as they were counted last, which is done while there are older keys. An older key that has none left may be retired. `missing` is yours to mend.",
     ),
     metric(RESEALED, Kind::Counter, "", "Rows that were sealed anew after a change of keys."),
     metric(
