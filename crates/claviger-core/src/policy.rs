@@ -265,6 +265,8 @@ pub mod limits {
     pub const PROBE_REMEMBERED: usize = 100;
     /// A slot is visited again after so long where that was not believed.
     pub const PROBE_AGAIN: Duration = Duration::from_secs(60 * 60);
+    /// An instance names a user who lets the app in to the others so often.
+    pub const WITNESS_EVERY: Duration = Duration::from_secs(10 * 60);
     /// Pause after each question about users: the app's own calls share the provider's limit.
     pub const PROBE_PAUSE: Duration = Duration::from_secs(1);
     /// In a visit the provider is asked so often about the same users, where it does not answer.

@@ -234,7 +234,7 @@ impl Engine {
 
     /// Asks the provider about users, ten at most. Of those that are not in the answer nothing is known.
     pub(crate) async fn probe(&self, ids: &[String]) -> Result<Known, StoreError> {
-        let witness = self.inner.probes.witness_beside(ids);
+        let witness = self.witness_beside(ids).await?;
         let asked: Vec<_> = ids.iter().chain(&witness).cloned().collect();
         let mut dead = None;
         for _ in 0..2 {
@@ -362,6 +362,8 @@ pub(crate) struct Probes(Mutex<Remembered>);
 struct Remembered {
     /// A user who lets the app in.
     witness: Option<String>,
+    /// When the other instances were told of one.
+    shared_at: Option<Timestamp>,
     /// Of the last users that were asked about: how many there were, and how many the provider said are gone.
     asked: usize,
     gone: usize,
@@ -372,19 +374,22 @@ impl Probes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of a user who lets the app in.
-    pub(crate) fn note_connected(&self, id: &str) {
+    /// Takes note of a user who lets the app in. True if it is time to tell the other instances.
+    pub(crate) fn note_connected(&self, id: &str, now: Timestamp) -> bool {
         let mut remembered = self.remembered();
         if remembered.witness.as_deref() != Some(id) {
             remembered.witness = Some(id.to_owned());
         }
+        let due = remembered.shared_at.is_none_or(|at| now.since(at) >= limits::WITNESS_EVERY);
+        if due {
+            remembered.shared_at = Some(now);
+        }
+        due
     }
 
-    /// Who is to be asked about together with these: an answer that leaves out a user proves something only if it names
-    /// another.
-    fn witness_beside(&self, ids: &[String]) -> Option<String> {
-        let room = ids.len() < PROBE_USERS;
-        self.remembered().witness.clone().filter(|witness| room && !ids.contains(witness))
+    /// The user whom this process knows to let the app in, if it is none of these.
+    pub(crate) fn witness_beside(&self, ids: &[String]) -> Option<String> {
+        self.remembered().witness.clone().filter(|witness| !ids.contains(witness))
     }
 
     /// What counts of an answer.

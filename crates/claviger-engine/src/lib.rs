@@ -57,6 +57,7 @@ mod sweep;
 mod touches;
 mod turns;
 mod visits;
+mod witness;
 
 use std::{
     sync::{Arc, Mutex, atomic::AtomicUsize},

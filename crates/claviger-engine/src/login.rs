@@ -217,7 +217,7 @@ impl Engine {
         match (answer.verdict(&provider.client_id, None), answer) {
             (Verdict::Valid, ValidateAnswer::Valid(proof)) => {
                 if let Some(user) = &proof.subject_id {
-                    self.inner.probes.note_connected(user);
+                    self.note_connected(user);
                 }
                 let granted = provider.scopes.iter().all(|scope| proof.scopes.contains(scope));
                 if granted { Ok(proof) } else { Err(LoginError::ScopesMissing) }

@@ -128,7 +128,7 @@ impl Engine {
             ValidateAnswer::Valid(_) | ValidateAnswer::Rejected => permit.answered(),
         }
         if answer.verdict(&self.provider().client_id, Some(&row.subject.id)) == Verdict::Valid {
-            self.inner.probes.note_connected(&row.subject.id);
+            self.note_connected(&row.subject.id);
         }
         Ok((asked_at, answer))
     }

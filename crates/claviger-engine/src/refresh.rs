@@ -247,7 +247,7 @@ impl Engine {
         let (id, attempt) = (claimed.row.id, claimed.claim.attempt);
         let denied = match after_refresh(answer, claimed.claim.replay, &self.provider().habits) {
             AfterRefresh::Commit(pair) => {
-                self.inner.probes.note_connected(&claimed.row.subject.id);
+                self.note_connected(&claimed.row.subject.id);
                 return self.commit_pair(claimed, pair).await;
             }
             AfterRefresh::End(reason) => return self.end_rejected(&claimed, reason).await,

@@ -96,10 +96,7 @@ async fn reaches_a_living_token(world: &World, device: usize) {
         world.ledger.used(cookie.session, claviger_engine::Clock::now(&*instance.fate));
         world.judge(instance.fate.who, device, &cookie, &outcome);
         match outcome {
-            Ok(()) => {
-                check_token(world, &instance, &cookie).await;
-                return all_hear_of(world, device, &cookie).await;
-            }
+            Ok(()) => return check_token(world, &instance, &cookie).await,
             Err(Denied::SignInAgain) => {
                 devices::repair(world, device, n % 3).await;
             }
@@ -112,15 +109,6 @@ async fn reaches_a_living_token(world: &World, device: usize) {
     if let Some(cookie) = world.device(device).cookie.filter(|_| exists) {
         let row = world.ledger.last(cookie.session);
         world.record.violate("LIVE", format!("device {device} reaches no living token: {row:?}"));
-    }
-}
-
-/// Whichever instance probes next knows of somebody who is connected.
-async fn all_hear_of(world: &World, device: usize, cookie: &SessionCookie) {
-    for instance in world.alive() {
-        let outcome = devices::asked(world, &instance, cookie, Asks::Provider).await;
-        world.ledger.used(cookie.session, claviger_engine::Clock::now(&*instance.fate));
-        world.judge(instance.fate.who, device, cookie, &outcome);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Users without a living token are asked about ten at a time, with a token of the app itself.
 
-use claviger_core::{policy::limits, session::EndReason};
+use claviger_core::{policy::limits, request::Assurance, session::EndReason};
 use claviger_mock::{DEMO_CLIENT_ID, Endpoint, FaultKind};
 use claviger_store::{Method, Store};
 
@@ -71,6 +71,25 @@ async fn who_disconnected_or_is_gone_is_noticed_within_a_day() {
     assert_eq!(world.end_reason(gone).await, Some(EndReason::AccountGone), "asked about beside a witness");
     assert_eq!(world.end_reason(stays).await, None, "BLAST");
     running.stop().await;
+}
+
+/// Found by seed 3499 of the simulator: the instance that asked knew nobody to be asked about beside a user who is gone, though another
+/// one validated such a user's token all the time.
+#[tokio::test(start_paused = true)]
+async fn a_user_who_lets_the_app_in_is_known_to_all_instances() {
+    let (world, app) = World::with(crowded).await;
+    let elsewhere = world.instance().await;
+    let gone = world.plant_in(200, NILS, parked).await;
+    let ada = world.sign_in(&elsewhere, ADA).await;
+    ada.asks_with(&elsewhere, Assurance::Provider { max_age: std::time::Duration::ZERO }).await.unwrap();
+    world.rest().await;
+    world.twitch.mock().set_now(world.now().as_millis());
+    assert!(world.twitch.mock().delete_user(NILS));
+    world.pass(DAY);
+    app.probe_due().await.unwrap();
+    world.look_into_suspicions(&app).await;
+    assert_eq!(world.end_reason(gone).await, Some(EndReason::AccountGone), "LIVE");
+    assert_eq!(world.end_reason(ada.session).await, None, "BLAST");
 }
 
 /// An answer without anybody in it could be the provider's own trouble.
