@@ -235,7 +235,7 @@ pub mod limits {
     pub const SLOTS_AT_ONCE: usize = 32;
     /// So many at least, however many rows they have.
     pub const SLOTS_AT_ONCE_LEAST: usize = 4;
-    /// Slots with so many rows together are visited at a time, within these bounds.
+    /// Slots with so many rows together are visited at a time, within these bounds, and no more than the budget allows in a moment.
     pub const ROWS_IN_LINE: usize = 512;
     /// So many slots are probed at a time.
     pub const PROBES_AT_ONCE: usize = 4;

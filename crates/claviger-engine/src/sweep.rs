@@ -79,12 +79,15 @@ impl Engine {
         self.visit_due(Wheel::Validation, || self.slots_at_once(), visit).await
     }
 
-    /// As many slots as keep the pipe full, by the last one's number of rows: what stands in line here could be visited by others,
-    /// above all if it is only our own way to the provider that is broken.
+    /// As many slots as keep the pipe full, by the last one's number of rows and the budget: what stands in line here could be visited by
+    /// others, above all if it is only our own way to the provider that is broken.
     fn slots_at_once(&self) -> usize {
         let rows = self.inner.rows_in_slot.load(Ordering::Relaxed);
         let in_trouble = self.inner.proof_breaker.left(self.now()).is_some();
-        let filling = limits::ROWS_IN_LINE.checked_div(rows).filter(|_| !in_trouble).unwrap_or(0);
+        let soon =
+            limits::SWEEP_LOOK_EVERY.as_secs() * u64::from(self.settings().sweep.validations_per_second);
+        let in_line = usize::try_from(soon).unwrap_or(usize::MAX).min(limits::ROWS_IN_LINE);
+        let filling = in_line.checked_div(rows).filter(|_| !in_trouble).unwrap_or(0);
         filling.clamp(limits::SLOTS_AT_ONCE_LEAST, limits::SLOTS_AT_ONCE)
     }
 
