@@ -15,7 +15,8 @@ use claviger_engine::{
     Callback, Clock as _, Engine, HttpClient, OsEntropy, Parts, ProviderHttp as _, Settings, SystemClock,
 };
 use claviger_mock::{
-    Config, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, LiveTokenLimit, MockTwitch, Rotation, Server, User,
+    Config, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Endpoint, Fault, FaultKind, LiveTokenLimit, MockTwitch,
+    Rotation, Server, User,
 };
 use claviger_provider::{Endpoints, Provider};
 use claviger_seal::{KeyId, Keyring, RootKey, SessionCookie};
@@ -40,6 +41,9 @@ pub(crate) struct Options {
     /// Each is repeated so often, in turns; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Besides a provider that answers at once, one that takes so many milliseconds; a real one takes more
+    #[arg(long, default_value_t = 5)]
+    answers_after_ms: u64,
 }
 
 struct World {
@@ -52,16 +56,9 @@ struct World {
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let world = World::new().await?;
-    let (mut bare, mut engine) = (Vec::new(), Vec::new());
-    for round in 1..=options.rounds {
-        println!("round {round} of {}", options.rounds);
-        bare.push(world.bare(options).await?);
-        engine.push(world.engine(options).await?);
+    for after in [Duration::ZERO, Duration::from_millis(options.answers_after_ms)] {
+        world.compare(options, after).await?;
     }
-    let (bare, engine) = (Measured::median(&bare).per_second, Measured::median(&engine).per_second);
-    println!("\n{:<36}{:>14}{:>8}{:>12}", "", "refreshes/s", "ratio", "to reach");
-    println!("{:<36}{bare:>14.0}{:>8.2}", "bare loop of the HTTP client", 1.0);
-    println!("{:<36}{engine:>14.0}{:>8.2}{:>12}", "engine, SQLite durable on commit", engine / bare, "0.70");
     Ok(())
 }
 
@@ -90,8 +87,40 @@ impl World {
         Ok(Self { mock, provider, http: HttpClient::new()?, engine, _directory: directory })
     }
 
+    /// Against a provider that takes so long to answer.
+    async fn compare(&self, options: &Options, after: Duration) -> Result<()> {
+        let (mut bare, mut engine) = (Vec::new(), Vec::new());
+        for round in 1..=options.rounds {
+            println!("a provider that answers after {after:?}: round {round} of {}", options.rounds);
+            bare.push(self.bare(options, after).await?);
+            engine.push(self.engine(options, after).await?);
+        }
+        let (bare, engine) = (Measured::median(&bare).per_second, Measured::median(&engine).per_second);
+        let provider = format!("a provider that answers after {after:?}");
+        println!("\n{provider:<40}{:>14}{:>8}{:>12}", "refreshes/s", "ratio", "to reach");
+        println!("{:<40}{bare:>14.0}{:>8.2}", "bare loop of the HTTP client", 1.0);
+        println!(
+            "{:<40}{engine:>14.0}{:>8.2}{:>12}\n",
+            "engine, SQLite durable on commit",
+            engine / bare,
+            "0.70"
+        );
+        Ok(())
+    }
+
+    /// Lets the provider take so long from now on.
+    fn slow(&self, after: Duration) {
+        self.mock.with(|mock| {
+            mock.clear_faults();
+            if !after.is_zero() {
+                mock.add_fault(Fault::always(Endpoint::Token, FaultKind::delay(after)));
+            }
+        });
+    }
+
     /// Sends refreshes and reads the answers.
-    async fn bare(&self, options: &Options) -> Result<Measured> {
+    async fn bare(&self, options: &Options, after: Duration) -> Result<Measured> {
+        self.slow(after);
         let now_ms = SystemClock.now().as_millis();
         let sign_in = |number: usize| {
             let user = self.user(number);
@@ -111,13 +140,15 @@ impl World {
     }
 
     /// Serves requests of sessions whose tokens have to be refreshed first.
-    async fn engine(&self, options: &Options) -> Result<Measured> {
+    async fn engine(&self, options: &Options, after: Duration) -> Result<Measured> {
+        self.slow(Duration::ZERO);
         self.mock.with(|mock| mock.settings_mut().token_lifetime_secs = WORN_SECS);
         let mut cookies = Vec::with_capacity(options.refreshes);
         for number in 0..options.refreshes {
             cookies.push(self.sign_in(&self.user(number)).await?);
         }
         self.mock.with(|mock| mock.settings_mut().token_lifetime_secs = LONG_SECS);
+        self.slow(after);
         let before = self.mock.with(|mock| mock.token_calls("refresh_token"));
         let measured = measure(options, cookies, |cookie| async move {
             self.engine.authenticate(cookie, Assurance::Session).await?;
