@@ -38,6 +38,7 @@ pub(crate) struct Site {
     complaints: Mutex<Vec<String>>,
     /// How often each device had to go to the provider and back, and got a new pair there.
     repairs: Mutex<BTreeMap<SessionId, usize>>,
+    renewing: tokio::sync::Mutex<()>,
     /// How often each refresh token came to the provider.
     sends: Mutex<Sends>,
     /// The mock agrees at once as one user at a time.
@@ -130,6 +131,7 @@ impl Site {
             answers: Semaphore::new(0),
             complaints: Mutex::default(),
             repairs: Mutex::default(),
+            renewing: tokio::sync::Mutex::default(),
             sends: Mutex::default(),
             consent: tokio::sync::Mutex::default(),
         }
@@ -229,15 +231,26 @@ impl Site {
         match (status, told["reason"].as_str()) {
             (StatusCode::SERVICE_UNAVAILABLE, _) => {}
             (StatusCode::UNAUTHORIZED, Some("renewal_needed")) => {
-                let back = self.go_to_provider_and_back(&device.user, &device.cookie).await?;
-                self.inspect(&back);
-                *self.repairs.lock().unwrap().entry(device.session).or_default() += 1;
+                self.renew(device).await?;
             }
             // The provider's own refusal of a token that expired on the way is passed on.
             (StatusCode::UNAUTHORIZED, _) if told["message"] == "Invalid OAuth token" => {}
             _ => self.complain(format!("{status} {told}")),
         }
         Some(false)
+    }
+
+    /// Goes to the provider and back, unless another tab did that meanwhile: who is signed in and goes there all the same signs in anew.
+    async fn renew(&self, device: &Device) -> Option<()> {
+        let _one_at_a_time = self.renewing.lock().await;
+        let answer = self.get("/api/twitch/users", &device.cookie).await?;
+        let told: Value = serde_json::from_str(&answer.text().await.ok()?).unwrap_or_default();
+        if told["reason"] == "renewal_needed" {
+            let back = self.go_to_provider_and_back(&device.user, &device.cookie).await?;
+            self.inspect(&back);
+            *self.repairs.lock().unwrap().entry(device.session).or_default() += 1;
+        }
+        Some(())
     }
 
     /// No answer clears or replaces the session's cookie.

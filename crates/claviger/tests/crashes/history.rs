@@ -18,6 +18,8 @@ pub(crate) struct Commit {
     /// Whether the row is claimed, and if so, for a second sending of its refresh token.
     pub(crate) replay: Option<bool>,
     pub(crate) ended: bool,
+    /// Why, as the store has it.
+    pub(crate) reason: Option<String>,
 }
 
 /// A row as it was found after a kill.
@@ -60,6 +62,7 @@ impl History {
             generation: row.generation,
             replay: row.claimed.then_some(false),
             ended: false,
+            reason: None,
         };
         let last = rows.iter().map(|row| (row.id, commit(row))).collect();
         Self { last, replays: BTreeSet::new(), violations: Vec::new(), commits: 0 }
@@ -127,7 +130,7 @@ mod tests {
 
     fn commit(was: u64, version: u64, generation: u64) -> Commit {
         let Found { id, version, generation, .. } = found(version, generation);
-        Commit { id, was: Version(was), version, generation, replay: None, ended: false }
+        Commit { id, was: Version(was), version, generation, replay: None, ended: false, reason: None }
     }
 
     fn names(commits: &[Commit]) -> Vec<&'static str> {

@@ -12,7 +12,7 @@ use crate::history::Commit;
 const BEGIN: &str = "
     CREATE TABLE test_journal (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL, was INTEGER NOT NULL, version INTEGER NOT NULL,
-        generation INTEGER, replay INTEGER, ended INTEGER NOT NULL
+        generation INTEGER, replay INTEGER, ended INTEGER NOT NULL, reason TEXT
     );
     CREATE INDEX test_journal_by_id ON test_journal (id, seq);
     CREATE TRIGGER test_commit AFTER UPDATE OF version ON pulse BEGIN
@@ -21,7 +21,7 @@ const BEGIN: &str = "
             FROM session WHERE id = NEW.id;
     END;
     CREATE TRIGGER test_body AFTER UPDATE ON session BEGIN
-        UPDATE test_journal SET generation = NEW.generation, replay = NEW.claim_replay
+        UPDATE test_journal SET generation = NEW.generation, replay = NEW.claim_replay, reason = NEW.end_reason
             WHERE seq = (SELECT max(seq) FROM test_journal WHERE id = NEW.id);
     END;";
 
@@ -45,7 +45,7 @@ impl Journal {
             .unwrap();
         assert_eq!(kept, self.read, "STRAND: commits that were there after a kill are gone after the next");
         let mut statement = connection
-            .prepare("SELECT seq, id, was, version, generation, replay, ended FROM test_journal WHERE seq > ?1 ORDER BY seq")
+            .prepare("SELECT seq, id, was, version, generation, replay, ended, reason FROM test_journal WHERE seq > ?1 ORDER BY seq")
             .unwrap();
         let news: Vec<(i64, Commit)> =
             statement.query_map([self.read], entry).unwrap().map(Result::unwrap).collect();
@@ -63,6 +63,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<(i64, Commit)> {
         generation: row.get::<_, Option<i64>>(4)?.map(version),
         replay: row.get::<_, Option<bool>>(5)?,
         ended: row.get(6)?,
+        reason: row.get(7)?,
     };
     Ok((row.get(0)?, commit))
 }
