@@ -471,10 +471,20 @@ async fn answer_of_the_sweep(store: &dyn Store, call: &Call, seen: &[Session]) -
     }
 }
 
+/// No session takes the id of one that was purged, but the few ids here come again: nobody holds a row of before.
+async fn forget_former_life(store: &dyn Store, call: &Call, seen: &mut Vec<Session>) {
+    if let Call::Insert { which, .. } = call
+        && store.load(id(*which)).await.unwrap().is_none()
+    {
+        seen.retain(|row| row.id != id(*which));
+    }
+}
+
 /// Makes the same calls of both, and fails at the first answer that differs.
 pub async fn compare(given: &dyn Store, expected: &dyn Store, calls: Vec<Call>) -> Result<(), TestCaseError> {
     let mut seen = Vec::new();
     for (step, call) in calls.iter().enumerate() {
+        forget_former_life(expected, call, &mut seen).await;
         let wanted = answer(expected, call, &seen).await;
         prop_assert_eq!(answer(given, call, &seen).await, wanted, "step {}: {:?}", step, call);
         for which in 0..SESSIONS {
