@@ -14,6 +14,10 @@ use crate::error::AddressError;
 
 /// A connection has so long to be made.
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);
+/// By this name the database knows the connections of gateways, unless the address says otherwise.
+pub(crate) const GATEWAY: &str = "claviger";
+/// And by this one those of who copies.
+const COPY: &str = "claviger store copy";
 /// A connection on which nothing comes back for so long is dead.
 const SILENCE: Duration = Duration::from_secs(15);
 
@@ -72,7 +76,7 @@ impl Address {
             config.connect_timeout(CONNECT);
         }
         if config.get_application_name().is_none() {
-            config.application_name("claviger");
+            config.application_name(GATEWAY);
         }
         config.keepalives_idle(SILENCE);
         config.tcp_user_timeout(SILENCE);
@@ -82,6 +86,31 @@ impl Address {
     /// Whether it is a socket in the file system.
     pub fn is_local(&self) -> bool {
         self.config.get_hosts().iter().all(|host| !matches!(host, Host::Tcp(_)))
+    }
+
+    /// Whether it holds a password.
+    pub fn has_password(&self) -> bool {
+        self.config.get_password().is_some()
+    }
+
+    /// Where it leads, without who goes there and by which password.
+    pub fn place(&self) -> String {
+        let hosts = self.config.get_hosts().iter().map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        });
+        let hosts: Vec<String> = hosts.collect();
+        match self.config.get_dbname() {
+            Some(name) => format!("the database {name} at {}", hosts.join(", ")),
+            None => format!("the database at {}", hosts.join(", ")),
+        }
+    }
+
+    /// The same address for who copies, told apart from gateways by the database.
+    pub(crate) fn of_copy(&self) -> Self {
+        let mut own = self.clone();
+        own.config.application_name(COPY);
+        own
     }
 
     /// Lets the database itself bound what we ask of it, so that a statement of ours that nobody waits for any more holds
@@ -156,6 +185,20 @@ mod tests {
             let told = mode(text, &TLS).unwrap_err();
             assert!(told.contains(word) && !told.contains("canary"), "{told}");
         }
+    }
+
+    #[test]
+    fn an_address_says_where_it_leads_and_no_more() {
+        let address = Address::parse("postgres://ada:canary@db.example/claviger", &TLS).unwrap();
+        assert_eq!(
+            (address.place().as_str(), address.has_password()),
+            ("the database claviger at db.example", true)
+        );
+        let address = Address::parse("postgres://ada@%2Frun%2Fpostgresql", &TLS).unwrap();
+        assert_eq!(
+            (address.place().as_str(), address.has_password()),
+            ("the database at /run/postgresql", false)
+        );
     }
 
     #[test]

@@ -159,7 +159,8 @@ impl Database {
         Err(StoreError::Unavailable("tried too often".to_owned()))
     }
 
-    async fn link(&self) -> Result<Link, Fault> {
+    /// One connection, for as long as it is kept.
+    pub(crate) async fn link(&self) -> Result<Link, Fault> {
         let client = Arc::new(self.pool.get().await?);
         Ok(Link { client, named_statements: self.named_statements })
     }

@@ -63,6 +63,11 @@ pub enum OpenError {
     /// A schema of our name is there without our tables.
     #[error("the database has a schema named claviger that is no session store; nothing was changed in it")]
     Foreign,
+    /// It lacks sessions, so whoever served from it would sign their users out.
+    #[error(
+        "a copy into the database was not finished; run `claviger store copy` again, which goes on where it stood"
+    )]
+    Unfinished,
     /// A pooler stands in the way, and nobody said so.
     #[error(
         "the connections go through a pooler that gives one for a transaction at a time; say so in the settings, or \

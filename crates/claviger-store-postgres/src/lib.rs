@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `store` | how a call of the trait becomes a statement or a transaction |
 //! | `sessions`, `slots`, `owed`, `suspicions`, `logins`, `memos` | what is asked of each table; all SQL on it |
+//! | `archive` | how all rows are read, and added as they are, and who is kept away meanwhile |
 //! | `values` | how a value becomes columns and back |
 //! | `database` | who gets a connection, how long it may take, what is tried again |
 //! | `address` | where the database is, and how the way there is protected |
@@ -23,6 +24,7 @@
 //! are set on connections: set `statement_timeout` and `idle_in_transaction_session_timeout` for the role instead.
 
 mod address;
+mod archive;
 mod changes;
 mod clock;
 mod database;

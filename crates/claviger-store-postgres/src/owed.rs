@@ -5,7 +5,10 @@ use claviger_core::{
     session::{OwedRevocation, SealedBlob},
     time::Timestamp,
 };
-use claviger_store::{Backlog, Owed, OwedId, StoreError};
+use claviger_store::{
+    Backlog, Owed, OwedId, StoreError,
+    archive::{Found, Key, Record},
+};
 use tokio_postgres::Row;
 
 use crate::{
@@ -27,6 +30,16 @@ const SETTLE: &str = "DELETE FROM claviger.owed WHERE id = $1 AND holder = $2";
 const POSTPONE: &str = "UPDATE claviger.owed SET due_at = $3, holder = NULL, tries = tries + 1
     WHERE id = $1 AND holder = $2";
 const BACKLOG: &str = "SELECT count(*), min(owed_at) FROM claviger.owed";
+
+const PAGE: &str = "SELECT id, session, generation, provider, access, refresh, expiry, expires_at, owed_at, tries, due_at, holder
+    FROM claviger.owed WHERE id > $1 ORDER BY id LIMIT $2";
+const ADD: &str = "INSERT INTO claviger.owed
+    (session, generation, provider, access, refresh, expiry, expires_at, owed_at, id, tries, due_at, holder)
+    OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+// Setting it is not undone with the transaction, and need not be: names that were never given are many. It never goes back.
+const NAMES_GIVEN: &str = "SELECT setval(pg_get_serial_sequence('claviger.owed', 'id'), greatest($1,
+    (SELECT last_value FROM pg_sequences WHERE schemaname = 'claviger'
+        AND format('%I.%I', schemaname, sequencename) = pg_get_serial_sequence('claviger.owed', 'id'))))";
 
 pub(crate) async fn owe(link: Link, owed: &OwedRevocation) -> Result<(), Fault> {
     let (expiry, expires_at) = expiry_columns(owed.expiry);
@@ -108,4 +121,54 @@ pub(crate) async fn backlog(link: Link) -> Result<Backlog, Fault> {
     let mut columns = Columns::of(&row, "the backlog");
     let count = columns.count()?;
     Ok(Backlog { count, oldest: columns.take::<Option<i64>>()?.map(Timestamp::from_millis) })
+}
+
+/// All rows in the order of their ids, from the one after `after` on.
+pub(crate) async fn page(link: Link, after: Option<OwedId>, limit: usize) -> Result<Vec<Found>, Fault> {
+    let after = after.map_or(i64::MIN, |OwedId(id)| id);
+    let found = link.query(PAGE, &bounds![INT8: after, INT8: rows(limit)]).await?;
+    let whole = |row: &Row| {
+        let id = OwedId(Columns::of(row, "owed revocation").take()?);
+        Ok(Found::of(Key::Owed(id), decode_whole(row).map_err(StoreError::from))?)
+    };
+    found.iter().map(whole).collect()
+}
+
+fn decode_whole(row: &Row) -> Result<Record, Fault> {
+    let (due_at, owed) = decode(row)?;
+    let holder = Columns::last_of(row, "owed revocation").holder()?;
+    Ok(Record::Owed { owed, due_at, holder })
+}
+
+/// Adds a row as it is.
+pub(crate) async fn add(
+    link: &Link,
+    owed: &Owed,
+    due_at: Timestamp,
+    holder: Option<AttemptId>,
+) -> Result<(), Fault> {
+    let Owed { id, revocation, tries } = owed;
+    let (expiry, expires_at) = expiry_columns(revocation.expiry);
+    let bounds = bounds![
+        UUID: session_column(revocation.session),
+        INT8: version_column(revocation.generation)?,
+        TEXT: text_column(&revocation.provider.0),
+        BYTEA: revocation.access.0,
+        BYTEA: revocation.refresh.as_ref().map(|refresh| &refresh.0),
+        TEXT: expiry,
+        INT8: expires_at,
+        INT8: revocation.owed_at.as_millis(),
+        INT8: id.0,
+        INT8: i64::from(*tries),
+        INT8: due_at.as_millis(),
+        UUID: holder.map(attempt_column),
+    ];
+    link.execute(ADD, &bounds).await?;
+    Ok(())
+}
+
+/// Has no name up to this one given to a revocation to come.
+pub(crate) async fn keep_names(link: &Link, OwedId(highest): OwedId) -> Result<(), Fault> {
+    link.query(NAMES_GIVEN, &bounds![INT8: highest]).await?;
+    Ok(())
 }

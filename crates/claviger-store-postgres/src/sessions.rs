@@ -14,14 +14,16 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Census, Claims, HeadCount, Placement, Replaced, Selection, StoreError, Wheel, corrupt, id_is_taken,
+    Census, Claims, HeadCount, Placement, Replaced, Selection, StoreError, Wheel,
+    archive::{Count, Found, Key, Record},
+    corrupt, id_is_taken,
 };
 use futures_util::future::try_join_all;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    changes,
+    archive, changes,
     database::{Bound, Link, bounds},
     error::Fault,
     slots::slot_column,
@@ -53,6 +55,13 @@ const DEVICES: &str = select!(
 );
 const LIVE_IN_SLOT: &str = select!("p.slot = $1 AND p.id > $2 AND p.state = 0 ORDER BY p.id LIMIT $3");
 const OPEN_IN_SLOT: &str = select!("p.slot = $1 AND p.id > $2 AND p.state < 3 ORDER BY p.id LIMIT $3");
+
+// First the ids, then their rows: however the tables are counted or not counted, each is walked or asked by its index.
+const IDS_AFTER: &str = "SELECT id FROM claviger.session WHERE id > $1 ORDER BY id LIMIT $2";
+const PAGE: &str = select!("p.id = ANY($1) ORDER BY p.id");
+const COUNT: &str = "SELECT (SELECT count(*) FROM claviger.session),
+    (SELECT count(*) FROM claviger.pulse AS p WHERE NOT EXISTS (SELECT FROM claviger.session AS s WHERE s.id = p.id))
+    + (SELECT count(*) FROM claviger.claim AS c WHERE NOT EXISTS (SELECT FROM claviger.session AS s WHERE s.id = c.id))";
 
 const INSERT: &str = "WITH body AS (
         INSERT INTO claviger.session
@@ -345,7 +354,33 @@ async fn write(
     Ok(Columns::of(&row, "a change").count()? == 1)
 }
 
-async fn add(link: &Link, session: &Session) -> Result<(), Fault> {
+/// All rows in the order of their ids, from the one after `after` on.
+pub(crate) async fn page(link: Link, after: Option<SessionId>, limit: usize) -> Result<Vec<Found>, Fault> {
+    // No session has the id of zeros.
+    let after = after.map_or(Uuid::nil(), session_column);
+    let ids = ids(&link.query(IDS_AFTER, &bounds![UUID: after, INT8: rows(limit)]).await?)?;
+    let found = link.query(PAGE, &bounds![UUID_ARRAY: ids]).await?;
+    let mut found = found.iter().peekable();
+    let mut page = Vec::with_capacity(ids.len());
+    for id in ids {
+        let key = SessionId::from_bytes(id.into_bytes());
+        let row = found.next_if(|row| row.try_get::<_, Uuid>(0).is_ok_and(|own| own == id));
+        let read = match row {
+            Some(row) => decode(row).map(Record::Session).map_err(StoreError::from),
+            // A body without its pulse is told, and not passed over.
+            None => Err(corrupt("its row of the table pulse is missing")),
+        };
+        page.push(Found::of(Key::Session(key), read)?);
+    }
+    Ok(page)
+}
+
+pub(crate) async fn count(link: Link) -> Result<Count, Fault> {
+    archive::count_by(&link, COUNT).await
+}
+
+/// Adds the row as it is.
+pub(crate) async fn add(link: &Link, session: &Session) -> Result<(), Fault> {
     let (state, proven_at) = state_columns(&session.state);
     let body = Body::of(session)?;
     let claim = ClaimColumns::of(session);

@@ -1,9 +1,14 @@
 //! The table of the visits to each slot.
 
 use claviger_core::{ids::AttemptId, sweep::Slot, time::Timestamp};
-use claviger_store::{Visit, Wheel};
+use claviger_store::{
+    StoreError, Visit, Wheel,
+    archive::{Count, Found, Key, Record},
+};
+use tokio_postgres::Row;
 
 use crate::{
+    archive,
     database::{Link, bounds},
     error::Fault,
     values::{Columns, attempt_column, rows},
@@ -62,6 +67,25 @@ const HOLD: &str = "UPDATE claviger.slot SET lease_until = $3 WHERE wheel = $1 A
 const LEAVE: &str = "UPDATE claviger.slot SET due_at = $3, lease_until = 0, holder = NULL
     WHERE wheel = $1 AND slot = $2 AND holder = $4";
 
+/// Slots that were never visited, and are not leased, are as they were made.
+macro_rules! is_new {
+    () => {
+        "due_at = 0 AND lease_until = 0 AND holder IS NULL"
+    };
+}
+
+const PAGE: &str = concat!(
+    "SELECT wheel, slot, due_at, lease_until, holder FROM claviger.slot
+    WHERE (wheel, slot) > ($1, $2) AND NOT (",
+    is_new!(),
+    ") ORDER BY wheel, slot LIMIT $3"
+);
+const ADD: &str = concat!(
+    "UPDATE claviger.slot SET due_at = $3, lease_until = $4, holder = $5 WHERE wheel = $1 AND slot = $2 AND ",
+    is_new!()
+);
+const COUNT: &str = concat!("SELECT count(*), 0::bigint FROM claviger.slot WHERE NOT (", is_new!(), ")");
+
 fn wheel_column(wheel: Wheel) -> i16 {
     match wheel {
         Wheel::Validation => 0,
@@ -72,6 +96,10 @@ fn wheel_column(wheel: Wheel) -> i16 {
 /// Slots count to 1023.
 pub(crate) fn slot_column(slot: Slot) -> i16 {
     i16::try_from(slot.number()).unwrap_or(i16::MAX)
+}
+
+fn slot(column: i16) -> Option<Slot> {
+    Slot::new(u16::try_from(column).ok()?)
 }
 
 pub(crate) async fn take(
@@ -95,7 +123,7 @@ pub(crate) async fn take(
     let mut visits = Vec::new();
     for row in link.query(sql, &bounds).await? {
         let mut columns = Columns::of(&row, "a slot");
-        let slot = columns.read(|number: i16| Slot::new(u16::try_from(number).ok()?))?;
+        let slot = columns.read(slot)?;
         visits.push(Visit { slot, due_at: columns.time()? });
     }
     visits.sort_by_key(|visit| (visit.due_at, visit.slot));
@@ -146,4 +174,49 @@ pub(crate) async fn longest_due(link: Link, wheel: Wheel) -> Result<Option<Times
     };
     let found = link.query(sql, &bounds![INT2: wheel_column(wheel)]).await?;
     found.first().map(|row| Columns::of(row, "a slot").time()).transpose()
+}
+
+/// All slots that are not as they were made, from the one after `after` on.
+pub(crate) async fn page(
+    link: Link,
+    after: Option<(Wheel, Slot)>,
+    limit: usize,
+) -> Result<Vec<Found>, Fault> {
+    let (wheel, number) = after.map_or((-1, 0), |(wheel, slot)| (wheel_column(wheel), slot_column(slot)));
+    let found = link.query(PAGE, &bounds![INT2: wheel, INT2: number, INT8: rows(limit)]).await?;
+    let whole = |row: &Row| {
+        let mut columns = Columns::of(row, "a slot");
+        let wheel = columns.read(|column| Wheel::ALL.into_iter().find(|of| wheel_column(*of) == column))?;
+        let slot = columns.read(slot)?;
+        let record = decode(&mut columns, wheel, slot).map_err(StoreError::from);
+        Ok(Found::of(Key::Slot(wheel, slot), record)?)
+    };
+    found.iter().map(whole).collect()
+}
+
+fn decode(columns: &mut Columns<'_>, wheel: Wheel, slot: Slot) -> Result<Record, Fault> {
+    let (due_at, lease_until) = (columns.time()?, columns.time()?);
+    Ok(Record::Slot { wheel, slot, due_at, lease_until, holder: columns.holder()? })
+}
+
+/// Sets how a slot stands that is as it was made. False if it is not.
+pub(crate) async fn add(
+    link: &Link,
+    (wheel, slot): (Wheel, Slot),
+    due_at: Timestamp,
+    lease_until: Timestamp,
+    holder: Option<AttemptId>,
+) -> Result<bool, Fault> {
+    let bounds = bounds![
+        INT2: wheel_column(wheel),
+        INT2: slot_column(slot),
+        INT8: due_at.as_millis(),
+        INT8: lease_until.as_millis(),
+        UUID: holder.map(attempt_column),
+    ];
+    Ok(link.execute(ADD, &bounds).await? == 1)
+}
+
+pub(crate) async fn count(link: Link) -> Result<Count, Fault> {
+    archive::count_by(&link, COUNT).await
 }

@@ -13,6 +13,7 @@ use claviger_core::{
 use claviger_store::{
     Backlog, Census, Claims, HeadCount, Memo, Others, Owed, OwedId, Placement, Replaced, Selection, Store,
     StoreError, Suspected, SuspicionKey, Visit, Wheel,
+    archive::{MARKER, is_unfinished},
 };
 use tokio::task::JoinHandle;
 
@@ -30,8 +31,8 @@ use crate::{
 
 /// A change of the schema may take so long, the wait for another instance's included.
 const MIGRATION: Duration = Duration::from_secs(10 * 60);
-/// And a count of all sessions.
-const CENSUS: Duration = Duration::from_secs(60);
+/// And what goes through all sessions, or many.
+const SURVEY: Duration = Duration::from_secs(60);
 
 /// How the store uses the database. The defaults are right for most.
 #[derive(Clone, Debug)]
@@ -67,6 +68,8 @@ pub struct PostgresStore {
     clock_keeper: JoinHandle<()>,
     pair_teller: PairTeller,
     listen_address: Option<Address>,
+    address: Address,
+    transaction_pooler: bool,
 }
 
 impl PostgresStore {
@@ -75,6 +78,23 @@ impl PostgresStore {
     /// # Errors
     /// [`OpenError`]; each says what the operator can do.
     pub async fn open(address: &Address, options: &Options) -> Result<Self, OpenError> {
+        let store = Self::open_unasked(address, options).await?;
+        let marker = store.memo(MARKER).await?;
+        if is_unfinished(marker.as_ref()) { Err(OpenError::Unfinished) } else { Ok(store) }
+    }
+
+    /// Connects to copy all that is in the database, or to copy into it, although a copy into it may not have been finished. The
+    /// database tells these connections from those of gateways.
+    ///
+    /// # Errors
+    /// [`OpenError`]; each says what the operator can do.
+    pub async fn open_archive(address: &Address, options: &Options) -> Result<Self, OpenError> {
+        let options = Options { connections: 2, patience: SURVEY, listen_address: None, ..options.clone() };
+        Self::open_unasked(&address.of_copy(), &options).await
+    }
+
+    /// Connects without asking whether a copy into the database was finished.
+    async fn open_unasked(address: &Address, options: &Options) -> Result<Self, OpenError> {
         let Options { connections, transaction_pooler, listen_address, patience } = options;
         let pooler = *transaction_pooler;
         let listen_address = listen_address.clone().or_else(|| (!pooler).then(|| address.clone()));
@@ -87,9 +107,32 @@ impl PostgresStore {
         let database = Database::new(address, *connections, pooler, *patience)?;
         let clock = DatabaseClock::read(&database).await?;
         let clock_keeper = tokio::spawn(clock.clone().keep(database.clone()));
-        let survey = Database::new(address, 1, pooler, CENSUS)?;
+        let survey = Database::new(address, 1, pooler, SURVEY)?;
         let pair_teller = PairTeller::start(database.clone());
-        Ok(Self { database, survey, clock, clock_keeper, pair_teller, listen_address })
+        let (address, transaction_pooler) = (address.clone(), pooler);
+        Ok(Self {
+            database,
+            survey,
+            clock,
+            clock_keeper,
+            pair_teller,
+            listen_address,
+            address,
+            transaction_pooler,
+        })
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.transaction_pooler
+    }
+
+    /// With more patience, for what goes through many rows.
+    pub(crate) fn survey(&self) -> &Database {
+        &self.survey
     }
 
     /// Says what [`PostgresStore::migrate`] would do, and changes nothing.
@@ -135,7 +178,9 @@ impl std::fmt::Debug for PostgresStore {
 }
 
 /// What a task of its own came to.
-fn joined<T>(done: Result<Result<T, StoreError>, tokio::task::JoinError>) -> Result<T, StoreError> {
+pub(crate) fn joined<T>(
+    done: Result<Result<T, StoreError>, tokio::task::JoinError>,
+) -> Result<T, StoreError> {
     done.unwrap_or_else(|_| Err(StoreError::Unavailable("the transaction was cut short".to_owned())))
 }
 

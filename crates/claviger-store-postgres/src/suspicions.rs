@@ -5,7 +5,10 @@ use claviger_core::{
     suspicion::{Cause, Suspicion},
     time::Timestamp,
 };
-use claviger_store::{StoreError, Suspected, SuspicionKey};
+use claviger_store::{
+    StoreError, Suspected, SuspicionKey,
+    archive::{Found, Key, Record},
+};
 use tokio_postgres::Row;
 
 use crate::{
@@ -29,6 +32,12 @@ const POSTPONE: &str = "UPDATE claviger.suspicion SET due_at = $3, holder = NULL
 const FORGET: &str = "DELETE FROM claviger.suspicion WHERE key IN
     (SELECT key FROM claviger.suspicion WHERE due_at IS NULL AND noted_at <= $1
      ORDER BY noted_at, key LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+const PAGE: &str = "SELECT key, provider, subject_id, at, cause, tries, noted_at, due_at, holder
+    FROM claviger.suspicion WHERE key > $1 ORDER BY key LIMIT $2";
+const ADD: &str =
+    "INSERT INTO claviger.suspicion (key, provider, subject_id, at, cause, tries, noted_at, due_at, holder)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 pub(crate) async fn note(
     link: Link,
@@ -62,7 +71,7 @@ pub(crate) async fn take(
     ];
     let mut due = Vec::new();
     for row in link.query(TAKE, &bounds).await? {
-        match decode(&row) {
+        match decode_taken(&row) {
             Ok(taken) => due.push(taken),
             // It is passed over for the length of a lease, so that it holds up no other.
             Err(Fault::Store(error @ StoreError::Corrupt(_))) => {
@@ -76,8 +85,13 @@ pub(crate) async fn take(
 }
 
 /// With when it was due.
-fn decode(row: &Row) -> Result<(Timestamp, Suspected), Fault> {
+fn decode_taken(row: &Row) -> Result<(Timestamp, Suspected), Fault> {
     let mut columns = Columns::of(row, "a suspicion");
+    let suspected = decode(&mut columns)?;
+    Ok((columns.time()?, suspected))
+}
+
+fn decode(columns: &mut Columns<'_>) -> Result<Suspected, Fault> {
     let key = SuspicionKey(columns.octets()?);
     let suspicion = Suspicion {
         subject: Subject { provider: ProviderName(columns.text()?), id: columns.text()? },
@@ -85,7 +99,7 @@ fn decode(row: &Row) -> Result<(Timestamp, Suspected), Fault> {
         cause: columns.read(Cause::from_name)?,
     };
     let tries = columns.read(|tries: i64| u32::try_from(tries).ok())?;
-    Ok((columns.time()?, Suspected { key, suspicion, tries }))
+    Ok(Suspected { key, suspicion, tries })
 }
 
 pub(crate) async fn settle(link: Link, key: SuspicionKey, attempt: AttemptId) -> Result<bool, Fault> {
@@ -106,4 +120,46 @@ pub(crate) async fn postpone(
 pub(crate) async fn forget(link: Link, noted_until: Timestamp, limit: usize) -> Result<usize, Fault> {
     let forgotten = link.execute(FORGET, &bounds![INT8: noted_until.as_millis(), INT8: rows(limit)]).await?;
     Ok(usize::try_from(forgotten).unwrap_or(usize::MAX))
+}
+
+/// All rows in the order of their keys, from the one after `after` on.
+pub(crate) async fn page(link: Link, after: Option<SuspicionKey>, limit: usize) -> Result<Vec<Found>, Fault> {
+    let after = after.as_ref().map_or(&[][..], |SuspicionKey(key)| key.as_slice());
+    let found = link.query(PAGE, &bounds![BYTEA: after, INT8: rows(limit)]).await?;
+    let whole = |row: &Row| {
+        let key = SuspicionKey(Columns::of(row, "a suspicion").octets()?);
+        Ok(Found::of(Key::Suspicion(key), decode_whole(row).map_err(StoreError::from))?)
+    };
+    found.iter().map(whole).collect()
+}
+
+fn decode_whole(row: &Row) -> Result<Record, Fault> {
+    let mut columns = Columns::of(row, "a suspicion");
+    let suspected = decode(&mut columns)?;
+    let (noted_at, due_at) = (columns.time()?, columns.take::<Option<i64>>()?.map(Timestamp::from_millis));
+    Ok(Record::Suspicion { suspected, noted_at, due_at, holder: columns.holder()? })
+}
+
+/// Adds a row as it is.
+pub(crate) async fn add(
+    link: &Link,
+    suspected: &Suspected,
+    noted_at: Timestamp,
+    due_at: Option<Timestamp>,
+    holder: Option<AttemptId>,
+) -> Result<(), Fault> {
+    let Suspected { key, suspicion, tries } = suspected;
+    let bounds = bounds![
+        BYTEA: key.0.as_slice(),
+        TEXT: text_column(&suspicion.subject.provider.0),
+        TEXT: text_column(&suspicion.subject.id),
+        INT8: suspicion.at.as_millis(),
+        TEXT: suspicion.cause.name(),
+        INT8: i64::from(*tries),
+        INT8: noted_at.as_millis(),
+        INT8: due_at.map(Timestamp::as_millis),
+        UUID: holder.map(attempt_column),
+    ];
+    link.execute(ADD, &bounds).await?;
+    Ok(())
 }

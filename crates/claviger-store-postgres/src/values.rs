@@ -27,6 +27,11 @@ impl<'row> Columns<'row> {
         Self { row, what, next: 0 }
     }
 
+    /// The row's last column.
+    pub(crate) fn last_of(row: &'row Row, what: &'static str) -> Self {
+        Self { row, what, next: row.len().saturating_sub(1) }
+    }
+
     pub(crate) fn take<T: FromSql<'row>>(&mut self) -> Result<T, Fault> {
         let value = self.row.try_get(self.next).map_err(|_| self.damage(self.next))?;
         self.next += 1;
@@ -66,6 +71,11 @@ impl<'row> Columns<'row> {
     /// So many octets.
     pub(crate) fn octets<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
         self.read(|octets: &[u8]| octets.try_into().ok())
+    }
+
+    /// Who holds a lease, if anybody ever did.
+    pub(crate) fn holder(&mut self) -> Result<Option<AttemptId>, Fault> {
+        Ok(self.take::<Option<Uuid>>()?.map(|attempt| AttemptId(attempt.into_bytes())))
     }
 
     /// The two columns of a token's expiry.

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use claviger_store::{Change, News as _};
-use claviger_store::{Harness, Store, conformance};
+use claviger_store::{Change, Harness, News as _, archive::Archive, conformance};
 use claviger_store_postgres::{Address, OpenError, Options, PostgresStore, Way};
 use common::server::{Server, eventually, free_port};
 
@@ -17,7 +16,7 @@ struct Databases {
 }
 
 impl Harness for Databases {
-    async fn fresh(&self) -> Arc<dyn Store> {
+    async fn fresh(&self) -> Arc<dyn Archive> {
         let database = self.server.database().await;
         let set = format!("ALTER DATABASE {database} SET {}", self.setting);
         self.server.client(&database).await.batch_execute(&set).await.unwrap();
@@ -75,7 +74,7 @@ fn through_a_pooler() -> Options {
 }
 
 impl Harness for Pooled {
-    async fn fresh(&self) -> Arc<dyn Store> {
+    async fn fresh(&self) -> Arc<dyn Archive> {
         let database = self.server.database().await;
         Arc::new(PostgresStore::open(&self.address(&database), &through_a_pooler()).await.unwrap())
     }

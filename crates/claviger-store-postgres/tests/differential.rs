@@ -13,11 +13,8 @@ use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 #[path = "../../claviger-store-sqlite/tests/common/calls.rs"]
 mod calls;
 mod common;
-
-const EMPTY: &str = "
-    TRUNCATE claviger.session, claviger.pulse, claviger.claim, claviger.owed, claviger.spent_login, claviger.suspicion,
-        claviger.memo RESTART IDENTITY;
-    UPDATE claviger.slot SET due_at = 0, lease_until = 0, holder = NULL";
+#[path = "common/empty.rs"]
+mod empty;
 
 #[test]
 fn the_store_of_several_instances_answers_as_the_store_in_memory() {
@@ -31,7 +28,7 @@ fn the_store_of_several_instances_answers_as_the_store_in_memory() {
     let settings = ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() };
     let compared = TestRunner::new(settings).run(&vec(calls::call(), 1..60), |calls| {
         runtime.block_on(async {
-            client.batch_execute(EMPTY).await.unwrap();
+            client.batch_execute(empty::EMPTY).await.unwrap();
             calls::compare(&store, &MemoryStore::new(), calls).await
         })
     });

@@ -15,6 +15,15 @@ pub enum OpenError {
     /// The directory is not there. It is not made, since a mistyped path would start an empty store.
     #[error("the directory {} of the session store does not exist; create it or correct the path", .0.display())]
     NoDirectory(PathBuf),
+    /// The file is not there, and is not made to copy nothing from it.
+    #[error("there is no session store at {}; correct the path", .0.display())]
+    NoFile(PathBuf),
+    /// It lacks sessions, so whoever served from it would sign their users out.
+    #[error(
+        "a copy into the session store {} was not finished; run `claviger store copy` again, which goes on where it stood",
+        .0.display()
+    )]
+    Unfinished(PathBuf),
     /// A file serves one process at a time.
     #[error("the session store {} is in use by {holder}; one file serves one process at a time", .path.display())]
     InUse {

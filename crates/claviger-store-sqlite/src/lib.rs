@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `store` | how a call of the trait becomes a read or a write |
 //! | `sessions`, `slots`, `owed`, `suspicions`, `logins`, `memos` | what is asked of each table; all SQL on it |
+//! | `archive` | how all rows are read, and added as they are |
 //! | `values` | how a value becomes columns and back |
 //! | `writer` | how many callers share one commit |
 //! | `pool` | which connections there are, and how they are set |
@@ -17,6 +18,7 @@
 //! The file holds sealed tokens and hashes, no plain secret. It has mode 0600, and what is deleted is overwritten in it
 //! (`secure_delete`); the log beside it keeps older pages until it is used again or the store is closed.
 
+mod archive;
 mod error;
 mod file;
 mod logins;

@@ -1,16 +1,20 @@
 //! The table of sign-ins' states that were used up.
 
 use claviger_core::time::Timestamp;
+use claviger_store::archive::{Found, Key, Record};
 use rusqlite::{Connection, params};
 
-use crate::{error::Fault, sessions::rows};
+use crate::{archive::page_of, error::Fault, sessions::rows};
 
 #[cfg(test)]
-pub(crate) const STATEMENTS: &[&str] = &[SPEND, FORGET];
+pub(crate) const STATEMENTS: &[&str] = &[SPEND, FORGET, PAGE];
 
 const SPEND: &str = "INSERT INTO spent_login (state_hash, expires_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
 const FORGET: &str = "DELETE FROM spent_login WHERE state_hash IN
     (SELECT state_hash FROM spent_login WHERE expires_at <= ?1 ORDER BY expires_at, state_hash LIMIT ?2)";
+
+const PAGE: &str =
+    "SELECT state_hash, expires_at FROM spent_login WHERE state_hash > ?1 ORDER BY state_hash LIMIT ?2";
 
 pub(crate) fn spend(
     connection: &Connection,
@@ -23,4 +27,18 @@ pub(crate) fn spend(
 
 pub(crate) fn forget(connection: &Connection, now: Timestamp, limit: usize) -> Result<usize, Fault> {
     Ok(connection.prepare_cached(FORGET)?.execute(params![now.as_millis(), rows(limit)])?)
+}
+
+/// All rows in the order of their hashes, from the one after `after` on.
+pub(crate) fn page(
+    connection: &Connection,
+    after: Option<[u8; 32]>,
+    limit: usize,
+) -> Result<Vec<Found>, Fault> {
+    let after = after.as_ref().map_or(&[][..], |hash| hash.as_slice());
+    page_of(connection, PAGE, params![after, rows(limit)], |columns| {
+        let state_hash = columns.take()?;
+        let record = columns.time().map(|expires_at| Record::Login { state_hash, expires_at });
+        Ok((Key::Login(state_hash), record))
+    })
 }

@@ -5,17 +5,21 @@ use claviger_core::{
     session::{OwedRevocation, SealedBlob},
     time::Timestamp,
 };
-use claviger_store::{Backlog, Owed, OwedId, StoreError};
+use claviger_store::{
+    Backlog, Owed, OwedId, StoreError,
+    archive::{Found, Key, Record},
+};
 use rusqlite::{Connection, params};
 
 use crate::{
+    archive::page_of,
     error::Fault,
     sessions::rows,
     values::{Columns, expiry_columns, millis, version_column},
 };
 
 #[cfg(test)]
-pub(crate) const STATEMENTS: &[&str] = &[OWE, DUE, LEASE, SETTLE, POSTPONE, BACKLOG];
+pub(crate) const STATEMENTS: &[&str] = &[OWE, DUE, LEASE, SETTLE, POSTPONE, BACKLOG, PAGE, ADD];
 
 const OWE: &str =
     "INSERT INTO owed (session, generation, provider, access, refresh, expiry, expires_at, owed_at, due_at)
@@ -28,6 +32,13 @@ const SETTLE: &str = "DELETE FROM owed WHERE id = ?1 AND holder = ?2";
 const POSTPONE: &str =
     "UPDATE owed SET due_at = ?3, holder = NULL, tries = tries + 1 WHERE id = ?1 AND holder = ?2";
 const BACKLOG: &str = "SELECT count(*), min(owed_at) FROM owed";
+
+const PAGE: &str =
+    "SELECT id, session, generation, provider, access, refresh, expiry, expires_at, owed_at, tries, due_at, holder
+    FROM owed WHERE id > ?1 ORDER BY id LIMIT ?2";
+const ADD: &str =
+    "INSERT INTO owed (session, generation, provider, access, refresh, expiry, expires_at, owed_at, id, tries, due_at, holder)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 
 pub(crate) fn owe(connection: &Connection, owed: &OwedRevocation) -> Result<(), Fault> {
     let (expiry, expires_at) = expiry_columns(owed.expiry);
@@ -109,4 +120,47 @@ pub(crate) fn backlog(connection: &Connection) -> Result<Backlog, Fault> {
     let mut columns = Columns::of(row);
     let count = columns.read(|count: i64| u64::try_from(count).ok())?;
     Ok(Backlog { count, oldest: columns.take::<Option<i64>>()?.map(millis) })
+}
+
+/// All rows in the order of their ids, from the one after `after` on.
+pub(crate) fn page(
+    connection: &Connection,
+    after: Option<OwedId>,
+    limit: usize,
+) -> Result<Vec<Found>, Fault> {
+    let after = after.map_or(i64::MIN, |OwedId(id)| id);
+    page_of(connection, PAGE, params![after, rows(limit)], |columns| {
+        Ok((Key::Owed(OwedId(columns.peek()?)), decode_whole(columns)))
+    })
+}
+
+fn decode_whole(columns: &mut Columns<'_>) -> Result<Record, Fault> {
+    let owed = decode(columns)?;
+    Ok(Record::Owed { owed, due_at: columns.time()?, holder: columns.holder()? })
+}
+
+/// Adds a row as it is. Its name is never given to another.
+pub(crate) fn add(
+    connection: &Connection,
+    owed: &Owed,
+    due_at: Timestamp,
+    holder: Option<AttemptId>,
+) -> Result<(), Fault> {
+    let Owed { id, revocation, tries } = owed;
+    let (expiry, expires_at) = expiry_columns(revocation.expiry);
+    connection.prepare_cached(ADD)?.execute(params![
+        revocation.session.as_bytes(),
+        version_column(revocation.generation)?,
+        revocation.provider.0,
+        revocation.access.0,
+        revocation.refresh.as_ref().map(|refresh| &refresh.0),
+        expiry,
+        expires_at,
+        revocation.owed_at.as_millis(),
+        id.0,
+        tries,
+        due_at.as_millis(),
+        holder.map(|holder| holder.0),
+    ])?;
+    Ok(())
 }

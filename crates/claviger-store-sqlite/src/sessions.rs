@@ -11,11 +11,14 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Census, Claims, HeadCount, Placement, Replaced, Selection, StoreError, Wheel, corrupt, id_is_taken,
+    Census, Claims, HeadCount, Placement, Replaced, Selection, StoreError, Wheel,
+    archive::{Count, Found, Key, Record},
+    corrupt, id_is_taken,
 };
 use rusqlite::{Connection, Params, params};
 
 use crate::{
+    archive::{count_by, page_of},
     error::Fault,
     owed,
     values::{Columns, custody, custody_column, expiry_columns, millis, version, version_column},
@@ -42,6 +45,8 @@ pub(crate) const STATEMENTS: &[&str] = &[
     CENSUS,
     HEADS,
     CLAIMS,
+    PAGE,
+    COUNT,
 ];
 
 macro_rules! select {
@@ -133,6 +138,14 @@ const HEADS: &str =
         SELECT substr(refresh, 1, 5), false FROM owed WHERE substr(refresh, 1, 5) <> substr(access, 1, 5)
     ) GROUP BY head ORDER BY head";
 
+// A body without its pulse comes too, so that it is told and not passed over.
+const PAGE: &str = select!(
+    "session AS s LEFT JOIN pulse AS p ON p.slot = slot(s.id) AND p.id = s.id
+    WHERE s.id > ?1 ORDER BY s.id LIMIT ?2"
+);
+const COUNT: &str = "SELECT (SELECT count(*) FROM session),
+    (SELECT count(*) FROM pulse AS p WHERE NOT EXISTS (SELECT 1 FROM session AS s WHERE s.id = p.id))";
+
 const LIVE: i64 = 0;
 const PARKED: i64 = 1;
 const SUSPECT: i64 = 2;
@@ -158,6 +171,12 @@ pub(crate) fn insert(
     if load(connection, session.id)?.is_some() {
         return Err(Fault(id_is_taken()));
     }
+    add(connection, session)?;
+    make_room(connection, session, placement)
+}
+
+/// Adds the row as it is.
+pub(crate) fn add(connection: &Connection, session: &Session) -> Result<(), Fault> {
     write_body(connection, INSERT_BODY, session)?;
     let (state, proven_at) = state_columns(&session.state);
     connection.prepare_cached(INSERT_PULSE)?.execute(params![
@@ -168,7 +187,7 @@ pub(crate) fn insert(
         session.last_seen_at.as_millis(),
         proven_at,
     ])?;
-    make_room(connection, session, placement)
+    Ok(())
 }
 
 fn make_room(
@@ -423,6 +442,23 @@ pub(crate) fn heads(connection: &Connection) -> Result<Vec<HeadCount>, Fault> {
         counts.push(HeadCount { head, sessions: count()?, owed: count()? });
     }
     Ok(counts)
+}
+
+/// All rows in the order of their ids, from the one after `after` on.
+pub(crate) fn page(
+    connection: &Connection,
+    after: Option<SessionId>,
+    limit: usize,
+) -> Result<Vec<Found>, Fault> {
+    let after = after.as_ref().map_or(&[][..], |id| id.as_bytes());
+    page_of(connection, PAGE, params![after, rows(limit)], |columns| {
+        let key = Key::Session(SessionId::from_bytes(columns.peek()?));
+        Ok((key, decode(columns).map(Record::Session)))
+    })
+}
+
+pub(crate) fn count(connection: &Connection) -> Result<Count, Fault> {
+    count_by(connection, COUNT)
 }
 
 /// A limit as SQLite takes it.

@@ -1,18 +1,32 @@
 //! The table of the visits to each slot.
 
 use claviger_core::{ids::AttemptId, sweep::Slot, time::Timestamp};
-use claviger_store::{Visit, Wheel};
+use claviger_store::{
+    Visit, Wheel,
+    archive::{Count, Found, Key, Record},
+};
 use rusqlite::{Connection, params};
 
 use crate::{
+    archive::{count_by, page_of},
     error::Fault,
     sessions::rows,
     values::{Columns, millis},
 };
 
 #[cfg(test)]
-pub(crate) const STATEMENTS: &[&str] =
-    &[DUE_TO_VALIDATE, DUE_TO_PROBE, LEASE, HOLD, LEAVE, LONGEST_TO_VALIDATE, LONGEST_TO_PROBE];
+pub(crate) const STATEMENTS: &[&str] = &[
+    DUE_TO_VALIDATE,
+    DUE_TO_PROBE,
+    LEASE,
+    HOLD,
+    LEAVE,
+    LONGEST_TO_VALIDATE,
+    LONGEST_TO_PROBE,
+    PAGE,
+    ADD,
+    COUNT,
+];
 
 /// Visits to slots that hold at least one session that the wheel is for.
 macro_rules! in_use {
@@ -59,6 +73,25 @@ const LEASE: &str = "UPDATE slot SET lease_until = ?3, holder = ?4 WHERE wheel =
 const HOLD: &str = "UPDATE slot SET lease_until = ?3 WHERE wheel = ?1 AND slot = ?2 AND holder = ?4";
 const LEAVE: &str = "UPDATE slot SET due_at = ?3, lease_until = 0, holder = NULL
     WHERE wheel = ?1 AND slot = ?2 AND holder = ?4";
+
+/// Slots that were never visited, and are not leased, are as they were made.
+macro_rules! is_new {
+    () => {
+        "due_at = 0 AND lease_until = 0 AND holder IS NULL"
+    };
+}
+
+const PAGE: &str = concat!(
+    "SELECT wheel, slot, due_at, lease_until, holder FROM slot
+    WHERE (wheel, slot) > (?1, ?2) AND NOT (",
+    is_new!(),
+    ") ORDER BY wheel, slot LIMIT ?3"
+);
+const ADD: &str = concat!(
+    "UPDATE slot SET due_at = ?3, lease_until = ?4, holder = ?5 WHERE wheel = ?1 AND slot = ?2 AND ",
+    is_new!()
+);
+const COUNT: &str = concat!("SELECT count(*), 0 FROM slot WHERE NOT (", is_new!(), ")");
 
 fn wheel_column(wheel: Wheel) -> i64 {
     match wheel {
@@ -138,4 +171,42 @@ pub(crate) fn longest_due(connection: &Connection, wheel: Wheel) -> Result<Optio
     let mut statement = connection.prepare_cached(sql)?;
     let mut found = statement.query([])?;
     Ok(found.next()?.map(|row| row.get(0)).transpose()?.map(millis))
+}
+
+/// All slots that are not as they were made, from the one after `after` on.
+pub(crate) fn page(
+    connection: &Connection,
+    after: Option<(Wheel, Slot)>,
+    limit: usize,
+) -> Result<Vec<Found>, Fault> {
+    let (wheel, slot) = after.map_or((-1, 0), |(wheel, slot)| (wheel_column(wheel), slot.number()));
+    page_of(connection, PAGE, params![wheel, slot, rows(limit)], |columns| {
+        let wheel =
+            columns.read(|number: i64| Wheel::ALL.into_iter().find(|of| wheel_column(*of) == number))?;
+        let slot = columns.read(Slot::new)?;
+        Ok((Key::Slot(wheel, slot), decode(columns, wheel, slot)))
+    })
+}
+
+fn decode(columns: &mut Columns<'_>, wheel: Wheel, slot: Slot) -> Result<Record, Fault> {
+    let (due_at, lease_until) = (columns.time()?, columns.time()?);
+    Ok(Record::Slot { wheel, slot, due_at, lease_until, holder: columns.holder()? })
+}
+
+/// Sets how a slot stands that is as it was made. False if it is not.
+pub(crate) fn add(
+    connection: &Connection,
+    (wheel, slot): (Wheel, Slot),
+    due_at: Timestamp,
+    lease_until: Timestamp,
+    holder: Option<AttemptId>,
+) -> Result<bool, Fault> {
+    let holder = holder.map(|holder| holder.0);
+    let bounds =
+        params![wheel_column(wheel), slot.number(), due_at.as_millis(), lease_until.as_millis(), holder];
+    Ok(connection.prepare_cached(ADD)?.execute(bounds)? == 1)
+}
+
+pub(crate) fn count(connection: &Connection) -> Result<Count, Fault> {
+    count_by(connection, COUNT)
 }

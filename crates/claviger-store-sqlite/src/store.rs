@@ -13,6 +13,7 @@ use claviger_core::{
 use claviger_store::{
     Backlog, Census, Claims, HeadCount, Memo, Owed, OwedId, Placement, Replaced, Selection, Store,
     StoreError, Suspected, SuspicionKey, Visit, Wheel,
+    archive::{MARKER, Side, is_unfinished},
 };
 use rusqlite::Connection;
 
@@ -62,6 +63,17 @@ impl SqliteStore {
     /// # Errors
     /// [`OpenError`]; each says what the operator can do.
     pub fn open_with(path: &Path, options: &Options) -> Result<Self, OpenError> {
+        let store = Self::open_unasked(path, options)?;
+        let marker = store.pool.read(|connection| memos::read(connection, MARKER));
+        match marker {
+            Ok(marker) if is_unfinished(marker.as_ref()) => Err(OpenError::Unfinished(path.to_owned())),
+            Ok(_) => Ok(store),
+            Err(source) => Err(OpenError::Store { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Opens the file without asking whether a copy into it was finished.
+    fn open_unasked(path: &Path, options: &Options) -> Result<Self, OpenError> {
         if rusqlite::version_number() < OLDEST_SQLITE {
             return Err(OpenError::OldSqlite(rusqlite::version()));
         }
@@ -74,6 +86,28 @@ impl SqliteStore {
         let pool = Arc::new(Pool::open(path, options)?);
         let writer = Writer::start(connection, hold).map_err(|error| OpenError::io(path, &error))?;
         Ok(Self { pool, writer })
+    }
+
+    /// Opens a file to copy all that is in it, or to copy into it: one that is not there is made as a destination only, and a
+    /// destination is opened although a copy into it was not finished. Blocks meanwhile.
+    ///
+    /// # Errors
+    /// [`OpenError`]; each says what the operator can do.
+    pub fn open_archive(path: &Path, side: Side) -> Result<Self, OpenError> {
+        if side == Side::Source && !path.is_file() {
+            return Err(OpenError::NoFile(path.to_owned()));
+        }
+        Self::open_unasked(path, &Options::default())
+    }
+
+    /// Reads in a thread of its own, since it takes long.
+    pub(crate) async fn survey<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let pool = Arc::clone(&self.pool);
+        let read = tokio::task::spawn_blocking(move || pool.read(work));
+        read.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the read was cut short".to_owned())))
     }
 
     /// Has `work` done and committed.
@@ -261,16 +295,12 @@ impl Store for SqliteStore {
 
     /// It goes through the narrow table, 60 MB for a million sessions, so it does not run among the tasks that answer requests.
     async fn census(&self) -> Result<Census, StoreError> {
-        let pool = Arc::clone(&self.pool);
-        let counted = tokio::task::spawn_blocking(move || pool.read(sessions::census));
-        counted.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the count was cut short".to_owned())))
+        self.survey(sessions::census).await
     }
 
     /// It goes through all sessions, so it does not run among the tasks that answer requests.
     async fn heads(&self) -> Result<Vec<HeadCount>, StoreError> {
-        let pool = Arc::clone(&self.pool);
-        let counted = tokio::task::spawn_blocking(move || pool.read(sessions::heads));
-        counted.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the count was cut short".to_owned())))
+        self.survey(sessions::heads).await
     }
 
     async fn suspect(

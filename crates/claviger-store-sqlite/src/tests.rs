@@ -18,7 +18,9 @@ use claviger_store::{Placement, Store, StoreError, Wheel};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
-use crate::{Options, SqliteStore, error::Fault, logins, memos, owed, pool, sessions, slots, suspicions};
+use crate::{
+    Options, SqliteStore, archive, error::Fault, logins, memos, owed, pool, sessions, slots, suspicions,
+};
 
 const ROOMY: Placement = Placement { limit: 1000, replaces: None };
 
@@ -66,6 +68,7 @@ fn statements() -> impl Iterator<Item = &'static str> {
         suspicions::STATEMENTS,
         logins::STATEMENTS,
         memos::STATEMENTS,
+        archive::STATEMENTS,
     ]
     .concat()
     .into_iter()

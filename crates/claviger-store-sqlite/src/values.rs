@@ -1,7 +1,7 @@
 //! Values as columns and back.
 
 use claviger_core::{
-    ids::Version,
+    ids::{AttemptId, Version},
     policy::Custody,
     time::{Expiry, Timestamp},
 };
@@ -27,6 +27,11 @@ impl<'row> Columns<'row> {
         Ok(value)
     }
 
+    /// The column that comes next, without taking it.
+    pub(crate) fn peek<T: FromSql>(&self) -> Result<T, Fault> {
+        self.row.get(self.next).map_err(|_| self.damage(self.next))
+    }
+
     /// Takes a column and reads it with `decode`, which gives none for what it does not know.
     pub(crate) fn read<T: FromSql, U>(&mut self, decode: impl FnOnce(T) -> Option<U>) -> Result<U, Fault> {
         let column = self.next;
@@ -39,6 +44,11 @@ impl<'row> Columns<'row> {
 
     pub(crate) fn version(&mut self) -> Result<Version, Fault> {
         self.read(version)
+    }
+
+    /// Who holds a lease, if anybody ever did.
+    pub(crate) fn holder(&mut self) -> Result<Option<AttemptId>, Fault> {
+        Ok(self.take::<Option<[u8; 16]>>()?.map(AttemptId))
     }
 
     /// The two columns of a token's expiry.

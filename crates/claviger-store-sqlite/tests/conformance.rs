@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use claviger_store::{Harness, Store, conformance};
+use claviger_store::{Harness, archive::Archive, conformance};
 use claviger_store_sqlite::SqliteStore;
 use tempfile::TempDir;
 
@@ -13,7 +13,7 @@ struct Files {
 }
 
 impl Harness for Files {
-    async fn fresh(&self) -> Arc<dyn Store> {
+    async fn fresh(&self) -> Arc<dyn Archive> {
         let directory = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&directory.path().join("sessions.db")).unwrap();
         self.directories.lock().unwrap().push(directory);

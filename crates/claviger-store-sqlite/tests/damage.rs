@@ -9,7 +9,10 @@ use std::{
 };
 
 use claviger_core::{ids::AttemptId, session::EndReason, sweep::Slot};
-use claviger_store::{Selection, Store, StoreError, Wheel};
+use claviger_store::{
+    MemoryStore, Selection, Store, StoreError, Wheel,
+    archive::{CopyError, CopyOptions, Key, Side, Table, Told, copy},
+};
 use claviger_store_sqlite::{OpenError, SqliteStore};
 use common::{ROOMY, session, t};
 use rusqlite::Connection;
@@ -230,4 +233,72 @@ async fn a_damaged_row_does_not_make_its_page_the_last() {
     }
     ids.remove(1);
     assert_eq!(read, ids);
+}
+
+#[tokio::test]
+async fn a_damaged_row_ends_a_copy_by_name_or_is_left_behind() {
+    let (_directory, path) = filled().await;
+    let [lost, garbled] = [session(7).id, session(300).id];
+    let connection = Connection::open(&path).unwrap();
+    let changed =
+        |sql: &str, id: claviger_core::ids::SessionId| connection.execute(sql, [id.as_bytes()]).unwrap();
+    assert_eq!(changed("DELETE FROM pulse WHERE id = ?1", lost), 1);
+    assert_eq!(changed("UPDATE pulse SET version = -1 WHERE id = ?1", garbled), 1);
+    let store = SqliteStore::open_archive(&path, Side::Source).unwrap();
+    let to = MemoryStore::new();
+    let careful = copy(&store, &to, CopyOptions::default(), &mut |_| {}).await.unwrap_err();
+    assert!(matches!(&careful, CopyError::Damaged { key: Key::Session(id), .. } if *id == lost), "{careful}");
+    assert!(careful.to_string().contains(&lost.to_string()), "{careful}");
+    let mut left_behind = Vec::new();
+    let mut tell = |told| {
+        if let Told::LeftBehind { key, .. } = told {
+            left_behind.push(key);
+        }
+    };
+    let report = copy(&store, &to, CopyOptions { skip_damaged: true }, &mut tell).await.unwrap();
+    assert_eq!(left_behind, [lost, garbled].map(Key::Session));
+    assert_eq!((report.sums[0].rows, report.sums[0].left_behind), (u64::from(ROWS) - 2, 2));
+    assert_eq!(to.load(session(8).id).await, store.load(session(8).id).await);
+}
+
+#[tokio::test]
+async fn half_of_a_row_that_belongs_to_none_ends_a_copy() {
+    let (_directory, path) = filled().await;
+    let connection = Connection::open(&path).unwrap();
+    connection.execute("DELETE FROM session WHERE id = ?1", [session(7).id.as_bytes()]).unwrap();
+    let store = SqliteStore::open_archive(&path, Side::Source).unwrap();
+    let (to, mut tell) = (MemoryStore::new(), |_| {});
+    let careful = copy(&store, &to, CopyOptions::default(), &mut tell).await;
+    assert_eq!(careful, Err(CopyError::Strays { side: Side::Source, table: Table::Sessions, rows: 1 }));
+    let report = copy(&store, &to, CopyOptions { skip_damaged: true }, &mut tell).await.unwrap();
+    assert_eq!(report.sums[0].rows, u64::from(ROWS) - 1, "nobody could have loaded it");
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_is_not_made_to_be_copied() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mistyped.db");
+    let error = SqliteStore::open_archive(&path, Side::Source).unwrap_err();
+    assert!(matches!(error, OpenError::NoFile(_)), "{error}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_file_that_was_not_copied_to_the_end_serves_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sessions.db");
+    let from = MemoryStore::new();
+    from.insert(session(1), ROOMY).await.unwrap();
+    let to = SqliteStore::open_archive(&path, Side::Destination).unwrap();
+    let mut fail = |_| from.fail_with(Some(StoreError::Full("a test".to_owned())));
+    assert!(copy(&from, &to, CopyOptions::default(), &mut fail).await.is_err());
+    drop(to);
+    let error = SqliteStore::open(&path).unwrap_err();
+    assert!(matches!(error, OpenError::Unfinished(_)), "{error}");
+    from.fail_with(None);
+    let to = SqliteStore::open_archive(&path, Side::Destination).unwrap();
+    copy(&from, &to, CopyOptions::default(), &mut |_| {}).await.unwrap();
+    drop(to);
+    let serves = SqliteStore::open(&path).unwrap();
+    assert_eq!(serves.load(session(1).id).await, Ok(Some(session(1))));
 }

@@ -8,6 +8,7 @@
     reason = "a check that fails panics: this module is a test that other crates run"
 )]
 
+mod archive;
 mod background;
 mod ending;
 mod fixtures;
@@ -20,15 +21,15 @@ mod suspicions;
 
 use std::{pin::Pin, sync::Arc};
 
-use crate::Store;
+use crate::archive::Archive;
 
 /// Makes the stores that the suite runs on.
 pub trait Harness {
     /// A store that is empty and shares nothing with those made before.
-    fn fresh(&self) -> impl Future<Output = Arc<dyn Store>> + Send;
+    fn fresh(&self) -> impl Future<Output = Arc<dyn Archive>> + Send;
 }
 
-type Check = fn(Arc<dyn Store>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+type Check = fn(Arc<dyn Archive>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 macro_rules! checks {
     ($($module:ident: $($check:ident)*;)*) => {
@@ -119,6 +120,13 @@ fn checks() -> impl IntoIterator<Item = (&'static str, Check)> {
         memos:
             a_memo_is_kept_by_compare_and_set
             one_of_many_memos_wins;
+        archive:
+            rows_of_every_kind_come_back_page_by_page
+            a_batch_is_added_whole_or_not_at_all
+            a_row_that_is_there_is_never_overwritten
+            what_was_added_is_served
+            what_was_served_is_read
+            names_of_revocations_are_not_given_again;
     }
 }
 

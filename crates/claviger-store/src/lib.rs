@@ -1,9 +1,11 @@
-//! Where sessions are kept: the trait that every store implements, a store in memory, and the conformance suite.
+//! Where sessions are kept: the trait that every store implements, a store in memory, and the conformance suite; and how all that a
+//! store holds is copied into another ([`archive`]).
 //!
 //! A store decides nothing. The rules in [`claviger_core::session`] make the next row; a store writes it only if the
 //! row's version is still the one the rules started from. So no store can lose an update, revive an ended row, or tell
 //! two writers that both won, and no lock of one process is needed for any of it.
 
+pub mod archive;
 #[cfg(any(test, feature = "conformance"))]
 mod conformance;
 mod memory;

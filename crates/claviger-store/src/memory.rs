@@ -1,5 +1,7 @@
 //! A store in memory: the plainest reading of the trait, for tests, for the simulator, and to judge other stores by.
 
+mod archive;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
@@ -26,7 +28,7 @@ pub struct MemoryStore {
     shelf: Mutex<Shelf>,
 }
 
-/// The methods of [`Store`], by which calls are counted.
+/// The methods of [`Store`] and [`Archive`](crate::archive::Archive), by which calls are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "each is named after its method")]
 pub enum Method {
@@ -63,6 +65,9 @@ pub enum Method {
     ForgetSuspicions,
     Memo,
     PutMemo,
+    Count,
+    Page,
+    Add,
 }
 
 impl Method {
@@ -82,6 +87,8 @@ impl Method {
                 | Self::Census
                 | Self::Heads
                 | Self::Memo
+                | Self::Count
+                | Self::Page
         )
     }
 }
@@ -110,7 +117,7 @@ struct Debt {
 }
 
 /// Where the visits of a slot stand.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Place {
     due_at: Timestamp,
     lease_until: Timestamp,
@@ -765,12 +772,15 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::conformance::{Harness, conformance};
+    use crate::{
+        archive::Archive,
+        conformance::{Harness, conformance},
+    };
 
     struct Memory;
 
     impl Harness for Memory {
-        async fn fresh(&self) -> Arc<dyn Store> {
+        async fn fresh(&self) -> Arc<dyn Archive> {
             Arc::new(MemoryStore::new())
         }
     }

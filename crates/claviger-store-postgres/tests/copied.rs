@@ -1,0 +1,123 @@
+//! Stores that are copied into a database and back: whatever was done to them before, they hold the same, and go on alike.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic, and so may what it calls"
+)]
+
+use claviger_store::{
+    MemoryStore, Store as _, StoreError,
+    archive::{
+        Archive, CopyError, CopyOptions, MARKER, Report, ReserveError, Side, copy, is_unfinished, verify,
+    },
+};
+use claviger_store_postgres::{OpenError, Options, PostgresStore};
+use claviger_store_sqlite::SqliteStore;
+use common::{ROOMY, server::Server, session};
+use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+
+#[path = "../../claviger-store-sqlite/tests/common/calls.rs"]
+mod calls;
+mod common;
+#[path = "common/empty.rs"]
+mod empty;
+
+async fn copied(from: &dyn Archive, to: &dyn Archive) -> Result<Report, CopyError> {
+    copy(from, to, CopyOptions::default(), &mut |_| {}).await
+}
+
+/// Does things to a file, copies it into the database and into memory, and does other things to both copies.
+async fn live_on_elsewhere(
+    database: &PostgresStore,
+    before: Vec<calls::Call>,
+    after: Vec<calls::Call>,
+) -> Result<(), TestCaseError> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = SqliteStore::open(&directory.path().join("sessions.db")).unwrap();
+    calls::compare(&file, &MemoryStore::new(), before).await?;
+    let (memory, back) = (MemoryStore::new(), MemoryStore::new());
+    let sums = copied(&file, database).await.unwrap().sums;
+    prop_assert_eq!(&copied(&file, &memory).await.unwrap().sums, &sums);
+    prop_assert_eq!(&copied(database, &back).await.unwrap().sums, &sums, "and back again");
+    prop_assert_eq!(&verify(&back, &memory, CopyOptions::default(), &mut |_| {}).await.unwrap().sums, &sums);
+    calls::compare(database, &memory, after).await
+}
+
+#[test]
+fn a_copy_of_a_file_goes_on_as_the_file_would() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = Server::start("");
+    let (store, client) = runtime.block_on(async {
+        let database = server.database().await;
+        let store = PostgresStore::open_archive(&server.address(&database), &Options::default()).await;
+        (store.unwrap(), server.client(&database).await)
+    });
+    let settings = ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() };
+    let calls = (vec(calls::call(), 1..80), vec(calls::call(), 1..30));
+    let lived_on = TestRunner::new(settings).run(&calls, |(before, after)| {
+        runtime.block_on(async {
+            client.batch_execute(empty::EMPTY).await.unwrap();
+            live_on_elsewhere(&store, before, after).await
+        })
+    });
+    if let Err(failure) = lived_on {
+        panic!("{failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_a_gateway_is_connected_to_is_neither_source_nor_destination() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let address = server.address(&database);
+    let gateway = PostgresStore::open(&address, &Options::default()).await.unwrap();
+    let archive = PostgresStore::open_archive(&address, &Options::default()).await.unwrap();
+    for (from, to) in
+        [(&archive as &dyn Archive, &MemoryStore::new() as &dyn Archive), (&MemoryStore::new(), &archive)]
+    {
+        let refused = copied(from, to).await.unwrap_err().to_string();
+        assert!(refused.contains("stop the gateway first"), "{refused}");
+    }
+    drop(gateway);
+    let free = async || copied(&archive, &MemoryStore::new()).await.ok();
+    common::server::eventually("the gateway's connections are closed", free).await;
+}
+
+#[tokio::test]
+async fn nobody_writes_a_database_while_it_is_copied() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let address = server.address(&database);
+    let archive = PostgresStore::open_archive(&address, &Options::default()).await.unwrap();
+    let kept = archive.reserve(Side::Source).await.unwrap();
+    let other = archive.reserve(Side::Destination).await.map(drop).unwrap_err();
+    assert!(matches!(other, ReserveError::InUse(_)), "it is not copied onto itself: {other}");
+    let impatient = Options { patience: std::time::Duration::from_millis(300), ..Options::default() };
+    let gateway = PostgresStore::open(&address, &impatient).await.unwrap();
+    let refused = gateway.insert(session(1), ROOMY).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    assert_eq!(gateway.load(session(1).id).await, Ok(None), "and it may be read");
+    drop(kept);
+    let written = async || gateway.insert(session(1), ROOMY).await.ok();
+    common::server::eventually("the database may be written", written).await;
+}
+
+#[tokio::test]
+async fn a_database_that_was_not_copied_to_the_end_serves_nobody() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let address = server.address(&database);
+    let half = MemoryStore::new();
+    half.insert(session(1), ROOMY).await.unwrap();
+    let archive = PostgresStore::open_archive(&address, &Options::default()).await.unwrap();
+    let mut fail = |_| half.fail_with(Some(StoreError::Full("a test".to_owned())));
+    let full = copy(&half, &archive, CopyOptions::default(), &mut fail).await;
+    assert!(full.is_err(), "it is cut short after the first rows");
+    let refused = PostgresStore::open(&address, &Options::default()).await.map(drop).unwrap_err();
+    assert!(matches!(refused, OpenError::Unfinished) && refused.to_string().contains("claviger store copy"));
+    half.fail_with(None);
+    copied(&half, &archive).await.unwrap();
+    assert!(!is_unfinished(archive.memo(MARKER).await.unwrap().as_ref()));
+    let serves = PostgresStore::open(&address, &Options::default()).await.unwrap();
+    assert_eq!(serves.load(session(1).id).await, Ok(Some(session(1))));
+}
