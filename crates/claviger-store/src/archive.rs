@@ -234,7 +234,6 @@ fn beginning(hash: &[u8; 32]) -> String {
 
 /// A row, exactly as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "nearly all records of a store are sessions")]
 pub enum Record {
     /// A session with the claim on it.
     Session(Session),

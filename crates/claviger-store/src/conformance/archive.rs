@@ -26,7 +26,7 @@ fn owed(id: i64) -> Record {
 fn suspicion(tag: u8) -> Record {
     let suspicion = Suspicion { subject: subject("ada"), at: t(3), cause: Cause::Probe };
     let suspected = Suspected { key: SuspicionKey([tag; 32]), suspicion, tries: 2 };
-    let (due_at, holder) = if tag % 2 == 0 { (None, None) } else { (Some(t(60)), Some(THEIRS)) };
+    let (due_at, holder) = if tag.is_multiple_of(2) { (None, None) } else { (Some(t(60)), Some(THEIRS)) };
     Record::Suspicion { suspected, noted_at: t(4), due_at, holder }
 }
 

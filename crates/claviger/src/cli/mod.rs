@@ -7,6 +7,7 @@ mod plan;
 mod serve;
 mod signals;
 mod status;
+mod store;
 
 use std::{
     io::{self, Write as _},
@@ -44,6 +45,7 @@ Examples:
   claviger plan --users 100000                      see what so many users need
   claviger serve --config claviger.toml
   claviger status --config claviger.toml            see how it is doing
+  claviger store copy --config claviger.toml        move from SQLite to PostgreSQL
   CLAVIGER_SESSION__IDLE=7d claviger serve --config claviger.toml";
 
 #[derive(Debug, Subcommand)]
@@ -63,6 +65,11 @@ enum Command {
     /// Brings the database to the newest schema
     #[command(after_help = migrate::HELP)]
     Migrate(migrate::Args),
+    /// Copies all that is in one store into another
+    Store {
+        #[command(subcommand)]
+        command: store::Store,
+    },
     /// Asks a running gateway how things are, and prints it
     #[command(after_help = status::HELP)]
     Status(ConfigArgs),
@@ -125,6 +132,7 @@ impl Cli {
             Command::ConfigReference => print(&reference::markdown()),
             Command::Keys { command } => keys::run(command),
             Command::Migrate(args) => block_on(migrate::run(args)),
+            Command::Store { command } => block_on(store::run(command)),
             Command::Status(args) => block_on(status::run(args)),
             Command::Plan(args) => plan::run(&args),
             Command::Demo(args) => block_on(demo::run(args)),
@@ -135,7 +143,7 @@ impl Cli {
             Err(error) => {
                 // Nobody is left to be told if this fails.
                 let _written = writeln!(io::stderr().lock(), "claviger: {error:#}");
-                ExitCode::FAILURE
+                store::exit_code(&error).map_or(ExitCode::FAILURE, ExitCode::from)
             }
         }
     }

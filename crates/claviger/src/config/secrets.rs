@@ -9,7 +9,7 @@ use claviger_seal::{Keyring, RootKey};
 use claviger_store_postgres::{Address, Way};
 use zeroize::Zeroizing;
 
-use super::{Config, Layers, Problem, Problems, Secret};
+use super::{Config, Layers, Problem, Problems, Secret, Store};
 
 /// Files of secrets are read up to so many bytes.
 const SECRET_FILE_BYTES: u64 = 64 * 1024;
@@ -59,13 +59,18 @@ impl Secrets {
     }
 }
 
+/// How the way to a database is protected.
+pub(crate) fn way(store: &Store) -> Way {
+    match store.insecure_plaintext_to_database {
+        true => Way::InsecurePlaintext,
+        false => Way::Tls { authorities: store.ca_file.clone() },
+    }
+}
+
 /// Reads where the database is, if the sessions are in one.
 pub(crate) fn database(config: &Config, layers: &Layers) -> Result<Option<Database>, Problem> {
     let store = &config.store;
-    let way = match store.insecure_plaintext_to_database {
-        true => Way::InsecurePlaintext,
-        false => Way::Tls { authorities: store.ca_file.clone() },
-    };
+    let way = way(store);
     let address = |key, text: &Option<Secret>, key_file, file: &Option<PathBuf>| {
         let (key, text) = match (text, file) {
             (Some(text), _) => (key, Zeroizing::new(text.expose().to_owned())),

@@ -11,6 +11,7 @@
 mod aborted;
 mod api;
 mod commands;
+mod copy;
 mod crowds;
 mod disconnect;
 mod hostile;

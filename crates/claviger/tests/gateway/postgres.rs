@@ -9,7 +9,7 @@ use crate::world::{ADA, World};
 
 #[allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 #[path = "../../../claviger-store-postgres/tests/common/server.rs"]
-mod server;
+pub(crate) mod server;
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))

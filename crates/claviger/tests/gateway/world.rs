@@ -57,11 +57,15 @@ impl World {
 
     /// A gateway in front of the app of this address, http or https.
     pub(crate) async fn before_url(app: &str, settings: &str) -> Self {
-        claviger::choose_tls();
         let mock = Server::local(MockTwitch::new(claviger_mock::Config::demo(), 7)).unwrap();
+        Self::with(mock, tempfile::tempdir().unwrap(), app, settings).await
+    }
+
+    /// A gateway whose users sign in at this provider, and whose files are in this directory.
+    pub(crate) async fn with(mock: Server, directory: tempfile::TempDir, app: &str, settings: &str) -> Self {
+        claviger::choose_tls();
         let listener = listen();
         let address = listener.local_addr().unwrap();
-        let directory = tempfile::tempdir().unwrap();
         let text = format!(
             r#"
             listen = "{address}"
@@ -102,6 +106,11 @@ impl World {
             .build()
             .unwrap();
         Self { mock, address, metrics, client, stop, served, directory }
+    }
+
+    /// Where its store is, in the file `claviger.db`.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     /// The address of a path, as clients call it.
@@ -176,8 +185,13 @@ impl World {
 
     /// Waits until the gateway has stopped, and gives the directory with its store.
     pub(crate) async fn stopped(self) -> tempfile::TempDir {
+        self.left().await.1
+    }
+
+    /// Waits until the gateway has stopped, and gives what it leaves: the provider, and the directory with its store.
+    pub(crate) async fn left(self) -> (Server, tempfile::TempDir) {
         patiently(self.served).await.unwrap().unwrap();
-        self.directory
+        (self.mock, self.directory)
     }
 }
 

@@ -1,0 +1,349 @@
+//! `claviger store`
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use claviger_store::archive::{self, Archive, CopyError, CopyOptions, Progress, Report, Side, Step, Told};
+use claviger_store_postgres::{Address, Options, PostgresStore};
+use claviger_store_sqlite::{OpenError, SqliteStore};
+
+use super::{
+    ConfigArgs,
+    plan::{grouped, in_words},
+    print,
+};
+use crate::config::{Config, Problems, secrets};
+
+/// Commands on stores.
+#[derive(Debug, Subcommand)]
+pub(super) enum Store {
+    /// Copies all that is in one store into another: from SQLite to PostgreSQL, or any other way
+    #[command(after_help = COPY_HELP)]
+    Copy(CopyArgs),
+}
+
+const COPY_HELP: &str = "\
+A STORE is a SQLite file or the address of a PostgreSQL database, such as postgres://claviger@db.example/claviger. An address
+with a password stands in a file, since everybody on this computer can read a command line. How the way to a database is
+protected, and whether a pooler is in it, is set in the configuration (store.ca_file, store.transaction_pooler, …).
+
+Stop the gateway first, every instance of it. Nobody is signed out: sessions, tokens and all that is under way go along as they
+are, and open with the same keys. The source is only read. The destination has to be empty, or hold what an earlier run of
+this copy left: a copy that was cut short goes on where it stood when the same command is run again, and until it is done no
+gateway starts on its destination. At the end both stores are read and compared, row by row and by checksum.
+
+Exit codes:
+  0  the two stores hold the same
+  1  not done yet: the message says why; run it again when that is mended
+  2  the command line is wrong
+  3  the destination holds something else, and was not changed
+  4  the two stores are not the same
+
+Examples:
+  claviger store copy --config claviger.toml                         from store.path to store.url_file, as configured
+  claviger store copy --config claviger.toml --from claviger.db --to postgres://claviger@db.example/claviger
+  claviger store copy --config claviger.toml --to back.db --from-url-file /etc/claviger/database-url";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CopyArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// What to copy; without it the file of store.path
+    #[arg(long, value_name = "STORE")]
+    from: Option<String>,
+    /// A file that holds the address of the database to copy, and nothing else
+    #[arg(long, value_name = "FILE", conflicts_with = "from")]
+    from_url_file: Option<PathBuf>,
+    /// Where to copy it; without it the database of store.url or store.url_file
+    #[arg(long, value_name = "STORE")]
+    to: Option<String>,
+    /// A file that holds the address of the database to copy into, and nothing else
+    #[arg(long, value_name = "FILE", conflicts_with = "to")]
+    to_url_file: Option<PathBuf>,
+    /// Compares the two stores, and copies nothing
+    #[arg(long)]
+    verify_only: bool,
+    /// Leaves rows of the source behind that cannot be read, and names each; without it the first of them ends the copy
+    #[arg(long)]
+    skip_damaged: bool,
+}
+
+pub(super) async fn run(command: Store) -> anyhow::Result<()> {
+    let Store::Copy(args) = command;
+    let (from, to, options) = places(&args)?;
+    if let (Place::File(from), Place::File(to)) = (&from, &to)
+        && is_same(from, to)
+    {
+        bail!("{} is both the source and the destination", from.display());
+    }
+    let source = open(&from, Side::Source, &options).await?;
+    let destination = open(&to, Side::Destination, &options).await?;
+    let copy_options = CopyOptions { skip_damaged: args.skip_damaged };
+    let mut teller = Teller::new();
+    let mut tell = |told| teller.tell(told);
+    let done = if args.verify_only {
+        archive::verify(&*source, &*destination, copy_options, &mut tell).await
+    } else {
+        archive::copy(&*source, &*destination, copy_options, &mut tell).await
+    };
+    teller.end_line();
+    let report = done?;
+    print(&summary(&report))?;
+    if args.verify_only { Ok(()) } else { print(&what_is_next(&report, &from, &to)) }
+}
+
+/// The code of an error that says more than that something went wrong.
+pub(super) fn exit_code(error: &anyhow::Error) -> Option<u8> {
+    match error.downcast_ref()? {
+        CopyError::Occupied(_) | CopyError::Finished(_) => Some(3),
+        CopyError::Unequal { .. } | CopyError::Checksum(_) => Some(4),
+        _ => None,
+    }
+}
+
+/// Where a store is.
+enum Place {
+    File(PathBuf),
+    Database(Box<Address>),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Database(address) => f.write_str(&address.place()),
+        }
+    }
+}
+
+fn places(args: &CopyArgs) -> anyhow::Result<(Place, Place, Options)> {
+    let layers = args.config.layers()?;
+    let config = args.config.config(&layers)?;
+    let from = match place(&config, "from", args.from.as_deref(), args.from_url_file.as_deref())? {
+        Some(from) => from,
+        None => Place::File(config.store.path.clone()),
+    };
+    let to = match place(&config, "to", args.to.as_deref(), args.to_url_file.as_deref())? {
+        Some(to) => to,
+        None => match secrets::database(&config, &layers).map_err(|problem| Problems(vec![problem]))? {
+            Some(database) => Place::Database(Box::new(database.address)),
+            None => bail!("say where to copy it, with --to or --to-url-file, or set store.url_file"),
+        },
+    };
+    let options = Options { transaction_pooler: config.store.transaction_pooler, ..Options::default() };
+    Ok((from, to, options))
+}
+
+/// The store that an option names. None: it was not given.
+fn place(
+    config: &Config,
+    option: &str,
+    store: Option<&str>,
+    url_file: Option<&Path>,
+) -> anyhow::Result<Option<Place>> {
+    let parse = |text: &str| Address::parse(text, &secrets::way(&config.store));
+    if let Some(path) = url_file {
+        let text = secrets::read(path).map_err(anyhow::Error::msg)?;
+        let address = parse(&text).with_context(|| format!("--{option}-url-file"))?;
+        return Ok(Some(Place::Database(Box::new(address))));
+    }
+    let Some(store) = store else { return Ok(None) };
+    if !is_address(store) {
+        return Ok(Some(Place::File(store.into())));
+    }
+    let address = parse(store).with_context(|| format!("--{option}"))?;
+    if address.has_password() {
+        bail!(
+            "the address of --{option} holds a password, and everybody on this computer can read a command line: put the \
+             address into a file and name it with --{option}-url-file. If the password is a real one, change it"
+        );
+    }
+    Ok(Some(Place::Database(Box::new(address))))
+}
+
+/// Whether this names a database rather than a file.
+fn is_address(store: &str) -> bool {
+    ["postgres://", "postgresql://"].iter().any(|scheme| store.starts_with(scheme)) || store.contains("host=")
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    }
+}
+
+async fn open(place: &Place, side: Side, options: &Options) -> anyhow::Result<Box<dyn Archive>> {
+    let opened: anyhow::Result<Box<dyn Archive>> = match place {
+        Place::File(path) => open_file(path.clone(), side).await.map(|store| Box::new(store) as _),
+        Place::Database(address) => match PostgresStore::open_archive(address, options).await {
+            Ok(store) => Ok(Box::new(store)),
+            Err(error) => Err(error.into()),
+        },
+    };
+    opened.with_context(|| format!("the {side} cannot be opened"))
+}
+
+async fn open_file(path: PathBuf, side: Side) -> anyhow::Result<SqliteStore> {
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open_archive(&path, side)).await?;
+    opened.map_err(|error| match error {
+        OpenError::InUse { .. } => anyhow::Error::new(error).context("stop the gateway first"),
+        error => error.into(),
+    })
+}
+
+/// Tells how far it is: one line that changes, where somebody looks, and else a line now and then.
+struct Teller {
+    terminal: bool,
+    every: Duration,
+    /// What is told of now, since when, and how many rows were done then.
+    begun: Option<(Step, archive::Table, Instant, u64)>,
+    last: Instant,
+    line_is_open: bool,
+}
+
+impl Teller {
+    fn new() -> Self {
+        let terminal = io::stderr().is_terminal();
+        let every = Duration::from_millis(if terminal { 200 } else { 5000 });
+        Self { terminal, every, begun: None, last: now(), line_is_open: false }
+    }
+
+    fn tell(&mut self, told: Told) {
+        match told {
+            Told::Progress(progress) => self.progress(progress),
+            Told::LeftBehind { key, what } => {
+                self.end_line();
+                say(&format!("left behind: {key} cannot be read ({what})\n"));
+            }
+        }
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        let now = now();
+        let Progress { step, table, done, .. } = progress;
+        let (begun, before) = match self.begun {
+            Some((of, at, begun, before)) if (of, at) == (step, table) => (begun, before),
+            _ => {
+                self.begun = Some((step, table, now, done));
+                (now, done)
+            }
+        };
+        if now.duration_since(self.last) < self.every {
+            return;
+        }
+        self.last = now;
+        let text = line(progress, done.saturating_sub(before), now.duration_since(begun));
+        if self.terminal {
+            // Back to the beginning of the line, and what is left of the one before is cleared.
+            say(&format!("\r{text}\x1b[K"));
+            self.line_is_open = true;
+        } else {
+            say(&format!("{text}\n"));
+        }
+    }
+
+    fn end_line(&mut self) {
+        if std::mem::take(&mut self.line_is_open) {
+            say("\n");
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "real time, for a rate that people look at")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn say(text: &str) {
+    // Nobody is left to be told if this fails.
+    let _written = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// How far it is, with the rate of the rows that were done in this time.
+fn line(progress: Progress, rows: u64, took: Duration) -> String {
+    let Progress { step, table, done, of } = progress;
+    let doing = match step {
+        Step::Check => "comparing what is there: ",
+        Step::Copy => "copying ",
+        Step::Verify => "verifying ",
+    };
+    let mut text = format!("{doing}{}: {} of {} rows", table.name(), grouped(done), grouped(of.max(done)));
+    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let rate = rows.saturating_mul(1000).checked_div(millis).unwrap_or_default();
+    if let Some(left) = of.saturating_sub(done).checked_div(rate) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ", {} a second, {} left", grouped(rate), in_words(Duration::from_secs(left)));
+    }
+    text
+}
+
+/// What both stores hold.
+fn summary(report: &Report) -> String {
+    let mut text = String::new();
+    for sum in &report.sums {
+        let rows = grouped(sum.rows);
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{:<17} {rows:>11} rows, SHA-256 {}", sum.table.name(), sum.digest);
+    }
+    let left_behind: u64 = report.sums.iter().map(|sum| sum.left_behind).sum();
+    let but = match left_behind {
+        0 => String::new(),
+        rows => format!(", but for {} that cannot be read and were left behind", grouped(rows)),
+    };
+    let _ = writeln!(text, "The two stores hold the same{but}.");
+    text
+}
+
+fn what_is_next(report: &Report, from: &Place, to: &Place) -> String {
+    let begun = if report.was_done { "The copy was finished before.\n" } else { "" };
+    let set = match to {
+        Place::File(path) => {
+            format!("store.path = {:?}, and neither store.url nor store.url_file", path.display().to_string())
+        }
+        Place::Database(_) => "store.url_file, or store.url, to its address".to_owned(),
+    };
+    format!(
+        "{begun}\nNext: have every gateway use {to}: set {set}. Then start it, with the same keys.\n\
+         Once a gateway has served from there, none may be started on {from} any more: refresh tokens that were used since then are \
+         spent, and it does not know. To go back, copy back. Keep {from} until you are sure, then delete it: it holds tokens, \
+         though sealed.\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use claviger_store::archive::Table;
+
+    use super::*;
+
+    #[test]
+    fn a_line_tells_rows_rate_and_the_time_that_is_left() {
+        let progress = |done| Progress { step: Step::Copy, table: Table::Sessions, done, of: 1_000_000 };
+        assert_eq!(
+            line(progress(400_000), 100_000, Duration::from_secs(10)),
+            "copying sessions: 400,000 of 1,000,000 rows, 10,000 a second, 1m left"
+        );
+        assert_eq!(
+            line(progress(1000), 0, Duration::ZERO),
+            "copying sessions: 1,000 of 1,000,000 rows",
+            "no rate is known at first"
+        );
+    }
+
+    #[test]
+    fn an_address_is_told_from_a_file() {
+        for address in ["postgres://db.example", "postgresql://db", "host=/run/postgresql user=claviger"] {
+            assert!(is_address(address), "{address}");
+        }
+        for file in ["claviger.db", "/var/lib/claviger/claviger.db", "postgres.db", "./postgres:"] {
+            assert!(!is_address(file), "{file}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! `claviger store copy`: from a file to a database, with real gateways before and after.
+
+use std::{
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use claviger_core::{
+    device::DeviceLabel,
+    ids::{ProviderName, SessionId, Subject, Version},
+    policy::Custody,
+    secret::SessionSecret,
+    session::{Holding, SealedBlob, SealedPair, Session, State},
+    time::{Expiry, Timestamp},
+};
+use claviger_mock::Endpoint;
+use claviger_store::{
+    Placement, Store as _,
+    archive::{Archive as _, CopyOptions, Record, Side, verify},
+};
+use claviger_store_postgres::{Options, PostgresStore};
+use claviger_store_sqlite::SqliteStore;
+use http::{StatusCode, header};
+use serde_json::Value;
+
+use crate::{
+    postgres::server::{Server, eventually},
+    world::{ADA, World},
+};
+
+const GRACE: &str = "100000002";
+
+/// `claviger`, in a directory, with a whole configuration whose store is `claviger.db` there.
+fn claviger(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
+    command.current_dir(directory).env_clear().args(arguments);
+    for (key, value) in [
+        ("PUBLIC_URL", "https://app.example"),
+        ("KEYRING", "1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
+        ("PROVIDER__CLIENT_ID", "abc"),
+        ("PROVIDER__CLIENT_SECRET", "canary-client-secret"),
+        ("LISTEN", "127.0.0.1:0"),
+    ] {
+        command.env(format!("CLAVIGER_{key}"), value);
+    }
+    command
+}
+
+/// What a command comes to: its exit code, and all that it says.
+fn told(output: &Output) -> (Option<i32>, String) {
+    let told =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!told.contains("canary"), "SECRET: {told}");
+    (output.status.code(), told)
+}
+
+fn copy(directory: &Path, database: &str, more: &[&str]) -> (Option<i32>, String) {
+    let arguments = [&["store", "copy"], more].concat();
+    told(&claviger(directory, &arguments).env("CLAVIGER_STORE__URL", database).output().unwrap())
+}
+
+/// A session with a pair, of one of many users.
+fn session(tag: u32) -> Session {
+    let mut random = [0; 10];
+    random[..4].copy_from_slice(&tag.to_be_bytes());
+    random[6..].copy_from_slice(&tag.wrapping_mul(0x9e37_79b9).to_be_bytes());
+    let at = Timestamp::from_millis(1_790_000_000_000 + i64::from(tag));
+    let pair = SealedPair {
+        generation: Version::FIRST,
+        access: SealedBlob(vec![0xac; 230]),
+        refresh: Some(SealedBlob(vec![0x4e; 120])),
+        expiry: Expiry::At(at),
+    };
+    Session {
+        id: SessionId::new(at, random),
+        version: Version::FIRST,
+        subject: Subject { provider: ProviderName("twitch".to_owned()), id: (tag / 3).to_string() },
+        display_name: format!("user {tag}"),
+        secret_hash: SessionSecret::new([7; 32]).hash(),
+        custody: Custody::Device,
+        device: DeviceLabel::new("Firefox on Linux"),
+        created_at: at,
+        last_seen_at: at,
+        state: State::Live(Holding { pair: Some(pair), proven_at: at, claim: None }),
+    }
+}
+
+async fn fill(path: &Path, rows: u32) {
+    let store = SqliteStore::open(path).unwrap();
+    let tags: Vec<u32> = (0..rows).collect();
+    for tags in tags.chunks(2000) {
+        store.add(tags.iter().map(|tag| Record::Session(session(*tag))).collect()).await.unwrap();
+    }
+}
+
+struct Kept {
+    cookie: String,
+    session: Value,
+    devices: Value,
+}
+
+async fn json(world: &World, path: &str, cookie: &str) -> (StatusCode, Value) {
+    let request = world.get(path).header(header::COOKIE, cookie).header(header::ACCEPT, "application/json");
+    let answer = request.send().await.unwrap();
+    let status = answer.status();
+    (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+}
+
+async fn look(world: &World, cookie: &str) -> Kept {
+    let (status, session) = json(world, "/auth/session", cookie).await;
+    assert_eq!(status, StatusCode::OK, "TRANSIENT: nobody is signed out: {session}");
+    let (status, mut devices) = json(world, "/auth/devices", cookie).await;
+    assert_eq!(status, StatusCode::OK);
+    // To look is a use.
+    for device in devices["devices"].as_array_mut().unwrap() {
+        assert!(device.as_object_mut().unwrap().remove("last_seen").is_some());
+    }
+    Kept { cookie: cookie.to_owned(), session, devices }
+}
+
+async fn call(world: &World, cookie: &str) -> StatusCode {
+    world.get("/api/twitch/users").header(header::COOKIE, cookie).send().await.unwrap().status()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_stays_signed_in_when_a_file_becomes_a_database() {
+    let server = Server::start("");
+    let database = server.text(&server.database().await);
+    let app = World::echoing().await;
+    let before = World::before_url(&app.url(""), "").await;
+    let mut kept = Vec::new();
+    for user in [ADA, ADA, GRACE] {
+        let cookie = before.sign_in(user).await;
+        kept.push(cookie);
+    }
+    let out = before.sign_in(ADA).await;
+    before.sign_out(&out).await;
+    let (_, refused) = json(&before, "/auth/session", &out).await;
+    let (early, told) = copy(before.directory(), &database, &[]);
+    assert!(early == Some(1) && told.contains("stop the gateway first"), "{told}");
+    let mut seen = Vec::new();
+    for cookie in &kept {
+        seen.push(look(&before, cookie).await);
+    }
+    before.tell_to_stop();
+    let (mock, directory) = before.left().await;
+
+    let (done, told) = copy(directory.path(), &database, &[]);
+    assert_eq!(done, Some(0), "{told}");
+    for words in
+        ["sessions                    4 rows, SHA-256 ", "hold the same", "set store.url_file", "same keys"]
+    {
+        assert!(told.contains(words), "{words:?} is not told:\n{told}");
+    }
+
+    let after = World::with(mock, directory, &app.url(""), &format!("store.url = \"{database}\"")).await;
+    for Kept { cookie, session, devices } in &seen {
+        let now = look(&after, cookie).await;
+        assert_eq!((&now.session, &now.devices), (session, devices));
+    }
+    let (status, still_refused) = json(&after, "/auth/session", &out).await;
+    assert_eq!((status, still_refused), (StatusCode::UNAUTHORIZED, refused), "ENDED");
+    let refreshes = |world: &World| world.mock.with(|mock| mock.token_calls("refresh_token"));
+    let (calls, signed_in) = (refreshes(&after), after.mock.with(|mock| mock.calls(Endpoint::Authorize)));
+    for user in [ADA, GRACE] {
+        after.mock.with(|mock| mock.expire_access_tokens(user));
+    }
+    for Kept { cookie, .. } in &seen {
+        assert_eq!(call(&after, cookie).await, StatusCode::OK, "LIVE: a dead access token is refreshed");
+    }
+    assert_eq!(refreshes(&after) - calls, 3, "every device refreshed with the token that it brought along");
+    assert_eq!(after.mock.with(|mock| mock.calls(Endpoint::Authorize)), signed_in);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("claviger.db");
+    fill(&path, 1).await;
+    let (again, told) = copy(directory.path(), &database, &[]);
+    assert!(again == Some(1) && told.contains("stop the gateway first"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_is_killed_again_and_again_ends_with_the_same() {
+    const ROWS: u32 = 6000;
+    let server = Server::start("");
+    let name = server.database().await;
+    let database = server.text(&name);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("claviger.db");
+    fill(&path, ROWS).await;
+    let client = server.client(&name).await;
+    let rows = async || -> i64 {
+        let counted = client.query_one("SELECT count(*) FROM claviger.session", &[]).await;
+        counted.map_or(-1, |row| row.get(0))
+    };
+    let begin = || -> Child {
+        let mut command = claviger(directory.path(), &["store", "copy"]);
+        let command = command.env("CLAVIGER_STORE__URL", &database);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut before = -1;
+    for until in [-1, 0, 1, 1500, 3000, 4100, i64::from(ROWS)] {
+        let mut copying = begin();
+        while rows().await < until {
+            assert!(copying.try_wait().unwrap().is_none_or(|ended| ended.success()), "it ended too soon");
+        }
+        copying.kill().unwrap();
+        copying.wait().unwrap();
+        let now = rows().await;
+        assert!(now >= before, "it goes on where it stood: {before} rows, then {now}");
+        before = now;
+    }
+    let (done, told) = copy(directory.path(), &database, &[]);
+    assert_eq!(done, Some(0), "{told}");
+    let (verified, told_again) = copy(directory.path(), &database, &["--verify-only"]);
+    assert_eq!(verified, Some(0), "{told_again}");
+    let sums = |told: &str| {
+        told.lines().filter(|line| line.contains("SHA-256")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(sums(&told), sums(&told_again));
+    let file = SqliteStore::open_archive(&path, Side::Source).unwrap();
+    let copied = PostgresStore::open_archive(&server.address(&name), &Options::default()).await.unwrap();
+    let report = verify(&file, &copied, CopyOptions::default(), &mut |_| {}).await.unwrap();
+    assert_eq!(report.sums[0].rows, u64::from(ROWS));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_gateway_serves_from_a_copy_that_is_not_finished() {
+    let server = Server::start("");
+    let name = server.database().await;
+    let database = server.text(&name);
+    let directory = tempfile::tempdir().unwrap();
+    fill(&directory.path().join("claviger.db"), 3000).await;
+    let mut copying = claviger(directory.path(), &["store", "copy"]);
+    let mut copying = copying.env("CLAVIGER_STORE__URL", &database).stderr(Stdio::null()).spawn().unwrap();
+    let client = server.client(&name).await;
+    eventually("the first rows are there", async || {
+        let counted = client.query_one("SELECT count(*) FROM claviger.session", &[]).await;
+        counted.ok().filter(|row| row.get::<_, i64>(0) > 0).map(drop)
+    })
+    .await;
+    copying.kill().unwrap();
+    copying.wait().unwrap();
+    let serve =
+        claviger(directory.path(), &["serve"]).env("CLAVIGER_STORE__URL", &database).output().unwrap();
+    let (code, told) = told(&serve);
+    assert!(code == Some(1) && told.contains("run `claviger store copy` again"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destination_that_holds_something_else_is_refused_by_its_own_exit_code() {
+    let server = Server::start("");
+    let name = server.database().await;
+    let database = server.text(&name);
+    let directory = tempfile::tempdir().unwrap();
+    fill(&directory.path().join("claviger.db"), 10).await;
+    let other = session(77);
+    let store = PostgresStore::open(&server.address(&name), &Options::default()).await.unwrap();
+    store.insert(other.clone(), Placement { limit: 9, replaces: None }).await.unwrap();
+    drop(store);
+    let refused = async || {
+        let (code, told) = copy(directory.path(), &database, &[]);
+        (!told.contains("stop the gateway first")).then_some((code, told))
+    };
+    let (code, told) = eventually("the gateway's connections are closed", refused).await;
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.contains(&other.id.to_string()) && told.contains("Nothing was changed"), "{told}");
+    let (code, told) = copy(directory.path(), &database, &["--verify-only"]);
+    assert!(code == Some(4) && told.contains("among the sessions"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stores_are_named_by_options_and_no_password_stands_on_a_command_line() {
+    let server = Server::start("");
+    let name = server.database().await;
+    let directory = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let arguments = [&["store", "copy"], arguments].concat();
+        told(&claviger(directory.path(), &arguments).output().unwrap())
+    };
+    let (code, told) = run(&["--to", "new.db"]);
+    assert!(code == Some(1) && told.contains("there is no session store at claviger.db"), "{told}");
+    fill(&directory.path().join("claviger.db"), 10).await;
+    let (code, told) = run(&[]);
+    assert!(code == Some(1) && told.contains("--to-url-file"), "{told}");
+    let (code, told) = run(&["--to", "./claviger.db"]);
+    assert!(code == Some(1) && told.contains("both the source and the destination"), "{told}");
+    let (code, told) = run(&["--to", "postgres://claviger:canary@db.example/claviger"]);
+    assert!(code == Some(1) && told.contains("everybody on this computer can read a command line"), "{told}");
+    let (code, told) = run(&["--to", "a.db", "--to-url-file", "b"]);
+    assert!(code == Some(2) && told.contains("cannot be used with"), "{told}");
+
+    let address = format!("{} password=canary-of-database\n", server.text(&name));
+    std::fs::write(directory.path().join("url"), address).unwrap();
+    let (code, told) = run(&["--to-url-file", "url"]);
+    assert_eq!(code, Some(0), "{told}");
+    let (code, told) = run(&["--from-url-file", "url", "--to", "back.db"]);
+    assert!(code == Some(0) && told.contains("store.path = \"back.db\""), "{told}");
+    let (code, told) = run(&["--from", "claviger.db", "--to", "back.db"]);
+    assert!(code == Some(0) && told.contains("The copy was finished before."), "{told}");
+    let (code, told) = run(&["--from", &server.text(&name), "--to", &server.text(&name)]);
+    assert!(code == Some(1) && told.contains("both the source and the destination"), "{told}");
+}
