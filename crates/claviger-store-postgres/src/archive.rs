@@ -27,6 +27,8 @@ const COUNT_MEMOS: &str = "SELECT count(*), 0::bigint FROM claviger.memo";
 
 /// Held by who copies. A number of our own: "Clav" and a 2.
 const LOCK: i64 = 0x436c_6176_0000_0002;
+/// Shared by the transactions that add rows. A number of our own: "Clav" and a 3.
+const ADDING: i64 = 0x436c_6176_0000_0003;
 /// A copy takes no longer than this.
 const LONGEST_COPY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -66,8 +68,9 @@ impl Archive for PostgresStore {
 
     async fn add(&self, records: Vec<Record>) -> Result<(), StoreError> {
         let (database, records) = (self.survey().clone(), Arc::new(records));
+        let opening = format!("BEGIN; SELECT pg_advisory_xact_lock_shared({ADDING})");
         let transaction = async move {
-            database.transact("add", "BEGIN", |link| add_all(link, Arc::clone(&records))).await
+            database.transact("add", &opening, |link| add_all(link, Arc::clone(&records))).await
         };
         joined(tokio::spawn(transaction).await)
     }
@@ -87,6 +90,10 @@ async fn reserve(link: &Link, side: Side) -> Result<(), ReserveError> {
             "another copy is at it, or it is both the source and the destination".to_owned(),
         ));
     }
+    // What a copy that was killed has just sent may still be on its way into the tables.
+    let settled =
+        format!("SAVEPOINT adding; SELECT pg_advisory_xact_lock({ADDING}); ROLLBACK TO SAVEPOINT adding");
+    link.run(&settled).await.map_err(of)?;
     let connected = link.query_one(GATEWAYS, &bounds![TEXT: GATEWAY]).await.map_err(of)?;
     let connected = Columns::of(&connected, "a count").count().map_err(of)?;
     if connected > 0 {

@@ -145,7 +145,12 @@ async fn everybody_stays_signed_in_when_a_file_becomes_a_database() {
     before.tell_to_stop();
     let (mock, directory) = before.left().await;
 
-    let (done, told) = copy(directory.path(), &database, &[]);
+    // A gateway of this process lets go of its file when its last task has ended.
+    let (done, told) = eventually("the gateway has let go of its file", async || {
+        let (code, told) = copy(directory.path(), &database, &[]);
+        (!told.contains("stop the gateway first")).then_some((code, told))
+    })
+    .await;
     assert_eq!(done, Some(0), "{told}");
     for words in
         ["sessions                    4 rows, SHA-256 ", "hold the same", "set store.url_file", "same keys"]
@@ -228,21 +233,34 @@ async fn no_gateway_serves_from_a_copy_that_is_not_finished() {
     let name = server.database().await;
     let database = server.text(&name);
     let directory = tempfile::tempdir().unwrap();
-    fill(&directory.path().join("claviger.db"), 3000).await;
-    let mut copying = claviger(directory.path(), &["store", "copy"]);
-    let mut copying = copying.env("CLAVIGER_STORE__URL", &database).stderr(Stdio::null()).spawn().unwrap();
+    let path = directory.path().join("claviger.db");
+    fill(&path, 10).await;
+    let file = SqliteStore::open(&path).unwrap();
+    assert!(file.spend_login([1; 32], session(0).created_at).await.unwrap());
+    drop(file);
+    let on_database = |arguments: &[&str]| {
+        let mut command = claviger(directory.path(), arguments);
+        command.env("CLAVIGER_STORE__URL", &database);
+        command
+    };
+    let (code, migrated) = told(&on_database(&["migrate"]).output().unwrap());
+    assert_eq!(code, Some(0), "{migrated}");
+    // Somebody is in the way of the table that comes after the sessions.
     let client = server.client(&name).await;
-    eventually("the first rows are there", async || {
-        let counted = client.query_one("SELECT count(*) FROM claviger.session", &[]).await;
-        counted.ok().filter(|row| row.get::<_, i64>(0) > 0).map(drop)
+    client.batch_execute("BEGIN; LOCK TABLE claviger.spent_login IN SHARE MODE").await.unwrap();
+    let mut copying = on_database(&["store", "copy"]).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the sessions are there", async || {
+        let counted = client.query_one("SELECT count(*) FROM claviger.session", &[]).await.unwrap();
+        (counted.get::<_, i64>(0) == 10).then_some(())
     })
     .await;
     copying.kill().unwrap();
     copying.wait().unwrap();
-    let serve =
-        claviger(directory.path(), &["serve"]).env("CLAVIGER_STORE__URL", &database).output().unwrap();
-    let (code, told) = told(&serve);
-    assert!(code == Some(1) && told.contains("run `claviger store copy` again"), "{told}");
+    let (code, refused) = told(&on_database(&["serve"]).output().unwrap());
+    assert!(code == Some(1) && refused.contains("run `claviger store copy` again"), "{refused}");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    let (code, done) = copy(directory.path(), &database, &[]);
+    assert_eq!(code, Some(0), "what the killed one had sent is awaited, and it goes on: {done}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
