@@ -35,7 +35,6 @@ const LONGEST_COPY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 // Nothing is asked on this connection while the copy goes on, and the locks must last for so long.
 const HOLD: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = 0;
     SET LOCAL lock_timeout = '5s'";
-const TRY_LOCK: &str = "SELECT pg_try_advisory_xact_lock($1)";
 const GATEWAYS: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1";
 /// Whoever would write waits, and who reads does not.
@@ -84,16 +83,18 @@ impl Archive for PostgresStore {
 async fn reserve(link: &Link, side: Side) -> Result<(), ReserveError> {
     let of = |fault: Fault| ReserveError::from(StoreError::from(fault));
     link.run(HOLD).await.map_err(of)?;
-    let alone = link.query_one(TRY_LOCK, &bounds![INT8: LOCK]).await.map_err(of)?;
-    if !Columns::of(&alone, "a lock").take().map_err(of)? {
-        return Err(ReserveError::InUse(
+    // The database takes a moment to notice that a copy is gone, and what that has just sent may still be on its way into the
+    // tables.
+    let alone = format!(
+        "SELECT pg_advisory_xact_lock({LOCK}); SAVEPOINT adding; SELECT pg_advisory_xact_lock({ADDING});
+         ROLLBACK TO SAVEPOINT adding"
+    );
+    link.run(&alone).await.map_err(|fault| match fault.is_kept_waiting() {
+        true => ReserveError::InUse(
             "another copy is at it, or it is both the source and the destination".to_owned(),
-        ));
-    }
-    // What a copy that was killed has just sent may still be on its way into the tables.
-    let settled =
-        format!("SAVEPOINT adding; SELECT pg_advisory_xact_lock({ADDING}); ROLLBACK TO SAVEPOINT adding");
-    link.run(&settled).await.map_err(of)?;
+        ),
+        false => of(fault),
+    })?;
     let connected = link.query_one(GATEWAYS, &bounds![TEXT: GATEWAY]).await.map_err(of)?;
     let connected = Columns::of(&connected, "a count").count().map_err(of)?;
     if connected > 0 {

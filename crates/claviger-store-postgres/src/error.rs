@@ -144,6 +144,11 @@ impl Fault {
         error.is_closed() || error.code().is_none_or(ends_connection)
     }
 
+    /// Whether a lock was not to be had in time.
+    pub(crate) fn is_kept_waiting(&self) -> bool {
+        self.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    }
+
     /// Whether there is a row of this key already.
     pub(crate) fn is_taken(&self) -> bool {
         self.code() == Some(&SqlState::UNIQUE_VIOLATION)

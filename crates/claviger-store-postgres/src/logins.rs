@@ -15,10 +15,12 @@ use crate::{
 
 const SPEND: &str =
     "INSERT INTO claviger.spent_login (state_hash, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-const FORGET: &str = "DELETE FROM claviger.spent_login WHERE state_hash IN
-    (SELECT state_hash FROM claviger.spent_login WHERE expires_at <= $1
-     ORDER BY expires_at, state_hash LIMIT $2 FOR UPDATE SKIP LOCKED)";
-
+// What others are just forgetting is passed over. MATERIALIZED, since it would otherwise be asked again for each row, and pass over
+// the rows that it gave before: more than the limit would be forgotten.
+const FORGET: &str = "WITH old AS MATERIALIZED (
+        SELECT state_hash FROM claviger.spent_login WHERE expires_at <= $1
+        ORDER BY expires_at, state_hash LIMIT $2 FOR UPDATE SKIP LOCKED)
+    DELETE FROM claviger.spent_login WHERE state_hash IN (SELECT state_hash FROM old)";
 const PAGE: &str = "SELECT state_hash, expires_at FROM claviger.spent_login
     WHERE state_hash > $1 ORDER BY state_hash LIMIT $2";
 

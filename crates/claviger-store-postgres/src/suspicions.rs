@@ -29,10 +29,11 @@ const SETTLE: &str =
     "UPDATE claviger.suspicion SET due_at = NULL, holder = NULL WHERE key = $1 AND holder = $2";
 const POSTPONE: &str = "UPDATE claviger.suspicion SET due_at = $3, holder = NULL, tries = tries + 1
     WHERE key = $1 AND holder = $2";
-const FORGET: &str = "DELETE FROM claviger.suspicion WHERE key IN
-    (SELECT key FROM claviger.suspicion WHERE due_at IS NULL AND noted_at <= $1
-     ORDER BY noted_at, key LIMIT $2 FOR UPDATE SKIP LOCKED)";
-
+// As in the table of sign-ins, it is asked once.
+const FORGET: &str = "WITH old AS MATERIALIZED (
+        SELECT key FROM claviger.suspicion WHERE due_at IS NULL AND noted_at <= $1
+        ORDER BY noted_at, key LIMIT $2 FOR UPDATE SKIP LOCKED)
+    DELETE FROM claviger.suspicion WHERE key IN (SELECT key FROM old)";
 const PAGE: &str = "SELECT key, provider, subject_id, at, cause, tries, noted_at, due_at, holder
     FROM claviger.suspicion WHERE key > $1 ORDER BY key LIMIT $2";
 const ADD: &str =

@@ -185,3 +185,29 @@ async fn instances_agree_on_the_time_with_the_database() {
     let slack = std::time::Duration::from_millis(250);
     assert!(before.before(slack) <= told && told <= after.after(slack), "{before:?} {told:?} {after:?}");
 }
+
+/// How the database carries a statement out depends on what it has counted, and what the statement does must not.
+#[tokio::test]
+async fn no_more_is_forgotten_than_the_limit_says_once_tables_were_counted() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let client = server.client(&database).await;
+    let store = PostgresStore::open(&server.address(&database), &Options::default()).await.unwrap();
+    let suspicion = Suspicion { subject: session(1).subject, at: t(0), cause: Cause::Notice };
+    for tag in 0..6 {
+        assert!(store.spend_login([tag; 32], t(0)).await.unwrap());
+        assert!(store.suspect(SuspicionKey([tag; 32]), &suspicion, t(0)).await.unwrap());
+        let ours = AttemptId([1; 16]);
+        store.take_suspicions(ours, t(1), t(2), 1).await.unwrap();
+        assert!(store.settle_suspicion(SuspicionKey([tag; 32]), ours).await.unwrap());
+        if tag == 0 {
+            client.batch_execute("ANALYZE claviger.spent_login, claviger.suspicion").await.unwrap();
+        }
+    }
+    for _ in 0..3 {
+        assert_eq!(store.forget_logins(t(9), 1).await, Ok(1));
+        assert_eq!(store.forget_suspicions(t(9), 1).await, Ok(1));
+    }
+    assert_eq!(store.forget_logins(t(9), 100).await, Ok(3));
+    assert_eq!(store.forget_suspicions(t(9), 100).await, Ok(3));
+}
