@@ -76,8 +76,8 @@ pub struct Plan {
     pub sufficient_budget_per_second: u64,
     /// Validations that are overdue after the outage, if it ends at the busiest time of day.
     pub overdue_after_outage: u64,
-    /// How long they take with the budget that is given, while the load is as at the busiest time of day. None if it has
-    /// nothing to spare for them.
+    /// How long they take with the budget that is given, while the load is as at the busiest time of day ([`sweep::catch_up`]).
+    /// None if it has nothing to spare for them.
     pub catch_up: Option<Duration>,
     /// The same with the budget that would suffice.
     pub catch_up_with_sufficient_budget: Option<Duration>,
@@ -101,7 +101,7 @@ pub struct HourLoad {
 pub enum Fit {
     /// For the busiest time of day, with head-room.
     Ample,
-    /// For the busiest time of day, but it takes long to catch up after an outage.
+    /// For the busiest time of day, but with little to spare: what a short outage leaves may take a whole period.
     Tight,
     /// Not at the busiest time of day.
     Short,
@@ -182,8 +182,13 @@ impl Demand {
             fit: fit(self.budget_per_second, needed, sufficient),
             sufficient_budget_per_second: rounded_up,
             overdue_after_outage: overdue,
-            catch_up: sweep::catch_up(overdue, needed, self.budget_per_second),
-            catch_up_with_sufficient_budget: sweep::catch_up(overdue, needed, rounded_up as f64),
+            catch_up: sweep::catch_up(overdue, peak_live, self.period, self.budget_per_second),
+            catch_up_with_sufficient_budget: sweep::catch_up(
+                overdue,
+                peak_live,
+                self.period,
+                rounded_up as f64,
+            ),
             hours,
         })
     }

@@ -111,20 +111,23 @@ pub fn needed_per_second(live: u64, period: Duration) -> f64 {
 }
 
 /// A budget a second that suffices for so many live sessions: what is needed and a fifth more
-/// ([`limits::SWEEP_HEAD_ROOM`]). With it an outage is made up for in five times its length. The unevenness of chance needs
-/// no budget of its own: a busy minute is late by seconds.
+/// ([`limits::SWEEP_HEAD_ROOM`]). With it an outage is made up for in five times its length, and always within a period
+/// ([`catch_up`]). The unevenness of chance needs no budget of its own: a busy minute is late by seconds.
 pub fn sufficient_budget(live: u64, period: Duration) -> f64 {
     needed_per_second(live, period) * limits::SWEEP_HEAD_ROOM
 }
 
-/// How long it takes until nothing is overdue any more, while sessions go on to fall due. None where that never comes.
-pub fn catch_up(overdue: u64, needed_per_second: f64, budget_per_second: f64) -> Option<Duration> {
+/// How long it takes until no proof is older than a period any more, of `live` sessions of which `overdue` have an older one. The
+/// budget has to serve those that fall due meanwhile too; but once each has been asked about, which takes it `live / budget_per_second`,
+/// it comes back to each in less than a period. None where that never comes.
+pub fn catch_up(overdue: u64, live: u64, period: Duration, budget_per_second: f64) -> Option<Duration> {
     if overdue == 0 {
         return Some(Duration::ZERO);
     }
-    let gained_per_second = budget_per_second - needed_per_second;
+    let gained_per_second = budget_per_second - needed_per_second(live, period);
     if gained_per_second > 0.0 {
-        Duration::try_from_secs_f64(overdue as f64 / gained_per_second).ok()
+        let (one_by_one, each_once) = (overdue as f64 / gained_per_second, live as f64 / budget_per_second);
+        Duration::try_from_secs_f64(one_by_one.min(each_once)).ok()
     } else {
         None
     }

@@ -66,6 +66,9 @@ enum Command {
         /// All numbers follow from it
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// They were down for so many minutes
+        #[arg(long, default_value_t = 120)]
+        down_minutes: u64,
     },
 }
 
@@ -77,7 +80,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match (&cli.command, cli.seed) {
         (Some(Command::Day { sessions, seed, svg }), _) => day(*sessions, *seed, svg.as_deref()),
-        (Some(Command::Restart { sessions, seed }), _) => restart(*sessions, *seed),
+        (Some(Command::Restart { sessions, seed, down_minutes }), _) => {
+            restart(*sessions, *seed, *down_minutes)
+        }
         (None, Some(seed)) => replay(seed),
         (None, None) => run_many(&cli),
     };
@@ -123,17 +128,18 @@ fn day(sessions: usize, seed: u64, svg: Option<&Path>) -> Result<bool> {
     Ok(report.violated == 0)
 }
 
-fn restart(sessions: usize, seed: u64) -> Result<bool> {
+fn restart(sessions: usize, seed: u64, down_minutes: u64) -> Result<bool> {
     let begun = real_time();
-    let tell = |elapsed: Duration, unasked: u64| {
+    let tell = |elapsed: Duration, overdue: u64| {
         let hours = elapsed.as_secs_f64() / 3600.0;
-        eprintln!("{hours:>4.1} h: {unasked:>8} not asked about yet");
+        eprintln!("{hours:>4.1} h: {overdue:>8} overdue");
     };
-    let report = Restart { sessions, seed }.run(tell)?;
+    let down_for = Duration::from_secs(down_minutes.saturating_mul(60));
+    let report = Restart { sessions, seed, down_for }.run(tell)?;
     print!("{report}");
     machine(begun);
     println!(
-        "the same again: cargo run --release -p claviger-sim -- restart --sessions {sessions} --seed {seed}"
+        "the same again: cargo run --release -p claviger-sim -- restart --sessions {sessions} --seed {seed} --down-minutes {down_minutes}"
     );
     Ok(report.violations.is_empty())
 }

@@ -137,18 +137,22 @@ fn needs_and_budgets_are_what_a_pocket_calculator_says() {
 }
 
 #[test]
-fn what_is_overdue_is_caught_up_with_what_the_budget_has_to_spare() {
+fn what_is_overdue_is_caught_up_with_what_the_budget_has_to_spare_or_by_asking_about_each_once() {
+    // 33,000 fall due at 10 a second.
     let table = [
-        (0, 10.0, 0.0, Some(0)),
-        (600, 10.0, 12.0, Some(300)),
-        (600, 10.0, 10.0, None),
-        (600, 10.0, 5.0, None),
-        (600, f64::NAN, 5.0, None),
-        (u64::MAX, 0.0, 1e-300, None),
+        (0, 33_000, 0.0, Some(0)),
+        (600, 33_000, 12.0, Some(300)),
+        (5_500, 33_000, 12.0, Some(2_750)),
+        (33_000, 33_000, 12.0, Some(2_750)),
+        (33_000, 33_000, 330.0, Some(100)),
+        (600, 33_000, 10.0, None),
+        (600, 33_000, 5.0, None),
+        (600, 33_000, f64::NAN, None),
+        (u64::MAX, u64::MAX, 1e-300, None),
     ];
-    for (overdue, needed, budget, expected_secs) in table {
+    for (overdue, live, budget, expected_secs) in table {
         let expected = expected_secs.map(Duration::from_secs);
-        assert_eq!(catch_up(overdue, needed, budget), expected, "{overdue} {needed} {budget}");
+        assert_eq!(catch_up(overdue, live, PERIOD, budget), expected, "{overdue} {live} {budget}");
     }
 }
 

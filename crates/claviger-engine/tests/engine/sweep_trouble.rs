@@ -2,12 +2,7 @@
 
 use std::time::Duration;
 
-use claviger_core::{
-    policy::limits,
-    session::State,
-    sweep::{catch_up, needed_per_second},
-    time::Timestamp,
-};
+use claviger_core::{policy::limits, session::State, sweep::catch_up, time::Timestamp};
 use claviger_mock::{Endpoint, Fault, FaultKind, RetryAfter};
 use claviger_store::{Method, Store};
 
@@ -63,8 +58,7 @@ async fn after_an_outage_all_is_caught_up_in_the_time_foretold() {
         assert_all_live(&world, 1_000).await;
         world.twitch.mend();
         let back = world.now();
-        let needed = needed_per_second(1_000, world.settings.sweep.period);
-        let foretold = catch_up(1_000, needed, 1.0).unwrap();
+        let foretold = catch_up(1_000, 1_000, world.settings.sweep.period, 1.0).unwrap();
         let pause = limits::PROVIDER_PAUSE_MAX + limits::PROVIDER_CONNECT + limits::PROVIDER_ANSWER;
         let at_most = foretold.mul_f64(1.1) + pause;
         while oldest_proof(&world).await < back {

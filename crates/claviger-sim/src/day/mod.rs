@@ -43,11 +43,12 @@ pub use restart::{Restart, RestartReport};
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const INSTANCES: usize = 3;
-/// The slots that are due for no longer than this are being visited: nothing is overdue.
+/// The slots that are due for no longer than this are being visited, and proofs that are older than a period by no more are being
+/// renewed: nothing is overdue.
 const ON_TIME: Duration = Duration::from_secs(30);
 /// Access tokens live so long, as Twitch's do.
 const TOKEN_LIFE: Duration = Duration::from_secs(4 * 60 * 60);
-/// A restart takes longer than four hours to catch up, and is about the sweep alone.
+/// A restart is about the sweep alone, so no token expires.
 const LONG_TOKEN_LIFE: Duration = Duration::from_secs(60 * 60 * 60);
 
 /// A part of the day.

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use claviger_core::{
     plan::{Plan as Foretold, busiest_minute_over_mean},
     policy::limits,
-    sweep::{catch_up, needed_per_second},
+    sweep::catch_up,
     time::Timestamp,
 };
 
@@ -97,13 +97,17 @@ impl World {
         let start = self.clock.start();
         let catch_ups = watch.troubles.iter().filter_map(|trouble| {
             let ended = trouble.ended?;
-            let needed = needed_per_second(trouble.living, self.period);
             Some(CatchUp {
                 from: ended.since(start),
                 living: trouble.living,
                 overdue: trouble.overdue,
                 took: trouble.until.map(|until| until.since(ended)),
-                foretold: catch_up(trouble.overdue, needed, f64::from(self.ground.budget)),
+                foretold: catch_up(
+                    trouble.overdue,
+                    trouble.living,
+                    self.period,
+                    f64::from(self.ground.budget),
+                ),
             })
         });
         let catch_ups = catch_ups.collect();

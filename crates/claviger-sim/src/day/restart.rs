@@ -4,14 +4,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use claviger_core::{
     policy::limits,
-    sweep::{catch_up, needed_per_second, sufficient_budget},
+    sweep::{catch_up, sufficient_budget},
 };
-use claviger_store::{Store as _, Wheel};
 
 use super::{Calendar, Clock, LONG_TOKEN_LIFE, ON_TIME, STEP, World, settle, watch::Trouble};
 
-/// The instances were down for so long: every slot missed two visits.
-const DOWN_FOR: Duration = Duration::from_secs(2 * 60 * 60);
 /// More than foretold it may take by a twentieth, and a minute for the start.
 const TOLERANCE: f64 = 0.05;
 const START: Duration = Duration::from_secs(60);
@@ -25,6 +22,8 @@ pub struct Restart {
     pub sessions: usize,
     /// All numbers follow from it.
     pub seed: u64,
+    /// The instances were down for so long, a period or more.
+    pub down_for: Duration,
 }
 
 /// How it went.
@@ -34,10 +33,8 @@ pub struct RestartReport {
     pub budget: u32,
     /// How long it should take.
     pub foretold: Duration,
-    /// How long it took until no slot was overdue.
+    /// How long it took until no proof was older than a period.
     pub took: Duration,
-    /// How long it took until each session had been asked about.
-    pub all_asked_after: Duration,
     /// Validations by then.
     pub validations: u64,
     /// By how much a session was asked about before one whose proof was older.
@@ -54,8 +51,7 @@ impl fmt::Display for RestartReport {
         let most = format!("{} % and {:?}", TOLERANCE * 100.0, START);
         let lines = [
             ("budget, validations a second", self.budget.to_string()),
-            ("each session asked about after", minutes(self.all_asked_after)),
-            ("nothing overdue after", minutes(self.took)),
+            ("no proof older than a period after", minutes(self.took)),
             ("foretold", format!("{}, with a tolerance of {most}", minutes(self.foretold))),
             ("validations by then", self.validations.to_string()),
             ("fullest window, of what the budget allows", format!("{:.3}", self.fullest)),
@@ -82,19 +78,23 @@ impl Restart {
         let (live, period) = (self.sessions as u64, limits::SWEEP_PERIOD);
         // A float becomes the nearest number that fits.
         let budget = (sufficient_budget(live, period).ceil() as u32).max(1);
-        let foretold = catch_up(live, needed_per_second(live, period), f64::from(budget)).unwrap_or_default();
+        let foretold = catch_up(live, live, period, f64::from(budget)).unwrap_or_default();
         let clock = Arc::new(Clock::new(0));
-        let stood_at = Some(clock.start().before(DOWN_FOR));
+        let stood_at = Some(clock.start().before(self.down_for));
         let calendar = Calendar::default();
         let world = World::new(self.sessions, self.seed, calendar, budget, LONG_TOKEN_LIFE, clock, stood_at);
-        settle::all_overdue(&world, DOWN_FOR).await?;
-        world.provider.watch().troubles.push(Trouble::beginning(world.clock.start().before(DOWN_FOR * 2)));
+        settle::all_overdue(&world, self.down_for).await?;
+        world
+            .provider
+            .watch()
+            .troubles
+            .push(Trouble::beginning(world.clock.start().before(self.down_for * 2)));
         world.start_all().await?;
         let most = foretold.mul_f64(1.0 + TOLERANCE) + START;
         let mut report = RestartReport { budget, foretold, ..RestartReport::default() };
         while report.took.is_zero() && world.clock.elapsed() < most * 2 {
             tokio::time::sleep(STEP).await;
-            self.look(&world, &mut report, &tell).await?;
+            self.look(&world, &mut report, &tell);
         }
         if report.took.is_zero() || report.took > most {
             let took = report.took;
@@ -103,8 +103,10 @@ impl Restart {
                 .watch()
                 .violate("HOURLY", format!("caught up after {took:?}, not within {most:?}"));
         }
-        let watch = world.provider.watch();
-        report.validations = watch.by_minute.iter().sum();
+        // From now on every proof is renewed within the hour again.
+        tokio::time::sleep(period * 2).await;
+        let mut watch = world.provider.watch();
+        watch.judge_all(world.clock.at());
         report.out_of_order = watch.out_of_order;
         report.violations.clone_from(&watch.violations);
         drop(watch);
@@ -116,26 +118,18 @@ impl Restart {
         Ok(report)
     }
 
-    async fn look(
-        &self,
-        world: &World,
-        report: &mut RestartReport,
-        tell: &impl Fn(Duration, u64),
-    ) -> anyhow::Result<()> {
+    fn look(&self, world: &World, report: &mut RestartReport, tell: &impl Fn(Duration, u64)) {
         let (now, elapsed) = (world.clock.at(), world.clock.elapsed());
-        let due = world.store.longest_due(Wheel::Validation).await?;
-        if due.is_none_or(|due| now.since(due) <= ON_TIME) {
+        let mut watch = world.provider.watch();
+        let (_, overdue) = watch.living(now, world.period + ON_TIME);
+        if overdue == 0 {
             report.took = elapsed;
-        }
-        let watch = world.provider.watch();
-        let (_, unasked) = watch.living(now, now.since(world.clock.start()));
-        if unasked == 0 && report.all_asked_after.is_zero() {
-            report.all_asked_after = elapsed;
+            report.validations = watch.by_minute.iter().sum();
+            watch.troubles.iter_mut().for_each(|trouble| trouble.until = Some(now));
         }
         drop(watch);
         if elapsed.as_secs().is_multiple_of(30 * 60) {
-            tell(elapsed, unasked);
+            tell(elapsed, overdue);
         }
-        Ok(())
     }
 }
