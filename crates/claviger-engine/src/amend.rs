@@ -154,9 +154,7 @@ impl Engine {
             let mut answered = 0;
             while engine.inner.unheard_endings.fetch_sub(answered, Ordering::SeqCst) > answered {
                 answered = engine.inner.unheard_endings.load(Ordering::SeqCst);
-                let distrusted =
-                    engine.surely(|| engine.inner.parts.store.distrusted(limits::DISTRUSTED_SESSIONS)).await;
-                engine.note_unheard(distrusted);
+                engine.surely_hear_of_endings().await;
             }
         });
     }
@@ -168,6 +166,12 @@ impl Engine {
             self.note_unheard(distrusted);
         }
         Ok(())
+    }
+
+    /// Learns what ended unheard, however long the store takes to answer.
+    pub(crate) async fn surely_hear_of_endings(&self) {
+        let distrusted = self.surely(|| self.inner.parts.store.distrusted(limits::DISTRUSTED_SESSIONS)).await;
+        self.note_unheard(distrusted);
     }
 
     /// Takes note of sessions some of which ended unheard.

@@ -2,7 +2,7 @@
 //!
 //! While nothing is heard, memory is not asked about sessions: every request reads the store.
 
-use claviger_core::{ids::SessionId, policy::limits};
+use claviger_core::ids::SessionId;
 use claviger_store::{Change, News, Others};
 use tokio::{sync::Mutex, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -77,8 +77,7 @@ impl Engine {
     /// Learns what ended while nothing was heard. What memory held is worth nothing; from now on it is.
     async fn catch_up(&self) {
         self.inner.known.forget_all();
-        let distrusted = self.surely(|| self.inner.parts.store.distrusted(limits::DISTRUSTED_SESSIONS)).await;
-        self.note_unheard(distrusted);
+        self.surely_hear_of_endings().await;
         self.inner.known.trust_memory(true);
     }
 }
