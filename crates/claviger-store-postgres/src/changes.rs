@@ -36,6 +36,8 @@ const BEAT: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// New pairs are told so often: what came up meanwhile, in one commit.
+const PAIRS: Duration = Duration::from_millis(20);
 /// So many changes wait for their reader. More wait in the database.
 const WAITING: usize = 4096;
 
@@ -73,6 +75,7 @@ async fn tell(database: Database, mut queue: mpsc::Receiver<Uuid>) {
             tracing::debug!(%error, "new pairs were not told to the other instances");
         }
         ids.clear();
+        tokio::time::sleep(PAIRS).await;
     }
 }
 

@@ -363,6 +363,17 @@ const CERTIFICATES: &str = "
     openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names
     chmod 644 ca.pem; chmod 711 .";
 
+/// Lets the server offer TLS from some moment on, and gives the way that believes it.
+async fn offer_tls(server: &Server, client: &tokio_postgres::Client) -> Way {
+    server.run(&format!("({CERTIFICATES}) >openssl.log 2>&1"));
+    for setting in ["ssl_cert_file = 'server.pem'", "ssl_key_file = 'server.key'", "ssl = on"] {
+        let setting = setting.replace("'server", &format!("'{}/server", server.directory().display()));
+        client.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
+    }
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    Way::Tls { authorities: Some(server.directory().join("ca.pem")) }
+}
+
 #[tokio::test]
 async fn the_way_over_a_network_is_encrypted_to_the_right_server_or_not_taken() {
     let server = Server::start("");
@@ -377,14 +388,8 @@ async fn the_way_over_a_network_is_encrypted_to_the_right_server_or_not_taken() 
     assert!(told.contains("TLS"), "a server without TLS: {told}");
     try_by(&Way::InsecurePlaintext).await.unwrap();
 
-    server.run(&format!("({CERTIFICATES}) >openssl.log 2>&1"));
     let client = server.client(&database).await;
-    for setting in ["ssl_cert_file = 'server.pem'", "ssl_key_file = 'server.key'", "ssl = on"] {
-        let setting = setting.replace("'server", &format!("'{}/server", server.directory().display()));
-        client.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
-    }
-    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    let ours = Way::Tls { authorities: Some(server.directory().join("ca.pem")) };
+    let ours = offer_tls(&server, &client).await;
     let store = eventually("the server has TLS", async || try_by(&ours).await.ok()).await;
     store.insert(session(1), ROOMY).await.unwrap();
     let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
@@ -393,4 +398,30 @@ async fn the_way_over_a_network_is_encrypted_to_the_right_server_or_not_taken() 
     assert_eq!(store.changes().unwrap().next().await, claviger_store::Change::Resync);
     let told = try_by(&any).await.unwrap_err();
     assert!(told.contains("TLS"), "an authority that nobody believes: {told}");
+}
+
+#[tokio::test]
+async fn a_password_is_proven_without_being_sent_and_a_wrong_one_is_told() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let client = server.client(&database).await;
+    let role = "SET password_encryption = 'scram-sha-256'; CREATE ROLE locked SUPERUSER LOGIN PASSWORD 'canary-right'";
+    client.batch_execute(role).await.unwrap();
+    let rule = "echo 'host all locked 127.0.0.1/32 scram-sha-256' | cat - data/pg_hba.conf >hba && cat hba >data/pg_hba.conf";
+    server.run(rule);
+    let encrypted = offer_tls(&server, &client).await;
+    for way in [encrypted, Way::InsecurePlaintext] {
+        let open = async |password: &str| {
+            let text = format!("postgres://locked:{password}@127.0.0.1:{}/{database}", server.port);
+            let address = Address::parse(&text, &way).unwrap();
+            PostgresStore::open(&address, &Options::default()).await.map_err(|error| error.to_string())
+        };
+        let refused = |told: String| told.contains("the password is refused").then_some(told);
+        let told = eventually("a wrong password is refused", async || {
+            open("canary-wrong").await.err().and_then(refused)
+        })
+        .await;
+        assert!(!told.contains("canary"), "SECRET: {told}");
+        open("canary-right").await.unwrap().check().await.unwrap();
+    }
 }

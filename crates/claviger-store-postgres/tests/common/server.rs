@@ -172,7 +172,7 @@ esac
 "#;
 
 /// The newest of Debian's, or those on the PATH.
-fn binaries() -> PathBuf {
+pub fn binaries() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).find(|directory| directory.join("initdb").is_file());
     let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
