@@ -1,6 +1,6 @@
 //! Fills a store with sessions, as sign-ins would leave them, and makes their cookies.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use claviger_core::{
@@ -13,7 +13,6 @@ use claviger_core::{
 };
 use claviger_seal::{AccessPlain, CookieIdentity, Keyring, PairBinding, RefreshLock, SessionCookie};
 use claviger_store::{Placement, Store};
-use claviger_store_sqlite::SqliteStore;
 use tokio::task::JoinSet;
 
 const WRITERS: u32 = 64;
@@ -40,13 +39,12 @@ impl Filling {
     }
 }
 
-/// Writes sessions into the file and gives their cookies' values.
+/// Writes sessions into the store and gives their cookies' values.
 pub(crate) async fn fill(
-    file: &Path,
+    store: Arc<dyn Store>,
     ring: &Keyring,
     fillings: impl IntoIterator<Item = Result<Filling>>,
 ) -> Result<Vec<String>> {
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(file)?);
     let mut cookies = Vec::new();
     let mut writes = JoinSet::new();
     for filling in fillings {
@@ -70,7 +68,8 @@ pub(crate) async fn fill(
     Ok(cookies)
 }
 
-fn session(ring: &Keyring, filling: Filling) -> Result<(Session, String)> {
+/// A session, and its cookie's value.
+pub(crate) fn session(ring: &Keyring, filling: Filling) -> Result<(Session, String)> {
     let now = now()?;
     let id = SessionId::new(now, random()?);
     let secret = SessionSecret::new(random()?);
@@ -108,7 +107,7 @@ fn session(ring: &Keyring, filling: Filling) -> Result<(Session, String)> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "sessions must look as if they began now")]
-fn now() -> Result<Timestamp> {
+pub(crate) fn now() -> Result<Timestamp> {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH)?;
     Ok(Timestamp::EPOCH.after(since_epoch))
 }

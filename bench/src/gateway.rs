@@ -1,12 +1,14 @@
-//! The gateway as users run it: the release binary with a configuration file and a SQLite file.
+//! The gateway as users run it: the release binary with a configuration file and a store.
 
 use std::{
     fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, process::Stdio,
-    time::Duration,
+    sync::Arc, time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use claviger_seal::{KeyId, Keyring, RootKey};
+use claviger_store::Store;
+use claviger_store_sqlite::SqliteStore;
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -16,7 +18,7 @@ use crate::{
     load::{Load, Measured},
 };
 
-/// A running gateway with sessions in its file, ended when dropped.
+/// A running gateway with sessions in its store, ended when dropped.
 pub(crate) struct Gateway {
     process: Child,
     address: String,
@@ -25,17 +27,31 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
+    /// With a SQLite file of its own.
     pub(crate) async fn start(binary: &Path, sessions: u32) -> Result<Self> {
         let directory = TempDir::new()?;
+        let file = directory.path().join("claviger.db");
+        let store = Arc::new(SqliteStore::open(&file)?);
+        let setting = format!("path = {:?}", file.display());
+        Self::with_store(binary, sessions, directory, store, &setting).await
+    }
+
+    /// With a store that the setting names.
+    pub(crate) async fn with_store(
+        binary: &Path,
+        sessions: u32,
+        directory: TempDir,
+        store: Arc<dyn Store>,
+        setting: &str,
+    ) -> Result<Self> {
         let root = RootKey::new(KeyId(1), random()?);
         let keys = directory.path().join("claviger.keys");
         write_private(&keys, root.encode().expose_secret())?;
-        let file = directory.path().join("claviger.db");
         let fillings = (0..sessions).map(Filling::made_up);
-        let cookies = fill(&file, &Keyring::new(vec![root])?, fillings).await?;
+        let cookies = fill(store, &Keyring::new(vec![root])?, fillings).await?;
         let address = free_address()?;
         let config = directory.path().join("claviger.toml");
-        std::fs::write(&config, configuration(&address, directory.path()))?;
+        std::fs::write(&config, configuration(&address, directory.path(), setting))?;
         let process = Command::new(binary)
             .args(["serve", "--config"])
             .arg(&config)
@@ -90,7 +106,7 @@ fn free_address() -> Result<String> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
-fn configuration(address: &str, directory: &Path) -> String {
+fn configuration(address: &str, directory: &Path, store: &str) -> String {
     let port = address.rsplit(':').next().unwrap_or_default();
     let directory = directory.display();
     format!(
@@ -105,7 +121,7 @@ client_secret = "not-a-real-secret"
 mock_url_for_development = "http://127.0.0.1:9"
 
 [store]
-path = "{directory}/claviger.db"
+{store}
 "#
     )
 }

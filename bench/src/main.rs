@@ -8,6 +8,7 @@ mod bare;
 mod fill;
 mod gateway;
 mod load;
+mod postgres;
 mod refresh;
 mod sweep;
 
@@ -32,6 +33,8 @@ enum Command {
     Refresh(refresh::Options),
     /// Validations a second by the sweep with SQLite, beside a bare loop of the same HTTP client; and its memory.
     Sweep(sweep::Options),
+    /// What a PostgreSQL database carries, beside pgbench and beside SQLite; and what sessions take on disk.
+    Postgres(postgres::Options),
     /// One measurement of the sweep.
     #[command(hide = true)]
     SweepPart(sweep::Part),
@@ -68,6 +71,7 @@ async fn main() -> Result<()> {
         Command::Check(options) => check(&options).await,
         Command::Sweep(options) => sweep::run(&options).await,
         Command::SweepPart(part) => sweep::measure(&part).await,
+        Command::Postgres(options) => postgres::run(&options).await,
         Command::Refresh(options) => refresh::run(&options).await,
         Command::Bare { limits } => bare::serve(limits).await,
     }

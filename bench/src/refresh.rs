@@ -1,27 +1,31 @@
 //! Refreshes a second by the engine with its durable store, beside a bare loop of the same HTTP client.
 //!
-//! Both speak to the same mock over real HTTP with the same number of requests at a time. The engine reads the row, writes the claim,
-//! sends, and writes the new pair, each write durable when it returns; the bare loop only sends.
+//! Both speak to the same mock over real HTTP, for as many callers at a time and on as many connections: who finds none free waits. The
+//! engine reads the row, writes the claim, sends, and writes the new pair, each write durable when it returns; the bare loop only sends.
+//! A refresh that waits for the disk holds no connection.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use async_trait::async_trait;
+use bytes::Bytes;
 use claviger_core::{
     request::Assurance,
     return_to::ReturnTo,
     secret::{AuthorizationCode, ClientSecret, RefreshToken},
 };
 use claviger_engine::{
-    Callback, Clock as _, Engine, HttpClient, OsEntropy, Parts, ProviderHttp as _, Settings, SystemClock,
+    Callback, Clock as _, Engine, HttpClient, OsEntropy, Parts, ProviderHttp, Settings, SystemClock,
 };
 use claviger_mock::{
     Config, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Endpoint, Fault, FaultKind, LiveTokenLimit, MockTwitch,
     Rotation, Server, User,
 };
-use claviger_provider::{Endpoints, Provider};
+use claviger_provider::{Endpoints, Provider, Unanswered};
 use claviger_seal::{KeyId, Keyring, RootKey, SessionCookie};
 use claviger_store_sqlite::SqliteStore;
 use futures_util::{StreamExt as _, stream};
+use tokio::sync::Semaphore;
 
 use crate::{fill::random, load::Measured};
 
@@ -33,11 +37,14 @@ const LONG_SECS: u32 = 14_000;
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// So many refreshes in each measurement
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 20_000)]
     refreshes: usize,
-    /// So many at a time
+    /// So many callers at a time
+    #[arg(long, default_value_t = 256)]
+    callers: usize,
+    /// So many connections to the provider
     #[arg(long, default_value_t = 64)]
-    at_once: usize,
+    connections: usize,
     /// Each is repeated so often, in turns; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -46,16 +53,36 @@ pub(crate) struct Options {
     answers_after_ms: u64,
 }
 
+/// A client with no more connections than this.
+struct Limited {
+    client: HttpClient,
+    connections: Semaphore,
+}
+
+impl Limited {
+    fn new(connections: usize) -> Result<Self> {
+        Ok(Self { client: HttpClient::new()?, connections: Semaphore::new(connections) })
+    }
+}
+
+#[async_trait]
+impl ProviderHttp for Limited {
+    async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, Unanswered> {
+        let _connection = self.connections.acquire().await.map_err(|_| Unanswered::NotSent)?;
+        self.client.send(request).await
+    }
+}
+
 struct World {
     mock: Server,
     provider: Provider,
-    http: HttpClient,
+    http: Limited,
     engine: Engine,
     _directory: tempfile::TempDir,
 }
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let world = World::new().await?;
+    let world = World::new(options.connections).await?;
     for after in [Duration::ZERO, Duration::from_millis(options.answers_after_ms)] {
         world.compare(options, after).await?;
     }
@@ -63,7 +90,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
 }
 
 impl World {
-    async fn new() -> Result<Self> {
+    async fn new(connections: usize) -> Result<Self> {
         let config = Config::demo().settings(|own| {
             own.rotation = Rotation::OneTime;
             own.live_token_limit = LiveTokenLimit::Off;
@@ -75,7 +102,7 @@ impl World {
         let directory = tempfile::TempDir::new()?;
         let engine = Engine::start(Parts {
             store: Arc::new(SqliteStore::open(&directory.path().join("claviger.db"))?),
-            http: Arc::new(HttpClient::new()?),
+            http: Arc::new(Limited::new(connections)?),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
             keyring: Keyring::new(vec![RootKey::new(KeyId(1), random()?)])?,
@@ -84,7 +111,7 @@ impl World {
             notices: None,
         })
         .await?;
-        Ok(Self { mock, provider, http: HttpClient::new()?, engine, _directory: directory })
+        Ok(Self { mock, provider, http: Limited::new(connections)?, engine, _directory: directory })
     }
 
     /// Against a provider that takes so long to answer.
@@ -172,7 +199,7 @@ impl World {
     async fn sign_in(&self, user: &str) -> Result<SessionCookie> {
         self.mock.with(|mock| mock.settings_mut().authorize_at_once_as = Some(user.to_owned()));
         let started = self.engine.begin_login(ReturnTo::root(), false);
-        let answer = self.http.send(http::Request::get(started.location).body(bytes::Bytes::new())?).await?;
+        let answer = self.http.send(http::Request::get(started.location).body(Bytes::new())?).await?;
         let back: url::Url = answer.headers().get("location").context("no way back")?.to_str()?.parse()?;
         let param = |name: &str| back.query_pairs().find(|(key, _)| key == name).map(|(_, v)| v.into_owned());
         let callback = Callback {
@@ -194,7 +221,7 @@ where
 {
     let begun = std::time::Instant::now();
     let count = u32::try_from(work.len())?;
-    let mut running = stream::iter(work.into_iter().map(done)).buffer_unordered(options.at_once);
+    let mut running = stream::iter(work.into_iter().map(done)).buffer_unordered(options.callers);
     while let Some(outcome) = running.next().await {
         outcome?;
     }

@@ -166,7 +166,7 @@ async fn prepare(mock: &Server, file: &Path, count: u32) -> Result<Vec<String>> 
         tokens.push(access_token.clone());
         Ok(Filling { user, access_token, proven_ago: limits::SWEEP_PERIOD * 2, expiry: Expiry::Never })
     });
-    fill(file, &keyring()?, fillings.collect::<Vec<_>>()).await?;
+    fill(Arc::new(SqliteStore::open(file)?), &keyring()?, fillings.collect::<Vec<_>>()).await?;
     Ok(tokens)
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{built, tools};
+use crate::{built, postgres, tools};
 
 /// Runs a benchmark with its options.
 ///
@@ -12,7 +12,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let bench = built::executable("claviger-bench", &["--release"])?;
     let mut command = tools::command(bench);
     command.args(arguments);
-    if arguments.first().is_some_and(|what| what == "check") {
+    let what = arguments.first().map_or("", String::as_str);
+    if what == "postgres" {
+        postgres::prepare()?;
+    }
+    if matches!(what, "check" | "postgres") {
         if tools::on_path("wrk").is_none() && tools::can_apt_install() {
             tools::apt_install("wrk")?;
         }
