@@ -14,6 +14,7 @@ mod deny;
 mod generated;
 mod layers;
 mod postgres;
+mod previous;
 mod steps;
 mod tools;
 
@@ -84,6 +85,10 @@ enum Task {
         #[arg(long, default_value_t = 200)]
         kills: u32,
     },
+    /// Builds the gateway of the previous release, and says where it is
+    ///
+    /// From the commit in xtask/src/previous.rs. The tests run it beside this one's on one database.
+    Previous,
     /// Makes the pictures in docs/ from the running demo: tests/browser/screenshot.mjs
     Screenshot,
 }
@@ -98,6 +103,7 @@ fn main() -> ExitCode {
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Diagrams => ci::diagrams(),
         Task::Crash { kills } => ci::crash(kills),
+        Task::Previous => previous::gateway().map(|gateway| println!("{}", gateway.display())),
         Task::Screenshot => browser::screenshot(),
     };
     match result {

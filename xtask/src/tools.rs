@@ -13,6 +13,11 @@ pub(crate) fn root() -> PathBuf {
     Path::new(&package).parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
+/// The directory in which cargo builds.
+pub(crate) fn target() -> PathBuf {
+    root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
 /// A command that runs in the directory of the workspace, without standard input.
 pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);

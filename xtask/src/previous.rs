@@ -1,0 +1,40 @@
+//! The gateway of the previous release, built from its commit: what is to run beside it is tested beside it.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    built,
+    tools::{self, run},
+};
+
+/// The commit of the release before this one. Who makes a release writes the commit of the last one here.
+const COMMIT: &str = "d9a1f6dedb6ae33238efb7b1980e322b2839c11e";
+
+/// Builds it, unless that was done before, and gives the path of the executable.
+///
+/// # Errors
+/// If the commit is not in this clone, or does not build.
+pub(crate) fn gateway() -> Result<PathBuf> {
+    let directory = tools::target().join("previous");
+    let kept = directory.join(COMMIT);
+    if kept.is_file() {
+        return Ok(kept);
+    }
+    let source = directory.join("source");
+    if source.exists() {
+        fs::remove_dir_all(&source).context("the source of the previous release cannot be removed")?;
+    }
+    fs::create_dir_all(&source).context("there is no place for the source of the previous release")?;
+    let archive = directory.join("source.tar");
+    run(tools::command("git").args(["archive", "--format=tar", COMMIT, "--output"]).arg(&archive)).context(
+        "the previous release is not in this clone: fetch the whole history (git fetch --unshallow)",
+    )?;
+    run(tools::command("tar").arg("--extract").arg("--file").arg(&archive).arg("--directory").arg(&source))?;
+    let options =
+        ["--manifest-path".into(), source.join("Cargo.toml"), "--target-dir".into(), directory.join("build")];
+    let built = built::executable("claviger", &options)?;
+    fs::copy(&built, &kept).context("the previous release cannot be kept")?;
+    Ok(kept)
+}
