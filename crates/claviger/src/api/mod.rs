@@ -10,7 +10,7 @@ mod message;
 
 use axum::{body::Body, extract::Request, response::Response};
 use claviger_axum::{Claviger, Problem, no_store};
-use claviger_core::policy::limits;
+use claviger_core::{policy::limits, request::Assurance};
 use claviger_engine::{Denied, Grant};
 use claviger_seal::SessionCookie;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
@@ -96,9 +96,17 @@ impl Api {
             Some(Ok(response)) => response.map(|body| Body::new(OfSession::new(body, hold))),
             Some(Err(Failed::Denied(denied))) => self.claviger.deny(&parts, &denied),
             Some(Err(Failed::Problem(problem))) => problem.json(),
-            None => self.claviger.deny(&parts, &Denied::NoSession),
+            None => self.broken_off(&parts, cookie).await,
         };
         no_store(response)
+    }
+
+    /// The answer to a call that was broken off because its session ended, or may have ended unheard. The row knows.
+    async fn broken_off(&self, parts: &Parts, cookie: SessionCookie) -> Response {
+        match self.claviger.engine().authenticate(cookie, Assurance::Session).await {
+            Ok(_) => BROKEN_OFF.json(),
+            Err(denied) => self.claviger.deny(parts, &denied),
+        }
     }
 
     /// What to ask of the provider, if it may be asked.
@@ -202,6 +210,14 @@ async fn whole(
         Err(_) => Err(Failed::Problem(message::NO_ANSWER)),
     }
 }
+
+const BROKEN_OFF: Problem = Problem::new(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "call_broken_off",
+    "One moment, please",
+    "It had to be looked up whether you are still signed in, and you are. Whether the call took effect is not known.",
+)
+.passing();
 
 const NO_TOKENS: Problem = Problem::new(
     StatusCode::FORBIDDEN,

@@ -21,6 +21,9 @@ mod lifecycle;
 mod metrics;
 mod postgres;
 mod provider;
+#[allow(dead_code, unreachable_pub, reason = "each test uses its part")]
+#[path = "../common/relay.rs"]
+mod relay;
 mod streaming;
 mod tunnels;
 mod world;

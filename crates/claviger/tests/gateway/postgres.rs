@@ -1,11 +1,18 @@
 //! The gateway on a PostgreSQL database.
 
-use std::process::{Command, Output};
+use std::{
+    process::{Command, Output},
+    time::Duration,
+};
 
+use claviger_mock::{Endpoint, Fault, FaultKind};
 use http::StatusCode;
 use server::Server;
 
-use crate::world::{ADA, World};
+use crate::{
+    relay::Relay,
+    world::{ADA, World, echo},
+};
 
 #[allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 #[path = "../../../claviger-store-postgres/tests/common/server.rs"]
@@ -119,7 +126,7 @@ async fn a_sign_out_at_one_instance_is_refused_at_the_others() {
 async fn without_news_of_the_others_every_request_reads_the_database() {
     let server = Server::start("");
     let database = server.database().await;
-    let link = Link::to(server.port).await;
+    let link = Relay::to(server.port).await;
     let by_socket = format!("store.url = \"{}\"", server.text(&database));
     let listening = format!(
         "{by_socket}\nstore.insecure_plaintext_to_database = true\nstore.listen_url = \"host=127.0.0.1 port={} user=claviger dbname={database}\"",
@@ -130,7 +137,7 @@ async fn without_news_of_the_others_every_request_reads_the_database() {
         World::before_url(&app.url(""), &by_socket).await,
         World::before_url(&app.url(""), &listening).await,
     );
-    link.cut();
+    link.close();
     let first = signed_out_at(&one, &other).await;
     let noticed = async { while status(&other, &first).await == StatusCode::OK {} };
     tokio::time::timeout(STALE_AT_MOST, noticed).await.expect("the link's loss is noticed within the bound");
@@ -140,30 +147,28 @@ async fn without_news_of_the_others_every_request_reads_the_database() {
     }
 }
 
+/// Sessions that ended unheard and sessions whose token just died look alike until their rows are read.
+#[tokio::test]
+async fn a_call_under_way_while_the_news_are_lost_is_not_told_that_its_user_is_signed_out() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let world = World::new(echo(), &format!("store.url = \"{}\"", server.text(&database))).await;
+    let cookie = world.sign_in(ADA).await;
+    world.mock.with(|mock| {
+        mock.expire_access_tokens(ADA);
+        mock.add_fault(Fault::once(Endpoint::Token, FaultKind::delay(Duration::from_secs(3))));
+    });
+    let call = tokio::spawn(world.get("/api/twitch/users").header("cookie", &cookie).send());
+    world.until(|mock| mock.token_calls("refresh_token") == 1).await;
+    let client = server.client(&database).await;
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    client.simple_query(cut).await.unwrap();
+    let answer = call.await.unwrap().unwrap();
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "TRANSIENT");
+    assert!(answer.text().await.unwrap().contains("call_broken_off"));
+    assert_eq!(status(&world, &cookie).await, StatusCode::OK);
+}
+
 /// A link says that it lives every two seconds, and is given up after three more.
-const STALE_AT_MOST: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// A way to the database that can be cut.
-struct Link {
-    port: u16,
-    carrying: tokio::task::JoinHandle<()>,
-}
-
-impl Link {
-    async fn to(port: u16) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let own = listener.local_addr().unwrap().port();
-        let carrying = tokio::spawn(async move {
-            let mut carried = tokio::task::JoinSet::new();
-            while let Ok((mut near, _)) = listener.accept().await {
-                let mut far = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                carried.spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
-            }
-        });
-        Self { port: own, carrying }
-    }
-
-    fn cut(&self) {
-        self.carrying.abort();
-    }
-}
+const STALE_AT_MOST: Duration = Duration::from_secs(5);
