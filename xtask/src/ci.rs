@@ -56,8 +56,22 @@ pub(crate) fn diagrams() -> Result<()> {
 /// # Errors
 /// If a session was lost, or the run could not be made.
 pub(crate) fn crash(kills: u32) -> Result<()> {
-    let test = ["test", "--locked", "--package", "claviger", "--test", "crashes", "--", "--nocapture"];
-    run(tools::cargo().args(test).env("CRASH_TEST_KILLS", kills.to_string()))
+    long_run("crashes", &[("CRASH_TEST_KILLS", kills.to_string())])
+}
+
+/// The long run of several gateways on one database.
+///
+/// # Errors
+/// If PostgreSQL is missing, something was violated, or the run could not be made.
+pub(crate) fn fleet(minutes: u64, seed: u64) -> Result<()> {
+    postgres::prepare()?;
+    let settings = [("FLEET_TEST_MINUTES", minutes.to_string()), ("FLEET_TEST_SEED", seed.to_string())];
+    long_run("fleet", &settings)
+}
+
+fn long_run(test: &str, settings: &[(&str, String)]) -> Result<()> {
+    let test = ["test", "--locked", "--package", "claviger", "--test", test, "--", "--nocapture"];
+    run(tools::cargo().args(test).envs(settings.iter().map(|(name, value)| (name, value))))
 }
 
 /// What the tests lack is told first, before minutes of compiling.

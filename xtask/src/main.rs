@@ -89,6 +89,18 @@ enum Task {
     ///
     /// From the commit in xtask/src/previous.rs. The tests run it beside this one's on one database.
     Previous,
+    /// Kills and stalls gateways and their PostgreSQL under load, and judges all that was recorded
+    ///
+    /// Three gateways in front of 2,000 sessions. The tests do it for a minute; this is the long run. It needs PostgreSQL's
+    /// programs.
+    Fleet {
+        /// For how long
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Draws the faults
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Makes the pictures in docs/ from the running demo: tests/browser/screenshot.mjs
     Screenshot,
 }
@@ -104,6 +116,7 @@ fn main() -> ExitCode {
         Task::Diagrams => ci::diagrams(),
         Task::Crash { kills } => ci::crash(kills),
         Task::Previous => previous::gateway().map(|gateway| println!("{}", gateway.display())),
+        Task::Fleet { minutes, seed } => ci::fleet(minutes, seed),
         Task::Screenshot => browser::screenshot(),
     };
     match result {

@@ -52,8 +52,8 @@ impl Server {
             directory.display()
         ));
         keeper.tell(&format!(
-            "up() {{ {binaries}/pg_ctl -D data -l server.log -w -t 60 start >pg_ctl.log 2>&1; echo up; }}\n\
-             down() {{ {binaries}/pg_ctl -D data -w -m \"$1\" stop >pg_ctl.log 2>&1; echo down; }}"
+            "up() {{ {binaries}/pg_ctl -D data -l server.log -w -t 60 start >pg_ctl.log 2>&1 && echo up || echo 'it does not start'; }}\n\
+             down() {{ {binaries}/pg_ctl -D data -w -m \"$1\" stop >pg_ctl.log 2>&1; echo down; }}\n{KILL}"
         ));
         let server = Self { directory, port, keeper: Mutex::new(keeper), databases: AtomicU32::new(0) };
         server.resume();
@@ -63,6 +63,11 @@ impl Server {
     /// Stops it as a crash does.
     pub fn crash(&self) {
         assert_eq!(self.keeper.lock().unwrap().ask("down immediate"), "down");
+    }
+
+    /// Kills it and all its processes as `kill -9` does.
+    pub fn kill(&self) {
+        assert_eq!(self.keeper.lock().unwrap().ask("slay"), "slain");
     }
 
     /// Starts it again.
@@ -157,6 +162,21 @@ impl Keeper {
         answer.trim().to_owned()
     }
 }
+
+/// The first process is stopped before its children are looked for, so that it makes no new ones. All must be gone before it
+/// can be started again; those that nobody has buried yet are, but the server would take its own dead process for a running one by
+/// the files that name it.
+const KILL: &str = r#"
+slay() {
+    first=$(head -n 1 data/postmaster.pid)
+    kill -STOP "$first"
+    all="$first $(ps -A -o pid= -o ppid= | awk -v first="$first" '$2 == first { print $1 }')"
+    kill -9 $all
+    while ps -o stat= -p "$(echo $all | tr ' ' ',')" | grep -q '^[^Z]'; do sleep 0.02; done
+    rm -f data/postmaster.pid .s.PGSQL.*.lock
+    echo slain
+}
+"#;
 
 const KEEPER: &str = r#"
 piece=

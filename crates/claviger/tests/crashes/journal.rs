@@ -6,22 +6,26 @@ use std::path::{Path, PathBuf};
 use claviger_core::ids::{SessionId, Version};
 use rusqlite::{Connection, Row};
 
-use crate::history::Commit;
+use crate::common::history::{Claim, Commit};
 
 /// A version is what the narrow table says; what the large one says is written right after it, if it changes.
 const BEGIN: &str = "
     CREATE TABLE test_journal (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL, was INTEGER NOT NULL, version INTEGER NOT NULL,
-        generation INTEGER, replay INTEGER, ended INTEGER NOT NULL, reason TEXT
+        generation INTEGER, attempt BLOB, replay INTEGER, ambiguous_from INTEGER, ended INTEGER NOT NULL, reason TEXT,
+        at INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000 AS INTEGER))
     );
     CREATE INDEX test_journal_by_id ON test_journal (id, seq);
     CREATE TRIGGER test_commit AFTER UPDATE OF version ON pulse BEGIN
-        INSERT INTO test_journal (id, was, version, generation, replay, ended)
-            SELECT NEW.id, OLD.version, NEW.version, generation, claim_replay, NEW.state = 3
-            FROM session WHERE id = NEW.id;
+        INSERT INTO test_journal (id, was, version, generation, ended)
+            SELECT NEW.id, OLD.version, NEW.version, generation, NEW.state = 3 FROM session WHERE id = NEW.id;
+        UPDATE test_journal SET (attempt, replay, ambiguous_from) = (
+                SELECT claim_attempt, claim_replay, iif(claim_answer_lost, at, claim_lease_until) FROM session WHERE id = NEW.id)
+            WHERE seq = last_insert_rowid();
     END;
     CREATE TRIGGER test_body AFTER UPDATE ON session BEGIN
-        UPDATE test_journal SET generation = NEW.generation, replay = NEW.claim_replay, reason = NEW.end_reason
+        UPDATE test_journal SET generation = NEW.generation, reason = NEW.end_reason, attempt = NEW.claim_attempt,
+                replay = NEW.claim_replay, ambiguous_from = iif(NEW.claim_answer_lost, at, NEW.claim_lease_until)
             WHERE seq = (SELECT max(seq) FROM test_journal WHERE id = NEW.id);
     END;";
 
@@ -45,7 +49,10 @@ impl Journal {
             .unwrap();
         assert_eq!(kept, self.read, "STRAND: commits that were there after a kill are gone after the next");
         let mut statement = connection
-            .prepare("SELECT seq, id, was, version, generation, replay, ended, reason FROM test_journal WHERE seq > ?1 ORDER BY seq")
+            .prepare(
+                "SELECT seq, id, was, version, generation, ended, reason, at, attempt, replay, ambiguous_from
+                FROM test_journal WHERE seq > ?1 ORDER BY seq",
+            )
             .unwrap();
         let news: Vec<(i64, Commit)> =
             statement.query_map([self.read], entry).unwrap().map(Result::unwrap).collect();
@@ -56,14 +63,18 @@ impl Journal {
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<(i64, Commit)> {
     let version = |number: i64| Version(u64::try_from(number).unwrap());
+    let claim = |attempt| {
+        Ok::<_, rusqlite::Error>(Claim { attempt, replay: row.get(9)?, ambiguous_from: row.get(10)? })
+    };
     let commit = Commit {
         id: SessionId::from_bytes(row.get(1)?),
         was: version(row.get(2)?),
         version: version(row.get(3)?),
         generation: row.get::<_, Option<i64>>(4)?.map(version),
-        replay: row.get::<_, Option<bool>>(5)?,
-        ended: row.get(6)?,
-        reason: row.get(7)?,
+        claim: row.get::<_, Option<[u8; 16]>>(8)?.map(claim).transpose()?,
+        ended: row.get(5)?,
+        reason: row.get(6)?,
+        at: row.get(7)?,
     };
     Ok((row.get(0)?, commit))
 }

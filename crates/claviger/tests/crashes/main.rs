@@ -11,18 +11,18 @@
     reason = "a helper of a test may fail as a test does, and a long run tells how far it is"
 )]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod gateway;
-mod history;
 mod journal;
-mod sends;
 
 use std::{sync::Arc, time::Duration};
 
 use claviger_mock::Rotation;
 
 use crate::{
-    gateway::{Device, Site},
-    history::History,
+    common::{history::History, users::Device},
+    gateway::Site,
     journal::Journal,
 };
 
@@ -51,7 +51,7 @@ struct Survived {
 
 /// Kills the gateway again and again, and judges what is left.
 async fn survive(rotation: Rotation, settings: &str) -> Survived {
-    let site = Arc::new(Site::new(rotation, settings).await);
+    let site = Arc::new(Site::new(rotation, settings));
     let mut running = site.start().await;
     let devices = site.sign_in(SESSIONS).await;
     running.kill();
@@ -61,28 +61,28 @@ async fn survive(rotation: Rotation, settings: &str) -> Survived {
     running = site.start().await;
     for kill in 1..=kills() {
         let load = site.load(&devices, WORKERS);
-        site.await_answers(20 + (kill * 37) % 150).await;
+        site.users.await_answers(20 + (kill * 37) % 150).await;
         running.kill();
         load.stop().await;
         ambiguous += judge(&site, &devices, &mut journal, &mut history).await;
         running = site.start().await;
         if kill % 20 == 0 {
-            eprintln!("{kill} kills, {} refreshes, {} commits", site.refreshes(), history.commits);
+            eprintln!("{kill} kills, {} refreshes, {} commits", site.users.refreshes(), history.commits);
         }
     }
-    assert_eq!(site.complaints(), Vec::<String>::new(), "TRANSIENT: what clients saw");
-    site.all_recover(&devices, RECOVERY).await;
+    site.users.all_recover(&devices, RECOVERY).await;
     running.kill();
     assert_eq!(
         judge(&site, &devices, &mut journal, &mut history).await,
         0,
         "LIVE: every ambiguous row recovered"
     );
-    let (sends, repairs) = (site.sends(), site.repairs());
+    assert_eq!(site.users.operations().violations(0), [], "what users saw");
+    let (sends, repairs) = (site.users.sends(), site.users.repairs());
     eprintln!(
         "{} commits, {} refreshes; {ambiguous} times a row was found ambiguous; {} tokens claimed again, {} of which had arrived before; {} sessions renewed",
         history.commits,
-        site.refreshes(),
+        site.users.refreshes(),
         history.replays(),
         sends.replays(),
         repairs.values().sum::<usize>(),
@@ -93,13 +93,13 @@ async fn survive(rotation: Rotation, settings: &str) -> Survived {
 
 /// Judges what was committed since the last kill, and what is there. Gives how many rows are ambiguous: nobody is left who
 /// waits for an answer.
-async fn judge(site: &Site, devices: &[Device], journal: &mut Journal, history: &mut History) -> usize {
+async fn judge(site: &Site, devices: &[Arc<Device>], journal: &mut Journal, history: &mut History) -> usize {
     journal.news().into_iter().for_each(|commit| history.committed(commit));
     let rows = site.rows(devices).await;
     rows.iter().for_each(|row| history.found(row));
     assert_eq!(rows.len(), devices.len(), "TRANSIENT: rows are gone");
     assert_eq!(history.violations(), []);
-    site.sends();
+    site.users.sends();
     rows.iter().filter(|row| row.claimed).count()
 }
 
@@ -108,10 +108,10 @@ async fn judge(site: &Site, devices: &[Device], journal: &mut Journal, history: 
 async fn no_session_is_lost_with_a_provider_that_forgives_nothing() {
     let strict = "provider.rotation = \"one_time\"\nprovider.replay_window = \"0s\"\nprovider.reuse_kills_connection = true";
     let survived = survive(Rotation::OneTimeKillsConnection, strict).await;
-    assert_eq!(survived.site.reused(), 0, "SPENT");
-    assert_eq!(survived.site.sends().most(), 1, "SPENT");
+    assert_eq!(survived.site.users.reused(), 0, "SPENT");
+    assert_eq!(survived.site.users.sends().most(), 1, "SPENT");
     assert_eq!(survived.history.replays(), 0, "no token is claimed for a second sending");
-    let repairs: usize = survived.site.repairs().values().sum();
+    let repairs: usize = survived.site.users.repairs().values().sum();
     assert!(repairs > 0 || survived.ambiguous == 0, "what was ambiguous was renewed by its user");
 }
 
@@ -120,9 +120,9 @@ async fn no_session_is_lost_with_a_provider_that_forgives_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_session_is_lost_with_twitchs_habits() {
     let survived = survive(Rotation::Rotates, "").await;
-    assert!(survived.site.sends().most() <= 2, "SPENT: one replay");
+    assert!(survived.site.users.sends().most() <= 2, "SPENT: one replay");
     assert!(survived.history.replays() > 0 || survived.ambiguous == 0, "what was ambiguous was replayed");
-    for (session, repairs) in survived.site.repairs() {
+    for (session, repairs) in survived.site.users.repairs() {
         let replays = survived.history.replays_of(session);
         assert!(
             repairs <= replays,

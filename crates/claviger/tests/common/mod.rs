@@ -1,0 +1,18 @@
+//! What the tests with gateways in processes of their own share: the processes, the users and their load, and the judges.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "each test uses its part, and a helper of a test may fail as a test does"
+)]
+
+pub mod history;
+pub mod operations;
+pub mod process;
+pub mod relay;
+pub mod sends;
+pub mod users;

@@ -1,0 +1,339 @@
+//! Users with browsers: they sign in, call, sign out, renew their sessions where they are told to, and write down what they were answered.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use claviger_core::ids::SessionId;
+use claviger_mock::{Config, LiveTokenLimit, MockTwitch, Rotation, Server, User};
+use claviger_seal::{Keyring, SessionCookie};
+use futures_util::StreamExt as _;
+use http::{StatusCode, header};
+use serde_json::Value;
+use tokio::{sync::Semaphore, task::JoinHandle};
+
+use super::{
+    operations::{Answer, Asked, Millis, Operation, Operations},
+    process::{self, PATIENCE},
+    sends::Sends,
+};
+
+const API: &str = "/api/twitch/users";
+/// A browser gives a request up after so long: later than what stands between it and a gateway does.
+const BROWSER_PATIENCE: Duration = PATIENCE;
+/// So many devices sign in, or recover, at the same time.
+const AT_ONCE: usize = 16;
+/// Set on an answer that says that there is none.
+pub const NO_ANSWER: &str = "x-no-answer";
+/// Says whose answer it is, where there are several gateways.
+pub const ANSWERED_BY: &str = "x-answered-by";
+
+/// All users of an app, and the provider where they have their accounts.
+pub struct Users {
+    pub mock: Server,
+    /// Where their browsers find the app.
+    address: SocketAddr,
+    client: reqwest::Client,
+    operations: Mutex<Operations>,
+    /// One permit for each answer to a device.
+    answers: Semaphore,
+    /// How often each device had to go to the provider and back, and was answered there.
+    repairs: Mutex<BTreeMap<SessionId, usize>>,
+    /// How often each refresh token came to the provider.
+    sends: Mutex<Sends>,
+    /// The mock agrees at once as one user at a time.
+    consent: tokio::sync::Mutex<()>,
+}
+
+/// A device that is signed in.
+pub struct Device {
+    pub session: SessionId,
+    pub user: String,
+    cookie: String,
+    /// Tabs of one browser renew one at a time.
+    renewing: tokio::sync::Mutex<()>,
+    /// Whether its user has asked to be signed out.
+    leaves: AtomicBool,
+}
+
+impl Device {
+    pub fn leaves(&self) -> bool {
+        self.leaves.load(Ordering::SeqCst)
+    }
+}
+
+/// Whose turn it is in the n-th piece of work. Neighbours meet on the same device, and everybody has a turn in the end.
+pub fn chosen(devices: &[Arc<Device>], n: usize) -> &Device {
+    &devices[(n - n % 3) * 7 % devices.len()]
+}
+
+/// Requests that go on until they are stopped.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Lets workers do one piece of work after the other, which are counted over all of them.
+    pub fn start<F>(workers: usize, work: impl Fn(usize) -> F + Clone + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let (stop, next) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let worker = |_| {
+            let (stop, next, work) = (Arc::clone(&stop), Arc::clone(&next), work.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    work(next.fetch_add(1, Ordering::SeqCst)).await;
+                    tokio::task::yield_now().await;
+                }
+            })
+        };
+        let workers = (0..workers).map(worker).collect();
+        Self { stop, workers }
+    }
+
+    pub async fn stop(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for worker in self.workers {
+            worker.await.unwrap();
+        }
+    }
+}
+
+/// A provider with this habit that knows nobody yet.
+pub fn provider(rotation: Rotation) -> Server {
+    let mock = MockTwitch::new(
+        Config::demo().settings(|own| {
+            own.rotation = rotation;
+            own.live_token_limit = LiveTokenLimit::Off;
+        }),
+        7,
+    );
+    Server::local(mock).unwrap()
+}
+
+impl Users {
+    pub fn new(mock: Server, address: SocketAddr) -> Self {
+        Self {
+            mock,
+            address,
+            client: process::client(BROWSER_PATIENCE),
+            operations: Mutex::default(),
+            answers: Semaphore::new(0),
+            repairs: Mutex::default(),
+            sends: Mutex::default(),
+            consent: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Signs a device in for each of these people, who may come several times.
+    pub async fn sign_in(&self, people: impl Iterator<Item = usize>, ring: &Keyring) -> Vec<Arc<Device>> {
+        let signing_in = futures_util::stream::iter(people).map(|n| self.sign_in_one(n, ring));
+        signing_in.buffered(AT_ONCE).collect().await
+    }
+
+    async fn sign_in_one(&self, n: usize, ring: &Keyring) -> Arc<Device> {
+        let user = format!("{}", 600_000_000 + n);
+        self.mock.with(|mock| mock.add_user(User::new(user.as_str(), format!("user_{n}"))));
+        let done = self.go_to_provider_and_back(&user, "").await.expect("nothing disturbs the sign-in");
+        let cookie = session_cookie(&done).expect("a sign-in sets the session's cookie");
+        let session = SessionCookie::open(ring, cookie.split_once('=').unwrap().1).unwrap().session;
+        let (renewing, leaves) = (tokio::sync::Mutex::default(), AtomicBool::new(false));
+        Arc::new(Device { session, user, cookie, renewing, leaves })
+    }
+
+    /// None if no answer came: the gateway was killed, or is not there yet.
+    async fn get(&self, path: &str, cookie: &str) -> Option<reqwest::Response> {
+        let request = self.client.get(format!("http://{}{path}", self.address));
+        answered(request.header(header::COOKIE, cookie)).await
+    }
+
+    async fn post(&self, path: &str, cookie: &str) -> Option<reqwest::Response> {
+        let request = self.client.post(format!("http://{}{path}", self.address));
+        let origin = format!("http://localhost:{}", self.address.port());
+        answered(request.header(header::COOKIE, cookie).header(header::ORIGIN, origin)).await
+    }
+
+    /// Leads a browser from `/auth/login` to the provider and back.
+    async fn go_to_provider_and_back(&self, user: &str, cookie: &str) -> Option<reqwest::Response> {
+        let begun = self.get("/auth/login", cookie).await?;
+        let login = begun.headers().get(header::SET_COOKIE)?.to_str().ok()?.split(';').next()?.to_owned();
+        let location = begun.headers().get(header::LOCATION)?.to_str().ok()?.to_owned();
+        let agreed = {
+            let _one_at_a_time = self.consent.lock().await;
+            self.mock.with(|mock| mock.settings_mut().authorize_at_once_as = Some(user.to_owned()));
+            self.client.get(location).send().await.ok()?
+        };
+        let callback = agreed.headers().get(header::LOCATION)?.to_str().ok()?;
+        let path = callback.split_once("/auth/")?.1;
+        let cookies = if cookie.is_empty() { login } else { format!("{cookie}; {login}") };
+        self.get(&format!("/auth/{path}"), &cookies).await
+    }
+
+    /// A call with a token that the provider has just let expire.
+    pub async fn call_expired(&self, device: &Device) -> Answer {
+        self.mock.with(|mock| mock.expire_access_tokens(&device.user));
+        self.call(device).await
+    }
+
+    /// One call. A device that is told to renew its session does so.
+    pub async fn call(&self, device: &Device) -> Answer {
+        let answer = self.ask(device, Asked::Call, self.get(API, &device.cookie)).await;
+        if answer == Answer::RenewalNeeded {
+            self.renew(device).await;
+        }
+        self.answers.add_permits(1);
+        answer
+    }
+
+    /// The user signs this device out.
+    pub async fn sign_out(&self, device: &Device) -> Answer {
+        device.leaves.store(true, Ordering::SeqCst);
+        self.ask(device, Asked::SignOut, self.post("/auth/logout", &device.cookie)).await
+    }
+
+    /// Goes to the provider and back, unless another tab did that meanwhile: who is signed in and goes there all the same signs in anew.
+    async fn renew(&self, device: &Device) {
+        let _one_at_a_time = device.renewing.lock().await;
+        if self.ask(device, Asked::Call, self.get(API, &device.cookie)).await != Answer::RenewalNeeded {
+            return;
+        }
+        let back = self.go_to_provider_and_back(&device.user, &device.cookie);
+        if self.ask(device, Asked::Renewal, back).await != Answer::None {
+            *lock(&self.repairs).entry(device.session).or_default() += 1;
+        }
+    }
+
+    /// Writes down what was asked and how it was answered.
+    async fn ask(
+        &self,
+        device: &Device,
+        asked: Asked,
+        sent: impl Future<Output = Option<reqwest::Response>>,
+    ) -> Answer {
+        let began = now();
+        let (by, cookie_touched, answer) = match sent.await {
+            None => (None, false, Answer::None),
+            Some(response) => {
+                let by = response.headers().get(ANSWERED_BY).map(|by| by.to_str().unwrap().to_owned());
+                (by, session_cookie(&response).is_some(), read(asked, response).await)
+            }
+        };
+        let (session, user, told) = (device.session, device.user.clone(), answer.clone());
+        let operation =
+            Operation { session, user, asked, began, ended: now(), answer: told, by, cookie_touched };
+        lock(&self.operations).add(operation);
+        answer
+    }
+
+    pub fn operations(&self) -> MutexGuard<'_, Operations> {
+        lock(&self.operations)
+    }
+
+    /// How often each device was sent to the provider and back.
+    pub fn repairs(&self) -> BTreeMap<SessionId, usize> {
+        lock(&self.repairs).clone()
+    }
+
+    /// Takes note of the refresh tokens that came to the provider since the last look, and gives how often each came so far.
+    pub fn sends(&self) -> Sends {
+        let mut sends = lock(&self.sends);
+        self.mock.with(|mock| sends.look_at(mock.log()));
+        sends.clone()
+    }
+
+    pub async fn await_answers(&self, count: u32) {
+        let enough = self.answers.acquire_many(count);
+        tokio::time::timeout(PATIENCE, enough).await.expect("requests are answered").unwrap().forget();
+    }
+
+    /// LIVE: every device is served within this time, unless its user wanted it signed out.
+    pub async fn all_recover(&self, devices: &[Arc<Device>], within: Duration) {
+        let left = &AtomicUsize::new(devices.len());
+        let recovering =
+            futures_util::stream::iter(devices).for_each_concurrent(AT_ONCE, |device| async move {
+                self.recover(device).await;
+                left.fetch_sub(1, Ordering::SeqCst);
+            });
+        let outcome = tokio::time::timeout(within, recovering).await;
+        assert!(outcome.is_ok(), "LIVE: {left:?} devices are not served");
+    }
+
+    async fn recover(&self, device: &Device) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(500));
+        loop {
+            ticks.tick().await;
+            match self.call_expired(device).await {
+                Answer::Served(_) => return,
+                Answer::Over(_) if device.leaves() => return,
+                _ => {}
+            }
+        }
+    }
+
+    pub fn refreshes(&self) -> u64 {
+        self.mock.with(|mock| mock.token_calls("refresh_token"))
+    }
+
+    pub fn reused(&self) -> u64 {
+        self.mock.with(|mock| mock.counters().reused_refresh_tokens)
+    }
+}
+
+/// What an answer says.
+async fn read(asked: Asked, response: reqwest::Response) -> Answer {
+    let status = response.status();
+    // An answer that breaks off is none.
+    let Ok(text) = response.text().await else { return Answer::None };
+    let told: Value = serde_json::from_str(&text).unwrap_or_default();
+    let reason = told["reason"].as_str();
+    match (asked, status) {
+        (_, StatusCode::SERVICE_UNAVAILABLE) => Answer::Later,
+        (Asked::Call, StatusCode::OK) => match told["data"][0]["id"].as_str() {
+            Some(user) => Answer::Served(user.to_owned()),
+            None => Answer::Other(text),
+        },
+        (Asked::Call, StatusCode::UNAUTHORIZED) if reason == Some("renewal_needed") => Answer::RenewalNeeded,
+        (Asked::Call, StatusCode::UNAUTHORIZED) if told["message"] == "Invalid OAuth token" => {
+            Answer::PassedOn
+        }
+        (Asked::Call, StatusCode::UNAUTHORIZED) if told["error"] == "sign_in_required" => {
+            Answer::Over(reason.map(str::to_owned))
+        }
+        (Asked::SignOut, StatusCode::NO_CONTENT) => Answer::Done,
+        // What went wrong on the way there or back is told on a page, and the device is told again to go.
+        (Asked::Renewal, _) => Answer::Done,
+        _ => Answer::Other(format!("{status} {text}")),
+    }
+}
+
+async fn answered(request: reqwest::RequestBuilder) -> Option<reqwest::Response> {
+    request.send().await.ok().filter(|answer| !answer.headers().contains_key(NO_ANSWER))
+}
+
+/// The session's cookie, if the answer sets it.
+fn session_cookie(answer: &reqwest::Response) -> Option<String> {
+    let set = answer.headers().get_all(header::SET_COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = set.filter_map(|line| line.split(';').next());
+    pairs.find(|pair| pair.starts_with("claviger-insecure=")).map(str::to_owned)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "real requests to real programs are written down with their times"
+)]
+fn now() -> Millis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    Millis::try_from(since.as_millis()).unwrap()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,209 @@
+//! Several gateways on one database, each with a way to it that can be cut, behind a front, and the users of all.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use claviger_mock::Rotation;
+use claviger_seal::{Keyring, RootKey};
+use claviger_store::Store as _;
+use claviger_store_postgres::{Options, PostgresStore};
+
+use crate::{
+    common::{
+        history::Found,
+        process::{self, Program, Running},
+        relay::Relay,
+        users::{Device, Users, provider},
+    },
+    front::Front,
+    server::Server,
+};
+
+/// An instance says within this time whether it is ready, or it is not.
+const READY: Duration = Duration::from_secs(2);
+
+/// All that stands on this computer.
+pub(crate) struct Fleet {
+    pub(crate) server: Arc<Server>,
+    pub(crate) database: String,
+    pub(crate) instances: Vec<Arc<Instance>>,
+    pub(crate) users: Users,
+    pub(crate) front: Arc<Front>,
+    directory: tempfile::TempDir,
+}
+
+impl Drop for Fleet {
+    /// A run that failed leaves behind what the instances said.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.directory.disable_cleanup(true);
+            eprintln!("the logs are in {}", self.directory.path().display());
+        }
+    }
+}
+
+/// One gateway.
+pub(crate) struct Instance {
+    pub(crate) program: Program,
+    /// Its way to the database.
+    pub(crate) way: Relay,
+    pub(crate) metrics: SocketAddr,
+    address: SocketAddr,
+    client: reqwest::Client,
+    running: Mutex<Option<Running>>,
+}
+
+/// The gateway of this build.
+pub(crate) fn ours() -> PathBuf {
+    env!("CARGO_BIN_EXE_claviger").into()
+}
+
+impl Fleet {
+    /// An instance of each of these binaries, with these settings, in front of a provider with this habit. None is started.
+    pub(crate) async fn of(binaries: &[PathBuf], rotation: Rotation, settings: &str) -> Self {
+        claviger::choose_tls();
+        // Processes that are killed may leave half a page.
+        let server = Arc::new(Server::start("full_page_writes = on"));
+        let database = server.database().await;
+        let (mock, directory) = (provider(rotation), tempfile::tempdir().unwrap());
+        let addresses: Vec<_> = binaries.iter().map(|_| process::free()).collect();
+        let front = Front::before(&addresses);
+        let mut instances = Vec::new();
+        for (n, (binary, address)) in binaries.iter().zip(addresses).enumerate() {
+            let own = directory.path().join(format!("instance-{n}"));
+            std::fs::create_dir(&own).unwrap();
+            let instance = Instance::new(binary, &own, address, server.port).await;
+            let further = instance.settings(&database, settings);
+            instance.program.configure(&process::settings(address, front.address.port(), &mock, &further));
+            instances.push(Arc::new(instance));
+        }
+        let fleet =
+            Self { server, database, instances, users: Users::new(mock, front.address), front, directory };
+        fleet.change_keys(&["generate"]);
+        fleet.instances.iter().for_each(|instance| fleet.hand_keys_to(instance));
+        fleet
+    }
+
+    /// The operator's file of keys, from which the instances get theirs.
+    fn keys(&self) -> PathBuf {
+        self.directory.path().join("claviger.keys")
+    }
+
+    /// A command about the operator's file of keys, such as `promote`.
+    pub(crate) fn change_keys(&self, arguments: &[&str]) {
+        let mut command = Command::new(ours());
+        let done = command.arg("keys").args(arguments).arg("--file").arg(self.keys()).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    }
+
+    /// Gives the operator's keys to an instance.
+    pub(crate) fn hand_keys_to(&self, instance: &Instance) {
+        std::fs::copy(self.keys(), instance.program.directory.join("claviger.keys")).unwrap();
+    }
+
+    fn ring(&self) -> Keyring {
+        let text = std::fs::read_to_string(self.keys()).unwrap();
+        Keyring::new(text.lines().map(|line| RootKey::parse(line).unwrap()).collect()).unwrap()
+    }
+
+    pub(crate) async fn start(&self) {
+        futures_util::future::join_all(self.instances.iter().map(|instance| instance.start())).await;
+    }
+
+    /// Kills all instances, and waits until the database has done with what they had asked of it.
+    pub(crate) async fn stop(&self) {
+        self.instances.iter().for_each(|instance| instance.kill());
+        let client = self.server.client(&self.database).await;
+        let others = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        let is_alone = || async { client.query_one(others, &[]).await.unwrap().get::<_, i64>(0) == 0 };
+        process::until("the database is left alone", || self.logs(), is_alone).await;
+    }
+
+    /// Signs a device in for each of these people.
+    pub(crate) async fn sign_in(&self, people: impl Iterator<Item = usize>) -> Vec<Arc<Device>> {
+        self.users.sign_in(people, &self.ring()).await
+    }
+
+    /// The rows as they are in the database.
+    pub(crate) async fn rows(&self, devices: &[Arc<Device>]) -> Vec<Found> {
+        let store =
+            PostgresStore::open(&self.server.address(&self.database), &Options::default()).await.unwrap();
+        let mut found = Vec::new();
+        for device in devices {
+            found.extend(store.load(device.session).await.unwrap().as_ref().map(Found::of));
+        }
+        found
+    }
+
+    /// The end of what each instance said.
+    pub(crate) fn logs(&self) -> String {
+        let words = self.instances.iter().map(|instance| instance.program.last_words());
+        words.collect::<Vec<_>>().join("\n---\n")
+    }
+}
+
+impl Instance {
+    async fn new(binary: &Path, directory: &Path, address: SocketAddr, database: u16) -> Self {
+        Self {
+            program: Program { binary: binary.to_owned(), directory: directory.to_owned() },
+            way: Relay::to(database).await,
+            metrics: process::free(),
+            address,
+            client: process::client(READY),
+            running: Mutex::default(),
+        }
+    }
+
+    fn settings(&self, database: &str, further: &str) -> String {
+        format!(
+            r#"
+            keyring_file = {keys:?}
+            store.url = "host=127.0.0.1 port={port} user=claviger dbname={database}"
+            store.insecure_plaintext_to_database = true
+            metrics.listen = "{metrics}"
+            {further}
+            "#,
+            keys = self.program.directory.join("claviger.keys"),
+            port = self.way.port,
+            metrics = self.metrics,
+        )
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts it, again and again while the database lets it end at once, as whatever looks after it would, until it serves.
+    pub(crate) async fn start(&self) {
+        let is_ready = || {
+            self.keep_up();
+            process::is_ready(&self.client, self.address)
+        };
+        process::until("an instance is ready", || self.program.last_words(), is_ready).await;
+    }
+
+    fn keep_up(&self) {
+        let mut running = self.running();
+        if running.as_mut().is_none_or(Running::has_ended) {
+            *running = Some(self.program.start());
+        }
+    }
+
+    /// Kills it as `kill -9` does, if it runs.
+    pub(crate) fn kill(&self) {
+        if let Some(mut running) = self.running().take() {
+            running.kill();
+        }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn tell(&self, signal: &str) {
+        self.running().as_ref().expect("it runs").tell(signal);
+    }
+}

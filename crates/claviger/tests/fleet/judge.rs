@@ -1,0 +1,114 @@
+//! Judges a run by all that was recorded of it: the commits in the database, the rows that are left, what users were answered,
+//! and what the provider received.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use claviger_core::ids::SessionId;
+
+use crate::{
+    common::{
+        history::{Claims, Commit, Found, History},
+        operations::{Answer, Millis, Operation, Operations, Violation},
+        sends::Sends,
+        users::Device,
+    },
+    instances::Fleet,
+    journal,
+};
+
+/// An end is known to all instances at once where they hear each other. One that hears nothing notices that within five seconds
+/// (a beat every two, and three of silence), and asks the database from then on.
+const HEARD_WITHIN: Millis = 5_000;
+/// An instance goes by the database's clock, which it compares from time to time: so far it may be off.
+const CLOCKS: Millis = 1_000;
+
+/// What was recorded.
+pub(crate) struct Record<'a> {
+    pub(crate) devices: &'a [Arc<Device>],
+    /// The rows before the load began.
+    pub(crate) before: Vec<Found>,
+    pub(crate) commits: Vec<Commit>,
+    /// The rows after everything had recovered.
+    pub(crate) after: Vec<Found>,
+    pub(crate) operations: &'a Operations,
+    pub(crate) sends: Sends,
+    pub(crate) reused: u64,
+}
+
+/// Reads what is left in the database. Nobody writes any more.
+pub(crate) async fn record<'a>(
+    fleet: &Fleet,
+    devices: &'a [Arc<Device>],
+    before: Vec<Found>,
+    operations: &'a Operations,
+) -> Record<'a> {
+    let commits = journal::commits(&fleet.server, &fleet.database).await;
+    let after = fleet.rows(devices).await;
+    let (sends, reused) = (fleet.users.sends(), fleet.users.reused());
+    Record { devices, before, commits, after, operations, sends, reused }
+}
+
+impl Record<'_> {
+    /// All that should not be, and what the commits come to.
+    pub(crate) fn judge(self) -> (Vec<Violation>, History) {
+        let mut history = History::of(&self.before);
+        let leaving = self.operations.leaving();
+        history.may_end(leaving.filter(|(_, leaving)| leaving.asked.is_some()).map(|(id, _)| id));
+        self.commits.iter().for_each(|commit| history.committed(commit.clone()));
+        self.after.iter().for_each(|row| history.found(row));
+        let mut violations = history.violations().to_vec();
+        violations.extend(self.operations.violations(HEARD_WITHIN));
+        violations.extend(self.unkept_ends(&history));
+        violations.extend(self.renewals_without_need(&history));
+        violations.extend(self.lost_pairs(&history));
+        violations.extend(self.sent_again(&history));
+        violations.extend(self.not_recovered());
+        (violations, history)
+    }
+
+    /// A sign-out that was answered as done is in the database.
+    fn unkept_ends(&self, history: &History) -> Vec<Violation> {
+        let done = self.operations.leaving().filter(|(_, leaving)| leaving.done.is_some());
+        let lost = done.filter(|(id, _)| !history.has_ended(*id));
+        lost.map(|(id, leaving)| ("ENDED", format!("{id}: {leaving:?}, and the row goes on"))).collect()
+    }
+
+    /// A user is sent to the provider only while the answer to a refresh is lost.
+    fn renewals_without_need(&self, history: &History) -> Vec<Violation> {
+        let asked_for = self.operations.iter().filter(|operation| operation.answer == Answer::RenewalNeeded);
+        let without_need = asked_for.filter(|Operation { session, began, ended, .. }| {
+            !history.was_ambiguous(*session, began - CLOCKS, ended + CLOCKS)
+        });
+        without_need.map(|operation| ("TRANSIENT", format!("no answer was lost: {operation:?}"))).collect()
+    }
+
+    /// A pair that the provider issued came to a claim that was not given back: it was stored, or the row ended, or it was ambiguous.
+    fn lost_pairs(&self, history: &History) -> Vec<Violation> {
+        let mut by_user: BTreeMap<&str, Claims> = BTreeMap::new();
+        for device in self.devices {
+            let claims = history.claims_of(device.session);
+            let of_user = by_user.entry(&device.user).or_default();
+            of_user.taken += claims.taken;
+            of_user.given_back += claims.given_back;
+        }
+        let issued = by_user.into_iter().map(|(user, claims)| (user, claims, self.sends.issued_to(user)));
+        let lost = issued.filter(|(_, claims, issued)| *issued > claims.taken - claims.given_back);
+        lost.map(|(user, claims, issued)| ("STRAND", format!("{user}: {issued} pairs for {claims:?}")))
+            .collect()
+    }
+
+    /// This provider forgives no second sending, so there is none.
+    fn sent_again(&self, history: &History) -> Vec<Violation> {
+        let counts = (self.sends.most() > 1, self.reused > 0, history.replays() > 0);
+        let told = format!("{} sends of one token, {} reused", self.sends.most(), self.reused);
+        if counts == (false, false, false) { Vec::new() } else { vec![("SPENT", told)] }
+    }
+
+    /// In the end every row that has not ended is there and unclaimed.
+    fn not_recovered(&self) -> Vec<Violation> {
+        let claimed = self.after.iter().filter(|row| row.claimed).map(|row| ("LIVE", format!("{row:?}")));
+        let found: BTreeMap<SessionId, ()> = self.after.iter().map(|row| (row.id, ())).collect();
+        let gone = self.devices.iter().filter(|device| !found.contains_key(&device.session));
+        claimed.chain(gone.map(|device| ("TRANSIENT", format!("{} is gone", device.session)))).collect()
+    }
+}

@@ -1,0 +1,172 @@
+//! Three gateways in processes of their own on one real PostgreSQL, behind a round-robin front, under the load of 2,000 sessions,
+//! with a provider that takes each refresh token once and ends everything at its second use. Gateways are killed and stand still,
+//! the database is killed, connections are cut or fall silent. All that was committed, answered and sent is recorded and judged.
+//!
+//! `cargo xtask fleet --minutes 10` makes the long run; the tests make one of a minute. `FLEET_TEST_SEED` draws the faults of another run.
+
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a helper of a test may fail as a test does, and a long run tells how far it is"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod front;
+mod instances;
+mod journal;
+mod judge;
+mod random;
+#[allow(dead_code, unreachable_pub, reason = "each test uses its part")]
+#[path = "../../../claviger-store-postgres/tests/common/server.rs"]
+mod server;
+mod storm;
+
+use std::{sync::Arc, time::Duration};
+
+use claviger_mock::{Endpoint, Fault, FaultKind, Rotation};
+
+use crate::{
+    common::{
+        history::History,
+        operations::{Answer, Operations},
+        users::{Device, Load, Users, chosen},
+    },
+    instances::{Fleet, ours},
+    storm::{Storm, Tally, Trouble},
+};
+
+const MINUTES: u64 = 1;
+/// In a run of so many minutes every fault happens.
+const LONG: u64 = 5;
+const SEED: u64 = 1;
+const INSTANCES: usize = 3;
+const SESSIONS: usize = 2_000;
+const WORKERS: usize = 32;
+/// Longer than a claim's lease of 30 seconds, for which a refresh that was cut off waits, and than 2,000 refreshes take.
+const RECOVERY: Duration = Duration::from_secs(180);
+/// The front gives up an instance that does not answer for so long.
+const FRONT_PATIENCE: Duration = Duration::from_secs(2);
+/// The provider takes so long for a refresh, so that some are under way whenever something happens.
+const ANSWER: Duration = Duration::from_millis(100);
+const STRICT: &str = "provider.rotation = \"one_time\"
+    provider.replay_window = \"0s\"
+    provider.reuse_kills_connection = true";
+
+fn setting(name: &str, default: u64) -> u64 {
+    let set = std::env::var(name).ok();
+    set.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// Half of the sessions are of users with one device, the others of users with four.
+fn people() -> impl Iterator<Item = usize> {
+    let half = SESSIONS / 2;
+    (0..SESSIONS).map(move |n| if n < half { n } else { half + (n - half) / 4 })
+}
+
+/// One piece of the load. Three of four calls come with a token that has just expired; now and then somebody signs out, and
+/// goes on to ask.
+async fn turn(users: &Users, devices: &[Arc<Device>], n: usize) {
+    let device = chosen(devices, n);
+    if n % 150 == 149 {
+        users.sign_out(device).await;
+    } else if n.is_multiple_of(4) {
+        users.call(device).await;
+    } else {
+        users.call_expired(device).await;
+    }
+}
+
+fn load(fleet: &Arc<Fleet>, devices: &[Arc<Device>]) -> Load {
+    let (fleet, devices) = (Arc::clone(fleet), Arc::<[_]>::from(devices));
+    Load::start(WORKERS, move |n| {
+        let (fleet, devices) = (Arc::clone(&fleet), Arc::clone(&devices));
+        async move { turn(&fleet.users, &devices, n).await }
+    })
+}
+
+/// Watches for so long. The provider's log is looked at before it forgets.
+async fn watch(fleet: &Fleet, minutes: u64) {
+    let mut looks = tokio::time::interval(Duration::from_secs(1));
+    for look in 0..minutes * 60 {
+        looks.tick().await;
+        fleet.users.sends();
+        if look % 30 == 29 {
+            let asked = fleet.users.operations().count();
+            eprintln!("{} s: {asked} requests, {} refreshes", look + 1, fleet.users.refreshes());
+        }
+    }
+}
+
+fn tell(operations: &Operations, history: &History, fleet: &Fleet, tally: &Tally) {
+    let count = |like: fn(&Answer) -> bool| operations.count_of(|operation| like(&operation.answer));
+    eprintln!(
+        "{} requests: {} served, {} unanswered, {} told to come back, {} to renew, {} that they are signed out",
+        operations.count(),
+        count(|answer| matches!(answer, Answer::Served(_))),
+        count(|answer| matches!(answer, Answer::None)),
+        count(|answer| matches!(answer, Answer::Later)),
+        count(|answer| matches!(answer, Answer::RenewalNeeded)),
+        count(|answer| matches!(answer, Answer::Over(_))),
+    );
+    eprintln!(
+        "{} commits, {} refreshes; {} times a row was ambiguous, {} sessions renewed; {} sign-outs",
+        history.commits,
+        fleet.users.refreshes(),
+        history.ambiguities(),
+        fleet.users.repairs().values().sum::<usize>(),
+        operations.leaving().filter(|(_, leaving)| leaving.done.is_some()).count(),
+    );
+    eprintln!("{tally:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_session_is_lost_whatever_of_three_gateways_and_their_database_dies_or_stalls() {
+    let (minutes, seed) = (setting("FLEET_TEST_MINUTES", MINUTES), setting("FLEET_TEST_SEED", SEED));
+    eprintln!("seed {seed}");
+    let fleet = Fleet::of(&vec![ours(); INSTANCES], Rotation::OneTimeKillsConnection, STRICT).await;
+    let fleet = Arc::new(fleet);
+    fleet.start().await;
+    let devices = fleet.sign_in(people()).await;
+    fleet.stop().await;
+    journal::begin(&fleet.server, &fleet.database).await;
+    let before = fleet.rows(&devices).await;
+    fleet.start().await;
+    eprintln!("{} sessions", devices.len());
+
+    fleet.front.give_up_after(FRONT_PATIENCE);
+    let slow = Fault::always(Endpoint::Token, FaultKind::delay(ANSWER)).grant_type("refresh_token");
+    fleet.users.mock.with(|mock| mock.add_fault(slow));
+    let (load, storm) = (load(&fleet, &devices), Storm::begin(&fleet, seed));
+    watch(&fleet, minutes).await;
+    let tally = storm.end().await;
+    load.stop().await;
+    fleet.users.sends();
+    eprintln!("the faults are over");
+    fleet.users.all_recover(&devices, RECOVERY).await;
+    fleet.stop().await;
+
+    let operations = std::mem::take(&mut *fleet.users.operations());
+    let (violations, history) = judge::record(&fleet, &devices, before, &operations).await.judge();
+    tell(&operations, &history, &fleet, &tally);
+    assert!(
+        violations.is_empty(),
+        "{} violations: {:#?}\n{}",
+        violations.len(),
+        first(&violations),
+        fleet.logs()
+    );
+    if minutes >= LONG {
+        let never = Trouble::ALL.iter().filter(|fault| tally.get(fault).is_none_or(|times| *times == 0));
+        assert_eq!(never.collect::<Vec<_>>(), Vec::<&Trouble>::new(), "these faults never happened");
+    }
+}
+
+/// Enough to understand what went wrong.
+fn first<T>(all: &[T]) -> &[T] {
+    &all[..all.len().min(20)]
+}
