@@ -12,6 +12,8 @@ pub type Millis = i64;
 pub enum Asked {
     /// A call of the provider's API with the session's token.
     Call,
+    /// Who is signed in, which a gateway may know by heart.
+    Look,
     /// To be signed out.
     SignOut,
     /// To be led back from the provider, where it went to renew its session.

@@ -151,12 +151,16 @@ impl Users {
 
     /// None if no answer came: the gateway was killed, or is not there yet.
     async fn get(&self, path: &str, cookie: &str) -> Option<reqwest::Response> {
-        let request = self.client.get(format!("http://{}{path}", self.address));
+        self.get_at(self.address, path, cookie).await
+    }
+
+    async fn get_at(&self, address: SocketAddr, path: &str, cookie: &str) -> Option<reqwest::Response> {
+        let request = self.client.get(format!("http://{address}{path}"));
         answered(request.header(header::COOKIE, cookie)).await
     }
 
-    async fn post(&self, path: &str, cookie: &str) -> Option<reqwest::Response> {
-        let request = self.client.post(format!("http://{}{path}", self.address));
+    async fn post_at(&self, address: SocketAddr, path: &str, cookie: &str) -> Option<reqwest::Response> {
+        let request = self.client.post(format!("http://{address}{path}"));
         let origin = format!("http://localhost:{}", self.address.port());
         answered(request.header(header::COOKIE, cookie).header(header::ORIGIN, origin)).await
     }
@@ -193,10 +197,27 @@ impl Users {
         answer
     }
 
+    /// A look at who is signed in.
+    pub async fn look(&self, device: &Device) -> Answer {
+        let answer = self.look_at(self.address, device).await;
+        self.answers.add_permits(1);
+        answer
+    }
+
+    /// The same at one gateway, past what stands in front of it.
+    pub async fn look_at(&self, gateway: SocketAddr, device: &Device) -> Answer {
+        self.ask(device, Asked::Look, self.get_at(gateway, "/auth/session", &device.cookie)).await
+    }
+
     /// The user signs this device out.
     pub async fn sign_out(&self, device: &Device) -> Answer {
+        self.sign_out_at(self.address, device).await
+    }
+
+    /// The same at one gateway, past what stands in front of it.
+    pub async fn sign_out_at(&self, gateway: SocketAddr, device: &Device) -> Answer {
         device.leaves.store(true, Ordering::SeqCst);
-        self.ask(device, Asked::SignOut, self.post("/auth/logout", &device.cookie)).await
+        self.ask(device, Asked::SignOut, self.post_at(gateway, "/auth/logout", &device.cookie)).await
     }
 
     /// Goes to the provider and back, unless another tab did that meanwhile: who is signed in and goes there all the same signs in anew.
@@ -293,24 +314,28 @@ async fn read(asked: Asked, response: reqwest::Response) -> Answer {
     // An answer that breaks off is none.
     let Ok(text) = response.text().await else { return Answer::None };
     let told: Value = serde_json::from_str(&text).unwrap_or_default();
-    let reason = told["reason"].as_str();
     match (asked, status) {
         (_, StatusCode::SERVICE_UNAVAILABLE) => Answer::Later,
-        (Asked::Call, StatusCode::OK) => match told["data"][0]["id"].as_str() {
-            Some(user) => Answer::Served(user.to_owned()),
-            None => Answer::Other(text),
-        },
-        (Asked::Call, StatusCode::UNAUTHORIZED) if reason == Some("renewal_needed") => Answer::RenewalNeeded,
-        (Asked::Call, StatusCode::UNAUTHORIZED) if told["message"] == "Invalid OAuth token" => {
-            Answer::PassedOn
+        (Asked::Call | Asked::Look, StatusCode::OK) => {
+            let user = told["data"][0]["id"].as_str().or(told["user"].as_str());
+            user.map_or_else(|| Answer::Other(text.clone()), |user| Answer::Served(user.to_owned()))
         }
-        (Asked::Call, StatusCode::UNAUTHORIZED) if told["error"] == "sign_in_required" => {
-            Answer::Over(reason.map(str::to_owned))
-        }
+        (Asked::Call | Asked::Look, StatusCode::UNAUTHORIZED) => refusal(&told, &text),
         (Asked::SignOut, StatusCode::NO_CONTENT) => Answer::Done,
         // What went wrong on the way there or back is told on a page, and the device is told again to go.
         (Asked::Renewal, _) => Answer::Done,
         _ => Answer::Other(format!("{status} {text}")),
+    }
+}
+
+/// What a refusal with 401 says.
+fn refusal(told: &Value, text: &str) -> Answer {
+    let reason = told["reason"].as_str();
+    match reason {
+        Some("renewal_needed") => Answer::RenewalNeeded,
+        _ if told["message"] == "Invalid OAuth token" => Answer::PassedOn,
+        _ if told["error"] == "sign_in_required" => Answer::Over(reason.map(str::to_owned)),
+        _ => Answer::Other(text.to_owned()),
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) struct Instance {
     /// Its way to the database.
     pub(crate) way: Relay,
     pub(crate) metrics: SocketAddr,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     client: reqwest::Client,
     running: Mutex<Option<Running>>,
 }

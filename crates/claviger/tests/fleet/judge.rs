@@ -18,7 +18,7 @@ use crate::{
 
 /// An end is known to all instances at once where they hear each other. One that hears nothing notices that within five seconds
 /// (a beat every two, and three of silence), and asks the database from then on.
-const HEARD_WITHIN: Millis = 5_000;
+pub(crate) const HEARD_WITHIN: Millis = 5_000;
 /// An instance goes by the database's clock, which it compares from time to time: so far it may be off.
 const CLOCKS: Millis = 1_000;
 

@@ -24,6 +24,7 @@ mod random;
 #[allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 #[path = "../../../claviger-store-postgres/tests/common/server.rs"]
 mod server;
+mod standstill;
 mod storm;
 
 use std::{sync::Arc, time::Duration};
@@ -68,14 +69,14 @@ fn people() -> impl Iterator<Item = usize> {
     (0..SESSIONS).map(move |n| if n < half { n } else { half + (n - half) / 4 })
 }
 
-/// One piece of the load. Three of four calls come with a token that has just expired; now and then somebody signs out, and
-/// goes on to ask.
+/// One piece of the load. Of four, three are calls with a token that has just expired, and one is a look that needs none; now and
+/// then somebody signs out, and goes on to ask.
 async fn turn(users: &Users, devices: &[Arc<Device>], n: usize) {
     let device = chosen(devices, n);
     if n % 150 == 149 {
         users.sign_out(device).await;
     } else if n.is_multiple_of(4) {
-        users.call(device).await;
+        users.look(device).await;
     } else {
         users.call_expired(device).await;
     }
