@@ -11,6 +11,7 @@
 )]
 
 pub mod history;
+pub mod keys;
 pub mod operations;
 pub mod process;
 pub mod relay;

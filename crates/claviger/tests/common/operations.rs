@@ -14,6 +14,8 @@ pub enum Asked {
     Call,
     /// Who is signed in, which a gateway may know by heart.
     Look,
+    /// Something else that only who is signed in is given.
+    Page,
     /// To be signed out.
     SignOut,
     /// To be led back from the provider, where it went to renew its session.
@@ -53,7 +55,7 @@ pub struct Operation {
     pub answer: Answer,
     /// Which of several gateways answered.
     pub by: Option<String>,
-    /// Whether the answer cleared or replaced the session's cookie.
+    /// Whether the answer cleared the session's cookie or put another session's in its place.
     pub cookie_touched: bool,
 }
 

@@ -40,6 +40,8 @@ pub struct Users {
     /// Where their browsers find the app.
     address: SocketAddr,
     client: reqwest::Client,
+    /// The operator's keys as they are now.
+    ring: Box<dyn Fn() -> Keyring + Send + Sync>,
     operations: Mutex<Operations>,
     /// One permit for each answer to a device.
     answers: Semaphore,
@@ -55,7 +57,8 @@ pub struct Users {
 pub struct Device {
     pub session: SessionId,
     pub user: String,
-    cookie: String,
+    /// As its browser has it.
+    cookie: Mutex<String>,
     /// Tabs of one browser renew one at a time.
     renewing: tokio::sync::Mutex<()>,
     /// Whether its user has asked to be signed out.
@@ -65,6 +68,10 @@ pub struct Device {
 impl Device {
     pub fn leaves(&self) -> bool {
         self.leaves.load(Ordering::SeqCst)
+    }
+
+    pub fn cookie(&self) -> String {
+        lock(&self.cookie).clone()
     }
 }
 
@@ -120,10 +127,15 @@ pub fn provider(rotation: Rotation) -> Server {
 }
 
 impl Users {
-    pub fn new(mock: Server, address: SocketAddr) -> Self {
+    pub fn new(
+        mock: Server,
+        address: SocketAddr,
+        ring: impl Fn() -> Keyring + Send + Sync + 'static,
+    ) -> Self {
         Self {
             mock,
             address,
+            ring: Box::new(ring),
             client: process::client(BROWSER_PATIENCE),
             operations: Mutex::default(),
             answers: Semaphore::new(0),
@@ -134,17 +146,18 @@ impl Users {
     }
 
     /// Signs a device in for each of these people, who may come several times.
-    pub async fn sign_in(&self, people: impl Iterator<Item = usize>, ring: &Keyring) -> Vec<Arc<Device>> {
-        let signing_in = futures_util::stream::iter(people).map(|n| self.sign_in_one(n, ring));
+    pub async fn sign_in(&self, people: impl Iterator<Item = usize>) -> Vec<Arc<Device>> {
+        let signing_in = futures_util::stream::iter(people).map(|n| self.sign_in_one(n));
         signing_in.buffered(AT_ONCE).collect().await
     }
 
-    async fn sign_in_one(&self, n: usize, ring: &Keyring) -> Arc<Device> {
+    async fn sign_in_one(&self, n: usize) -> Arc<Device> {
         let user = format!("{}", 600_000_000 + n);
         self.mock.with(|mock| mock.add_user(User::new(user.as_str(), format!("user_{n}"))));
         let done = self.go_to_provider_and_back(&user, "").await.expect("nothing disturbs the sign-in");
         let cookie = session_cookie(&done).expect("a sign-in sets the session's cookie");
-        let session = SessionCookie::open(ring, cookie.split_once('=').unwrap().1).unwrap().session;
+        let session = self.session_of(&cookie).expect("it opens");
+        let cookie = Mutex::new(cookie);
         let (renewing, leaves) = (tokio::sync::Mutex::default(), AtomicBool::new(false));
         Arc::new(Device { session, user, cookie, renewing, leaves })
     }
@@ -189,7 +202,7 @@ impl Users {
 
     /// One call. A device that is told to renew its session does so.
     pub async fn call(&self, device: &Device) -> Answer {
-        let answer = self.ask(device, Asked::Call, self.get(API, &device.cookie)).await;
+        let answer = self.ask(device, Asked::Call, self.get(API, &device.cookie())).await;
         if answer == Answer::RenewalNeeded {
             self.renew(device).await;
         }
@@ -206,7 +219,12 @@ impl Users {
 
     /// The same at one gateway, past what stands in front of it.
     pub async fn look_at(&self, gateway: SocketAddr, device: &Device) -> Answer {
-        self.ask(device, Asked::Look, self.get_at(gateway, "/auth/session", &device.cookie)).await
+        self.ask(device, Asked::Look, self.get_at(gateway, "/auth/session", &device.cookie())).await
+    }
+
+    /// Something that only who is signed in is given.
+    pub async fn open_page(&self, device: &Device, path: &str) -> Answer {
+        self.ask(device, Asked::Page, self.get(path, &device.cookie())).await
     }
 
     /// The user signs this device out.
@@ -217,16 +235,17 @@ impl Users {
     /// The same at one gateway, past what stands in front of it.
     pub async fn sign_out_at(&self, gateway: SocketAddr, device: &Device) -> Answer {
         device.leaves.store(true, Ordering::SeqCst);
-        self.ask(device, Asked::SignOut, self.post_at(gateway, "/auth/logout", &device.cookie)).await
+        self.ask(device, Asked::SignOut, self.post_at(gateway, "/auth/logout", &device.cookie())).await
     }
 
     /// Goes to the provider and back, unless another tab did that meanwhile: who is signed in and goes there all the same signs in anew.
     async fn renew(&self, device: &Device) {
         let _one_at_a_time = device.renewing.lock().await;
-        if self.ask(device, Asked::Call, self.get(API, &device.cookie)).await != Answer::RenewalNeeded {
+        if self.ask(device, Asked::Call, self.get(API, &device.cookie())).await != Answer::RenewalNeeded {
             return;
         }
-        let back = self.go_to_provider_and_back(&device.user, &device.cookie);
+        let cookie = device.cookie();
+        let back = self.go_to_provider_and_back(&device.user, &cookie);
         if self.ask(device, Asked::Renewal, back).await != Answer::None {
             *lock(&self.repairs).entry(device.session).or_default() += 1;
         }
@@ -244,7 +263,7 @@ impl Users {
             None => (None, false, Answer::None),
             Some(response) => {
                 let by = response.headers().get(ANSWERED_BY).map(|by| by.to_str().unwrap().to_owned());
-                (by, session_cookie(&response).is_some(), read(asked, response).await)
+                (by, self.keep_cookie(device, &response), read(asked, response).await)
             }
         };
         let (session, user, told) = (device.session, device.user.clone(), answer.clone());
@@ -252,6 +271,21 @@ impl Users {
             Operation { session, user, asked, began, ended: now(), answer: told, by, cookie_touched };
         lock(&self.operations).add(operation);
         answer
+    }
+
+    /// The browser keeps what cookie it is given. Whether it lost its session by that.
+    fn keep_cookie(&self, device: &Device, answer: &reqwest::Response) -> bool {
+        let Some(cookie) = session_cookie(answer) else { return false };
+        let same = self.session_of(&cookie) == Some(device.session);
+        if same {
+            *lock(&device.cookie) = cookie;
+        }
+        !same
+    }
+
+    fn session_of(&self, cookie: &str) -> Option<SessionId> {
+        let (_, value) = cookie.split_once('=')?;
+        SessionCookie::open(&(self.ring)(), value).ok().map(|cookie| cookie.session)
     }
 
     pub fn operations(&self) -> MutexGuard<'_, Operations> {
@@ -320,8 +354,8 @@ async fn read(asked: Asked, response: reqwest::Response) -> Answer {
             let user = told["data"][0]["id"].as_str().or(told["user"].as_str());
             user.map_or_else(|| Answer::Other(text.clone()), |user| Answer::Served(user.to_owned()))
         }
-        (Asked::Call | Asked::Look, StatusCode::UNAUTHORIZED) => refusal(&told, &text),
-        (Asked::SignOut, StatusCode::NO_CONTENT) => Answer::Done,
+        (Asked::Page, StatusCode::OK) | (Asked::SignOut, StatusCode::NO_CONTENT) => Answer::Done,
+        (Asked::Call | Asked::Look | Asked::Page, StatusCode::UNAUTHORIZED) => refusal(&told, &text),
         // What went wrong on the way there or back is told on a page, and the device is told again to go.
         (Asked::Renewal, _) => Answer::Done,
         _ => Answer::Other(format!("{status} {text}")),

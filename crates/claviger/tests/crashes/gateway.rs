@@ -40,7 +40,8 @@ impl Site {
         );
         let program = Program::ours(directory.path());
         program.configure(&process::settings(address, address.port(), &mock, &further));
-        let (users, client) = (Users::new(mock, address), process::client(process::PATIENCE));
+        let ring = || Keyring::new(vec![RootKey::new(KeyId(1), [0; 32])]).unwrap();
+        let (users, client) = (Users::new(mock, address, ring), process::client(process::PATIENCE));
         Self { users, address, program, client, directory }
     }
 
@@ -54,8 +55,7 @@ impl Site {
 
     /// Signs users in, each on one device.
     pub(crate) async fn sign_in(&self, count: usize) -> Vec<Arc<Device>> {
-        let ring = Keyring::new(vec![RootKey::new(KeyId(1), [0; 32])]).unwrap();
-        self.users.sign_in(0..count, &ring).await
+        self.users.sign_in(0..count).await
     }
 
     /// Lets workers call the API, with tokens that the provider has just let expire.

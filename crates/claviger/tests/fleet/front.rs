@@ -74,6 +74,12 @@ impl Front {
         self.patience_ms.store(patience.as_millis().try_into().unwrap(), Ordering::SeqCst);
     }
 
+    /// Nothing is sent to this instance, or again as to the others.
+    pub(crate) fn spare(&self, address: SocketAddr, spared: bool) {
+        let behind = self.instances.iter().find(|behind| behind.address == address).unwrap();
+        behind.aside_until.store(if spared { usize::MAX } else { 0 }, Ordering::SeqCst);
+    }
+
     /// The instances in the order in which they are tried for a request: those that were left alone come last.
     fn order(&self, request: usize) -> Vec<&Behind> {
         let count = self.instances.len();

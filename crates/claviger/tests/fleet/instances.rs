@@ -3,19 +3,18 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use claviger_mock::Rotation;
-use claviger_seal::{Keyring, RootKey};
 use claviger_store::Store as _;
 use claviger_store_postgres::{Options, PostgresStore};
 
 use crate::{
     common::{
         history::Found,
+        keys::KeyFile,
         process::{self, Program, Running},
         relay::Relay,
         users::{Device, Users, provider},
@@ -34,6 +33,8 @@ pub(crate) struct Fleet {
     pub(crate) instances: Vec<Arc<Instance>>,
     pub(crate) users: Users,
     pub(crate) front: Arc<Front>,
+    /// The operator's keys, of which each instance gets a copy.
+    pub(crate) keys: KeyFile,
     directory: tempfile::TempDir,
 }
 
@@ -54,7 +55,7 @@ pub(crate) struct Instance {
     pub(crate) way: Relay,
     pub(crate) metrics: SocketAddr,
     pub(crate) address: SocketAddr,
-    client: reqwest::Client,
+    pub(crate) client: reqwest::Client,
     running: Mutex<Option<Running>>,
 }
 
@@ -82,33 +83,17 @@ impl Fleet {
             instance.program.configure(&process::settings(address, front.address.port(), &mock, &further));
             instances.push(Arc::new(instance));
         }
-        let fleet =
-            Self { server, database, instances, users: Users::new(mock, front.address), front, directory };
-        fleet.change_keys(&["generate"]);
+        let keys = KeyFile::generate(directory.path().join("claviger.keys"));
+        let ring = keys.clone();
+        let users = Users::new(mock, front.address, move || ring.ring());
+        let fleet = Self { server, database, instances, users, front, keys, directory };
         fleet.instances.iter().for_each(|instance| fleet.hand_keys_to(instance));
         fleet
     }
 
-    /// The operator's file of keys, from which the instances get theirs.
-    fn keys(&self) -> PathBuf {
-        self.directory.path().join("claviger.keys")
-    }
-
-    /// A command about the operator's file of keys, such as `promote`.
-    pub(crate) fn change_keys(&self, arguments: &[&str]) {
-        let mut command = Command::new(ours());
-        let done = command.arg("keys").args(arguments).arg("--file").arg(self.keys()).output().unwrap();
-        assert!(done.status.success(), "{done:?}");
-    }
-
     /// Gives the operator's keys to an instance.
     pub(crate) fn hand_keys_to(&self, instance: &Instance) {
-        std::fs::copy(self.keys(), instance.program.directory.join("claviger.keys")).unwrap();
-    }
-
-    fn ring(&self) -> Keyring {
-        let text = std::fs::read_to_string(self.keys()).unwrap();
-        Keyring::new(text.lines().map(|line| RootKey::parse(line).unwrap()).collect()).unwrap()
+        std::fs::copy(self.keys.path(), instance.program.directory.join("claviger.keys")).unwrap();
     }
 
     pub(crate) async fn start(&self) {
@@ -123,11 +108,6 @@ impl Fleet {
             WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
         let is_alone = || async { client.query_one(others, &[]).await.unwrap().get::<_, i64>(0) == 0 };
         process::until("the database is left alone", || self.logs(), is_alone).await;
-    }
-
-    /// Signs a device in for each of these people.
-    pub(crate) async fn sign_in(&self, people: impl Iterator<Item = usize>) -> Vec<Arc<Device>> {
-        self.users.sign_in(people, &self.ring()).await
     }
 
     /// The rows as they are in the database.
@@ -200,6 +180,13 @@ impl Instance {
         if let Some(mut running) = self.running().take() {
             running.kill();
         }
+    }
+
+    /// Tells it to stop (SIGTERM), and waits until it has.
+    pub(crate) async fn stop(&self) {
+        self.tell("TERM");
+        let has_ended = || std::future::ready(self.running().as_mut().is_none_or(Running::has_ended));
+        process::until("an instance has stopped", || self.program.last_words(), has_ended).await;
     }
 
     /// Sends it a signal.

@@ -21,6 +21,7 @@ mod instances;
 mod journal;
 mod judge;
 mod random;
+mod rotation;
 #[allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 #[path = "../../../claviger-store-postgres/tests/common/server.rs"]
 mod server;
@@ -132,7 +133,7 @@ async fn no_session_is_lost_whatever_of_three_gateways_and_their_database_dies_o
     let fleet = Fleet::of(&vec![ours(); INSTANCES], Rotation::OneTimeKillsConnection, STRICT).await;
     let fleet = Arc::new(fleet);
     fleet.start().await;
-    let devices = fleet.sign_in(people()).await;
+    let devices = fleet.users.sign_in(people()).await;
     fleet.stop().await;
     journal::begin(&fleet.server, &fleet.database).await;
     let before = fleet.rows(&devices).await;

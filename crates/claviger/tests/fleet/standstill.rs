@@ -19,7 +19,7 @@ const DEVICES: usize = 200;
 async fn a_gateway_that_stood_still_serves_nobody_who_was_signed_out_meanwhile() {
     let fleet = Fleet::of(&vec![ours(); 2], Rotation::OneTimeKillsConnection, STRICT).await;
     fleet.start().await;
-    let devices = fleet.sign_in(0..DEVICES).await;
+    let devices = fleet.users.sign_in(0..DEVICES).await;
     let [one, other] = [&fleet.instances[0], &fleet.instances[1]];
     let looks = || join_all(devices.iter().map(|device| fleet.users.look_at(other.address, device)));
     // All at once, so that each later has a connection which is already open.
