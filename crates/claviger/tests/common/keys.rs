@@ -23,6 +23,10 @@ impl KeyFile {
         file
     }
 
+    pub fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
     pub fn path(&self) -> &Path {
         &self.0
     }

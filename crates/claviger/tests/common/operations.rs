@@ -118,6 +118,12 @@ impl Operations {
         self.all.iter()
     }
 
+    /// Those that were not given what they asked for.
+    pub fn failed(&self) -> Vec<&Operation> {
+        let given = |answer: &Answer| matches!(answer, Answer::Served(_) | Answer::Done);
+        self.all.iter().filter(|operation| !given(&operation.answer)).collect()
+    }
+
     /// What is known of the ends of sessions whose users asked for it, or who were told so.
     pub fn leaving(&self) -> impl Iterator<Item = (SessionId, Leaving)> {
         self.leaving.iter().map(|(id, leaving)| (*id, *leaving))

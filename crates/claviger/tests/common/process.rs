@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Server};
+use claviger_mock::{DEMO_CLIENT_ID, Server};
 use http::StatusCode;
 
 /// A wait that lasts so long is a failure.
@@ -129,7 +129,6 @@ pub fn settings(listen: SocketAddr, reached_by: u16, mock: &Server, further: &st
         public_url = "http://localhost:{reached_by}"
         insecure_plain_http_for_development = true
         provider.client_id = "{DEMO_CLIENT_ID}"
-        provider.client_secret = "{DEMO_CLIENT_SECRET}"
         provider.refreshes_per_second = 10000
         provider.mock_url_for_development = "{mock}"
         {further}

@@ -43,7 +43,7 @@ pub struct Users {
     /// The operator's keys as they are now.
     ring: Box<dyn Fn() -> Keyring + Send + Sync>,
     operations: Mutex<Operations>,
-    /// One permit for each answer to a device.
+    /// One permit for each request that is over, answered or not.
     answers: Semaphore,
     /// How often each device had to go to the provider and back, and was answered there.
     repairs: Mutex<BTreeMap<SessionId, usize>>,
@@ -66,6 +66,11 @@ pub struct Device {
 }
 
 impl Device {
+    pub fn new(session: SessionId, user: String, cookie: String) -> Self {
+        let (cookie, renewing) = (Mutex::new(cookie), tokio::sync::Mutex::default());
+        Self { session, user, cookie, renewing, leaves: AtomicBool::new(false) }
+    }
+
     pub fn leaves(&self) -> bool {
         self.leaves.load(Ordering::SeqCst)
     }
@@ -157,9 +162,7 @@ impl Users {
         let done = self.go_to_provider_and_back(&user, "").await.expect("nothing disturbs the sign-in");
         let cookie = session_cookie(&done).expect("a sign-in sets the session's cookie");
         let session = self.session_of(&cookie).expect("it opens");
-        let cookie = Mutex::new(cookie);
-        let (renewing, leaves) = (tokio::sync::Mutex::default(), AtomicBool::new(false));
-        Arc::new(Device { session, user, cookie, renewing, leaves })
+        Arc::new(Device::new(session, user, cookie))
     }
 
     /// None if no answer came: the gateway was killed, or is not there yet.
@@ -206,15 +209,12 @@ impl Users {
         if answer == Answer::RenewalNeeded {
             self.renew(device).await;
         }
-        self.answers.add_permits(1);
         answer
     }
 
     /// A look at who is signed in.
     pub async fn look(&self, device: &Device) -> Answer {
-        let answer = self.look_at(self.address, device).await;
-        self.answers.add_permits(1);
-        answer
+        self.look_at(self.address, device).await
     }
 
     /// The same at one gateway, past what stands in front of it.
@@ -270,6 +270,7 @@ impl Users {
         let operation =
             Operation { session, user, asked, began, ended: now(), answer: told, by, cookie_touched };
         lock(&self.operations).add(operation);
+        self.answers.add_permits(1);
         answer
     }
 
@@ -304,8 +305,10 @@ impl Users {
         sends.clone()
     }
 
-    pub async fn await_answers(&self, count: u32) {
-        let enough = self.answers.acquire_many(count);
+    /// Waits until so many more requests are over.
+    pub async fn go_on_for(&self, requests: u32) {
+        self.answers.forget_permits(self.answers.available_permits());
+        let enough = self.answers.acquire_many(requests);
         tokio::time::timeout(PATIENCE, enough).await.expect("requests are answered").unwrap().forget();
     }
 

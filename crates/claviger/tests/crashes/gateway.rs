@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use claviger_mock::Rotation;
+use claviger_mock::{DEMO_CLIENT_SECRET, Rotation};
 use claviger_seal::{KeyId, Keyring, RootKey};
 use claviger_store::Store as _;
 use claviger_store_sqlite::SqliteStore;
@@ -33,6 +33,7 @@ impl Site {
         let further = format!(
             r#"
             keyring = ["1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]
+            provider.client_secret = "{DEMO_CLIENT_SECRET}"
             store.path = {path:?}
             {settings}
             "#,

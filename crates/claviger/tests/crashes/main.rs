@@ -61,7 +61,7 @@ async fn survive(rotation: Rotation, settings: &str) -> Survived {
     running = site.start().await;
     for kill in 1..=kills() {
         let load = site.load(&devices, WORKERS);
-        site.users.await_answers(20 + (kill * 37) % 150).await;
+        site.users.go_on_for(20 + (kill * 37) % 150).await;
         running.kill();
         load.stop().await;
         ambiguous += judge(&site, &devices, &mut journal, &mut history).await;

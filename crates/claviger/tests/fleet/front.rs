@@ -25,7 +25,7 @@ use crate::common::{
 };
 
 /// An instance that was given up is left alone for so many requests to others.
-const ASIDE: usize = 60;
+const ASIDE: usize = 150;
 const BODY_BYTES: usize = 64 * 1024;
 
 pub(crate) struct Front {

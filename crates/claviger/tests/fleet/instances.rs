@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use claviger_mock::Rotation;
+use claviger_mock::{DEMO_CLIENT_SECRET, Rotation};
 use claviger_store::Store as _;
 use claviger_store_postgres::{Options, PostgresStore};
 
@@ -146,6 +146,7 @@ impl Instance {
             keyring_file = {keys:?}
             store.url = "host=127.0.0.1 port={port} user=claviger dbname={database}"
             store.insecure_plaintext_to_database = true
+            provider.client_secret = "{DEMO_CLIENT_SECRET}"
             metrics.listen = "{metrics}"
             {further}
             "#,

@@ -112,3 +112,161 @@ impl Record<'_> {
         claimed.chain(gone.map(|device| ("TRANSIENT", format!("{} is gone", device.session)))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use claviger_core::{ids::Version, time::Timestamp};
+    use claviger_mock::{Endpoint, LogEntry, Outcome};
+
+    use super::*;
+    use crate::common::{history::Claim, operations::Asked};
+
+    const ADA: &str = "ada";
+
+    fn id() -> SessionId {
+        SessionId::new(Timestamp::EPOCH, [1; 10])
+    }
+
+    fn devices() -> [Arc<Device>; 1] {
+        [Arc::new(Device::new(id(), ADA.to_owned(), String::new()))]
+    }
+
+    fn found(version: u64, generation: u64) -> Found {
+        let (version, generation) = (Version(version), Some(Version(generation)));
+        Found { id: id(), version, generation, claimed: false }
+    }
+
+    fn commit(version: u64, generation: u64) -> Commit {
+        Commit {
+            id: id(),
+            was: Version(version - 1),
+            version: Version(version),
+            generation: Some(Version(generation)),
+            claim: None,
+            ended: false,
+            reason: None,
+            at: i64::try_from(version).unwrap() * 100_000,
+        }
+    }
+
+    /// A claim whose lease ends before the next commit.
+    fn claimed(version: u64, generation: u64) -> Commit {
+        let commit = commit(version, generation);
+        let claim = Claim { attempt: [1; 16], replay: false, ambiguous_from: commit.at + 30_000 };
+        Commit { claim: Some(claim), ..commit }
+    }
+
+    fn operation(asked: Asked, began: Millis, answer: Answer) -> Operation {
+        let (ended, user) = (began + 10, ADA.to_owned());
+        Operation { session: id(), user, asked, began, ended, answer, by: None, cookie_touched: false }
+    }
+
+    /// A refresh as the provider logs it.
+    fn sent(sequence: u64, token: &str) -> LogEntry {
+        LogEntry {
+            sequence,
+            at_ms: 0,
+            endpoint: Endpoint::Token,
+            method: "POST".to_owned(),
+            outcome: Outcome::Answered(200),
+            faulty: false,
+            grant_type: Some("refresh_token".to_owned()),
+            client_id: None,
+            user_id: Some(ADA.to_owned()),
+            token: Some(token.to_owned()),
+            reused: false,
+        }
+    }
+
+    /// One refresh from the first pair to the second: nothing is wrong with it.
+    struct Run {
+        commits: Vec<Commit>,
+        after: Vec<Found>,
+        operations: Vec<Operation>,
+        log: Vec<LogEntry>,
+        reused: u64,
+    }
+
+    impl Default for Run {
+        fn default() -> Self {
+            Self {
+                commits: vec![claimed(2, 1), commit(3, 3)],
+                after: vec![found(3, 3)],
+                operations: vec![
+                    operation(Asked::Call, 50_000, Answer::Served(ADA.to_owned())),
+                    // The lease is over, and the claim is still there.
+                    operation(Asked::Call, 250_000, Answer::RenewalNeeded),
+                ],
+                log: vec![sent(1, "first")],
+                reused: 0,
+            }
+        }
+    }
+
+    fn names(run: Run) -> Vec<&'static str> {
+        let (devices, mut operations, mut sends) = (devices(), Operations::default(), Sends::default());
+        run.operations.into_iter().for_each(|operation| operations.add(operation));
+        sends.look_at(run.log.iter());
+        let record = Record {
+            devices: &devices,
+            before: vec![found(1, 1)],
+            commits: run.commits,
+            after: run.after,
+            operations: &operations,
+            sends,
+            reused: run.reused,
+        };
+        record.judge().0.into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn a_run_without_a_fault_violates_nothing() {
+        assert_eq!(names(Run::default()), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn each_planted_fault_is_found_and_named() {
+        let run = Run::default;
+        let renewal = |at| vec![operation(Asked::Call, at, Answer::RenewalNeeded)];
+        let signed_out = vec![operation(Asked::SignOut, 0, Answer::Done)];
+        let twice = vec![sent(1, "first"), sent(2, "first")];
+        let given_back = vec![claimed(2, 1), commit(3, 1)];
+        let open = vec![claimed(2, 1)];
+        let table = [
+            ("a sign-out that was undone", Run { operations: signed_out, ..run() }, vec!["ENDED"]),
+            ("a renewal before any claim", Run { operations: renewal(100_000), ..run() }, vec!["TRANSIENT"]),
+            (
+                "a renewal while it is leased",
+                Run { operations: renewal(210_000), ..run() },
+                vec!["TRANSIENT"],
+            ),
+            (
+                "a renewal after the new pair",
+                Run { operations: renewal(302_000), ..run() },
+                vec!["TRANSIENT"],
+            ),
+            (
+                "a pair that nobody kept",
+                Run { commits: given_back, after: vec![found(3, 1)], ..run() },
+                vec!["STRAND"],
+            ),
+            (
+                "a pair without a claim",
+                Run { commits: vec![], after: vec![found(1, 1)], operations: vec![], ..run() },
+                vec!["STRAND"],
+            ),
+            ("a token that came twice", Run { log: twice, ..run() }, vec!["STRAND", "SPENT"]),
+            ("a spent token", Run { reused: 1, ..run() }, vec!["SPENT"]),
+            (
+                "a row that stays ambiguous",
+                Run { commits: open, after: vec![Found { claimed: true, ..found(2, 1) }], ..run() },
+                vec!["LIVE"],
+            ),
+            ("a row that is gone", Run { after: vec![], ..run() }, vec!["TRANSIENT"]),
+            ("a commit that is undone", Run { after: vec![found(1, 1)], ..run() }, vec!["MONO"]),
+        ];
+        for (name, run, expected) in table {
+            assert_eq!(names(run), expected, "{name}");
+        }
+    }
+}

@@ -9,7 +9,7 @@ use claviger_mock::Rotation;
 use crate::{
     common::{
         keys::{listed, until_roles},
-        operations::{Answer, Operations},
+        operations::Operation,
         process::until,
         users::{Device, Load},
     },
@@ -24,13 +24,13 @@ const SETTINGS: &str = "session.custody = \"server\"
     provider.rotation = \"one_time\"
     sweep.validations_per_second = 10000";
 
-/// How an instance learns of its new keys.
+/// By what an instance learns of its new keys.
 #[derive(Clone, Copy)]
 enum Told {
     /// It looks at the file by itself.
-    ByFile,
-    BySignal,
-    ByRestart,
+    File,
+    Signal,
+    Restart,
 }
 
 /// Each device has its turn, so that none asks twice at a time. In one of four rounds it makes a call, in the others it looks.
@@ -54,12 +54,12 @@ impl Fleet {
         for (instance, told) in self.instances.iter().zip(ways) {
             self.hand_keys_to(instance);
             match told {
-                Told::ByFile => {}
-                Told::BySignal => instance.tell("HUP"),
-                Told::ByRestart => self.restart(instance).await,
+                Told::File => {}
+                Told::Signal => instance.tell("HUP"),
+                Told::Restart => self.restart(instance).await,
             }
             until_roles(&instance.client, instance.metrics, expected, || self.logs()).await;
-            self.users.await_answers(BETWEEN).await;
+            self.users.go_on_for(BETWEEN).await;
         }
     }
 
@@ -72,13 +72,6 @@ impl Fleet {
     }
 }
 
-fn assert_all_served(operations: &Operations, when: &str, logs: impl Fn() -> String) {
-    let failed = operations.iter().filter(|operation| !matches!(operation.answer, Answer::Served(_)));
-    let failed: Vec<_> = failed.take(5).collect();
-    assert!(failed.is_empty(), "{when}: {failed:#?}\n{}", logs());
-    assert_eq!(operations.violations(0), [], "{when}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_roll_over_three_gateways_under_load_without_a_failed_request() {
     let fleet = Arc::new(Fleet::of(&vec![ours(); 3], Rotation::OneTime, SETTINGS).await);
@@ -86,17 +79,21 @@ async fn keys_roll_over_three_gateways_under_load_without_a_failed_request() {
     let devices = fleet.users.sign_in(0..DEVICES).await;
     let first_cookies: Vec<_> = devices.iter().map(|device| device.cookie()).collect();
     let load = load(&fleet, &devices);
-    fleet.users.await_answers(BETWEEN).await;
-    let served = |when| assert_all_served(&fleet.users.operations(), when, || fleet.logs());
+    fleet.users.go_on_for(BETWEEN).await;
+    let all_served = |when: &str| {
+        let operations = fleet.users.operations();
+        assert_eq!(operations.failed(), Vec::<&Operation>::new(), "{when}\n{}", fleet.logs());
+        assert_eq!(operations.violations(0), [], "{when}");
+    };
 
     fleet.keys.change("generate --next");
-    let ways = [Told::ByFile, Told::BySignal, Told::ByRestart];
+    let ways = [Told::File, Told::Signal, Told::Restart];
     fleet.hand_out_keys(ways, &[(2, "next"), (1, "seals")]).await;
-    served("the next key is everywhere");
+    all_served("the next key is everywhere");
     fleet.keys.change("promote");
-    let ways = [Told::BySignal, Told::ByRestart, Told::ByFile];
+    let ways = [Told::Signal, Told::Restart, Told::File];
     fleet.hand_out_keys(ways, &[(2, "seals"), (1, "older")]).await;
-    served("it seals everywhere");
+    all_served("it seals everywhere");
 
     let (metrics, client) = (fleet.instances[0].metrics, &fleet.instances[0].client);
     until(
@@ -116,10 +113,10 @@ async fn keys_roll_over_three_gateways_under_load_without_a_failed_request() {
     }
 
     fleet.keys.retire(1);
-    let ways = [Told::ByRestart, Told::ByFile, Told::BySignal];
+    let ways = [Told::Restart, Told::File, Told::Signal];
     fleet.hand_out_keys(ways, &[(2, "seals")]).await;
     load.stop().await;
-    served("the old key is gone");
+    all_served("the old key is gone");
     assert_eq!(fleet.users.reused(), 0, "SPENT");
     assert_eq!(fleet.users.sends().most(), 1, "SPENT");
     eprintln!("{} requests, {} refreshes", fleet.users.operations().count(), fleet.users.refreshes());
