@@ -33,7 +33,7 @@ pub(crate) enum Amended {
 impl Engine {
     /// The row: from memory where it is known, else from the store.
     pub(crate) async fn row(&self, id: SessionId) -> Result<Option<Arc<Session>>, StoreError> {
-        match self.inner.known.row(id) {
+        match self.inner.known.row(id, self.now()) {
             Some(session) => Ok(Some(session)),
             None => self.fresh_row(id).await,
         }

@@ -217,7 +217,7 @@ impl Engine {
         assurance: Assurance,
         now: Timestamp,
     ) -> Option<Arc<Session>> {
-        let row = self.inner.known.row(cookie.session)?;
+        let row = self.inner.known.row(cookie.session, now)?;
         let enough = need(&row, now, assurance, &self.settings().lifetimes) == Need::Nothing;
         (enough && row.secret_hash.matches(&cookie.secret)).then(|| self.used(row, now))
     }

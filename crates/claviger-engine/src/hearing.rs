@@ -2,12 +2,16 @@
 //!
 //! While nothing is heard, memory is not asked about sessions: every request reads the store.
 
-use claviger_core::ids::SessionId;
+use claviger_core::{ids::SessionId, time::Timestamp};
 use claviger_store::{Change, News, Others};
 use tokio::{sync::Mutex, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Engine, meter};
+use crate::{
+    Engine,
+    known::{FOR_GOOD, NOT_AT_ALL},
+    meter,
+};
 
 /// So many changed sessions are read from the store at a time.
 const READS: usize = 16;
@@ -16,14 +20,14 @@ const READS: usize = 16;
 pub(crate) struct Hearing(Mutex<Option<Box<dyn News>>>);
 
 impl Hearing {
-    /// And whether memory may be trusted as yet.
-    pub(crate) fn of(others: Others) -> (Self, bool) {
-        let (news, trusted) = match others {
-            Others::None => (None, true),
-            Others::Unheard => (None, false),
-            Others::Heard(news) => (Some(news), false),
+    /// And until when memory may be trusted as yet.
+    pub(crate) fn of(others: Others) -> (Self, Timestamp) {
+        let (news, trusted_until) = match others {
+            Others::None => (None, FOR_GOOD),
+            Others::Unheard => (None, NOT_AT_ALL),
+            Others::Heard(news) => (Some(news), NOT_AT_ALL),
         };
-        (Self(Mutex::new(news)), trusted)
+        (Self(Mutex::new(news)), trusted_until)
     }
 }
 
@@ -33,7 +37,7 @@ impl Engine {
         if let Some(news) = news.as_mut() {
             stop.run_until_cancelled(self.hear(news.as_mut())).await;
             // What changes from now on is not heard.
-            self.inner.known.trust_memory(false);
+            self.inner.known.trust_memory_until(NOT_AT_ALL);
         }
     }
 
@@ -49,8 +53,9 @@ impl Engine {
                     let engine = self.clone();
                     reads.spawn(async move { engine.hear_of(id).await });
                 }
+                Change::Heard { until } => self.inner.known.trust_memory_until(until),
                 Change::Lost => {
-                    self.inner.known.trust_memory(false);
+                    self.inner.known.trust_memory_until(NOT_AT_ALL);
                     meter::others_heard(false);
                 }
                 Change::Resync => {
@@ -74,10 +79,9 @@ impl Engine {
         }
     }
 
-    /// Learns what ended while nothing was heard. What memory held is worth nothing; from now on it is.
+    /// Learns what ended while nothing was heard. What memory held is worth nothing.
     async fn catch_up(&self) {
         self.inner.known.forget_all();
         self.surely_hear_of_endings().await;
-        self.inner.known.trust_memory(true);
     }
 }

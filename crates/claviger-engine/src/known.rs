@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -12,6 +12,7 @@ use claviger_core::{
     ids::{SessionId, Version},
     policy::limits,
     session::{Session, State},
+    time::Timestamp,
 };
 
 use crate::by_session::{BySession, cache};
@@ -20,8 +21,8 @@ pub(crate) struct Known {
     rows: BySession<Arc<Session>>,
     /// Counts changes, so that a row read before a change is not kept after it.
     epoch: AtomicU64,
-    /// Whether every change of a row is heard of, so that the rows may be trusted.
-    trusted: AtomicBool,
+    /// Until when every change of a row was surely heard of, so that the rows may be trusted: milliseconds of the engine's clock.
+    trusted_until: AtomicI64,
     distrusted: RwLock<Distrusted>,
 }
 
@@ -37,19 +38,21 @@ struct Distrusted {
 }
 
 impl Known {
-    pub(crate) fn new(rows: usize, trusted: bool) -> Self {
-        let (epoch, trusted) = (AtomicU64::new(0), AtomicBool::new(trusted));
-        Self { rows: cache(rows), epoch, trusted, distrusted: RwLock::default() }
+    pub(crate) fn new(rows: usize, trusted_until: Timestamp) -> Self {
+        let (epoch, trusted_until) = (AtomicU64::new(0), AtomicI64::new(trusted_until.as_millis()));
+        Self { rows: cache(rows), epoch, trusted_until, distrusted: RwLock::default() }
     }
 
-    /// The row as this process last saw it, if nobody can have changed it unheard.
-    pub(crate) fn row(&self, id: SessionId) -> Option<Arc<Session>> {
-        if self.trusted.load(Ordering::Acquire) { self.rows.get(&id) } else { None }
+    /// The row as this process last saw it, if nobody can have changed it unheard. A clock is looked at for each request, and
+    /// not a timer waited for: a process that stood still may take up requests before it notices how late it is.
+    pub(crate) fn row(&self, id: SessionId, now: Timestamp) -> Option<Arc<Session>> {
+        let trusted = now.as_millis() < self.trusted_until.load(Ordering::Acquire);
+        if trusted { self.rows.get(&id) } else { None }
     }
 
-    /// Whether changes by others are heard of.
-    pub(crate) fn trust_memory(&self, trusted: bool) {
-        self.trusted.store(trusted, Ordering::Release);
+    /// All changes by others are heard of up to now, which counts until then.
+    pub(crate) fn trust_memory_until(&self, until: Timestamp) {
+        self.trusted_until.store(until.as_millis(), Ordering::Release);
     }
 
     /// Whether a sealed cookie of this session has to be checked with the store.
@@ -151,6 +154,10 @@ impl Known {
 #[derive(Clone, Copy)]
 pub(crate) struct Reading(u64);
 
+/// Memory may be trusted at any time, or at none.
+pub(crate) const FOR_GOOD: Timestamp = Timestamp::from_millis(i64::MAX);
+pub(crate) const NOT_AT_ALL: Timestamp = Timestamp::from_millis(i64::MIN);
+
 const FOR_EVER: Version = Version(u64::MAX);
 
 #[cfg(test)]
@@ -165,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_full_list_forgets_the_oldest_and_believes_no_cookie_of_its_age() {
-        let known = Known::new(1, true);
+        let known = Known::new(1, FOR_GOOD);
         known.distrust_all((1..=limits::DISTRUSTED_SESSIONS).map(|n| id(2 * n)).collect());
         assert!(known.distrusts(id(2)), "forgotten, but at the horizon");
         assert!(known.distrusts(id(1)), "below the horizon");
@@ -175,7 +182,7 @@ mod tests {
 
     #[test]
     fn changes_noted_out_of_order_revive_nothing() {
-        let known = Known::new(1, true);
+        let known = Known::new(1, FOR_GOOD);
         known.distrust(id(1), FOR_EVER);
         known.trust(id(1), Version(7));
         assert!(known.distrusts(id(1)), "ENDED: an end is for ever");

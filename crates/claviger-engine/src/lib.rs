@@ -254,8 +254,8 @@ impl Engine {
         let Parts { store, http, clock, entropy, keyring, provider, settings, notices } = parts;
         let parts = FixedParts { store, http, clock, entropy, settings, notices };
         parts.store.check().await?;
-        let (hearing, trusted) = Hearing::of(parts.store.others());
-        let known = Known::new(parts.settings.cached_sessions, trusted);
+        let (hearing, trusted_until) = Hearing::of(parts.store.others());
+        let known = Known::new(parts.settings.cached_sessions, trusted_until);
         known.distrust_all(parts.store.distrusted(limits::DISTRUSTED_SESSIONS).await?);
         let tasks = TaskTracker::new();
         let inner = Inner {

@@ -7,7 +7,7 @@
 use std::{future::poll_fn, time::Duration};
 
 use async_trait::async_trait;
-use claviger_core::ids::SessionId;
+use claviger_core::{ids::SessionId, time::Timestamp};
 use claviger_store::{Change, News};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     address::{Address, CONNECT},
+    clock::DatabaseClock,
     database::Database,
     error::words,
     sessions,
@@ -88,9 +89,9 @@ pub struct Changes {
 }
 
 impl Changes {
-    pub(crate) fn listen(address: Address) -> Self {
+    pub(crate) fn listen(address: Address, clock: DatabaseClock) -> Self {
         let (teller, heard) = mpsc::channel(WAITING);
-        Self { heard, over: false, listener: tokio::spawn(listen(address, teller)) }
+        Self { heard, over: false, listener: tokio::spawn(listen(address, teller, clock)) }
     }
 }
 
@@ -138,6 +139,7 @@ impl From<tokio_postgres::Error> for End {
 
 struct Teller {
     changes: mpsc::Sender<Change>,
+    clock: DatabaseClock,
     /// Whether the reader believes that it hears all.
     up: bool,
     pause: Duration,
@@ -148,9 +150,14 @@ impl Teller {
         match change {
             Change::Resync => (self.up, self.pause) = (true, FIRST_PAUSE),
             Change::Lost => self.up = false,
-            Change::Session(_) => {}
+            Change::Session(_) | Change::Heard { .. } => {}
         }
         self.changes.send(change).await.map_err(|_| Unread)
+    }
+
+    /// Tells that everything was told that was committed before this time.
+    async fn tell_all_heard(&mut self, before: Timestamp) -> Result<(), Unread> {
+        self.tell(Change::Heard { until: before.after(BEAT + SILENCE) }).await
     }
 
     /// Tells what a message says. What a newer version says otherwise may concern anything.
@@ -166,8 +173,8 @@ impl Teller {
     }
 }
 
-async fn listen(address: Address, changes: mpsc::Sender<Change>) {
-    let mut teller = Teller { changes, up: false, pause: FIRST_PAUSE };
+async fn listen(address: Address, changes: mpsc::Sender<Change>, clock: DatabaseClock) {
+    let mut teller = Teller { changes, clock, up: false, pause: FIRST_PAUSE };
     loop {
         let Err(end) = link(&address, &mut teller).await;
         let why = match end {
@@ -206,7 +213,8 @@ async fn link(address: &Address, teller: &mut Teller) -> Result<Never, End> {
 /// Listens until the connection is lost.
 ///
 /// The link tells itself something again and again, under a name of its own. Messages come in the order of their commits,
-/// so hearing that proves that everything before it was heard, which an answer to a question would not.
+/// so hearing that proves that everything before it was heard, which an answer to a question would not. It says when it was sent,
+/// since it may lie unread for a while.
 async fn follow<T>(
     client: &Client,
     mut connection: Connection<Socket, T>,
@@ -226,6 +234,7 @@ where
         client.batch_execute(&format!("LISTEN {CHANNEL}; {listen}")).await?;
         Ok::<_, tokio_postgres::Error>(listen.replacen("LISTEN", "NOTIFY", 1))
     };
+    let begun_at = teller.clock.now();
     let mut begin = std::pin::pin!(timeout(SILENCE, begin));
     let notify = loop {
         tokio::select! {
@@ -234,11 +243,14 @@ where
         }
     };
     teller.tell(Change::Resync).await?;
+    teller.tell_all_heard(begun_at).await?;
     let own = notify.trim_start_matches("NOTIFY ").to_owned();
+    let clock = teller.clock.clone();
     let mut beats = std::pin::pin!(async {
         loop {
             tokio::time::sleep(BEAT).await;
-            if let Err(error) = client.batch_execute(&notify).await {
+            let beat = format!("{notify}, '{}'", clock.now().as_millis());
+            if let Err(error) = client.batch_execute(&beat).await {
                 return error;
             }
         }
@@ -253,6 +265,9 @@ where
                 let Some((channel, payload)) = message? else { continue };
                 if channel == own {
                     deaf.set(tokio::time::sleep(BEAT + SILENCE));
+                    if let Ok(sent_at) = payload.parse() {
+                        teller.tell_all_heard(Timestamp::from_millis(sent_at)).await?;
+                    }
                 } else if channel == CHANNEL {
                     teller.pass_on(&payload).await?;
                 }

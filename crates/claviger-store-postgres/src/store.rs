@@ -161,7 +161,7 @@ impl PostgresStore {
     /// Listens to what all instances change, this one included, on a connection of its own. None where there is no way to
     /// the database but through a pooler.
     pub fn changes(&self) -> Option<Changes> {
-        Some(Changes::listen(self.listen_address.clone()?))
+        Some(Changes::listen(self.listen_address.clone()?, self.clock()))
     }
 }
 

@@ -25,8 +25,14 @@ mod common;
 /// So long is the longest wait for something that is to come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The next one, but for the word that all was heard.
 async fn next(changes: &mut Changes) -> Change {
-    timeout(PATIENCE, changes.next()).await.expect("a change comes")
+    loop {
+        let change = timeout(PATIENCE, changes.next()).await.expect("a change comes");
+        if !matches!(change, Change::Heard { .. }) {
+            return change;
+        }
+    }
 }
 
 /// What is heard up to the end of this session, which is ended last.
@@ -138,6 +144,25 @@ async fn a_change_that_was_not_committed_is_not_heard() {
     end(&here, row).await;
     let last = end(&here, last).await;
     assert_eq!(heard_until(&mut changes, last).await, BTreeSet::new(), "MONO: the end came too late");
+}
+
+/// By the clock of all instances. An instance that does not read it for a while finds it out of date.
+#[tokio::test]
+async fn a_link_that_lives_says_again_and_again_until_when_all_was_heard() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let store = PostgresStore::open(&server.address(&database), &Options::default()).await.unwrap();
+    let mut changes = store.changes().unwrap();
+    let mut heard = async || timeout(PATIENCE, changes.next()).await.expect("a change comes");
+    assert_eq!(heard().await, Change::Resync);
+    let mut before = None;
+    for _ in 0..3 {
+        let Change::Heard { until } = heard().await else { panic!("nothing changed") };
+        let left = until.since(store.clock().now());
+        assert!(left > Duration::from_secs(2) && left <= Duration::from_secs(5), "{left:?}");
+        assert!(before < Some(until));
+        before = Some(until);
+    }
 }
 
 #[tokio::test]

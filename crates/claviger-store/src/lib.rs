@@ -253,7 +253,13 @@ pub trait News: Send {
 pub enum Change {
     /// A session ended, is suspect, or has another pair: what is remembered of it is wrong.
     Session(SessionId),
-    /// Changes are not heard any more: nothing that is remembered may be trusted until [`Change::Resync`].
+    /// All that was changed before was told: what is remembered may be trusted until then, by the clock that all who share the
+    /// store go by, and longer only if this is said again. So a process that stood still trusts nothing it remembers when it wakes.
+    Heard {
+        /// How long it may be trusted.
+        until: Timestamp,
+    },
+    /// Changes are not heard any more: nothing that is remembered may be trusted until [`Change::Resync`] and [`Change::Heard`].
     Lost,
     /// Changes are heard from now on; some may have been missed before. First of all, and after each [`Change::Lost`].
     Resync,

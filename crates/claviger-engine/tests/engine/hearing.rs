@@ -1,6 +1,6 @@
 //! Several instances on one store, which hear of each other's changes, or do not.
 
-use claviger_core::{request::Assurance, session::EndReason};
+use claviger_core::{request::Assurance, session::EndReason, time::Timestamp};
 use claviger_engine::{Denied, Ending, Engine};
 use claviger_store::{Change, Method};
 use tokio::sync::mpsc::UnboundedSender;
@@ -21,6 +21,12 @@ async fn sharing(world: &World) -> (Instance, Running, UnboundedSender<Change>) 
     (app, running, tell)
 }
 
+/// From now on it hears everything.
+fn hears(tell: &UnboundedSender<Change>) {
+    tell.send(Change::Resync).unwrap();
+    tell.send(Change::Heard { until: Timestamp::from_millis(i64::MAX) }).unwrap();
+}
+
 async fn served(browser: &Browser, app: &Instance, assurance: Assurance) -> bool {
     match browser.asks_with(app, assurance).await {
         Ok(_) => true,
@@ -34,7 +40,7 @@ async fn a_sign_out_elsewhere_is_heard_of_at_once() {
     let (world, elsewhere) = World::start().await;
     let (app, running, tell) = sharing(&world).await;
     let (browser, other) = (world.sign_in(&elsewhere, ADA).await, world.sign_in(&elsewhere, ADA).await);
-    tell.send(Change::Resync).unwrap();
+    hears(&tell);
     world.run_for(SECOND).await;
     for assurance in [Assurance::Session, Assurance::Cookie] {
         assert!(served(&browser, &app, assurance).await);
@@ -57,7 +63,7 @@ async fn a_change_that_is_no_end_costs_one_read() {
     let (world, elsewhere) = World::start().await;
     let (app, running, tell) = sharing(&world).await;
     let browser = world.sign_in(&elsewhere, ADA).await;
-    tell.send(Change::Resync).unwrap();
+    hears(&tell);
     world.run_for(SECOND).await;
     assert!(served(&browser, &app, Assurance::Session).await);
     tell.send(Change::Session(browser.session)).unwrap();
@@ -79,7 +85,7 @@ async fn while_nothing_is_heard_every_request_reads_the_store() {
     let (app, running, tell) = sharing(&world).await;
     for lost in [false, true] {
         if lost {
-            tell.send(Change::Resync).unwrap();
+            hears(&tell);
             world.run_for(SECOND).await;
         }
         let browser = world.sign_in(&elsewhere, ADA).await;
@@ -100,7 +106,7 @@ async fn while_nothing_is_heard_every_request_reads_the_store() {
 async fn what_ended_meanwhile_is_learnt_when_the_link_is_back() {
     let (world, elsewhere) = World::start().await;
     let (app, running, tell) = sharing(&world).await;
-    tell.send(Change::Resync).unwrap();
+    hears(&tell);
     world.run_for(SECOND).await;
     let (browser, other) = (world.sign_in(&elsewhere, ADA).await, world.sign_in(&elsewhere, ADA).await);
     for browser in [&browser, &other] {
@@ -112,7 +118,7 @@ async fn what_ended_meanwhile_is_learnt_when_the_link_is_back() {
     let mut endings = app.endings();
     // The store is away at first.
     app.shelf.next(Method::Distrusted, Trick::Fail);
-    tell.send(Change::Resync).unwrap();
+    hears(&tell);
     world.run_for(SECOND).await;
     assert_eq!(endings.try_recv(), Ok(Ending::Unheard));
     assert!(app.doubts(browser.session) && !app.doubts(other.session));
@@ -132,7 +138,7 @@ async fn a_change_whose_row_cannot_be_read_is_doubted() {
     let (world, elsewhere) = World::start().await;
     let (app, running, tell) = sharing(&world).await;
     let browser = world.sign_in(&elsewhere, ADA).await;
-    tell.send(Change::Resync).unwrap();
+    hears(&tell);
     world.run_for(SECOND).await;
     assert!(served(&browser, &app, Assurance::Cookie).await);
     elsewhere.end_own(&browser.cookie, EndReason::SignedOut).await.unwrap();
@@ -150,10 +156,29 @@ async fn who_stops_listening_trusts_memory_no_more() {
     let (world, elsewhere) = World::start().await;
     let (app, running, tell) = sharing(&world).await;
     let browser = world.sign_in(&elsewhere, ADA).await;
-    tell.send(Change::Resync).unwrap();
+    hears(&tell);
     world.run_for(SECOND).await;
     assert!(served(&browser, &app, Assurance::Session).await);
     running.stop().await;
     elsewhere.end_own(&browser.cookie, EndReason::SignedOut).await.unwrap();
     assert!(!served(&browser, &app, Assurance::Session).await, "ENDED");
+}
+
+/// Nobody says that the link is lost: the process stood still, or its timers are late.
+#[tokio::test(start_paused = true)]
+async fn memory_is_trusted_no_longer_than_was_said() {
+    let (world, elsewhere) = World::start().await;
+    let (app, running, tell) = sharing(&world).await;
+    let browser = world.sign_in(&elsewhere, ADA).await;
+    tell.send(Change::Resync).unwrap();
+    tell.send(Change::Heard { until: world.now().after(5 * SECOND) }).unwrap();
+    world.run_for(SECOND).await;
+    assert!(served(&browser, &app, Assurance::Session).await);
+    let reads = world.memory.reads();
+    assert!(served(&browser, &app, Assurance::Session).await);
+    assert_eq!(world.memory.reads(), reads, "memory counts");
+    elsewhere.end_own(&browser.cookie, EndReason::SignedOut).await.unwrap();
+    world.run_for(4 * SECOND).await;
+    assert!(!served(&browser, &app, Assurance::Session).await, "ENDED");
+    running.stop().await;
 }

@@ -31,6 +31,7 @@ mod storm;
 use std::{sync::Arc, time::Duration};
 
 use claviger_mock::{Endpoint, Fault, FaultKind, Rotation};
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     common::{
@@ -58,6 +59,12 @@ const ANSWER: Duration = Duration::from_millis(100);
 const STRICT: &str = "provider.rotation = \"one_time\"
     provider.replay_window = \"0s\"
     provider.reuse_kills_connection = true";
+
+/// The tests of a fleet go one after the other, so that none has to be patient with another's load.
+async fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
 
 fn setting(name: &str, default: u64) -> u64 {
     let set = std::env::var(name).ok();
@@ -91,16 +98,22 @@ fn load(fleet: &Arc<Fleet>, devices: &[Arc<Device>]) -> Load {
     })
 }
 
-/// Watches for so long. The provider's log is looked at before it forgets.
-async fn watch(fleet: &Fleet, minutes: u64) {
-    let mut looks = tokio::time::interval(Duration::from_secs(1));
-    for look in 0..minutes * 60 {
-        looks.tick().await;
-        fleet.users.sends();
-        if look % 30 == 29 {
-            let asked = fleet.users.operations().count();
-            eprintln!("{} s: {asked} requests, {} refreshes", look + 1, fleet.users.refreshes());
+/// Does something, and meanwhile looks at the provider's log before it forgets, and tells how far it is.
+async fn watching<T>(fleet: &Fleet, work: impl Future<Output = T>) -> T {
+    let looks = async {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        for look in 1_u64.. {
+            ticks.tick().await;
+            fleet.users.sends();
+            if look.is_multiple_of(30) {
+                let asked = fleet.users.operations().count();
+                eprintln!("{look} s: {asked} requests, {} refreshes", fleet.users.refreshes());
+            }
         }
+    };
+    tokio::select! {
+        done = work => done,
+        () = looks => unreachable!("it goes on for ever"),
     }
 }
 
@@ -128,12 +141,13 @@ fn tell(operations: &Operations, history: &History, fleet: &Fleet, tally: &Tally
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_session_is_lost_whatever_of_three_gateways_and_their_database_dies_or_stalls() {
+    let _alone = alone().await;
     let (minutes, seed) = (setting("FLEET_TEST_MINUTES", MINUTES), setting("FLEET_TEST_SEED", SEED));
     eprintln!("seed {seed}");
     let fleet = Fleet::of(&vec![ours(); INSTANCES], Rotation::OneTimeKillsConnection, STRICT).await;
     let fleet = Arc::new(fleet);
     fleet.start().await;
-    let devices = fleet.users.sign_in(people()).await;
+    let devices = watching(&fleet, fleet.users.sign_in(people())).await;
     fleet.stop().await;
     journal::begin(&fleet.server, &fleet.database).await;
     let before = fleet.rows(&devices).await;
@@ -144,12 +158,11 @@ async fn no_session_is_lost_whatever_of_three_gateways_and_their_database_dies_o
     let slow = Fault::always(Endpoint::Token, FaultKind::delay(ANSWER)).grant_type("refresh_token");
     fleet.users.mock.with(|mock| mock.add_fault(slow));
     let (load, storm) = (load(&fleet, &devices), Storm::begin(&fleet, seed));
-    watch(&fleet, minutes).await;
-    let tally = storm.end().await;
+    watching(&fleet, tokio::time::sleep(Duration::from_secs(minutes * 60))).await;
+    let tally = watching(&fleet, storm.end()).await;
     load.stop().await;
-    fleet.users.sends();
     eprintln!("the faults are over");
-    fleet.users.all_recover(&devices, RECOVERY).await;
+    watching(&fleet, fleet.users.all_recover(&devices, RECOVERY)).await;
     fleet.stop().await;
 
     let operations = std::mem::take(&mut *fleet.users.operations());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use claviger_mock::Rotation;
 
 use crate::{
+    alone,
     common::{
         keys::{listed, until_roles},
         operations::Operation,
@@ -74,6 +75,7 @@ impl Fleet {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_roll_over_three_gateways_under_load_without_a_failed_request() {
+    let _alone = alone().await;
     let fleet = Arc::new(Fleet::of(&vec![ours(); 3], Rotation::OneTime, SETTINGS).await);
     fleet.start().await;
     let devices = fleet.users.sign_in(0..DEVICES).await;

@@ -6,7 +6,7 @@ use claviger_mock::Rotation;
 use futures_util::future::join_all;
 
 use crate::{
-    STRICT,
+    STRICT, alone,
     common::operations::Answer,
     instances::{Fleet, ours},
     judge::HEARD_WITHIN,
@@ -17,6 +17,7 @@ const DEVICES: usize = 200;
 /// What it would hear waits for it beside the requests, and nobody knows which of them it takes up first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_stood_still_serves_nobody_who_was_signed_out_meanwhile() {
+    let _alone = alone().await;
     let fleet = Fleet::of(&vec![ours(); 2], Rotation::OneTimeKillsConnection, STRICT).await;
     fleet.start().await;
     let devices = fleet.users.sign_in(0..DEVICES).await;
