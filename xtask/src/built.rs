@@ -1,6 +1,6 @@
 //! Executables of the workspace, built now.
 
-use std::{ffi::OsStr, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use crate::tools::{self, output};
 ///
 /// # Errors
 /// If it does not build.
-pub(crate) fn executable(package: &str, options: &[impl AsRef<OsStr>]) -> Result<PathBuf> {
+pub(crate) fn executable(package: &str, options: &[&str]) -> Result<PathBuf> {
     let build = ["build", "--package", package, "--locked", "--message-format", "json-render-diagnostics"];
     let messages = output(tools::cargo().args(build).args(options))?;
     in_messages(&messages, package).with_context(|| format!("cargo built no executable named {package}"))

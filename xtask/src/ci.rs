@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 
 use crate::steps::Steps;
 use crate::tools::{self, run};
-use crate::{browser, closures, deny, generated, layers, postgres};
+use crate::{browser, closures, deny, generated, layers, postgres, previous};
 
 /// Everything that must pass before a change lands.
 ///
@@ -69,6 +69,17 @@ pub(crate) fn fleet(minutes: u64, seed: u64) -> Result<()> {
     long_run("fleet", &settings)
 }
 
+/// The previous release and this one on one database.
+///
+/// # Errors
+/// If the previous release cannot be built, PostgreSQL is missing, or a request failed.
+pub(crate) fn releases() -> Result<()> {
+    postgres::prepare()?;
+    let test =
+        ["test", "--locked", "--package", "claviger", "--test", "fleet", "releases::", "--", "--ignored"];
+    run(tools::cargo().args(test).env("CLAVIGER_PREVIOUS", previous::gateway()?))
+}
+
 fn long_run(test: &str, settings: &[(&str, String)]) -> Result<()> {
     let test = ["test", "--locked", "--package", "claviger", "--test", test, "--", "--nocapture"];
     run(tools::cargo().args(test).envs(settings.iter().map(|(name, value)| (name, value))))
@@ -81,6 +92,7 @@ fn add_tests(steps: &mut Steps, with_browser: bool) {
         steps.run("browser tools", || browser::prepare().map(drop));
     }
     steps.run("Rust tests", || run(tools::cargo().args(["test", "--workspace", "--locked"])));
+    steps.run("releases", releases);
     if with_browser {
         steps.run("browser tests", browser::test);
     }

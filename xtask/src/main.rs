@@ -85,10 +85,11 @@ enum Task {
         #[arg(long, default_value_t = 200)]
         kills: u32,
     },
-    /// Builds the gateway of the previous release, and says where it is
+    /// Runs the previous release's gateways and this one's on one database, and goes from the one to the other and back
     ///
-    /// From the commit in xtask/src/previous.rs. The tests run it beside this one's on one database.
-    Previous,
+    /// The previous release is built from the commit in xtask/src/previous.rs, so the clone needs its history. It needs
+    /// PostgreSQL's programs.
+    Releases,
     /// Kills and stalls gateways and their PostgreSQL under load, and judges all that was recorded
     ///
     /// Three gateways in front of 2,000 sessions. The tests do it for a minute; this is the long run. It needs PostgreSQL's
@@ -115,7 +116,7 @@ fn main() -> ExitCode {
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Diagrams => ci::diagrams(),
         Task::Crash { kills } => ci::crash(kills),
-        Task::Previous => previous::gateway().map(|gateway| println!("{}", gateway.display())),
+        Task::Releases => ci::releases(),
         Task::Fleet { minutes, seed } => ci::fleet(minutes, seed),
         Task::Screenshot => browser::screenshot(),
     };

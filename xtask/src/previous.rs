@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
     built,
@@ -32,9 +32,12 @@ pub(crate) fn gateway() -> Result<PathBuf> {
         "the previous release is not in this clone: fetch the whole history (git fetch --unshallow)",
     )?;
     run(tools::command("tar").arg("--extract").arg("--file").arg(&archive).arg("--directory").arg(&source))?;
-    let options =
-        ["--manifest-path".into(), source.join("Cargo.toml"), "--target-dir".into(), directory.join("build")];
-    let built = built::executable("claviger", &options)?;
+    let (manifest, build) = (text(source.join("Cargo.toml"))?, text(directory.join("build"))?);
+    let built = built::executable("claviger", &["--manifest-path", &manifest, "--target-dir", &build])?;
     fs::copy(&built, &kept).context("the previous release cannot be kept")?;
     Ok(kept)
+}
+
+fn text(path: PathBuf) -> Result<String> {
+    path.into_os_string().into_string().map_err(|_| anyhow!("the path of the workspace is no text"))
 }

@@ -2,6 +2,8 @@
 //! with a provider that takes each refresh token once and ends everything at its second use. Gateways are killed and stand still,
 //! the database is killed, connections are cut or fall silent. All that was committed, answered and sent is recorded and judged.
 //!
+//! On the same ground keys roll over, and the fleet goes from the previous release to this one and back.
+//!
 //! `cargo xtask fleet --minutes 10` makes the long run; the tests make one of a minute. `FLEET_TEST_SEED` draws the faults of another run.
 
 #![cfg(unix)]
@@ -21,6 +23,7 @@ mod instances;
 mod journal;
 mod judge;
 mod random;
+mod releases;
 mod rotation;
 #[allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 #[path = "../../../claviger-store-postgres/tests/common/server.rs"]
