@@ -7,7 +7,10 @@ use claviger_core::{
     session::Session,
 };
 
-use super::operations::{Millis, Violation};
+use super::operations::{Answer, Millis, Operation, Operations, Violation};
+
+/// Instances of one database go by its clock, which they compare from time to time: so far they may be off.
+const CLOCKS: Millis = 1_000;
 
 /// One commit of one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +189,15 @@ impl History {
         let past = self.ambiguous.get(&id).map(Vec::as_slice).unwrap_or_default();
         past.iter().any(|(begun, over)| *begun <= until && from <= *over)
             || now.is_some_and(|begun| begun <= until)
+    }
+
+    /// A user is sent to the provider only while the answer to a refresh is lost.
+    pub fn renewals_without_need(&self, operations: &Operations) -> Vec<Violation> {
+        let asked_for = operations.iter().filter(|operation| operation.answer == Answer::RenewalNeeded);
+        let without_need = asked_for.filter(|Operation { session, began, ended, .. }| {
+            !self.was_ambiguous(*session, began - CLOCKS, ended + CLOCKS)
+        });
+        without_need.map(|operation| ("TRANSIENT", format!("no answer was lost: {operation:?}"))).collect()
     }
 
     /// How often a row was ambiguous.

@@ -1,6 +1,6 @@
 //! A way to a server on this computer that can be cut, and that can fall silent.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -16,7 +16,7 @@ use tokio::{
 pub struct Relay {
     /// Where it is to be connected to.
     pub port: u16,
-    carried: std::sync::Arc<Mutex<JoinSet<()>>>,
+    carried: Arc<Mutex<JoinSet<()>>>,
     silent: watch::Sender<bool>,
     accepting: JoinHandle<()>,
 }
@@ -26,9 +26,9 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().port();
         let (silent, is_silent) = watch::channel(false);
-        let carried = std::sync::Arc::<Mutex<JoinSet<()>>>::default();
+        let carried = Arc::<Mutex<JoinSet<()>>>::default();
         let accepting = tokio::spawn({
-            let carried = std::sync::Arc::clone(&carried);
+            let carried = Arc::clone(&carried);
             async move {
                 while let Ok((near, _)) = listener.accept().await {
                     let mut carried = carried.lock().unwrap_or_else(PoisonError::into_inner);

@@ -77,7 +77,9 @@ async fn survive(rotation: Rotation, settings: &str) -> Survived {
         0,
         "LIVE: every ambiguous row recovered"
     );
-    assert_eq!(site.users.operations().violations(0), [], "what users saw");
+    let operations = std::mem::take(&mut *site.users.operations());
+    assert_eq!(operations.violations(0), [], "what users saw");
+    assert_eq!(history.renewals_without_need(&operations), []);
     let (sends, repairs) = (site.users.sends(), site.users.repairs());
     eprintln!(
         "{} commits, {} refreshes; {ambiguous} times a row was found ambiguous; {} tokens claimed again, {} of which had arrived before; {} sessions renewed",

@@ -19,8 +19,6 @@ use crate::{
 /// An end is known to all instances at once where they hear each other. One that hears nothing notices that within five seconds
 /// (a beat every two, and three of silence), and asks the database from then on.
 pub(crate) const HEARD_WITHIN: Millis = 5_000;
-/// An instance goes by the database's clock, which it compares from time to time: so far it may be off.
-const CLOCKS: Millis = 1_000;
 
 /// What was recorded.
 pub(crate) struct Record<'a> {
@@ -59,7 +57,7 @@ impl Record<'_> {
         let mut violations = history.violations().to_vec();
         violations.extend(self.operations.violations(HEARD_WITHIN));
         violations.extend(self.unkept_ends(&history));
-        violations.extend(self.renewals_without_need(&history));
+        violations.extend(history.renewals_without_need(self.operations));
         violations.extend(self.lost_pairs(&history));
         violations.extend(self.sent_again(&history));
         violations.extend(self.not_recovered());
@@ -71,15 +69,6 @@ impl Record<'_> {
         let done = self.operations.leaving().filter(|(_, leaving)| leaving.done.is_some());
         let lost = done.filter(|(id, _)| !history.has_ended(*id));
         lost.map(|(id, leaving)| ("ENDED", format!("{id}: {leaving:?}, and the row goes on"))).collect()
-    }
-
-    /// A user is sent to the provider only while the answer to a refresh is lost.
-    fn renewals_without_need(&self, history: &History) -> Vec<Violation> {
-        let asked_for = self.operations.iter().filter(|operation| operation.answer == Answer::RenewalNeeded);
-        let without_need = asked_for.filter(|Operation { session, began, ended, .. }| {
-            !history.was_ambiguous(*session, began - CLOCKS, ended + CLOCKS)
-        });
-        without_need.map(|operation| ("TRANSIENT", format!("no answer was lost: {operation:?}"))).collect()
     }
 
     /// A pair that the provider issued came to a claim that was not given back: it was stored, or the row ended, or it was ambiguous.
