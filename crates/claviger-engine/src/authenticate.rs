@@ -297,9 +297,11 @@ impl Engine {
         Err(Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER })
     }
 
-    /// The row after a wait for the provider: one that ended or became suspect meanwhile is read again (invariant ENDED).
+    /// The row after a wait for the provider: one that ended or became suspect meanwhile is read again, and so is each while
+    /// nobody would be told of that (invariant ENDED).
     async fn after_wait(&self, row: Arc<Session>, cookie: &SessionCookie) -> Result<Arc<Session>, Denied> {
-        if !self.inner.known.distrusts(row.id) {
+        let known = &self.inner.known;
+        if known.hears_all(self.now()) && !known.distrusts(row.id) {
             return Ok(row);
         }
         let row = self.own_row(cookie, true).await?;

@@ -46,8 +46,12 @@ impl Known {
     /// The row as this process last saw it, if nobody can have changed it unheard. A clock is looked at for each request, and
     /// not a timer waited for: a process that stood still may take up requests before it notices how late it is.
     pub(crate) fn row(&self, id: SessionId, now: Timestamp) -> Option<Arc<Session>> {
-        let trusted = now.as_millis() < self.trusted_until.load(Ordering::Acquire);
-        if trusted { self.rows.get(&id) } else { None }
+        if self.hears_all(now) { self.rows.get(&id) } else { None }
+    }
+
+    /// Whether every change of a row was surely heard of up to now.
+    pub(crate) fn hears_all(&self, now: Timestamp) -> bool {
+        now.as_millis() < self.trusted_until.load(Ordering::Acquire)
     }
 
     /// All changes by others are heard of up to now, which counts until then.

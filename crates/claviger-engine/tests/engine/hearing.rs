@@ -2,13 +2,14 @@
 
 use claviger_core::{request::Assurance, session::EndReason, time::Timestamp};
 use claviger_engine::{Denied, Ending, Engine};
+use claviger_mock::{Endpoint, FaultKind};
 use claviger_store::{Change, Method};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     crowd::Running,
     shelf::{Shelf, Trick},
-    world::{ADA, Browser, Instance, SECOND, World},
+    world::{ADA, Browser, Instance, MINUTE, SECOND, World},
 };
 
 /// An instance that shares the store with others, at work, and has heard nothing yet.
@@ -180,5 +181,31 @@ async fn memory_is_trusted_no_longer_than_was_said() {
     elsewhere.end_own(&browser.cookie, EndReason::SignedOut).await.unwrap();
     world.run_for(4 * SECOND).await;
     assert!(!served(&browser, &app, Assurance::Session).await, "ENDED");
+    running.stop().await;
+}
+
+/// A request that began before the end, and waited for the provider while the end could not be heard of.
+#[tokio::test(start_paused = true)]
+async fn who_waited_while_nothing_was_heard_is_looked_up_again() {
+    let (world, elsewhere) = World::start().await;
+    let (app, running, tell) = sharing(&world).await;
+    let browser = world.sign_in(&elsewhere, ADA).await;
+    hears(&tell);
+    world.run_for(SECOND).await;
+    assert!(served(&browser, &app, Assurance::Session).await);
+    // No answer comes, so the session is served unproven while its token lives.
+    world.twitch.always(Endpoint::Validate, FaultKind::delay(MINUTE));
+    world.pass(61 * MINUTE);
+    assert!(served(&browser, &app, Assurance::Session).await, "TRANSIENT");
+    let end = async {
+        world.run_for(SECOND).await;
+        tell.send(Change::Lost).unwrap();
+        world.run_for(SECOND).await;
+        elsewhere.end_own(&browser.cookie, EndReason::SignedOut).await.unwrap();
+    };
+    let begun = world.now();
+    let (served, ()) = tokio::join!(served(&browser, &app, Assurance::Session), end);
+    assert!(world.now().since(begun) > 2 * SECOND, "it was waiting for the provider when the session ended");
+    assert!(!served, "ENDED");
     running.stop().await;
 }
