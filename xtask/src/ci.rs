@@ -77,7 +77,7 @@ pub(crate) fn releases() -> Result<()> {
     postgres::prepare()?;
     let test =
         ["test", "--locked", "--package", "claviger", "--test", "fleet", "releases::", "--", "--ignored"];
-    run(tools::cargo().args(test).env("CLAVIGER_PREVIOUS", previous::gateway()?))
+    run(tools::cargo().args(test).env("PREVIOUS_RELEASE", previous::gateway()?))
 }
 
 fn long_run(test: &str, settings: &[(&str, String)]) -> Result<()> {

@@ -34,7 +34,11 @@ pub(crate) fn gateway() -> Result<PathBuf> {
     run(tools::command("tar").arg("--extract").arg("--file").arg(&archive).arg("--directory").arg(&source))?;
     let (manifest, build) = (text(source.join("Cargo.toml"))?, text(directory.join("build"))?);
     let built = built::executable("claviger", &["--manifest-path", &manifest, "--target-dir", &build])?;
-    fs::copy(&built, &kept).context("the previous release cannot be kept")?;
+    // Under another name first, so that a copy that was cut short is not taken for it.
+    let half = directory.join("half");
+    fs::copy(&built, &half)
+        .and_then(|_| fs::rename(&half, &kept))
+        .context("the previous release cannot be kept")?;
     Ok(kept)
 }
 

@@ -71,7 +71,7 @@ impl Program {
     }
 }
 
-/// A running gateway. It does not outlive its test.
+/// A running gateway, which is killed when it is dropped.
 pub struct Running(Child);
 
 impl Running {

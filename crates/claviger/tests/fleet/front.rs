@@ -18,6 +18,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{StatusCode, header, request::Parts};
+use tokio::sync::RwLock;
 
 use crate::common::{
     process,
@@ -40,6 +41,8 @@ struct Behind {
     address: SocketAddr,
     /// Until which request it is left alone.
     aside_until: AtomicUsize,
+    /// Whether nothing is sent to it. Held for reading by each request that is under way.
+    spared: RwLock<bool>,
 }
 
 /// Why an instance gave no answer.
@@ -55,7 +58,11 @@ impl Front {
     pub(crate) fn before(instances: &[SocketAddr]) -> Arc<Self> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let behind = |address: &SocketAddr| Behind { address: *address, aside_until: AtomicUsize::new(0) };
+        let behind = |address: &SocketAddr| Behind {
+            address: *address,
+            aside_until: AtomicUsize::new(0),
+            spared: RwLock::new(false),
+        };
         let front = Arc::new(Self {
             address,
             instances: instances.iter().map(behind).collect(),
@@ -74,10 +81,11 @@ impl Front {
         self.patience_ms.store(patience.as_millis().try_into().unwrap(), Ordering::SeqCst);
     }
 
-    /// Nothing is sent to this instance, or again as to the others.
-    pub(crate) fn spare(&self, address: SocketAddr, spared: bool) {
+    /// Nothing is sent to this instance, and what was sent has been answered; or it is sent requests as the others are.
+    pub(crate) async fn spare(&self, address: SocketAddr, spared: bool) {
         let behind = self.instances.iter().find(|behind| behind.address == address).unwrap();
-        behind.aside_until.store(if spared { usize::MAX } else { 0 }, Ordering::SeqCst);
+        *behind.spared.write().await = spared;
+        behind.aside_until.store(0, Ordering::SeqCst);
     }
 
     /// The instances in the order in which they are tried for a request: those that were left alone come last.
@@ -90,6 +98,10 @@ impl Front {
     }
 
     async fn send(&self, to: &Behind, parts: &Parts, body: Bytes) -> Result<Response, Failed> {
+        let spared = to.spared.read().await;
+        if *spared {
+            return Err(Failed::NotReceived);
+        }
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let request = self.client.request(parts.method.clone(), format!("http://{}{target}", to.address));
         let patience = Duration::from_millis(self.patience_ms.load(Ordering::SeqCst));

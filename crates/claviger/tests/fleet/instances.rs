@@ -15,6 +15,7 @@ use crate::{
     common::{
         history::Found,
         keys::KeyFile,
+        operations::Answer,
         process::{self, Program, Running},
         relay::Relay,
         users::{Device, Users, provider},
@@ -181,6 +182,21 @@ impl Instance {
         if let Some(mut running) = self.running().take() {
             running.kill();
         }
+    }
+
+    /// No trouble of the database or the network ends it.
+    pub(crate) fn require_running(&self) {
+        let runs = self.running().as_mut().is_some_and(|running| !running.has_ended());
+        assert!(runs, "an instance ended by itself:\n{}", self.program.last_words());
+    }
+
+    /// LIVE: it runs, is ready, and serves this device.
+    pub(crate) async fn require_serving(&self, users: &Users, device: &Device) {
+        self.require_running();
+        let is_ready = || process::is_ready(&self.client, self.address);
+        process::until("an instance is ready again", || self.program.last_words(), is_ready).await;
+        let answer = users.look_at(self.address, device).await;
+        assert!(matches!(answer, Answer::Served(_)), "LIVE: {answer:?}\n{}", self.program.last_words());
     }
 
     /// Tells it to stop (SIGTERM), and waits until it has.

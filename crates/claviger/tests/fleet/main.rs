@@ -34,15 +34,17 @@ mod storm;
 use std::{sync::Arc, time::Duration};
 
 use claviger_mock::{Endpoint, Fault, FaultKind, Rotation};
+use futures_util::future::join_all;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     common::{
         history::History,
         operations::{Answer, Operations},
-        users::{Device, Load, Users, chosen},
+        users::{Device, Load, chosen},
     },
     instances::{Fleet, ours},
+    judge::HEARD_WITHIN,
     storm::{Storm, Tally, Trouble},
 };
 
@@ -82,10 +84,10 @@ fn people() -> impl Iterator<Item = usize> {
 
 /// One piece of the load. Of four, three are calls with a token that has just expired, and one is a look that needs none; now and
 /// then somebody signs out, and goes on to ask.
-async fn turn(users: &Users, devices: &[Arc<Device>], n: usize) {
-    let device = chosen(devices, n);
+async fn turn(fleet: &Fleet, devices: &[Arc<Device>], n: usize) {
+    let (users, device) = (&fleet.users, chosen(devices, n));
     if n % 61 == 60 {
-        users.sign_out(device).await;
+        leave(fleet, device).await;
     } else if n.is_multiple_of(4) {
         users.look(device).await;
     } else {
@@ -93,11 +95,19 @@ async fn turn(users: &Users, devices: &[Arc<Device>], n: usize) {
     }
 }
 
+/// Somebody signs out, and asks each instance as soon as it must know of that, whatever befalls it.
+async fn leave(fleet: &Fleet, device: &Device) {
+    if fleet.users.sign_out(device).await == Answer::Done {
+        tokio::time::sleep(Duration::from_millis(HEARD_WITHIN.unsigned_abs())).await;
+        join_all(fleet.instances.iter().map(|instance| fleet.users.look_at(instance.address, device))).await;
+    }
+}
+
 fn load(fleet: &Arc<Fleet>, devices: &[Arc<Device>]) -> Load {
     let (fleet, devices) = (Arc::clone(fleet), Arc::<[_]>::from(devices));
     Load::start(WORKERS, move |n| {
         let (fleet, devices) = (Arc::clone(&fleet), Arc::clone(&devices));
-        async move { turn(&fleet.users, &devices, n).await }
+        async move { turn(&fleet, &devices, n).await }
     })
 }
 
@@ -166,6 +176,10 @@ async fn no_session_is_lost_whatever_of_three_gateways_and_their_database_dies_o
     load.stop().await;
     eprintln!("the faults are over");
     watching(&fleet, fleet.users.all_recover(&devices, RECOVERY)).await;
+    let stays = devices.iter().find(|device| !device.leaves()).expect("not everybody left");
+    for instance in &fleet.instances {
+        instance.require_serving(&fleet.users, stays).await;
+    }
     fleet.stop().await;
 
     let operations = std::mem::take(&mut *fleet.users.operations());
@@ -178,10 +192,25 @@ async fn no_session_is_lost_whatever_of_three_gateways_and_their_database_dies_o
         first(&violations),
         fleet.logs()
     );
+    require_enough(&operations, &fleet, &tally);
     if minutes >= LONG {
         let never = Trouble::ALL.iter().filter(|fault| tally.get(fault).is_none_or(|times| *times == 0));
         assert_eq!(never.collect::<Vec<_>>(), Vec::<&Trouble>::new(), "these faults never happened");
     }
+}
+
+/// A run in which little happened shows little.
+fn require_enough(operations: &Operations, fleet: &Fleet, tally: &Tally) {
+    let served = operations.count_of(|operation| matches!(operation.answer, Answer::Served(_)));
+    assert!(served * 3 > operations.count(), "{served} of {} requests were served", operations.count());
+    assert!(fleet.users.refreshes() > 500, "{} refreshes", fleet.users.refreshes());
+    let left = operations.leaving().filter(|(_, leaving)| leaving.done.is_some()).count();
+    assert!(left > 10, "{left} sign-outs");
+    let of_database = [Trouble::DatabaseKilled, Trouble::Terminated];
+    let times = |fault| tally.get(fault).copied().unwrap_or_default();
+    let database: usize = of_database.iter().map(times).sum();
+    let instances: usize = Trouble::ALL.iter().filter(|fault| !of_database.contains(fault)).map(times).sum();
+    assert!(database > 0 && instances >= INSTANCES, "{tally:?}");
 }
 
 /// Enough to understand what went wrong.

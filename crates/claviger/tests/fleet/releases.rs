@@ -30,8 +30,8 @@ const NEXT_STEP: &str = "BEGIN;
     COMMIT";
 
 fn previous() -> PathBuf {
-    let binary = std::env::var_os("CLAVIGER_PREVIOUS");
-    binary.expect("CLAVIGER_PREVIOUS names the gateway of the previous release").into()
+    let binary = std::env::var_os("PREVIOUS_RELEASE");
+    binary.expect("PREVIOUS_RELEASE names the gateway of the previous release").into()
 }
 
 /// Each device has its turn, so that none asks twice at a time. Some sign out, and go on to ask.
@@ -55,8 +55,9 @@ impl Fleet {
     /// Puts one instance in the place of another, as an operator does, while requests go on.
     async fn replace(&self, old: &Instance, new: &Instance) {
         new.start().await;
+        self.front.spare(new.address, false).await;
         self.users.go_on_for(BETWEEN).await;
-        self.front.spare(old.address, true);
+        self.front.spare(old.address, true).await;
         old.stop().await;
         self.users.go_on_for(BETWEEN).await;
         self.users.sends();
@@ -64,7 +65,6 @@ impl Fleet {
 
     async fn replace_all(&self, old: &[Arc<Instance>], new: &[Arc<Instance>]) {
         for (old, new) in old.iter().zip(new) {
-            self.front.spare(new.address, false);
             self.replace(old, new).await;
         }
     }
@@ -77,7 +77,9 @@ async fn a_fleet_goes_to_the_next_release_and_back_under_load_without_a_failed_r
     let binaries = [vec![previous(); INSTANCES], vec![ours(); INSTANCES]].concat();
     let fleet = Arc::new(Fleet::of(&binaries, Rotation::OneTimeKillsConnection, STRICT).await);
     let (old, new) = fleet.instances.split_at(INSTANCES);
-    new.iter().for_each(|instance| fleet.front.spare(instance.address, true));
+    for instance in new {
+        fleet.front.spare(instance.address, true).await;
+    }
     // They begin on a schema of their own.
     let start_old = || futures_util::future::join_all(old.iter().map(|instance| instance.start()));
     start_old().await;

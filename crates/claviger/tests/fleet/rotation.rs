@@ -66,10 +66,10 @@ impl Fleet {
 
     /// As an operator does: nothing is sent to an instance that is about to stop.
     async fn restart(&self, instance: &Instance) {
-        self.front.spare(instance.address, true);
+        self.front.spare(instance.address, true).await;
         instance.stop().await;
         instance.start().await;
-        self.front.spare(instance.address, false);
+        self.front.spare(instance.address, false).await;
     }
 }
 

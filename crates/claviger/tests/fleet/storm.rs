@@ -124,6 +124,7 @@ async fn befall(instance: &Instance, fault: Trouble, random: &mut Random, stop: 
     let over = tokio::time::timeout(Duration::from_millis(lasts), stop.clone().cancelled_owned());
     match fault {
         Trouble::Killed => {
+            instance.require_running();
             instance.kill();
             instance.start().await;
             true
