@@ -119,7 +119,8 @@ pub fn sufficient_budget(live: u64, period: Duration) -> f64 {
 
 /// How long it takes until no proof is older than a period any more, of `live` sessions of which `overdue` have an older one. The
 /// budget has to serve those that fall due meanwhile too; but once each has been asked about, which takes it `live / budget_per_second`,
-/// it comes back to each in less than a period. None where that never comes.
+/// it comes back to each in less than a period. That is a bound at full pace; the first is one where the ages of proofs were spread
+/// evenly before, which they are but for the hour after another catching up. None where that never comes.
 pub fn catch_up(overdue: u64, live: u64, period: Duration, budget_per_second: f64) -> Option<Duration> {
     if overdue == 0 {
         return Some(Duration::ZERO);
