@@ -104,7 +104,7 @@ impl Api {
     /// The answer to a call that was broken off because its session ended, or may have ended unheard. The row knows.
     async fn broken_off(&self, parts: &Parts, cookie: SessionCookie) -> Response {
         match self.claviger.engine().authenticate(cookie, Assurance::Session).await {
-            Ok(_) => BROKEN_OFF.json(),
+            Ok(_) => CALL_BROKEN_OFF.json(),
             Err(denied) => self.claviger.deny(parts, &denied),
         }
     }
@@ -211,7 +211,7 @@ async fn whole(
     }
 }
 
-const BROKEN_OFF: Problem = Problem::new(
+const CALL_BROKEN_OFF: Problem = Problem::new(
     StatusCode::SERVICE_UNAVAILABLE,
     "call_broken_off",
     "One moment, please",
