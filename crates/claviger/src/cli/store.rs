@@ -54,7 +54,7 @@ Examples:
 pub(super) struct CopyArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// What to copy; without it the file of store.path
+    /// What to copy; without it the file of store.path. With --to it has to be said where the configuration names a database
     #[arg(long, value_name = "STORE")]
     from: Option<String>,
     /// A file that holds the address of the database to copy, and nothing else
@@ -127,6 +127,10 @@ fn places(args: &CopyArgs) -> anyhow::Result<(Place, Place, Options)> {
     let config = args.config.config(&layers)?;
     let from = match place(&config, "from", args.from.as_deref(), args.from_url_file.as_deref())? {
         Some(from) => from,
+        None if names_database(&config) && (args.to.is_some() || args.to_url_file.is_some()) => bail!(
+            "say what is to be copied, with --from or --from-url-file: the configuration names a database, so the file of \
+             store.path may be an old one, whose tokens are spent"
+        ),
         None => Place::File(config.store.path.clone()),
     };
     let to = match place(&config, "to", args.to.as_deref(), args.to_url_file.as_deref())? {
@@ -138,6 +142,10 @@ fn places(args: &CopyArgs) -> anyhow::Result<(Place, Place, Options)> {
     };
     let options = Options { transaction_pooler: config.store.transaction_pooler, ..Options::default() };
     Ok((from, to, options))
+}
+
+fn names_database(config: &Config) -> bool {
+    config.store.url.is_some() || config.store.url_file.is_some()
 }
 
 /// The store that an option names. None: it was not given.
@@ -157,7 +165,7 @@ fn place(
     if !is_address(store) {
         return Ok(Some(Place::File(store.into())));
     }
-    let address = parse(store).with_context(|| format!("--{option}"))?;
+    let address = parse(&with_usual_scheme(store)).with_context(|| format!("--{option}"))?;
     if address.has_password() {
         bail!(
             "the address of --{option} holds a password, and everybody on this computer can read a command line: put the \
@@ -167,9 +175,32 @@ fn place(
     Ok(Some(Place::Database(Box::new(address))))
 }
 
-/// Whether this names a database rather than a file.
+/// What an address holds that is written in words of `key=value` (PostgreSQL's documentation, section 34.1.2).
+const KEYS: [&str; 7] = ["host", "hostaddr", "user", "password", "dbname", "port", "service"];
+/// What addresses begin with that lack the slashes, or are those of other programs.
+const SCHEMES: [&str; 4] = ["postgres", "postgresql", "pgsql", "jdbc"];
+
+/// Whether this may name a database rather than a file. It may then hold a password, so no file gets this name, and nothing shows
+/// it, also where it cannot be used as an address.
 fn is_address(store: &str) -> bool {
-    ["postgres://", "postgresql://"].iter().any(|scheme| store.starts_with(scheme)) || store.contains("host=")
+    let is_one_of = |names: &[&str], word: &str| names.iter().any(|name| word.eq_ignore_ascii_case(name));
+    let begins_as_one = store.split_once(':').is_some_and(|(scheme, _)| is_one_of(&SCHEMES, scheme.trim()));
+    let mut before_equals = store.match_indices('=').filter_map(|(at, _)| store.get(..at));
+    let has_key = before_equals.any(|before| {
+        let word = before.trim_end().rsplit(|letter: char| !letter.is_ascii_alphanumeric()).next();
+        word.is_some_and(|word| is_one_of(&KEYS, word))
+    });
+    store.contains("://") || begins_as_one || has_key
+}
+
+/// Schemes are the same in capitals (RFC 3986, section 3.1), but not to who reads the address.
+fn with_usual_scheme(address: &str) -> String {
+    match address.split_once("://") {
+        Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
+            format!("{}://{rest}", scheme.to_ascii_lowercase())
+        }
+        _ => address.to_owned(),
+    }
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {
@@ -339,10 +370,27 @@ mod tests {
 
     #[test]
     fn an_address_is_told_from_a_file() {
-        for address in ["postgres://db.example", "postgresql://db", "host=/run/postgresql user=claviger"] {
+        for address in [
+            "postgres://db.example",
+            "postgresql://db",
+            "Postgres://db",
+            "pgsql:db",
+            "mysql://db",
+            "host=/run/postgresql user=claviger",
+            "hostaddr=10.0.0.1 user=ada",
+            "PASSWORD = canary",
+            "service=sessions",
+        ] {
             assert!(is_address(address), "{address}");
         }
-        for file in ["claviger.db", "/var/lib/claviger/claviger.db", "postgres.db", "./postgres:"] {
+        for file in [
+            "claviger.db",
+            "/var/lib/claviger/claviger.db",
+            "postgres.db",
+            "./postgres:",
+            "a=b.db",
+            "user.db",
+        ] {
             assert!(!is_address(file), "{file}");
         }
     }

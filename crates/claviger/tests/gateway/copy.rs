@@ -317,3 +317,45 @@ async fn stores_are_named_by_options_and_no_password_stands_on_a_command_line() 
     let (code, told) = run(&["--from", &server.text(&name), "--to", &server.text(&name)]);
     assert!(code == Some(1) && told.contains("both the source and the destination"), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_hold_a_password_is_never_taken_for_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    fill(&directory.path().join("claviger.db"), 1).await;
+    let files = || {
+        let mut names: Vec<_> =
+            std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = files();
+    for store in [
+        "hostaddr=10.0.0.1 user=ada password=canary1 dbname=x",
+        "Postgres://ada:canary@db.example/claviger",
+        "pgsql://ada:canary@db.example/claviger",
+        "pgsql:dbname=claviger;password=canary",
+        "user = ada password = canary",
+    ] {
+        for option in ["--to", "--from"] {
+            let other = if option == "--to" { ["--from", "claviger.db"] } else { ["--to", "new.db"] };
+            let arguments = [&["store", "copy", option, store], &other[..]].concat();
+            let (code, told) = told(&claviger(directory.path(), &arguments).output().unwrap());
+            assert!(code == Some(1) && told.contains(option), "{store}: {told}");
+        }
+    }
+    assert_eq!(files(), before, "SECRET: nothing is named after it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_old_file_is_not_copied_where_the_configuration_names_a_database() {
+    let directory = tempfile::tempdir().unwrap();
+    fill(&directory.path().join("claviger.db"), 1).await;
+    std::fs::write(directory.path().join("url"), "postgres://claviger@127.0.0.1:1/claviger").unwrap();
+    for to in [["--to", "new.db"], ["--to-url-file", "url"]] {
+        let (code, told) = copy(directory.path(), "postgres://claviger@127.0.0.1:1/claviger", &to);
+        assert!(code == Some(1) && told.contains("--from or --from-url-file"), "{told}");
+        assert!(!directory.path().join("new.db").exists(), "nothing is made");
+    }
+    let (code, told) = copy(directory.path(), "host=127.0.0.1", &["--from", "claviger.db", "--to", "new.db"]);
+    assert_eq!(code, Some(0), "what is named is copied: {told}");
+}
