@@ -63,6 +63,15 @@ pub enum OpenError {
     /// A schema of our name is there without our tables.
     #[error("the database has a schema named claviger that is no session store; nothing was changed in it")]
     Foreign,
+    /// It would have to be changed before it can be read.
+    #[error(
+        "the session store has schema {found}, and this version reads a newer one; nothing was changed in it: bring it to the \
+         newest with `claviger migrate`"
+    )]
+    Older {
+        /// Its schema; 0 is none.
+        found: i32,
+    },
     /// It lacks sessions, so whoever served from it would sign their users out.
     #[error(
         "a copy into the database was not finished; run `claviger store copy` again, which goes on where it stood"

@@ -89,8 +89,21 @@ impl PostgresStore {
     /// # Errors
     /// [`OpenError`]; each says what the operator can do.
     pub async fn open_archive(address: &Address, options: &Options) -> Result<Self, OpenError> {
-        let options = Options { connections: 2, patience: SURVEY, listen_address: None, ..options.clone() };
-        Self::open_unasked(&address.of_copy(), &options).await
+        Self::open_unasked(&address.of_copy(), &of_copy(options)).await
+    }
+
+    /// Connects to compare all that is in the database. Nothing is made and nothing is changed: a database without our tables, or
+    /// with those of an older schema, is refused.
+    ///
+    /// # Errors
+    /// [`OpenError`]; each says what the operator can do.
+    pub async fn open_to_compare(address: &Address, options: &Options) -> Result<Self, OpenError> {
+        let (address, options) = (address.of_copy(), of_copy(options));
+        let plan = Self::plan(&address, &options).await?;
+        if !plan.steps.is_empty() {
+            return Err(OpenError::Older { found: plan.found });
+        }
+        Self::open_unasked(&address, &options).await
     }
 
     /// Connects without asking whether a copy into the database was finished.
@@ -163,6 +176,11 @@ impl PostgresStore {
     pub fn changes(&self) -> Option<Changes> {
         Some(Changes::listen(self.listen_address.clone()?, self.clock()))
     }
+}
+
+/// What is set for who copies.
+fn of_copy(options: &Options) -> Options {
+    Options { connections: 2, patience: SURVEY, listen_address: None, ..options.clone() }
 }
 
 impl Drop for PostgresStore {

@@ -84,6 +84,19 @@ async fn a_database_that_a_gateway_is_connected_to_is_neither_source_nor_destina
 }
 
 #[tokio::test]
+async fn to_compare_a_database_gives_it_no_schema() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let address = server.address(&database);
+    let refused = PostgresStore::open_to_compare(&address, &Options::default()).await.unwrap_err();
+    assert!(matches!(refused, OpenError::Older { found: 0 }), "{refused}");
+    let plan = PostgresStore::plan(&address, &Options::default()).await.unwrap();
+    assert_eq!(plan.found, 0, "nothing was made");
+    drop(PostgresStore::open_archive(&address, &Options::default()).await.unwrap());
+    PostgresStore::open_to_compare(&address, &Options::default()).await.unwrap();
+}
+
+#[tokio::test]
 async fn nobody_writes_a_database_while_it_is_copied() {
     let server = Server::start("");
     let database = server.database().await;

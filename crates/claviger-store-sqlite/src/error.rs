@@ -32,6 +32,27 @@ pub enum OpenError {
         /// Who uses it, as far as is known.
         holder: String,
     },
+    /// Who opens it under the other name would have another lock and another log for the same file.
+    #[error(
+        "the session store {} is one file with several names (hard links), and could be opened under each of them at once; \
+         delete the other names, or use a copy of the file",
+        .0.display()
+    )]
+    SeveralNames(PathBuf),
+    /// It would have to be changed before it can be read.
+    #[error(
+        "the session store {} has schema {found}, and {known} is the newest; nothing was changed in it: start a gateway on it \
+         once, or copy it, and it has the newest",
+        .path.display()
+    )]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Its schema; 0 is none.
+        found: usize,
+        /// The newest schema.
+        known: i64,
+    },
     /// A newer version of this program wrote it.
     #[error(
         "the session store {} has schema {found}, and this version knows schemas up to {known}; use the newer version",

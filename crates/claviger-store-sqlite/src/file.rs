@@ -1,8 +1,8 @@
 //! The file itself: private, and in the hands of one process.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
-    io::{Read as _, Seek as _, Write as _},
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{ErrorKind, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -17,10 +17,24 @@ pub(crate) struct Hold {
     _file: File,
 }
 
-/// Takes hold of the file's name, by a lock on a file beside it. SQLite's own locks would not do: they let several
+/// The name that the file has whatever symbolic links lead to it, those included that lead to a file which is not there yet.
+pub(crate) fn real(path: &Path) -> Result<PathBuf, OpenError> {
+    match path.canonicalize() {
+        Ok(real) => return Ok(real),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(OpenError::io(path, &error)),
+    }
+    require_directory(path)?;
+    if let Ok(target) = fs::read_link(path) {
+        return real(&directory(path).join(target));
+    }
+    let directory = directory(path).canonicalize().map_err(|error| OpenError::io(path, &error))?;
+    Ok(path.file_name().map_or_else(|| path.to_owned(), |name| directory.join(name)))
+}
+
+/// Takes hold of the file by its [`real`] name, with a lock on a file beside it. SQLite's own locks would not do: they let several
 /// processes in, each of which would trust what it keeps in memory.
 pub(crate) fn hold(path: &Path) -> Result<Hold, OpenError> {
-    require_directory(path)?;
     let mut file = private_file(&beside(path)).map_err(|error| OpenError::io(path, &error))?;
     match file.try_lock() {
         Ok(()) => {}
@@ -29,6 +43,7 @@ pub(crate) fn hold(path: &Path) -> Result<Hold, OpenError> {
         }
         Err(TryLockError::Error(error)) => return Err(OpenError::io(path, &error)),
     }
+    require_one_name(path)?;
     // Only a help for the one who is refused: without it the hold is as good.
     let written = file.set_len(0).and_then(|()| file.rewind());
     if let Err(error) = written.and_then(|()| write!(file, "{}", std::process::id())) {
@@ -56,8 +71,29 @@ pub(crate) fn create(path: &Path) -> Result<(), OpenError> {
 }
 
 fn require_directory(path: &Path) -> Result<(), OpenError> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if parent.is_dir() { Ok(()) } else { Err(OpenError::NoDirectory(parent.to_owned())) }
+    let directory = directory(path);
+    if directory.is_dir() { Ok(()) } else { Err(OpenError::NoDirectory(directory.to_owned())) }
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The file is not opened for this: to close it again would take from this process the locks that SQLite has on it.
+#[cfg(unix)]
+fn require_one_name(path: &Path) -> Result<(), OpenError> {
+    match fs::metadata(path) {
+        Ok(file) if file.is_file() && std::os::unix::fs::MetadataExt::nlink(&file) > 1 => {
+            Err(OpenError::SeveralNames(path.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Not told on this system.
+#[cfg(not(unix))]
+fn require_one_name(_path: &Path) -> Result<(), OpenError> {
+    Ok(())
 }
 
 fn private_file(path: &Path) -> std::io::Result<File> {

@@ -67,6 +67,11 @@ pub(crate) fn make_durable(connection: &Connection, path: &Path) -> Result<(), O
     }
 }
 
+/// Refuses every change. The connection still tidies away the log that a killed process left.
+pub(crate) fn make_unchangeable(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    connection.pragma_update(None, "query_only", true).map_err(|error| OpenError::sql(path, &error))
+}
+
 pub(crate) fn connect(path: &Path, options: &Options, mode: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY)?;

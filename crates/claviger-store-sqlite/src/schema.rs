@@ -62,6 +62,14 @@ pub(crate) fn rewrite(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "user_version", newest())
 }
 
+/// Refuses a file that [`migrate`] would change.
+pub(crate) fn require_newest(path: &Path, found: usize) -> Result<(), OpenError> {
+    if found == MIGRATIONS.len() {
+        return Ok(());
+    }
+    Err(OpenError::Older { path: path.to_owned(), found, known: newest() })
+}
+
 fn newest() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }

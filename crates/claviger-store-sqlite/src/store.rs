@@ -77,6 +77,7 @@ impl SqliteStore {
         if rusqlite::version_number() < OLDEST_SQLITE {
             return Err(OpenError::OldSqlite(rusqlite::version()));
         }
+        let path = &file::real(path)?;
         let hold = file::hold(path)?;
         file::create(path)?;
         let mut connection = pool::writing_connection(path, options)?;
@@ -98,6 +99,25 @@ impl SqliteStore {
             return Err(OpenError::NoFile(path.to_owned()));
         }
         Self::open_unasked(path, &Options::default())
+    }
+
+    /// Opens a file to compare all that is in it. Nothing is made and nothing is changed: a file that is not there, or has an older
+    /// schema, is refused. Blocks meanwhile.
+    ///
+    /// # Errors
+    /// [`OpenError`]; each says what the operator can do.
+    pub fn open_to_compare(path: &Path) -> Result<Self, OpenError> {
+        if !path.is_file() {
+            return Err(OpenError::NoFile(path.to_owned()));
+        }
+        let (path, options) = (&file::real(path)?, &Options::default());
+        let hold = file::hold(path)?;
+        let connection = pool::writing_connection(path, options)?;
+        schema::require_newest(path, schema::inspect(&connection, path)?)?;
+        pool::make_unchangeable(&connection, path)?;
+        let pool = Arc::new(Pool::open(path, options)?);
+        let writer = Writer::start(connection, hold).map_err(|error| OpenError::io(path, &error))?;
+        Ok(Self { pool, writer })
     }
 
     /// Reads in a thread of its own, since it takes long.

@@ -11,7 +11,7 @@ use std::{
 use claviger_core::{ids::AttemptId, session::EndReason, sweep::Slot};
 use claviger_store::{
     MemoryStore, Selection, Store, StoreError, Wheel,
-    archive::{CopyError, CopyOptions, Key, Side, Table, Told, copy},
+    archive::{Archive as _, CopyError, CopyOptions, Key, Side, Table, Told, copy},
 };
 use claviger_store_sqlite::{OpenError, SqliteStore};
 use common::{ROOMY, session, t};
@@ -281,6 +281,22 @@ async fn a_file_that_is_not_there_is_not_made_to_be_copied() {
     let error = SqliteStore::open_archive(&path, Side::Source).unwrap_err();
     assert!(matches!(error, OpenError::NoFile(_)), "{error}");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn to_compare_a_file_makes_nothing_and_changes_nothing() {
+    let (directory, path) = filled().await;
+    let error = SqliteStore::open_to_compare(&directory.path().join("mistyped.db")).unwrap_err();
+    assert!(matches!(error, OpenError::NoFile(_)), "{error}");
+    let old = directory.path().join("old.db");
+    fs::write(&old, "").unwrap();
+    let error = SqliteStore::open_to_compare(&old).unwrap_err();
+    assert!(matches!(error, OpenError::Older { found: 0, .. }), "{error}");
+    assert_eq!(fs::read(&old).unwrap(), b"", "no schema was made");
+    let store = SqliteStore::open_to_compare(&path).unwrap();
+    assert_eq!(store.count(Table::Sessions).await.unwrap().rows, u64::from(ROWS));
+    let refused = store.insert(session(9999), ROOMY).await.unwrap_err();
+    assert!(matches!(refused, StoreError::ReadOnly(_)), "{refused:?}");
 }
 
 #[tokio::test]

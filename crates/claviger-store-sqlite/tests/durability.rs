@@ -17,7 +17,7 @@ use claviger_core::{
     secret::SessionSecret,
     session::{EndReason, Holding, SealedBlob, Session, State},
 };
-use claviger_store::{Selection, Store};
+use claviger_store::{Selection, Store, archive::Side};
 use claviger_store_sqlite::{OpenError, SqliteStore};
 use common::{ROOMY, session, t};
 use rusqlite::Connection;
@@ -184,6 +184,43 @@ fn a_second_store_in_one_process_is_refused() {
     assert!(matches!(SqliteStore::open(&path), Err(OpenError::InUse { .. })));
     drop(first);
     SqliteStore::open(&path).expect("a store that was dropped holds nothing");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_is_held_whatever_link_leads_to_it() {
+    let (directory, path) = place();
+    let link = directory.path().join("link.db");
+    std::os::unix::fs::symlink(path.file_name().unwrap(), &link).unwrap();
+    // The file is not there yet.
+    let first = SqliteStore::open(&link).unwrap();
+    for name in [&path, &link] {
+        assert!(matches!(SqliteStore::open(name), Err(OpenError::InUse { .. })), "{}", name.display());
+    }
+    drop(first);
+    let first = SqliteStore::open(&path).unwrap();
+    assert!(matches!(SqliteStore::open(&link), Err(OpenError::InUse { .. })));
+    assert!(matches!(SqliteStore::open_archive(&link, Side::Source), Err(OpenError::InUse { .. })));
+    drop(first);
+    SqliteStore::open(&link).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_with_several_names_is_refused_under_each() {
+    let (directory, path) = place();
+    drop(SqliteStore::open(&path).unwrap());
+    let link = directory.path().join("link.db");
+    fs::hard_link(&path, &link).unwrap();
+    for name in [&path, &link] {
+        let refused = SqliteStore::open(name).unwrap_err();
+        assert!(matches!(refused, OpenError::SeveralNames(_)), "{refused:?}");
+        assert!(refused.to_string().contains("hard links"), "says what to do: {refused}");
+        let refused = SqliteStore::open_archive(name, Side::Source).unwrap_err();
+        assert!(matches!(refused, OpenError::SeveralNames(_)), "{refused:?}");
+    }
+    fs::remove_file(link).unwrap();
+    SqliteStore::open(&path).unwrap();
 }
 
 #[cfg(unix)]

@@ -66,7 +66,7 @@ pub(super) struct CopyArgs {
     /// A file that holds the address of the database to copy into, and nothing else
     #[arg(long, value_name = "FILE", conflicts_with = "to")]
     to_url_file: Option<PathBuf>,
-    /// Compares the two stores, and copies nothing
+    /// Compares the two stores, and makes and changes nothing: both have to be there, with the newest schema
     #[arg(long)]
     verify_only: bool,
     /// Leaves rows of the source behind that cannot be read, and names each; without it the first of them ends the copy
@@ -82,8 +82,8 @@ pub(super) async fn run(command: Store) -> anyhow::Result<()> {
     {
         bail!("{} is both the source and the destination", from.display());
     }
-    let source = open(&from, Side::Source, &options).await?;
-    let destination = open(&to, Side::Destination, &options).await?;
+    let source = open(&from, Side::Source, &options, args.verify_only).await?;
+    let destination = open(&to, Side::Destination, &options, args.verify_only).await?;
     let copy_options = CopyOptions { skip_damaged: args.skip_damaged };
     let mut teller = Teller::new();
     let mut tell = |told| teller.tell(told);
@@ -204,26 +204,53 @@ fn with_usual_scheme(address: &str) -> String {
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {
-    match (one.canonicalize(), other.canonicalize()) {
-        (Ok(one), Ok(other)) => one == other,
+    match (identity(one), identity(other)) {
+        (Some(one), Some(other)) => one == other,
         _ => false,
     }
 }
 
-async fn open(place: &Place, side: Side, options: &Options) -> anyhow::Result<Box<dyn Archive>> {
+/// What all names of a file have in common.
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let file = path.metadata().ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+/// The names of a file that symbolic links lead to have this in common; hard links are not told on this system.
+#[cfg(not(unix))]
+fn identity(path: &Path) -> Option<PathBuf> {
+    path.canonicalize().ok()
+}
+
+async fn open(
+    place: &Place,
+    side: Side,
+    options: &Options,
+    verify_only: bool,
+) -> anyhow::Result<Box<dyn Archive>> {
     let opened: anyhow::Result<Box<dyn Archive>> = match place {
-        Place::File(path) => open_file(path.clone(), side).await.map(|store| Box::new(store) as _),
-        Place::Database(address) => match PostgresStore::open_archive(address, options).await {
-            Ok(store) => Ok(Box::new(store)),
-            Err(error) => Err(error.into()),
-        },
+        Place::File(path) => {
+            open_file(path.clone(), side, verify_only).await.map(|store| Box::new(store) as _)
+        }
+        Place::Database(address) => {
+            let opened = match verify_only {
+                true => PostgresStore::open_to_compare(address, options).await,
+                false => PostgresStore::open_archive(address, options).await,
+            };
+            opened.map(|store| Box::new(store) as _).map_err(anyhow::Error::new)
+        }
     };
     opened.with_context(|| format!("the {side} cannot be opened"))
 }
 
-async fn open_file(path: PathBuf, side: Side) -> anyhow::Result<SqliteStore> {
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open_archive(&path, side)).await?;
-    opened.map_err(|error| match error {
+async fn open_file(path: PathBuf, side: Side, verify_only: bool) -> anyhow::Result<SqliteStore> {
+    let opened = tokio::task::spawn_blocking(move || match verify_only {
+        true => SqliteStore::open_to_compare(&path),
+        false => SqliteStore::open_archive(&path, side),
+    });
+    opened.await?.map_err(|error| match error {
         OpenError::InUse { .. } => anyhow::Error::new(error).context("stop the gateway first"),
         error => error.into(),
     })

@@ -359,3 +359,39 @@ async fn the_old_file_is_not_copied_where_the_configuration_names_a_database() {
     let (code, told) = copy(directory.path(), "host=127.0.0.1", &["--from", "claviger.db", "--to", "new.db"]);
     assert_eq!(code, Some(0), "what is named is copied: {told}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn to_compare_makes_nothing() {
+    let server = Server::start("");
+    let name = server.database().await;
+    let directory = tempfile::tempdir().unwrap();
+    fill(&directory.path().join("claviger.db"), 0).await;
+    let (code, told) = copy(directory.path(), &server.text(&name), &["--verify-only"]);
+    assert!(code == Some(1) && told.contains("has schema 0"), "{told}");
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'claviger'";
+    let schemas: i64 = server.client(&name).await.query_one(schemas, &[]).await.unwrap().get(0);
+    assert_eq!(schemas, 0, "no schema was made");
+    let mistyped = ["--verify-only", "--from", "claviger.db", "--to", "mistyped.db"];
+    let (code, told) = copy(directory.path(), &server.text(&name), &mistyped);
+    assert!(code == Some(1) && told.contains("there is no session store at mistyped.db"), "{told}");
+    for made in ["mistyped.db", "mistyped.db.lock"] {
+        assert!(!directory.path().join(made).exists(), "{made}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_is_not_copied_onto_itself_under_another_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name| directory.path().join(name);
+    fill(&place("claviger.db"), 1).await;
+    std::os::unix::fs::symlink("claviger.db", place("symbolic.db")).unwrap();
+    std::fs::hard_link(place("claviger.db"), place("hard.db")).unwrap();
+    for link in ["symbolic.db", "hard.db"] {
+        let arguments = ["--from", "claviger.db", "--to", link];
+        let (code, told) = copy(directory.path(), "host=127.0.0.1", &arguments);
+        assert!(code == Some(1) && told.contains("both the source and the destination"), "{told}");
+    }
+    let (code, told) = copy(directory.path(), "host=127.0.0.1", &["--from", "hard.db", "--to", "new.db"]);
+    assert!(code == Some(1) && told.contains("hard links"), "{told}");
+}
