@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use claviger_store::{
     Store as _, StoreError,
-    archive::{Archive, Count, Found, Key, Record, Reservation, ReserveError, Side, Table},
+    archive::{Archive, Count, Found, Keeper, Key, Record, Reservation, ReserveError, Side, Table},
 };
 use futures_util::future::try_join_all;
 
@@ -35,6 +35,8 @@ const LONGEST_COPY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 // Nothing is asked on this connection while the copy goes on, and the locks must last for so long.
 const HOLD: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = 0;
     SET LOCAL lock_timeout = '5s'";
+/// Else the database goes on saying what it said before in the same transaction.
+const LOOK_AGAIN: &str = "SELECT pg_stat_clear_snapshot()";
 const GATEWAYS: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1";
 /// Whoever would write waits, and who reads does not.
@@ -51,14 +53,14 @@ impl Archive for PostgresStore {
     /// No other copy comes near the database until the reservation ends, and the source is not changed by anybody. A gateway that is
     /// connected is noticed now: by the name of its connections, and as far as the database shows them to our role.
     async fn reserve(&self, side: Side) -> Result<Reservation, ReserveError> {
-        let database = Database::new(self.address(), 1, self.is_pooled(), LONGEST_COPY)?;
+        let database = patient(self)?;
         let link = database.link().await.map_err(StoreError::from)?;
         reserve(&link, side).await?;
-        Ok(Reservation::by((link, database)))
+        Ok(Reservation::by(Held { link, _database: database }))
     }
 
     async fn count(&self, table: Table) -> Result<Count, StoreError> {
-        self.survey().read("count", |link| count(link, table)).await
+        patient(self)?.read("count", |link| count(link, table)).await
     }
 
     async fn page(&self, table: Table, after: Option<&Key>, limit: usize) -> Result<Vec<Found>, StoreError> {
@@ -75,8 +77,31 @@ impl Archive for PostgresStore {
     }
 
     async fn prepare_to_serve(&self) -> Result<(), StoreError> {
-        self.survey().write("analyze", async |link: Link| link.run(ANALYZE).await).await?;
+        patient(self)?.write("analyze", async |link: Link| link.run(ANALYZE).await).await?;
         self.check().await
+    }
+}
+
+/// For what goes through a whole table, however large it is.
+fn patient(store: &PostgresStore) -> Result<Database, StoreError> {
+    Database::new(store.address(), 1, store.is_pooled(), LONGEST_COPY)
+}
+
+/// The transaction whose locks keep others away.
+struct Held {
+    link: Link,
+    _database: Database,
+}
+
+#[async_trait]
+impl Keeper for Held {
+    async fn has_kept(&self) -> Result<(), ReserveError> {
+        self.link.run(LOOK_AGAIN).await.map_err(|fault| ReserveError::Lost(fault.into()))
+    }
+
+    async fn is_alone(&self) -> Result<(), ReserveError> {
+        self.has_kept().await?;
+        refuse_gateways(&self.link).await
     }
 }
 
@@ -95,17 +120,22 @@ async fn reserve(link: &Link, side: Side) -> Result<(), ReserveError> {
         ),
         false => of(fault),
     })?;
-    let connected = link.query_one(GATEWAYS, &bounds![TEXT: GATEWAY]).await.map_err(of)?;
-    let connected = Columns::of(&connected, "a count").count().map_err(of)?;
-    if connected > 0 {
-        return Err(ReserveError::InUse(format!(
-            "a gateway is connected to the database ({connected} connections); stop the gateway first, every instance of it"
-        )));
-    }
+    refuse_gateways(link).await?;
     if side == Side::Source {
         link.run(KEEP_STILL).await.map_err(of)?;
     }
     Ok(())
+}
+
+async fn refuse_gateways(link: &Link) -> Result<(), ReserveError> {
+    let of = |fault: Fault| ReserveError::from(StoreError::from(fault));
+    let connected = link.query_one(GATEWAYS, &bounds![TEXT: GATEWAY]).await.map_err(of)?;
+    match Columns::of(&connected, "a count").count().map_err(of)? {
+        0 => Ok(()),
+        connected => Err(ReserveError::InUse(format!(
+            "a gateway is connected to the database ({connected} connections); stop the gateway first, every instance of it"
+        ))),
+    }
 }
 
 async fn count(link: Link, table: Table) -> Result<Count, Fault> {

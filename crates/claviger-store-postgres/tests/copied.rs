@@ -8,7 +8,8 @@
 use claviger_store::{
     MemoryStore, Store as _, StoreError,
     archive::{
-        Archive, CopyError, CopyOptions, MARKER, Report, ReserveError, Side, copy, is_unfinished, verify,
+        Archive, CopyError, CopyOptions, MARKER, Progress, Record, Report, ReserveError, Side, Step, Table,
+        Told, copy, is_unfinished, verify,
     },
 };
 use claviger_store_postgres::{OpenError, Options, PostgresStore};
@@ -133,4 +134,93 @@ async fn a_database_that_was_not_copied_to_the_end_serves_nobody() {
     assert!(!is_unfinished(archive.memo(MARKER).await.unwrap().as_ref()));
     let serves = PostgresStore::open(&address, &Options::default()).await.unwrap();
     assert_eq!(serves.load(session(1).id).await, Ok(Some(session(1))));
+}
+
+/// So many rows that progress is told of each step.
+fn logins() -> Vec<Record> {
+    let logins = (0..1000_u32).map(|tag| {
+        let mut state_hash = [0; 32];
+        state_hash[..4].copy_from_slice(&tag.to_be_bytes());
+        Record::Login { state_hash, expires_at: session(1).created_at }
+    });
+    logins.collect()
+}
+
+/// Has something done at the first word on a step.
+fn at_step(step: Step, work: impl AsyncFnOnce() + Send) -> impl FnMut(Told) + Send {
+    let mut work = Some(work);
+    move |told| {
+        if matches!(told, Told::Progress(Progress { step: now, .. }) if now == step)
+            && let Some(work) = work.take()
+        {
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work()));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_whose_locks_were_lost_is_not_done() {
+    const END: &str = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted
+        AND mode = 'ExclusiveLock'";
+    let server = Server::start("");
+    for (side, step) in [
+        (Side::Source, Step::Copy),
+        (Side::Source, Step::Verify),
+        (Side::Destination, Step::Copy),
+        (Side::Destination, Step::Verify),
+    ] {
+        let database = server.database().await;
+        let archive =
+            PostgresStore::open_archive(&server.address(&database), &Options::default()).await.unwrap();
+        let (client, memory) = (server.client(&database).await, MemoryStore::new());
+        let (from, to): (&dyn Archive, &dyn Archive) = match side {
+            Side::Source => (&archive, &memory),
+            Side::Destination => (&memory, &archive),
+        };
+        from.add(logins()).await.unwrap();
+        let end = async || assert_eq!(client.query(END, &[]).await.unwrap().len(), 1);
+        let lost = copy(from, to, CopyOptions::default(), &mut at_step(step, end)).await.unwrap_err();
+        let CopyError::Reserve { side: of, error: ReserveError::Lost(_) } = &lost else { panic!("{lost}") };
+        assert_eq!(*of, side);
+        assert!(is_unfinished(to.memo(MARKER).await.unwrap().as_ref()), "nobody serves from it");
+        copied(from, to).await.unwrap();
+        let end = async || assert_eq!(client.query(END, &[]).await.unwrap().len(), 1);
+        let lost = verify(from, to, CopyOptions::default(), &mut at_step(Step::Verify, end)).await;
+        assert!(matches!(lost, Err(CopyError::Reserve { error: ReserveError::Lost(_), .. })), "{lost:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_starts_before_the_mark_is_noticed_after_it() {
+    let server = Server::start("");
+    let address = server.address(&server.database().await);
+    let archive = PostgresStore::open_archive(&address, &Options::default()).await.unwrap();
+    let memory = MemoryStore::new();
+    for store in [&archive as &dyn Archive, &memory] {
+        store.add(logins()).await.unwrap();
+    }
+    let mut gateway = None;
+    let start = async || gateway = Some(PostgresStore::open(&address, &Options::default()).await.unwrap());
+    let refused = copy(&memory, &archive, CopyOptions::default(), &mut at_step(Step::Check, start)).await;
+    let Err(CopyError::Reserve { side: Side::Destination, error: ReserveError::InUse(told) }) = &refused
+    else {
+        panic!("{refused:?}")
+    };
+    assert!(told.contains("stop the gateway first"), "{told}");
+    assert!(gateway.is_some(), "it was there all the time");
+}
+
+/// A view in the place of a table shows its rows to those alone who have this much patience.
+#[tokio::test]
+async fn rows_are_counted_with_the_patience_of_a_copy() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let archive = PostgresStore::open_archive(&server.address(&database), &Options::default()).await.unwrap();
+    archive.add(logins()).await.unwrap();
+    let client = server.client(&database).await;
+    let view = "ALTER TABLE claviger.spent_login RENAME TO kept; CREATE VIEW claviger.spent_login AS
+        SELECT * FROM claviger.kept WHERE current_setting('statement_timeout') = '7d'";
+    client.batch_execute(view).await.unwrap();
+    assert_eq!(archive.count(Table::Logins).await.unwrap().rows, 1000);
+    assert_eq!(archive.page(Table::Logins, None, 10).await.unwrap().len(), 0, "a page has less");
 }

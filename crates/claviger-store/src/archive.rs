@@ -91,18 +91,50 @@ impl fmt::Display for Side {
 /// Keeps others away until it is dropped.
 #[must_use = "others are kept away for as long as it is there"]
 pub struct Reservation {
-    _kept: Option<Box<dyn Send + Sync>>,
+    kept: Option<Box<dyn Keeper>>,
+}
+
+/// Keeps others away from a store until it is dropped, and may lose the means to.
+#[async_trait]
+pub trait Keeper: Send + Sync {
+    /// Whether it has kept them away until now.
+    async fn has_kept(&self) -> Result<(), ReserveError>;
+
+    /// Whether no gateway is at the store now.
+    async fn is_alone(&self) -> Result<(), ReserveError>;
 }
 
 impl Reservation {
     /// Where whoever has the store open has it for itself anyway.
     pub const fn inherent() -> Self {
-        Self { _kept: None }
+        Self { kept: None }
     }
 
     /// Lasts until this is dropped.
-    pub fn by(kept: impl Send + Sync + 'static) -> Self {
-        Self { _kept: Some(Box::new(kept)) }
+    pub fn by(kept: impl Keeper + 'static) -> Self {
+        Self { kept: Some(Box::new(kept)) }
+    }
+
+    /// Whether others were kept away until now.
+    ///
+    /// # Errors
+    /// [`ReserveError::Lost`], if somebody may have been there.
+    pub async fn has_kept(&self) -> Result<(), ReserveError> {
+        match &self.kept {
+            Some(kept) => kept.has_kept().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Looks for gateways once more.
+    ///
+    /// # Errors
+    /// [`ReserveError::InUse`], if there are any.
+    pub async fn is_alone(&self) -> Result<(), ReserveError> {
+        match &self.kept {
+            Some(kept) => kept.is_alone().await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -112,6 +144,12 @@ pub enum ReserveError {
     /// Somebody is at it.
     #[error("{0}")]
     InUse(String),
+    /// Nobody was kept away any more.
+    #[error(
+        "the connection that kept others away was lost ({0}), so somebody may have changed something meanwhile; run the same \
+         command again, which compares all of it anew"
+    )]
+    Lost(StoreError),
     /// The store could not say.
     #[error(transparent)]
     Store(#[from] StoreError),

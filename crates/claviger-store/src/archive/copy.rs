@@ -203,20 +203,25 @@ pub async fn copy(
     options: CopyOptions,
     tell: &mut (dyn FnMut(Told) + Send),
 ) -> Result<Report, CopyError> {
-    let _kept = reserve_both(from, to).await?;
+    let kept = Kept::of_both(from, to).await?;
     refuse_unfinished(from).await?;
     let mut work = Work { from, to, options, tell };
     let marker = to.memo(MARKER).await.map_err(of(Side::Destination))?;
     if marker.as_ref().is_some_and(|marker| marker.value == DONE) {
-        return work.verify_again().await;
+        let report = work.verify_again().await?;
+        kept.until_now().await?;
+        return Ok(report);
     }
     let begun = work.check().await?;
     mark(to, marker.as_ref(), UNDER_WAY).await?;
+    // One that started before there was a mark to refuse it, and after others were looked for.
+    kept.destination.is_alone().await.map_err(kept_of(Side::Destination))?;
     for (table, place) in Table::ALL.into_iter().zip(begun) {
         work.copy(table, place).await?;
     }
     to.prepare_to_serve().await.map_err(of(Side::Destination))?;
     let sums = work.verify().await?;
+    kept.until_now().await?;
     let marker = to.memo(MARKER).await.map_err(of(Side::Destination))?;
     mark(to, marker.as_ref(), DONE).await?;
     Ok(Report { sums, was_done: false })
@@ -232,16 +237,34 @@ pub async fn verify(
     options: CopyOptions,
     tell: &mut (dyn FnMut(Told) + Send),
 ) -> Result<Report, CopyError> {
-    let _kept = reserve_both(from, to).await?;
+    let kept = Kept::of_both(from, to).await?;
     let sums = Work { from, to, options, tell }.verify().await?;
+    kept.until_now().await?;
     Ok(Report { sums, was_done: true })
 }
 
-async fn reserve_both(from: &dyn Archive, to: &dyn Archive) -> Result<[Reservation; 2], CopyError> {
-    let reserve = async |archive: &dyn Archive, side| {
-        archive.reserve(side).await.map_err(|error| CopyError::Reserve { side, error })
-    };
-    Ok([reserve(from, Side::Source).await?, reserve(to, Side::Destination).await?])
+/// Keeps others away from both stores.
+struct Kept {
+    source: Reservation,
+    destination: Reservation,
+}
+
+impl Kept {
+    async fn of_both(from: &dyn Archive, to: &dyn Archive) -> Result<Self, CopyError> {
+        let source = from.reserve(Side::Source).await.map_err(kept_of(Side::Source))?;
+        let destination = to.reserve(Side::Destination).await.map_err(kept_of(Side::Destination))?;
+        Ok(Self { source, destination })
+    }
+
+    /// Whether what was read since can be believed.
+    async fn until_now(&self) -> Result<(), CopyError> {
+        self.source.has_kept().await.map_err(kept_of(Side::Source))?;
+        self.destination.has_kept().await.map_err(kept_of(Side::Destination))
+    }
+}
+
+fn kept_of(side: Side) -> impl Fn(ReserveError) -> CopyError {
+    move |error| CopyError::Reserve { side, error }
 }
 
 async fn refuse_unfinished(from: &dyn Archive) -> Result<(), CopyError> {
@@ -314,6 +337,10 @@ impl Work<'_> {
                 let foreign = difference.how == Differs::Missing && !ours.comes_to(&their.key()).await?;
                 let foreign = foreign.then(|| Difference { key: their.key(), how: Differs::Foreign });
                 return Err(CopyError::Occupied(foreign.unwrap_or(difference)));
+            }
+            // They were named by the copy that went by here, but perhaps to nobody who still has it.
+            for (key, what) in ours.left_behind.drain(..) {
+                (self.tell)(Told::LeftBehind { key, what });
             }
             place = Place { after: Some(their.key()), done: place.done + 1 };
             if place.done.is_multiple_of(COMPARED_BETWEEN_WORDS) {
