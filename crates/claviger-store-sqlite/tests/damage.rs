@@ -262,6 +262,33 @@ async fn a_damaged_row_ends_a_copy_by_name_or_is_left_behind() {
 }
 
 #[tokio::test]
+async fn what_was_left_behind_is_named_again_by_the_copy_that_goes_on() {
+    let (_directory, path) = filled().await;
+    let garbled = session(7).id;
+    let connection = Connection::open(&path).unwrap();
+    connection.execute("UPDATE pulse SET version = -1 WHERE id = ?1", [garbled.as_bytes()]).unwrap();
+    let store = SqliteStore::open_archive(&path, Side::Source).unwrap();
+    store.spend_login([1; 32], t(1)).await.unwrap();
+    let (to, skipping) = (MemoryStore::new(), CopyOptions { skip_damaged: true });
+    // The sessions are there when it is cut short.
+    let mut fail = |told| {
+        if matches!(told, Told::Progress(_)) {
+            to.fail_with(Some(StoreError::Full("a test".to_owned())));
+        }
+    };
+    copy(&store, &to, skipping, &mut fail).await.unwrap_err();
+    to.fail_with(None);
+    let mut named = Vec::new();
+    let mut tell = |told| {
+        if let Told::LeftBehind { key, .. } = told {
+            named.push(key);
+        }
+    };
+    copy(&store, &to, skipping, &mut tell).await.unwrap();
+    assert_eq!(named, [Key::Session(garbled)]);
+}
+
+#[tokio::test]
 async fn half_of_a_row_that_belongs_to_none_ends_a_copy() {
     let (_directory, path) = filled().await;
     let connection = Connection::open(&path).unwrap();
