@@ -34,9 +34,10 @@ with a password stands in a file, since everybody on this computer can read a co
 protected, and whether a pooler is in it, is set in the configuration (store.ca_file, store.transaction_pooler, …).
 
 Stop the gateway first, every instance of it. Nobody is signed out: sessions, tokens and all that is under way go along as they
-are, and open with the same keys. The source is only read. The destination has to be empty, or hold what an earlier run of
+are, and open with the same keys. The source is only read, but brought to the newest schema first. The destination has to be empty, or hold what an earlier run of
 this copy left: a copy that was cut short goes on where it stood when the same command is run again, and until it is done no
-gateway starts on its destination. At the end both stores are read and compared, row by row and by checksum.
+gateway of this release or a later one starts on its destination; older ones do not know, so start none there. Behind PgBouncer,
+connections of a stopped gateway may stay for a while: RECONNECT on its console ends them. At the end both stores are read and compared, row by row and by checksum.
 
 Exit codes:
   0  the two stores hold the same
