@@ -107,9 +107,10 @@ const ARROWS: &[Arrows] = &[
             "claviger-provider",
             "claviger-seal",
             "claviger-store",
+            "claviger-store-postgres",
             "claviger-store-sqlite",
         ],
-        why: "a benchmark meets the gateway as users do, as a program, or the engine as the library's users do",
+        why: "a benchmark meets the gateway as users do, as a program, or the engine and its stores as the library's users do",
         tests_are_free: true,
     },
     Arrows {
