@@ -43,7 +43,7 @@ fn a_budget_that_suffices_is_told_so() {
         ("--budget 35", "With the budget of 35 it takes 45m to make up for them."),
         ("--budget 30", "suffices, but only just"),
         ("--budget 30", "With the budget of 30 it takes 52m; with 35 it takes 45m to make"),
-        ("--budget 28.9", "takes more than a day; with 35"),
+        ("--budget 28.9", "With the budget of 28.9 it takes 54m; with 35"),
         ("--budget 28.8", "NOT suffice. At the busiest time of day more falls due"),
         ("--budget 28.5", "NOT suffice. In one hour of the day more falls due"),
     ];
