@@ -28,6 +28,10 @@ pub(crate) fn gateway() -> Result<PathBuf> {
     }
     fs::create_dir_all(&source).context("there is no place for the source of the previous release")?;
     let archive = directory.join("source.tar");
+    if run(tools::command("git").args(["cat-file", "-e", COMMIT])).is_err() {
+        run(tools::command("git").args(["fetch", "--unshallow"]))
+            .context("the previous release is not in this clone, which lacks a part of the history")?;
+    }
     run(tools::command("git").args(["archive", "--format=tar", COMMIT, "--output"]).arg(&archive)).context(
         "the previous release is not in this clone: fetch the whole history (git fetch --unshallow)",
     )?;
