@@ -28,6 +28,18 @@ fn hears(tell: &UnboundedSender<Change>) {
     tell.send(Change::Heard { until: Timestamp::from_millis(i64::MAX) }).unwrap();
 }
 
+/// An instance that hears everything, and somebody who signed in at another one.
+async fn hearing(
+    world: &World,
+    elsewhere: &Instance,
+) -> (Instance, Running, UnboundedSender<Change>, Browser) {
+    let (app, running, tell) = sharing(world).await;
+    let browser = world.sign_in(elsewhere, ADA).await;
+    hears(&tell);
+    world.run_for(SECOND).await;
+    (app, running, tell, browser)
+}
+
 async fn served(browser: &Browser, app: &Instance, assurance: Assurance) -> bool {
     match browser.asks_with(app, assurance).await {
         Ok(_) => true,
@@ -62,10 +74,7 @@ async fn a_sign_out_elsewhere_is_heard_of_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_change_that_is_no_end_costs_one_read() {
     let (world, elsewhere) = World::start().await;
-    let (app, running, tell) = sharing(&world).await;
-    let browser = world.sign_in(&elsewhere, ADA).await;
-    hears(&tell);
-    world.run_for(SECOND).await;
+    let (app, running, tell, browser) = hearing(&world, &elsewhere).await;
     assert!(served(&browser, &app, Assurance::Session).await);
     tell.send(Change::Session(browser.session)).unwrap();
     world.run_for(SECOND / 10).await;
@@ -137,10 +146,7 @@ async fn what_ended_meanwhile_is_learnt_when_the_link_is_back() {
 #[tokio::test(start_paused = true)]
 async fn a_change_whose_row_cannot_be_read_is_doubted() {
     let (world, elsewhere) = World::start().await;
-    let (app, running, tell) = sharing(&world).await;
-    let browser = world.sign_in(&elsewhere, ADA).await;
-    hears(&tell);
-    world.run_for(SECOND).await;
+    let (app, running, tell, browser) = hearing(&world, &elsewhere).await;
     assert!(served(&browser, &app, Assurance::Cookie).await);
     elsewhere.end_own(&browser.cookie, EndReason::SignedOut).await.unwrap();
     app.shelf.next(Method::Load, Trick::Fail);
@@ -155,10 +161,7 @@ async fn a_change_whose_row_cannot_be_read_is_doubted() {
 #[tokio::test(start_paused = true)]
 async fn who_stops_listening_trusts_memory_no_more() {
     let (world, elsewhere) = World::start().await;
-    let (app, running, tell) = sharing(&world).await;
-    let browser = world.sign_in(&elsewhere, ADA).await;
-    hears(&tell);
-    world.run_for(SECOND).await;
+    let (app, running, _tell, browser) = hearing(&world, &elsewhere).await;
     assert!(served(&browser, &app, Assurance::Session).await);
     running.stop().await;
     elsewhere.end_own(&browser.cookie, EndReason::SignedOut).await.unwrap();
@@ -188,10 +191,7 @@ async fn memory_is_trusted_no_longer_than_was_said() {
 #[tokio::test(start_paused = true)]
 async fn who_waited_while_nothing_was_heard_is_looked_up_again() {
     let (world, elsewhere) = World::start().await;
-    let (app, running, tell) = sharing(&world).await;
-    let browser = world.sign_in(&elsewhere, ADA).await;
-    hears(&tell);
-    world.run_for(SECOND).await;
+    let (app, running, tell, browser) = hearing(&world, &elsewhere).await;
     assert!(served(&browser, &app, Assurance::Session).await);
     // No answer comes, so the session is served unproven while its token lives.
     world.twitch.always(Endpoint::Validate, FaultKind::delay(MINUTE));

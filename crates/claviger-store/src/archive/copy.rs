@@ -316,6 +316,12 @@ impl Work<'_> {
         (self.tell)(Told::Progress(Progress { step, table, done, of }));
     }
 
+    fn name_left_behind(&mut self, reader: &mut Reader<'_>) {
+        for (key, what) in reader.left_behind.drain(..) {
+            (self.tell)(Told::LeftBehind { key, what });
+        }
+    }
+
     /// Compares what is in the destination with the beginning of each table of the source, before anything is changed.
     async fn check(&mut self) -> Result<Vec<Place>, CopyError> {
         let mut places = Vec::new();
@@ -339,9 +345,7 @@ impl Work<'_> {
                 return Err(CopyError::Occupied(foreign.unwrap_or(difference)));
             }
             // They were named by the copy that went by here, but perhaps to nobody who still has it.
-            for (key, what) in ours.left_behind.drain(..) {
-                (self.tell)(Told::LeftBehind { key, what });
-            }
+            self.name_left_behind(&mut ours);
             place = Place { after: Some(their.key()), done: place.done + 1 };
             if place.done.is_multiple_of(COMPARED_BETWEEN_WORDS) {
                 self.progress(Step::Check, table, place.done, held);
@@ -356,9 +360,7 @@ impl Work<'_> {
         let mut ours = Reader::new(self.from, Side::Source, table, place.after, self.options.skip_damaged);
         loop {
             let batch = ours.batch().await?;
-            for (key, what) in ours.left_behind.drain(..) {
-                (self.tell)(Told::LeftBehind { key, what });
-            }
+            self.name_left_behind(&mut ours);
             if batch.is_empty() {
                 return Ok(());
             }
