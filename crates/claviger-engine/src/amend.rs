@@ -105,26 +105,41 @@ impl Engine {
         let (engine, next, owed) = (self.clone(), next.clone(), owed.cloned());
         self.detached(async move {
             let replaced = engine.inner.parts.store.replace(&next, owed.as_ref()).await;
-            match &replaced {
-                Ok(Replaced::Done) => {
-                    meter::ended(&next);
-                    engine.note_change(&next);
-                }
-                Ok(Replaced::Conflict(Some(current))) => engine.note_change(current),
-                Ok(Replaced::Conflict(None)) => engine.inner.known.forget(next.id),
-                Err(error) => {
-                    engine.inner.known.forget(next.id);
-                    if next.ended() {
-                        engine.note_unknown(error);
-                    }
-                }
-            }
+            engine.note_replaced(&next, &replaced);
             if owed.is_some() {
                 engine.inner.owed.notify_one();
             }
             replaced
         })
         .await
+    }
+
+    /// The same for a row that has a claim more.
+    pub(crate) async fn replace_claim(&self, next: &Session) -> Result<Replaced, StoreError> {
+        let (engine, next) = (self.clone(), next.clone());
+        self.detached(async move {
+            let replaced = engine.inner.parts.store.replace_claim(&next).await;
+            engine.note_replaced(&next, &replaced);
+            replaced
+        })
+        .await
+    }
+
+    fn note_replaced(&self, next: &Session, replaced: &Result<Replaced, StoreError>) {
+        match replaced {
+            Ok(Replaced::Done) => {
+                meter::ended(next);
+                self.note_change(next);
+            }
+            Ok(Replaced::Conflict(Some(current))) => self.note_change(current),
+            Ok(Replaced::Conflict(None)) => self.inner.known.forget(next.id),
+            Err(error) => {
+                self.inner.known.forget(next.id);
+                if next.ended() {
+                    self.note_unknown(error);
+                }
+            }
+        }
     }
 
     /// Does a write and takes note of it, even if the caller goes away in between: else memory would vouch for a row

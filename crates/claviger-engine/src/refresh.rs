@@ -195,7 +195,7 @@ impl Engine {
             answer_lost: false,
         };
         let Ok(next) = row.clone().claim(claim) else { return Ok(None) };
-        match self.replace(&next, None).await {
+        match self.replace_claim(&next).await {
             Ok(Replaced::Done) if self.in_time(&claim) => {
                 Ok(Some(Claimed { row: next, claim, token, secret: secret.cloned() }))
             }

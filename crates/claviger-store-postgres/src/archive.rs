@@ -41,12 +41,12 @@ const GATEWAYS: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1";
 /// Whoever would write waits, and who reads does not.
 const KEEP_STILL: &str =
-    "LOCK TABLE claviger.session, claviger.pulse, claviger.claim, claviger.owed, claviger.spent_login,
-    claviger.slot, claviger.suspicion, claviger.memo IN SHARE MODE";
+    "LOCK TABLE claviger.session, claviger.pulse, claviger.owed, claviger.spent_login, claviger.slot,
+    claviger.suspicion, claviger.memo IN SHARE MODE";
 /// Else the first minutes would be planned for empty tables.
 const ANALYZE: &str =
-    "ANALYZE claviger.session, claviger.pulse, claviger.claim, claviger.owed, claviger.spent_login,
-    claviger.slot, claviger.suspicion, claviger.memo";
+    "ANALYZE claviger.session, claviger.pulse, claviger.owed, claviger.spent_login, claviger.slot,
+    claviger.suspicion, claviger.memo";
 
 #[async_trait]
 impl Archive for PostgresStore {

@@ -143,7 +143,11 @@ impl From<Fault> for StoreError {
 impl Fault {
     /// Whether the database undid the work because of others at the same time, so that it may be done again.
     pub(crate) fn is_collision(&self) -> bool {
-        let collisions = [&SqlState::T_R_SERIALIZATION_FAILURE, &SqlState::T_R_DEADLOCK_DETECTED];
+        let collisions = [
+            &SqlState::T_R_SERIALIZATION_FAILURE,
+            &SqlState::T_R_DEADLOCK_DETECTED,
+            &SqlState::LOCK_NOT_AVAILABLE,
+        ];
         self.code().is_some_and(|code| collisions.contains(&code))
     }
 
@@ -202,6 +206,7 @@ pub(crate) fn words(error: &SqlError) -> String {
             "28P01" | "28000" => "the name or the password is refused, ",
             "3D000" => "there is no such database, ",
             "53300" => "all connections that the database allows are in use, ",
+            "55P03" => "somebody else holds a table or a row that is needed, ",
             _ => "",
         };
         return format!("{plain}PostgreSQL's code {}", code.code());

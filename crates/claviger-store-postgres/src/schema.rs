@@ -38,11 +38,14 @@ pub enum Kind {
 }
 
 /// Each step of the schema once, in order; a step that was released never changes. The schema's number is their count.
-const MIGRATIONS: &[Migration] = &[Migration {
-    name: "sessions",
-    kind: Kind::Expand,
-    sql: include_str!("../migrations/0001_sessions.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration { name: "sessions", kind: Kind::Expand, sql: include_str!("../migrations/0001_sessions.sql") },
+    Migration {
+        name: "claims beside the proof",
+        kind: Kind::Expand,
+        sql: include_str!("../migrations/0002_claims_beside_the_proof.sql"),
+    },
+];
 
 /// A step of the schema that a database does not have yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +83,9 @@ const BEGIN_ANEW: &str = "
         needs       integer NOT NULL,
         applied_at  timestamptz NOT NULL DEFAULT now()
     )";
+/// Everybody waits who comes after somebody that waits for a whole table. So a step waits this long only, lets the others by, and is
+/// tried again.
+const WAIT_FOR_TABLES: &str = "SET LOCAL lock_timeout = '2s'";
 const APPLIED: &str = "INSERT INTO claviger.schema_step (number, name, kind, needs) VALUES ($1, $2, $3, $4)";
 
 /// What is missing. Changes nothing.
@@ -157,6 +163,7 @@ async fn apply(link: &Link, plan: &Plan) -> Result<(), Fault> {
         return Ok(());
     }
     link.run(BEGIN_ANEW).await?;
+    link.run(WAIT_FOR_TABLES).await?;
     for (number, migration) in (1..).zip(MIGRATIONS).filter(|(number, _)| *number > plan.found) {
         link.run(migration.sql).await?;
         let (kind, needs) = match migration.kind {

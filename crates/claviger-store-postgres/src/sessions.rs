@@ -1,4 +1,4 @@
-//! The tables of sessions: `session` for what seldom changes, `pulse` for what often does, `claim` for refreshes in flight.
+//! The tables of sessions: `session` for what seldom changes, `pulse` for what often does.
 //!
 //! A change is one statement. It begins with the compare-and-set on `pulse`, which also locks the session for the rest of the
 //! statement; everything else in it happens only where that succeeded.
@@ -39,9 +39,9 @@ macro_rules! select {
             "SELECT s.id, p.version, s.provider, s.subject_id, s.display_name, s.secret_hash, s.custody, s.device,
                 p.created_at, p.last_seen_at, p.state, p.proven_at,
                 s.generation, s.access, s.refresh, s.expiry, s.expires_at,
-                c.attempt AS claim_attempt, c.taken_at, c.lease_until, c.fingerprint, c.replay, c.answer_lost,
+                p.attempt, p.taken_at, p.lease_until, p.fingerprint, p.replay, p.answer_lost,
                 s.end_reason, s.ended_at
-            FROM claviger.pulse AS p JOIN claviger.session AS s ON s.id = p.id LEFT JOIN claviger.claim AS c ON c.id = p.id
+            FROM claviger.pulse AS p JOIN claviger.session AS s ON s.id = p.id
             WHERE ",
             $from
         )
@@ -61,68 +61,48 @@ const OPEN_IN_SLOT: &str = select!("p.slot = $1 AND p.id > $2 AND p.state < 3 OR
 const IDS_AFTER: &str = "SELECT id FROM claviger.session WHERE id > $1 ORDER BY id LIMIT $2";
 const PAGE: &str = select!("p.id > $1 AND p.id <= $2 AND s.id > $1 AND s.id <= $2 ORDER BY p.id");
 const COUNT: &str = "SELECT (SELECT count(*) FROM claviger.session),
-    (SELECT count(*) FROM claviger.pulse AS p WHERE NOT EXISTS (SELECT FROM claviger.session AS s WHERE s.id = p.id))
-    + (SELECT count(*) FROM claviger.claim AS c WHERE NOT EXISTS (SELECT FROM claviger.session AS s WHERE s.id = c.id))";
+    (SELECT count(*) FROM claviger.pulse AS p WHERE NOT EXISTS (SELECT FROM claviger.session AS s WHERE s.id = p.id))";
 
 const INSERT: &str = "WITH body AS (
         INSERT INTO claviger.session
             (id, provider, subject_id, display_name, secret_hash, custody, device,
              generation, access, refresh, expiry, expires_at, end_reason, ended_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)),
-    claimed AS (
-        INSERT INTO claviger.claim (id, attempt, fingerprint, taken_at, lease_until, replay, answer_lost)
-        SELECT $1, $21, $22, $23, $24, $25, $26 WHERE $21 IS NOT NULL)
-    INSERT INTO claviger.pulse (id, slot, version, state, created_at, last_seen_at, proven_at)
-    VALUES ($1, $15, $16, $17, $18, $19, $20)";
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14))
+    INSERT INTO claviger.pulse (id, slot, version, state, created_at, last_seen_at, proven_at,
+        attempt, fingerprint, taken_at, lease_until, replay, answer_lost)
+    VALUES ($1, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)";
 
-// The large row is written only if something in it changes: a proof, a claim or a change of state leaves it alone.
-macro_rules! replace {
-    ($($further:literal),+) => {
-        concat!(
-            "WITH moved AS (
-                UPDATE claviger.pulse SET version = $2, state = $3, proven_at = $4
-                WHERE id = $1 AND version = $5 AND state < 3 RETURNING id),
-            body AS (
-                UPDATE claviger.session SET display_name = $6, secret_hash = $7, custody = $8, device = $9,
-                    generation = $10, access = $11, refresh = $12, expiry = $13, expires_at = $14,
-                    end_reason = $15, ended_at = $16
-                WHERE id = $1 AND EXISTS (SELECT FROM moved)
-                    AND (display_name, secret_hash, custody, device, generation, access, refresh, expiry, expires_at,
-                        end_reason) IS DISTINCT FROM ($6, $7, $8, $9, $10, $11, $12, $13, $14, $15))",
-            $($further),+
-        )
+// The compare-and-set.
+macro_rules! moved {
+    () => {
+        "UPDATE claviger.pulse SET version = $2, state = $3, proven_at = $4,
+            attempt = $5, fingerprint = $6, taken_at = $7, lease_until = $8, replay = $9, answer_lost = $10
+        WHERE id = $1 AND version = $11 AND state < 3"
     };
 }
 
 // Each part of a statement costs time, also one that does nothing. A claim and a new pair are most changes there are.
-const RELEASE: &str = replace!(
-    ", released AS (DELETE FROM claviger.claim WHERE id = $1 AND EXISTS (SELECT FROM moved))
-    SELECT count(*) FROM moved"
+const CLAIM: &str = moved!();
+const NEW_PAIR: &str = concat!(
+    "WITH moved AS (",
+    moved!(),
+    " RETURNING id)
+    UPDATE claviger.session SET display_name = $12, secret_hash = $13, custody = $14, device = $15,
+        generation = $16, access = $17, refresh = $18, expiry = $19, expires_at = $20, end_reason = $21, ended_at = $22
+    WHERE id = $1 AND EXISTS (SELECT FROM moved)"
 );
-/// The first parameters of [`REPLACE`] that a row without a claim has.
-const RELEASE_BOUNDS: usize = 16;
-const CLAIM: &str = replace!(
-    ", claimed AS (
-        INSERT INTO claviger.claim AS c (id, attempt, fingerprint, taken_at, lease_until, replay, answer_lost)
-        SELECT id, $17, $18, $19, $20, $21, $22 FROM moved
-        ON CONFLICT (id) DO UPDATE SET attempt = excluded.attempt, fingerprint = excluded.fingerprint,
-            taken_at = excluded.taken_at, lease_until = excluded.lease_until, replay = excluded.replay,
-            answer_lost = excluded.answer_lost
-        WHERE c.* IS DISTINCT FROM excluded.*)
-    SELECT count(*) FROM moved"
-);
-/// And those that one with a claim has.
-const CLAIM_BOUNDS: usize = 22;
-const REPLACE: &str = replace!(
-    ", claimed AS (
-        INSERT INTO claviger.claim AS c (id, attempt, fingerprint, taken_at, lease_until, replay, answer_lost)
-        SELECT id, $17, $18, $19, $20, $21, $22 FROM moved WHERE $17 IS NOT NULL
-        ON CONFLICT (id) DO UPDATE SET attempt = excluded.attempt, fingerprint = excluded.fingerprint,
-            taken_at = excluded.taken_at, lease_until = excluded.lease_until, replay = excluded.replay,
-            answer_lost = excluded.answer_lost
-        WHERE c.* IS DISTINCT FROM excluded.*),
-    released AS (
-        DELETE FROM claviger.claim WHERE id = $1 AND $17 IS NULL AND EXISTS (SELECT FROM moved)),
+// The large row is written only if something in it changes.
+const REPLACE: &str = concat!(
+    "WITH moved AS (",
+    moved!(),
+    " RETURNING id),
+    body AS (
+        UPDATE claviger.session SET display_name = $12, secret_hash = $13, custody = $14, device = $15,
+            generation = $16, access = $17, refresh = $18, expiry = $19, expires_at = $20,
+            end_reason = $21, ended_at = $22
+        WHERE id = $1 AND EXISTS (SELECT FROM moved)
+            AND (display_name, secret_hash, custody, device, generation, access, refresh, expiry, expires_at,
+                end_reason) IS DISTINCT FROM ($12, $13, $14, $15, $16, $17, $18, $19, $20, $21)),
     owing AS (
         INSERT INTO claviger.owed (session, generation, provider, access, refresh, expiry, expires_at, owed_at, due_at)
         SELECT $23, $24, $25, $26, $27, $28, $29, $30, $30 FROM moved WHERE $23 IS NOT NULL),
@@ -174,7 +154,7 @@ const DISTRUSTED: &str = "SELECT id FROM claviger.pulse WHERE state >= 2 ORDER B
 const CLAIMS: &str = "SELECT
     count(*) FILTER (WHERE NOT answer_lost AND lease_until > $1),
     count(*) FILTER (WHERE answer_lost OR lease_until <= $1)
-    FROM claviger.claim";
+    FROM claviger.pulse WHERE attempt IS NOT NULL";
 // What others are just purging is passed over.
 const PURGE: &str = "WITH old AS MATERIALIZED (
         SELECT id FROM claviger.pulse WHERE state = 3 AND created_at <= $1
@@ -313,7 +293,17 @@ pub(crate) async fn replace(
     next: &Session,
     owed: Option<&OwedRevocation>,
 ) -> Result<Replaced, Fault> {
-    if write(&link, next, owed, is_distrusted(next)).await? {
+    let written = write(&link, next, owed, is_distrusted(next)).await?;
+    replaced(link, next, written).await
+}
+
+pub(crate) async fn claim(link: Link, next: &Session) -> Result<Replaced, Fault> {
+    let written = change(&link, next, Extent::Claim).await?;
+    replaced(link, next, written).await
+}
+
+async fn replaced(link: Link, next: &Session, written: bool) -> Result<Replaced, Fault> {
+    if written {
         return Ok(Replaced::Done);
     }
     Ok(Replaced::Conflict(load(link, next.id).await?.map(Box::new)))
@@ -336,6 +326,16 @@ pub(crate) async fn tell(link: &Link, ids: &[Uuid]) -> Result<(), Fault> {
     Ok(())
 }
 
+/// How far a change reaches. Each has a statement of its own.
+enum Extent<'a> {
+    /// The claim, beside version, state and proof.
+    Claim,
+    /// And the pair, which is a new one.
+    NewPair,
+    /// All that may change; and a revocation is owed, and others are told.
+    All { owed: Option<&'a OwedRevocation>, tell: bool },
+}
+
 /// Writes `next` over the row that it was made from, unless that has ended or another version is stored.
 async fn write(
     link: &Link,
@@ -343,37 +343,55 @@ async fn write(
     owed: Option<&OwedRevocation>,
     tell: bool,
 ) -> Result<bool, Fault> {
+    let extent = match owed {
+        None if !tell && has_new_pair(next) => Extent::NewPair,
+        owed => Extent::All { owed, tell },
+    };
+    change(link, next, extent).await
+}
+
+async fn change(link: &Link, next: &Session, extent: Extent<'_>) -> Result<bool, Fault> {
     // No row has a version that is out of range.
     let (Some(before), Ok(version)) = (next.version.0.checked_sub(1), version_column(next.version)) else {
         return Ok(false);
     };
     let (state, proven_at) = state_columns(&next.state);
-    let body = Body::of(next)?;
     let claim = ClaimColumns::of(next);
-    let (expiry, expires_at) = owed.map(|owed| expiry_columns(owed.expiry)).unzip();
-    let bounds = bounds![
+    let moved = bounds![
         UUID: session_column(next.id),
         INT8: version,
         INT2: state,
         INT8: proven_at,
-        INT8: version_column(Version(before))?,
-        TEXT: text_column(&next.display_name),
-        BYTEA: next.secret_hash.0.as_slice(),
-        TEXT: custody_column(next.custody),
-        TEXT: text_column(next.device.as_str()),
-        INT8: body.generation,
-        BYTEA: body.access,
-        BYTEA: body.refresh,
-        TEXT: body.expiry,
-        INT8: body.expires_at,
-        TEXT: body.end_reason,
-        INT8: body.ended_at,
         UUID: claim.attempt,
         UUID: claim.fingerprint,
         INT8: claim.taken_at,
         INT8: claim.lease_until,
         BOOL: claim.replay,
         BOOL: claim.answer_lost,
+        INT8: version_column(Version(before))?,
+    ];
+    if matches!(extent, Extent::Claim) {
+        return Ok(link.execute(CLAIM, &moved).await? == 1);
+    }
+    let columns = Body::of(next)?;
+    let body = bounds![
+        TEXT: text_column(&next.display_name),
+        BYTEA: next.secret_hash.0.as_slice(),
+        TEXT: custody_column(next.custody),
+        TEXT: text_column(next.device.as_str()),
+        INT8: columns.generation,
+        BYTEA: columns.access,
+        BYTEA: columns.refresh,
+        TEXT: columns.expiry,
+        INT8: columns.expires_at,
+        TEXT: columns.end_reason,
+        INT8: columns.ended_at,
+    ];
+    let Extent::All { owed, tell } = extent else {
+        return Ok(link.execute(NEW_PAIR, &[&moved[..], &body].concat()).await? == 1);
+    };
+    let (expiry, expires_at) = owed.map(|owed| expiry_columns(owed.expiry)).unzip();
+    let aside = bounds![
         UUID: owed.map(|owed| session_column(owed.session)),
         INT8: owed.map(|owed| version_column(owed.generation)).transpose()?,
         TEXT: owed.map(|owed| text_column(&owed.provider.0)),
@@ -384,12 +402,7 @@ async fn write(
         INT8: owed.map(|owed| owed.owed_at.as_millis()),
         TEXT: tell.then_some(changes::CHANNEL),
     ];
-    let (sql, count) = match (owed, tell, claim.attempt) {
-        (None, false, None) => (RELEASE, RELEASE_BOUNDS),
-        (None, false, Some(_)) => (CLAIM, CLAIM_BOUNDS),
-        _ => (REPLACE, bounds.len()),
-    };
-    let row = link.query_one(sql, bounds.get(..count).unwrap_or(&bounds)).await?;
+    let row = link.query_one(REPLACE, &[&moved[..], &body, &aside].concat()).await?;
     Ok(Columns::of(&row, "a change").count()? == 1)
 }
 
@@ -489,7 +502,7 @@ impl<'a> Body<'a> {
     }
 }
 
-/// The columns of `claim`, all or none.
+/// The columns of a claim, all or none.
 #[derive(Default)]
 struct ClaimColumns {
     attempt: Option<Uuid>,
@@ -747,7 +760,7 @@ fn decode_pair(columns: &mut Columns<'_>) -> Result<Option<SealedPair>, Fault> {
     }
 }
 
-/// The columns are all there or all missing, as the table has it.
+/// The columns are all there or all missing.
 fn decode_claim(columns: &mut Columns<'_>) -> Result<Option<Claim>, Fault> {
     let first = columns.position();
     let attempt: Option<Uuid> = columns.take()?;

@@ -235,6 +235,10 @@ impl Store for PostgresStore {
         Ok(replaced)
     }
 
+    async fn replace_claim(&self, next: &Session) -> Result<Replaced, StoreError> {
+        self.database.write("claim", |link| sessions::claim(link, next)).await
+    }
+
     async fn devices(&self, subject: &Subject, limit: usize) -> Result<Vec<Session>, StoreError> {
         self.database.read("devices", |link| sessions::devices(link, subject, limit)).await
     }
@@ -319,7 +323,7 @@ impl Store for PostgresStore {
     }
 
     async fn claims(&self, now: Timestamp) -> Result<Claims, StoreError> {
-        self.database.read("claims", |link| sessions::claims(link, now)).await
+        self.survey.read("claims", |link| sessions::claims(link, now)).await
     }
 
     async fn owed_backlog(&self) -> Result<Backlog, StoreError> {

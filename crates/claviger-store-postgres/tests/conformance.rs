@@ -8,6 +8,8 @@ use claviger_store_postgres::{Address, OpenError, Options, PostgresStore, Way};
 use common::server::{Server, eventually, free_port};
 
 mod common;
+#[path = "common/whole.rs"]
+mod whole;
 
 struct Databases {
     server: Server,
@@ -20,8 +22,9 @@ impl Harness for Databases {
         let database = self.server.database().await;
         let set = format!("ALTER DATABASE {database} SET {}", self.setting);
         self.server.client(&database).await.batch_execute(&set).await.unwrap();
-        let store = PostgresStore::open(&self.server.address(&database), &Options::default()).await;
-        Arc::new(store.unwrap())
+        let store = PostgresStore::open(&self.server.address(&database), &Options::default()).await.unwrap();
+        self.server.client(&database).await.batch_execute(whole::WHOLE).await.unwrap();
+        Arc::new(store)
     }
 }
 

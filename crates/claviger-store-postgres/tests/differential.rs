@@ -15,6 +15,8 @@ mod calls;
 mod common;
 #[path = "common/empty.rs"]
 mod empty;
+#[path = "common/whole.rs"]
+mod whole;
 
 #[test]
 fn the_store_of_several_instances_answers_as_the_store_in_memory() {
@@ -23,7 +25,9 @@ fn the_store_of_several_instances_answers_as_the_store_in_memory() {
     let (store, client) = runtime.block_on(async {
         let database = server.database().await;
         let store = PostgresStore::open(&server.address(&database), &Options::default()).await.unwrap();
-        (store, server.client(&database).await)
+        let client = server.client(&database).await;
+        client.batch_execute(whole::WHOLE).await.unwrap();
+        (store, client)
     });
     let settings = ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() };
     let compared = TestRunner::new(settings).run(&vec(calls::call(), 1..60), |calls| {

@@ -49,7 +49,7 @@ fn claim(attempt: u8) -> Claim {
     }
 }
 
-/// A change of all three tables: a claim, or the pair that it was for.
+/// A change of the narrow row, or of both: a claim, or the pair that it was for.
 fn changed(row: &Session, round: u8) -> Session {
     let held = row.holding().and_then(|holding| holding.claim);
     let next = match held {

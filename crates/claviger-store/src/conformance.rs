@@ -62,6 +62,7 @@ fn checks() -> impl IntoIterator<Item = (&'static str, Check)> {
             an_unknown_row_is_none
             an_id_is_taken_once
             a_change_is_written_if_its_version_follows
+            a_claim_is_written_if_its_version_follows
             a_change_of_a_missing_row_is_a_conflict
             a_change_leaves_the_last_use_and_the_owner_as_stored
             one_of_many_writers_wins

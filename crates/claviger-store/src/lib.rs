@@ -50,6 +50,11 @@ pub trait Store: Send + Sync + 'static {
     /// left as stored. In the same step owes `owed`.
     async fn replace(&self, next: &Session, owed: Option<&OwedRevocation>) -> Result<Replaced, StoreError>;
 
+    /// The same for a row that differs from the one it was made from in nothing but version and claim. A store may do less for it.
+    async fn replace_claim(&self, next: &Session) -> Result<Replaced, StoreError> {
+        self.replace(next, None).await
+    }
+
     /// The user's sessions that have not ended, last used first, of equals the youngest; at most `limit`.
     async fn devices(&self, subject: &Subject, limit: usize) -> Result<Vec<Session>, StoreError>;
 

@@ -136,6 +136,35 @@ pub(super) async fn a_change_is_written_if_its_version_follows(store: Arc<dyn St
     assert_eq!(get(&store, row.id).await, renamed, "a change may rename, and keeps the rest");
 }
 
+pub(super) async fn a_claim_is_written_if_its_version_follows(store: Arc<dyn Store>) {
+    let row = session(1, 0);
+    let claimed = row.clone().claim(claim(OURS)).unwrap();
+    assert_eq!(store.replace_claim(&claimed).await, Ok(Replaced::Conflict(None)), "a claim makes no row");
+    put(&store, [row.clone()]).await;
+    for version in [0, 1, 3, u64::MAX] {
+        let forged = Session { version: Version(version), ..claimed.clone() };
+        let told = Replaced::Conflict(Some(Box::new(row.clone())));
+        assert_eq!(store.replace_claim(&forged).await, Ok(told), "MONO: version {version} does not follow 1");
+    }
+    assert_eq!(store.replace_claim(&claimed).await, Ok(Replaced::Done));
+    assert_eq!(get(&store, row.id).await, claimed);
+
+    let theirs = AttemptId([99; 16]);
+    let taken_over = claimed.clone().claim(Claim { replay: true, ..claim(theirs) }).unwrap();
+    assert_eq!(store.replace_claim(&taken_over).await, Ok(Replaced::Done));
+    let told = Replaced::Conflict(Some(Box::new(taken_over.clone())));
+    assert_eq!(store.replace_claim(&claimed).await, Ok(told), "LOSER: who lost is told the row that won");
+
+    let released = taken_over.release(theirs).unwrap();
+    change(&store, released.clone()).await;
+    assert_eq!(get(&store, row.id).await, released, "and nothing of the claim is left");
+    let claimed = released.clone().claim(claim(OURS)).unwrap();
+    let (ended, _) = released.end(EndReason::SignedOut, t(9)).unwrap();
+    change(&store, ended.clone()).await;
+    let told = Replaced::Conflict(Some(Box::new(ended)));
+    assert_eq!(store.replace_claim(&claimed).await, Ok(told), "ENDED: nobody claims a tombstone");
+}
+
 pub(super) async fn a_change_of_a_missing_row_is_a_conflict(store: Arc<dyn Store>) {
     let next = session(1, 0).claim(claim(OURS)).unwrap();
     assert_eq!(store.replace(&next, Some(&revocation(0))).await, Ok(Replaced::Conflict(None)));
