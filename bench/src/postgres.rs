@@ -360,7 +360,7 @@ async fn refresh(row: &Session, now: Timestamp, store: &PostgresStore) -> Result
         answer_lost: false,
     };
     let claimed = read.claim(claim)?;
-    ensure!(store.replace(&claimed, None).await? == Replaced::Done, "a row moved on");
+    ensure!(store.replace_claim(&claimed).await? == Replaced::Done, "a row moved on");
     let sent = claimed.generation();
     let pair = claimed.pair().context("a session has a pair")?.clone();
     let rotated = claimed.rotate(attempt, sent, now, |generation| SealedPair { generation, ..pair })?;

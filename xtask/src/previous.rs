@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The commit of the release before this one. Who makes a release writes the commit of the last one here.
-const COMMIT: &str = "d9a1f6dedb6ae33238efb7b1980e322b2839c11e";
+const COMMIT: &str = "e9edefd5c7f968d01a3a3c7cc22a8dc9f8b7d1c2";
 
 /// Builds it, unless that was done before, and gives the path of the executable.
 ///

@@ -45,6 +45,11 @@ const MIGRATIONS: &[Migration] = &[
         kind: Kind::Expand,
         sql: include_str!("../migrations/0002_claims_beside_the_proof.sql"),
     },
+    Migration {
+        name: "claims left their table",
+        kind: Kind::Contract { needs: 2 },
+        sql: include_str!("../migrations/0003_claims_left_their_table.sql"),
+    },
 ];
 
 /// A step of the schema that a database does not have yet.

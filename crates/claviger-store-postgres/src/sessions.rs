@@ -28,8 +28,8 @@ use crate::{
     error::Fault,
     slots::slot_column,
     values::{
-        Columns, attempt_column, custody, custody_column, expiry_columns, rows, session_column, text_column,
-        version, version_column,
+        Columns, attempt_column, custody, custody_column, expiry_columns, hour_column, rows, session_column,
+        text_column, version, version_column,
     },
 };
 
@@ -68,9 +68,9 @@ const INSERT: &str = "WITH body AS (
             (id, provider, subject_id, display_name, secret_hash, custody, device,
              generation, access, refresh, expiry, expires_at, end_reason, ended_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14))
-    INSERT INTO claviger.pulse (id, slot, version, state, created_at, last_seen_at, proven_at,
+    INSERT INTO claviger.pulse (id, slot, version, state, created_at, last_seen_at, seen_hour, proven_at,
         attempt, fingerprint, taken_at, lease_until, replay, answer_lost)
-    VALUES ($1, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)";
+    VALUES ($1, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)";
 
 // The compare-and-set.
 macro_rules! moved {
@@ -138,13 +138,13 @@ const LOCK_CREATED_BEFORE: &str =
     WHERE s.provider = $1 AND s.subject_id = $2 AND p.state < 3 AND p.created_at < $3 AND p.id IS DISTINCT FROM $4
     ORDER BY p.id FOR UPDATE OF p";
 
-const TOUCH: &str = "UPDATE claviger.pulse AS p SET last_seen_at = n.at
-    FROM unnest($1::uuid[], $2::bigint[]) AS n (id, at)
+const TOUCH: &str = "UPDATE claviger.pulse AS p SET last_seen_at = n.at, seen_hour = n.hour
+    FROM unnest($1::uuid[], $2::bigint[], $3::integer[]) AS n (id, at, hour)
     WHERE p.id = n.id AND p.state < 3 AND p.last_seen_at < n.at";
-// The hour comes first in the order because it is what the index has; it never contradicts the exact time.
+// The hour comes first in the order because it is what the index has. It does not contradict the exact time, or is too early.
 const OVERDUE: &str = "SELECT id FROM (
         (SELECT id, 0 AS kind, last_seen_at AS since FROM claviger.pulse
-            WHERE state < 3 AND seen_hour <= greatest($1 / 3600000, -2147483648) AND last_seen_at <= $1
+            WHERE state < 3 AND seen_hour <= $4 AND last_seen_at <= $1
             ORDER BY seen_hour, last_seen_at, id LIMIT $3)
         UNION ALL
         (SELECT id, 1 AS kind, created_at AS since FROM claviger.pulse
@@ -457,6 +457,7 @@ pub(crate) async fn add(link: &Link, session: &Session) -> Result<(), Fault> {
         INT2: state,
         INT8: session.created_at.as_millis(),
         INT8: session.last_seen_at.as_millis(),
+        INT4: hour_column(session.last_seen_at),
         INT8: proven_at,
         UUID: claim.attempt,
         UUID: claim.fingerprint,
@@ -540,10 +541,11 @@ fn state_columns(state: &State) -> (i16, Option<i64>) {
 /// `seen` is sorted.
 pub(crate) async fn touch(link: Link, seen: &[(SessionId, Timestamp)]) -> Result<(), Fault> {
     // Of several uses of one session the last counts.
-    let last = seen.chunk_by(|one, next| one.0 == next.0).filter_map(<[_]>::last);
-    let (ids, times): (Vec<Uuid>, Vec<i64>) =
-        last.map(|(id, at)| (session_column(*id), at.as_millis())).unzip();
-    link.execute(TOUCH, &bounds![UUID_ARRAY: ids, INT8_ARRAY: times]).await?;
+    let last = || seen.chunk_by(|one, next| one.0 == next.0).filter_map(<[_]>::last);
+    let ids: Vec<Uuid> = last().map(|(id, _)| session_column(*id)).collect();
+    let times: Vec<i64> = last().map(|(_, at)| at.as_millis()).collect();
+    let hours: Vec<i32> = last().map(|(_, at)| hour_column(*at)).collect();
+    link.execute(TOUCH, &bounds![UUID_ARRAY: ids, INT8_ARRAY: times, INT4_ARRAY: hours]).await?;
     Ok(())
 }
 
@@ -553,7 +555,12 @@ pub(crate) async fn overdue(
     created_until: Timestamp,
     limit: usize,
 ) -> Result<Vec<SessionId>, Fault> {
-    let bounds = bounds![INT8: idle_since.as_millis(), INT8: created_until.as_millis(), INT8: rows(limit)];
+    let bounds = bounds![
+        INT8: idle_since.as_millis(),
+        INT8: created_until.as_millis(),
+        INT8: rows(limit),
+        INT4: hour_column(idle_since),
+    ];
     session_ids(&link.query(OVERDUE, &bounds).await?)
 }
 

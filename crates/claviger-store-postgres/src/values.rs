@@ -120,6 +120,12 @@ pub(crate) fn attempt_column(attempt: AttemptId) -> Uuid {
     Uuid::from_bytes(attempt.0)
 }
 
+/// The hour that a time is in. Times that no clock tells are cut to what fits.
+pub(crate) fn hour_column(time: Timestamp) -> i32 {
+    let hour = time.as_millis() / 3_600_000;
+    i32::try_from(hour).unwrap_or(if hour < 0 { i32::MIN } else { i32::MAX })
+}
+
 /// PostgreSQL's texts cannot hold the character NUL, and what providers call their users is not ours to judge. So NUL is
 /// written as `\0`, and a backslash as two.
 pub(crate) fn text_column(text: &str) -> Cow<'_, str> {

@@ -14,4 +14,5 @@ pub const WHOLE: &str = "
         ADD CHECK (state BETWEEN 0 AND 3),
         ADD CHECK ((state = 3) = (proven_at IS NULL)),
         ADD CHECK (num_nulls(attempt, fingerprint, taken_at, lease_until, replay, answer_lost) IN (0, 6)),
-        ADD CHECK (state < 3 OR attempt IS NULL)";
+        ADD CHECK (state < 3 OR attempt IS NULL),
+        ADD CHECK (seen_hour = least(greatest(last_seen_at / 3600000, -2147483648), 2147483647))";

@@ -9,7 +9,7 @@ use crate::{
     server::Server,
 };
 
-/// The trigger runs when the whole statement is done, of which the changes of the large row and the claim are parts.
+/// The trigger runs when the whole statement is done, of which the change of the large row is a part.
 /// Transactions may commit in another order than they number their entries in; but those of one row wait for each other, so
 /// its entries are numbered in the order of their commits.
 const BEGIN: &str = "
@@ -24,8 +24,8 @@ const BEGIN: &str = "
     BEGIN
         INSERT INTO test.journal (id, was, version, generation, ended, reason, at, attempt, replay, ambiguous_from)
         SELECT NEW.id, OLD.version, NEW.version, s.generation, NEW.state = 3, s.end_reason, now,
-            c.attempt, c.replay, CASE WHEN c.answer_lost THEN now ELSE c.lease_until END
-        FROM claviger.session AS s LEFT JOIN claviger.claim AS c ON c.id = s.id WHERE s.id = NEW.id;
+            NEW.attempt, NEW.replay, CASE WHEN NEW.answer_lost THEN now ELSE NEW.lease_until END
+        FROM claviger.session AS s WHERE s.id = NEW.id;
         RETURN NULL;
     END $$;
     CREATE TRIGGER test_commit AFTER UPDATE OF version ON claviger.pulse FOR EACH ROW EXECUTE FUNCTION test.note();";
