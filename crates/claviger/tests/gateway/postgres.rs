@@ -52,9 +52,10 @@ async fn a_database_is_migrated_by_command_and_a_dry_run_only_says_how() {
     }
     let (worked, told) = run(&["migrate"], &address);
     assert!(worked && told.contains("were taken:\n  1  sessions"), "{told}");
+    let steps = told.lines().filter(|line| line.contains("(expand") || line.contains("(contract")).count();
     for arguments in [&["migrate"][..], &["migrate", "--dry-run"]] {
         let (worked, told) = run(arguments, &address);
-        assert!(worked && told.contains("has schema 1. There is nothing to do."), "{told}");
+        assert!(worked && told.contains(&format!("has schema {steps}. There is nothing to do.")), "{told}");
     }
     let (worked, told) = run(&["check-config"], &address);
     assert!(worked && told.contains("the sessions are in PostgreSQL"), "{told}");
