@@ -54,6 +54,8 @@ const IN_USE: usize = 64_000;
 const BATCH: usize = 1_000;
 /// Rows in one statement with batching on, as many as a visit of the sweep writes at most.
 const PROOFS: usize = 200;
+/// Who refreshes at the same time with batching on.
+const CROWD: usize = 256;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -96,8 +98,10 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
 enum Work {
     /// pgbench: one row read by its key and two updates, each a commit.
     BareRefresh,
-    /// A session read, claimed, and given a new pair.
+    /// A session read, claimed, and given a new pair, each written by itself.
     Refresh,
+    /// The same, with those of others written together.
+    Refreshes,
     /// pgbench: one row updated by its key.
     BareUpdate,
     /// A proof written by itself.
@@ -109,13 +113,21 @@ enum Work {
 }
 
 impl Work {
-    const ALL: [Self; 6] =
-        [Self::BareRefresh, Self::Refresh, Self::BareUpdate, Self::Proof, Self::Proofs, Self::Read];
+    const ALL: [Self; 7] = [
+        Self::BareRefresh,
+        Self::Refresh,
+        Self::Refreshes,
+        Self::BareUpdate,
+        Self::Proof,
+        Self::Proofs,
+        Self::Read,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Self::BareRefresh => "pgbench: a read and two updates",
-            Self::Refresh => "refreshes",
+            Self::Refresh => "refreshes, each written alone",
+            Self::Refreshes => "refreshes, 256 at a time",
             Self::BareUpdate => "pgbench: an update",
             Self::Proof => "validations, one at a time",
             Self::Proofs => "validations, 200 at a time",
@@ -128,6 +140,7 @@ impl Work {
         match self {
             Self::Refresh => Some((Self::BareRefresh, "0.70")),
             Self::Proof => Some((Self::BareUpdate, "0.70")),
+            Self::Refreshes => Some((Self::BareRefresh, "more")),
             Self::Proofs => Some((Self::BareUpdate, "more")),
             Self::BareRefresh | Self::BareUpdate | Self::Read => None,
         }
@@ -144,7 +157,15 @@ impl Work {
                  UPDATE floor SET version = version + 1, proven_at = :at WHERE id = :id AND version > 0;\n\
                  UPDATE floor SET version = version + 1, proven_at = :at WHERE id = :id AND version > 0;\n",
             ),
-            Self::Refresh | Self::Proof | Self::Proofs | Self::Read => None,
+            Self::Refresh | Self::Refreshes | Self::Proof | Self::Proofs | Self::Read => None,
+        }
+    }
+
+    /// So many are at it at a time.
+    const fn callers(self) -> usize {
+        match self {
+            Self::Refreshes => CROWD,
+            _ => CONNECTIONS,
         }
     }
 }
@@ -186,9 +207,12 @@ fn print(options: &Options, runs: &[[Vec<f64>; 2]]) {
 struct Database {
     name: String,
     count: u32,
+    /// It writes each change alone.
     store: Arc<PostgresStore>,
-    /// Those in use, as they are stored, dealt out to as many tasks as there are connections.
-    hands: tokio::sync::Mutex<Vec<Vec<Session>>>,
+    /// It writes together what comes up at the same time.
+    gathering: Arc<PostgresStore>,
+    /// Those in use, as they are stored.
+    in_use: tokio::sync::Mutex<Vec<Session>>,
 }
 
 impl Database {
@@ -196,18 +220,17 @@ impl Database {
         println!("filling a database with {count} sessions");
         let name = server.database().await;
         let options = StoreOptions { connections: CONNECTIONS, ..StoreOptions::default() };
-        let store = Arc::new(PostgresStore::open(&server.address(&name), &options).await?);
+        let alone = StoreOptions { writers: CONNECTIONS, ..options.clone() };
+        let store = Arc::new(PostgresStore::open(&server.address(&name), &alone).await?);
+        let gathering = Arc::new(PostgresStore::open(&server.address(&name), &options).await?);
         let ring = Keyring::new(vec![RootKey::new(KeyId(1), random()?)])?;
-        let mut hands = vec![Vec::new(); CONNECTIONS];
+        let mut in_use = Vec::new();
         let stride = (count as usize / IN_USE).max(1);
         let mut batch = Vec::with_capacity(BATCH);
         for number in 0..count {
             let (session, _) = fill::session(&ring, Filling::made_up(number)?)?;
-            let place = number as usize;
-            if place.is_multiple_of(stride)
-                && let Some(hand) = hands.get_mut(place / stride % CONNECTIONS)
-            {
-                hand.push(session.clone());
+            if (number as usize).is_multiple_of(stride) {
+                in_use.push(session.clone());
             }
             batch.push(Record::Session(session));
             if batch.len() == BATCH || number + 1 == count {
@@ -224,7 +247,7 @@ impl Database {
         for statement in [floor.as_str(), "VACUUM ANALYZE", "CHECKPOINT"] {
             client.batch_execute(statement).await?;
         }
-        Ok(Self { name, count, store, hands: tokio::sync::Mutex::new(hands) })
+        Ok(Self { name, count, store, gathering, in_use: tokio::sync::Mutex::new(in_use) })
     }
 
     async fn measure(&self, server: &Server, work: Work, seconds: u32) -> Result<f64> {
@@ -263,19 +286,29 @@ impl Database {
     #[expect(clippy::disallowed_methods, reason = "a benchmark looks at real time")]
     async fn store_works(&self, work: Work, seconds: u32) -> Result<f64> {
         let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let mut hands = self.hands.lock().await;
+        let mut in_use = self.in_use.lock().await;
+        let mut hands = vec![Vec::new(); work.callers()];
+        for (place, session) in in_use.drain(..).enumerate() {
+            let hand = place % hands.len();
+            if let Some(hand) = hands.get_mut(hand) {
+                hand.push(session);
+            }
+        }
+        let store = if work == Work::Refreshes { &self.gathering } else { &self.store };
         let mut tasks = JoinSet::new();
         let begun = std::time::Instant::now();
-        for hand in hands.drain(..) {
-            let (store, done, stop) = (Arc::clone(&self.store), Arc::clone(&done), Arc::clone(&stop));
+        for hand in hands {
+            let (store, done, stop) = (Arc::clone(store), Arc::clone(&done), Arc::clone(&stop));
             tasks.spawn(async move { go_through(hand, work, &store, &done, &stop).await });
         }
         tokio::time::sleep(Duration::from_secs(seconds.into())).await;
         stop.store(true, Ordering::Relaxed);
         let (count, took) = (done.load(Ordering::Relaxed), begun.elapsed());
         while let Some(hand) = tasks.join_next().await {
-            hands.push(hand??);
+            in_use.extend(hand??);
         }
+        // In the order in which they were made, so that each measurement has the same before it.
+        in_use.sort_unstable_by_key(|session| session.id);
         Ok(count as f64 / took.as_secs_f64())
     }
 
@@ -333,7 +366,7 @@ async fn work_on(rows: &mut [Session], work: Work, store: &PostgresStore) -> Res
             }
             ensure!(store.replace_all(rows).await?.into_iter().all(|written| written), "a row moved on");
         }
-        Work::Refresh => {
+        Work::Refresh | Work::Refreshes => {
             for row in rows {
                 *row = refresh(row, now, store).await?;
             }

@@ -55,7 +55,7 @@ impl Engine {
     /// If the store cannot be read.
     pub async fn measure_load(&self) -> Result<(), StoreError> {
         let store = &self.inner.parts.store;
-        let census = store.census().await?;
+        let census = store.census(self.now()).await?;
         let due = store.longest_due(Wheel::Validation).await?;
         let (now, period, bounds) = (self.now(), self.settings().sweep.period, self.pace_limits());
         // A slot that was never visited is as late as the oldest proof in it may be.

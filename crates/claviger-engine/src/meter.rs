@@ -12,7 +12,7 @@ use claviger_core::{
     verdict::{TokenAnswer, Trouble, TroubleKind, ValidateAnswer},
 };
 use claviger_provider::{MessageKind, ProbeAnswer, Refused};
-use claviger_store::{Backlog, Claims};
+use claviger_store::Backlog;
 use metrics::{counter, gauge, histogram};
 
 use crate::{Breakers, KeyRole, KeyRows, Subscribed, load::Load, report::Report};
@@ -282,6 +282,8 @@ pub(crate) fn load(load: &Load) {
     gauge!(SESSIONS, "state" => "live").set(to_f64(census.live));
     gauge!(SESSIONS, "state" => "parked").set(to_f64(census.parked));
     gauge!(SESSIONS, "state" => "suspect").set(to_f64(census.suspect));
+    gauge!(CLAIMS, "state" => "in_flight").set(to_f64(census.claims.in_flight));
+    gauge!(CLAIMS, "state" => "ambiguous").set(to_f64(census.claims.ambiguous));
     gauge!(OLDEST_PROOF).set(census.oldest_proof.map_or(0.0, |at| now.since(at).as_secs_f64()));
     gauge!(SWEEP_LAG).set(load.lag.as_secs_f64());
     gauge!(BUDGET, "kind" => "configured").set(load.configured_per_second);
@@ -318,18 +320,12 @@ pub(crate) fn revocation_tried(settled: bool) {
 }
 
 pub(crate) fn report(report: &Report) {
-    claims(report.claims);
     backlog(report.outbox, report.now);
 }
 
 fn backlog(backlog: Backlog, now: Timestamp) {
     gauge!(OUTBOX).set(to_f64(backlog.count));
     gauge!(OUTBOX_OLDEST).set(backlog.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()));
-}
-
-fn claims(claims: Claims) {
-    gauge!(CLAIMS, "state" => "in_flight").set(to_f64(claims.in_flight));
-    gauge!(CLAIMS, "state" => "ambiguous").set(to_f64(claims.ambiguous));
 }
 
 pub(crate) fn breakers(breakers: Breakers) {

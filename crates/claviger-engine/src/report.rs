@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use claviger_core::time::Timestamp;
-use claviger_store::{Backlog, Claims, StoreError};
+use claviger_store::{Backlog, StoreError};
 
 use crate::{Breakers, Engine, load::Load, reseal::Resealing};
 
@@ -14,8 +14,6 @@ pub struct Report {
     pub now: Timestamp,
     /// Which kinds of questions the provider is asked.
     pub breakers: Breakers,
-    /// Refreshes under way, and those whose answer was lost.
-    pub claims: Claims,
     /// The revocations that are owed.
     pub outbox: Backlog,
     /// The sessions and the sweep, as they were counted last. None before the first time.
@@ -55,7 +53,7 @@ impl LastSubscribed {
 }
 
 impl Engine {
-    /// How things are. It costs two looks into the store; the sessions were counted before.
+    /// How things are. It costs one look into the store; the sessions were counted before.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -68,7 +66,6 @@ impl Engine {
         Ok(Report {
             now,
             breakers: self.breakers(),
-            claims: store.claims(now).await?,
             outbox: store.owed_backlog().await?,
             load: self.load(),
             subscribed,

@@ -15,8 +15,8 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Backlog, Census, Claims, HeadCount, Memo, Owed, OwedId, Placement, Replaced, Selection, Store,
-    StoreError, Suspected, SuspicionKey, Visit, Wheel,
+    Backlog, Census, HeadCount, Memo, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
+    Suspected, SuspicionKey, Visit, Wheel,
 };
 
 use crate::{
@@ -269,10 +269,6 @@ impl Store for Shelf {
         Ok(postponed)
     }
 
-    async fn claims(&self, now: Timestamp) -> Result<Claims, StoreError> {
-        self.read(self.ledger.memory.claims(now)).await
-    }
-
     async fn owed_backlog(&self) -> Result<Backlog, StoreError> {
         self.read(self.ledger.memory.owed_backlog()).await
     }
@@ -331,8 +327,8 @@ impl Store for Shelf {
         self.write(self.ledger.memory.replace_all(next), note).await
     }
 
-    async fn census(&self) -> Result<Census, StoreError> {
-        self.read(self.ledger.memory.census()).await
+    async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
+        self.read(self.ledger.memory.census(now)).await
     }
 
     async fn heads(&self) -> Result<Vec<HeadCount>, StoreError> {

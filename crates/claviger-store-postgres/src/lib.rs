@@ -29,6 +29,7 @@ mod changes;
 mod clock;
 mod database;
 mod error;
+mod gather;
 mod logins;
 mod memos;
 mod owed;

@@ -91,6 +91,30 @@ const NEW_PAIR: &str = concat!(
         generation = $16, access = $17, refresh = $18, expiry = $19, expires_at = $20, end_reason = $21, ended_at = $22
     WHERE id = $1 AND EXISTS (SELECT FROM moved)"
 );
+// Claims and new pairs of several sessions. A row that somebody has locked is passed over, so that nobody waits for whoever locked
+// another's.
+const CHANGE_ALL: &str = "WITH free AS MATERIALIZED (
+        SELECT n.* FROM unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::bigint[],
+                $5::uuid[], $6::uuid[], $7::bigint[], $8::bigint[], $9::boolean[], $10::boolean[]) WITH ORDINALITY
+            AS n (id, version, state, proven_at, attempt, fingerprint, taken_at, lease_until, replay, answer_lost, place)
+        JOIN claviger.pulse AS p ON p.id = n.id AND p.version = n.version - 1 AND p.state < 3
+        FOR UPDATE OF p SKIP LOCKED),
+    moved AS (
+        UPDATE claviger.pulse AS p SET version = n.version, state = n.state, proven_at = n.proven_at, attempt = n.attempt,
+            fingerprint = n.fingerprint, taken_at = n.taken_at, lease_until = n.lease_until, replay = n.replay,
+            answer_lost = n.answer_lost
+        FROM free AS n WHERE p.id = n.id
+        RETURNING n.place, p.id),
+    bodies AS (
+        UPDATE claviger.session AS s SET display_name = b.display_name, secret_hash = b.secret_hash, custody = b.custody,
+            device = b.device, generation = b.generation, access = b.access, refresh = b.refresh, expiry = b.expiry,
+            expires_at = b.expires_at
+        FROM moved JOIN unnest($11::bigint[], $12::text[], $13::bytea[], $14::text[], $15::text[], $16::bigint[], $17::bytea[],
+                $18::bytea[], $19::text[], $20::bigint[])
+            AS b (place, display_name, secret_hash, custody, device, generation, access, refresh, expiry, expires_at)
+            USING (place)
+        WHERE s.id = moved.id)
+    SELECT place FROM moved";
 // The large row is written only if something in it changes.
 const REPLACE: &str = concat!(
     "WITH moved AS (",
@@ -151,10 +175,6 @@ const OVERDUE: &str = "SELECT id FROM (
             WHERE state < 3 AND created_at <= $2 AND last_seen_at > $1 ORDER BY created_at, id LIMIT $3)
     ) AS overdue ORDER BY kind, since, id LIMIT $3";
 const DISTRUSTED: &str = "SELECT id FROM claviger.pulse WHERE state >= 2 ORDER BY id DESC LIMIT $1";
-const CLAIMS: &str = "SELECT
-    count(*) FILTER (WHERE NOT answer_lost AND lease_until > $1),
-    count(*) FILTER (WHERE answer_lost OR lease_until <= $1)
-    FROM claviger.pulse WHERE attempt IS NOT NULL";
 // What others are just purging is passed over.
 const PURGE: &str = "WITH old AS MATERIALIZED (
         SELECT id FROM claviger.pulse WHERE state = 3 AND created_at <= $1
@@ -164,7 +184,9 @@ const PURGE: &str = "WITH old AS MATERIALIZED (
     SELECT count(*) FROM old";
 const CENSUS: &str = "SELECT
     count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2),
-    min(proven_at) FILTER (WHERE state = 0)
+    min(proven_at) FILTER (WHERE state = 0),
+    count(*) FILTER (WHERE NOT answer_lost AND lease_until > $1),
+    count(*) FILTER (WHERE answer_lost OR lease_until <= $1)
     FROM claviger.pulse";
 
 // It goes through both tables, which is done after a change of keys only.
@@ -277,8 +299,10 @@ async fn end(link: &Link, rows: Vec<(Session, EndReason)>, at: Timestamp) -> Res
         return Ok(Vec::new());
     }
     // Sent one behind the other, without waiting for the answers in between.
-    let written =
-        try_join_all(ended.iter().map(|(next, owed)| write(link, next, owed.as_ref(), false))).await?;
+    let written = try_join_all(
+        ended.iter().map(|(next, owed)| change(link, next, Extent::All { owed: owed.as_ref(), tell: false })),
+    )
+    .await?;
     if !written.into_iter().all(|written| written) {
         return Err(corrupt("a locked session was changed").into());
     }
@@ -293,13 +317,65 @@ pub(crate) async fn replace(
     next: &Session,
     owed: Option<&OwedRevocation>,
 ) -> Result<Replaced, Fault> {
-    let written = write(&link, next, owed, is_distrusted(next)).await?;
+    let written = change(&link, next, Extent::All { owed, tell: is_distrusted(next) }).await?;
     replaced(link, next, written).await
 }
 
-pub(crate) async fn claim(link: Link, next: &Session) -> Result<Replaced, Fault> {
-    let written = change(&link, next, Extent::Claim).await?;
+/// Writes a row that differs from the one that it was made from in its claim, or has a new pair. Nobody else is told.
+pub(crate) async fn change_one(link: Link, next: &Session) -> Result<Replaced, Fault> {
+    let extent = if has_new_pair(next) { Extent::NewPair } else { Extent::Claim };
+    let written = change(&link, next, extent).await?;
     replaced(link, next, written).await
+}
+
+/// Writes such rows, but not those that somebody has locked. If a row comes twice, one of the two is written.
+pub(crate) async fn change_all(link: Link, next: &[Session]) -> Result<Vec<bool>, Fault> {
+    let mut rows = Vec::with_capacity(next.len());
+    for next in next {
+        let (state, proven_at) = state_columns(&next.state);
+        // No row has a version that is out of range.
+        let version = version_column(next.version).unwrap_or(0);
+        rows.push((next, version, state, proven_at, ClaimColumns::of(next)));
+    }
+    let with_pair = (1_i64..).zip(next).filter(|(_, next)| has_new_pair(next));
+    let bodies: Vec<(i64, &Session, Body<'_>)> =
+        with_pair.map(|(place, next)| Ok((place, next, Body::of(next)?))).collect::<Result<_, Fault>>()?;
+    let bounds = bounds![
+        UUID_ARRAY: column(&rows, |row| session_column(row.0.id)),
+        INT8_ARRAY: column(&rows, |row| row.1),
+        INT2_ARRAY: column(&rows, |row| row.2),
+        INT8_ARRAY: column(&rows, |row| row.3),
+        UUID_ARRAY: column(&rows, |row| row.4.attempt),
+        UUID_ARRAY: column(&rows, |row| row.4.fingerprint),
+        INT8_ARRAY: column(&rows, |row| row.4.taken_at),
+        INT8_ARRAY: column(&rows, |row| row.4.lease_until),
+        BOOL_ARRAY: column(&rows, |row| row.4.replay),
+        BOOL_ARRAY: column(&rows, |row| row.4.answer_lost),
+        INT8_ARRAY: column(&bodies, |body| body.0),
+        TEXT_ARRAY: column(&bodies, |body| text_column(&body.1.display_name)),
+        BYTEA_ARRAY: column(&bodies, |body| body.1.secret_hash.0.as_slice()),
+        TEXT_ARRAY: column(&bodies, |body| custody_column(body.1.custody)),
+        TEXT_ARRAY: column(&bodies, |body| text_column(body.1.device.as_str())),
+        INT8_ARRAY: column(&bodies, |body| body.2.generation),
+        BYTEA_ARRAY: column(&bodies, |body| body.2.access),
+        BYTEA_ARRAY: column(&bodies, |body| body.2.refresh),
+        TEXT_ARRAY: column(&bodies, |body| body.2.expiry),
+        INT8_ARRAY: column(&bodies, |body| body.2.expires_at),
+    ];
+    let mut written = vec![false; next.len()];
+    for row in link.query(CHANGE_ALL, &bounds).await? {
+        let place =
+            Columns::of(&row, "a change").read(|place: i64| usize::try_from(place).ok()?.checked_sub(1))?;
+        if let Some(written) = written.get_mut(place) {
+            *written = true;
+        }
+    }
+    Ok(written)
+}
+
+/// A column of several rows.
+fn column<'a, R, T>(rows: &'a [R], of: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(of).collect()
 }
 
 async fn replaced(link: Link, next: &Session, written: bool) -> Result<Replaced, Fault> {
@@ -314,9 +390,9 @@ fn is_distrusted(next: &Session) -> bool {
     matches!(next.state, State::Suspect(_) | State::Ended { .. })
 }
 
-/// Whether this change brings another pair.
+/// Whether this change brings another pair, and nothing that others must be told of at once.
 pub(crate) fn has_new_pair(next: &Session) -> bool {
-    next.pair().is_some_and(|pair| pair.generation == next.version)
+    !is_distrusted(next) && next.pair().is_some_and(|pair| pair.generation == next.version)
 }
 
 /// Tells all instances that these changed.
@@ -337,19 +413,6 @@ enum Extent<'a> {
 }
 
 /// Writes `next` over the row that it was made from, unless that has ended or another version is stored.
-async fn write(
-    link: &Link,
-    next: &Session,
-    owed: Option<&OwedRevocation>,
-    tell: bool,
-) -> Result<bool, Fault> {
-    let extent = match owed {
-        None if !tell && has_new_pair(next) => Extent::NewPair,
-        owed => Extent::All { owed, tell },
-    };
-    change(link, next, extent).await
-}
-
 async fn change(link: &Link, next: &Session, extent: Extent<'_>) -> Result<bool, Fault> {
     // No row has a version that is out of range.
     let (Some(before), Ok(version)) = (next.version.0.checked_sub(1), version_column(next.version)) else {
@@ -568,13 +631,6 @@ pub(crate) async fn distrusted(link: Link, limit: usize) -> Result<Vec<SessionId
     session_ids(&link.query(DISTRUSTED, &bounds![INT8: rows(limit)]).await?)
 }
 
-/// Refreshes under way, and those of which nobody can say.
-pub(crate) async fn claims(link: Link, now: Timestamp) -> Result<Claims, Fault> {
-    let row = link.query_one(CLAIMS, &bounds![INT8: now.as_millis()]).await?;
-    let mut columns = Columns::of(&row, "the claims");
-    Ok(Claims { in_flight: columns.count()?, ambiguous: columns.count()? })
-}
-
 pub(crate) async fn purge(link: Link, created_until: Timestamp, limit: usize) -> Result<usize, Fault> {
     let row = link.query_one(PURGE, &bounds![INT8: created_until.as_millis(), INT8: rows(limit)]).await?;
     let purged = Columns::of(&row, "a purge").count()?;
@@ -671,12 +727,16 @@ async fn prove(link: &Link, next: &Session) -> Result<bool, Fault> {
     Ok(link.execute(PROVE, &bounds).await? == 1)
 }
 
-pub(crate) async fn census(link: Link) -> Result<Census, Fault> {
-    let row = link.query_one(CENSUS, &bounds![]).await?;
+pub(crate) async fn census(link: Link, now: Timestamp) -> Result<Census, Fault> {
+    let row = link.query_one(CENSUS, &bounds![INT8: now.as_millis()]).await?;
     let mut columns = Columns::of(&row, "the census");
-    let (live, parked, suspect) = (columns.count()?, columns.count()?, columns.count()?);
-    let oldest_proof = columns.take::<Option<i64>>()?.map(Timestamp::from_millis);
-    Ok(Census { live, parked, suspect, oldest_proof })
+    Ok(Census {
+        live: columns.count()?,
+        parked: columns.count()?,
+        suspect: columns.count()?,
+        oldest_proof: columns.take::<Option<i64>>()?.map(Timestamp::from_millis),
+        claims: Claims { in_flight: columns.count()?, ambiguous: columns.count()? },
+    })
 }
 
 /// How many rows hold blobs that begin alike.

@@ -1,6 +1,6 @@
 //! The store: each method of the trait is one statement, or one transaction.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use claviger_core::{
@@ -11,7 +11,7 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Backlog, Census, Claims, HeadCount, Memo, Others, Owed, OwedId, Placement, Replaced, Selection, Store,
+    Backlog, Census, HeadCount, Memo, Others, Owed, OwedId, Placement, Replaced, Selection, Store,
     StoreError, Suspected, SuspicionKey, Visit, Wheel,
     archive::{MARKER, is_unfinished},
 };
@@ -23,6 +23,7 @@ use crate::{
     clock::DatabaseClock,
     database::{self, Database, Link, bounds},
     error::OpenError,
+    gather::Gatherer,
     logins, memos, owed,
     schema::{self, Plan},
     sessions, slots, suspicions,
@@ -44,6 +45,9 @@ pub struct Options {
     pub transaction_pooler: bool,
     /// Where changes are listened to, if not at the address itself. Needed with a pooler.
     pub listen_address: Option<Address>,
+    /// So many statements write claims and new pairs at a time: what comes up meanwhile goes together into the next one. With as
+    /// many as there are connections, each is written alone.
+    pub writers: usize,
     /// A call may take so long, the wait for a free connection not counted.
     pub patience: Duration,
 }
@@ -54,6 +58,7 @@ impl Default for Options {
             connections: 16,
             transaction_pooler: false,
             listen_address: None,
+            writers: 2,
             patience: Duration::from_secs(10),
         }
     }
@@ -67,6 +72,7 @@ pub struct PostgresStore {
     clock: DatabaseClock,
     clock_keeper: JoinHandle<()>,
     pair_teller: PairTeller,
+    gatherer: Arc<Gatherer>,
     listen_address: Option<Address>,
     address: Address,
     transaction_pooler: bool,
@@ -108,7 +114,7 @@ impl PostgresStore {
 
     /// Connects without asking whether a copy into the database was finished.
     async fn open_unasked(address: &Address, options: &Options) -> Result<Self, OpenError> {
-        let Options { connections, transaction_pooler, listen_address, patience } = options;
+        let Options { connections, transaction_pooler, listen_address, writers, patience } = options;
         let pooler = *transaction_pooler;
         let listen_address = listen_address.clone().or_else(|| (!pooler).then(|| address.clone()));
         if let Some(address) = &listen_address
@@ -122,6 +128,7 @@ impl PostgresStore {
         let clock_keeper = tokio::spawn(clock.clone().keep(database.clone()));
         let survey = Database::new(address, 1, pooler, SURVEY)?;
         let pair_teller = PairTeller::start(database.clone());
+        let gatherer = Gatherer::new(database.clone(), *writers);
         let (address, transaction_pooler) = (address.clone(), pooler);
         Ok(Self {
             database,
@@ -129,6 +136,7 @@ impl PostgresStore {
             clock,
             clock_keeper,
             pair_teller,
+            gatherer,
             listen_address,
             address,
             transaction_pooler,
@@ -228,15 +236,19 @@ impl Store for PostgresStore {
     }
 
     async fn replace(&self, next: &Session, owed: Option<&OwedRevocation>) -> Result<Replaced, StoreError> {
-        let replaced = self.database.write("replace", |link| sessions::replace(link, next, owed)).await?;
-        if replaced == Replaced::Done && sessions::has_new_pair(next) {
+        let new_pair = sessions::has_new_pair(next);
+        let replaced = match owed {
+            None if new_pair => self.gatherer.write(next).await?,
+            owed => self.database.write("replace", |link| sessions::replace(link, next, owed)).await?,
+        };
+        if new_pair && replaced == Replaced::Done {
             self.pair_teller.of(session_column(next.id));
         }
         Ok(replaced)
     }
 
     async fn replace_claim(&self, next: &Session) -> Result<Replaced, StoreError> {
-        self.database.write("claim", |link| sessions::claim(link, next)).await
+        self.gatherer.write(next).await
     }
 
     async fn devices(&self, subject: &Subject, limit: usize) -> Result<Vec<Session>, StoreError> {
@@ -322,10 +334,6 @@ impl Store for PostgresStore {
         self.database.write("postpone owed", work).await
     }
 
-    async fn claims(&self, now: Timestamp) -> Result<Claims, StoreError> {
-        self.survey.read("claims", |link| sessions::claims(link, now)).await
-    }
-
     async fn owed_backlog(&self) -> Result<Backlog, StoreError> {
         self.database.read("backlog", owed::backlog).await
     }
@@ -387,8 +395,8 @@ impl Store for PostgresStore {
     }
 
     /// It goes through the narrow table, 100 MB for a million sessions.
-    async fn census(&self) -> Result<Census, StoreError> {
-        self.survey.read("census", sessions::census).await
+    async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
+        self.survey.read("census", |link| sessions::census(link, now)).await
     }
 
     async fn heads(&self) -> Result<Vec<HeadCount>, StoreError> {

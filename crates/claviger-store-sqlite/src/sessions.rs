@@ -44,7 +44,6 @@ pub(crate) const STATEMENTS: &[&str] = &[
     OPEN_IN_SLOT,
     CENSUS,
     HEADS,
-    CLAIMS,
     PAGE,
     COUNT,
 ];
@@ -105,10 +104,6 @@ const OVERDUE: &str = "SELECT id FROM (
             WHERE state < 3 AND created_at <= ?2 AND last_seen_at > ?1 ORDER BY created_at, id LIMIT ?3)
     ) ORDER BY kind, since, id LIMIT ?3";
 const DISTRUSTED: &str = "SELECT id FROM pulse WHERE state >= 2 ORDER BY id DESC LIMIT ?1";
-const CLAIMS: &str = "SELECT
-    count(*) FILTER (WHERE claim_answer_lost = 0 AND claim_lease_until > ?1),
-    count(*) FILTER (WHERE claim_answer_lost = 1 OR claim_lease_until <= ?1)
-    FROM session INDEXED BY session_claimed WHERE claim_attempt IS NOT NULL";
 const OLD_TOMBSTONES: &str =
     "SELECT id FROM pulse WHERE state = 3 AND created_at <= ?1 ORDER BY created_at, id LIMIT ?2";
 const DELETE_BODY: &str = "DELETE FROM session WHERE id = ?1";
@@ -121,10 +116,13 @@ const OPEN_IN_SLOT: &str = select!(
     "pulse AS p INDEXED BY pulse_open CROSS JOIN session AS s ON s.id = p.id
     WHERE p.slot = ?1 AND p.id > ?2 AND p.state < 3 ORDER BY p.id"
 );
-const CENSUS: &str = "SELECT
-    count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2),
-    min(proven_at) FILTER (WHERE state = 0)
-    FROM pulse";
+const CENSUS: &str = "SELECT * FROM (SELECT
+            count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2),
+            min(proven_at) FILTER (WHERE state = 0)
+        FROM pulse), (SELECT
+            count(*) FILTER (WHERE claim_answer_lost = 0 AND claim_lease_until > ?1),
+            count(*) FILTER (WHERE claim_answer_lost = 1 OR claim_lease_until <= ?1)
+        FROM session INDEXED BY session_claimed WHERE claim_attempt IS NOT NULL)";
 
 // It goes through both tables, which is done after a change of keys only.
 const HEADS: &str =
@@ -348,16 +346,6 @@ pub(crate) fn distrusted(connection: &Connection, limit: usize) -> Result<Vec<Se
     select_ids(connection, DISTRUSTED, params![rows(limit)])
 }
 
-/// Refreshes under way, and those of which nobody can say.
-pub(crate) fn claims(connection: &Connection, now: Timestamp) -> Result<Claims, Fault> {
-    let mut statement = connection.prepare_cached(CLAIMS)?;
-    let mut found = statement.query(params![now.as_millis()])?;
-    let row = found.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-    let mut columns = Columns::of(row);
-    let mut count = || columns.read(|count: i64| u64::try_from(count).ok());
-    Ok(Claims { in_flight: count()?, ambiguous: count()? })
-}
-
 pub(crate) fn purge(connection: &Connection, created_until: Timestamp, limit: usize) -> Result<usize, Fault> {
     let old = select_ids(connection, OLD_TOMBSTONES, params![created_until.as_millis(), rows(limit)])?;
     let (mut bodies, mut pulses) =
@@ -420,14 +408,19 @@ pub(crate) fn replace_all(connection: &Connection, next: &[Session]) -> Result<V
     Ok(written)
 }
 
-pub(crate) fn census(connection: &Connection) -> Result<Census, Fault> {
+pub(crate) fn census(connection: &Connection, now: Timestamp) -> Result<Census, Fault> {
     let mut statement = connection.prepare_cached(CENSUS)?;
-    let mut found = statement.query([])?;
+    let mut found = statement.query(params![now.as_millis()])?;
     let row = found.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     let mut columns = Columns::of(row);
-    let mut count = || columns.read(|count: i64| u64::try_from(count).ok());
-    let (live, parked, suspect) = (count()?, count()?, count()?);
-    Ok(Census { live, parked, suspect, oldest_proof: columns.take::<Option<i64>>()?.map(millis) })
+    let count = |columns: &mut Columns<'_>| columns.read(|count: i64| u64::try_from(count).ok());
+    Ok(Census {
+        live: count(&mut columns)?,
+        parked: count(&mut columns)?,
+        suspect: count(&mut columns)?,
+        oldest_proof: columns.take::<Option<i64>>()?.map(millis),
+        claims: Claims { in_flight: count(&mut columns)?, ambiguous: count(&mut columns)? },
+    })
 }
 
 /// How many rows hold blobs that begin alike.

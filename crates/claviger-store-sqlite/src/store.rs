@@ -11,8 +11,8 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Backlog, Census, Claims, HeadCount, Memo, Owed, OwedId, Placement, Replaced, Selection, Store,
-    StoreError, Suspected, SuspicionKey, Visit, Wheel,
+    Backlog, Census, HeadCount, Memo, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
+    Suspected, SuspicionKey, Visit, Wheel,
     archive::{MARKER, Side, is_unfinished},
 };
 use rusqlite::Connection;
@@ -252,10 +252,6 @@ impl Store for SqliteStore {
         self.write(move |connection| owed::postpone(connection, id, attempt, due_at)).await
     }
 
-    async fn claims(&self, now: Timestamp) -> Result<Claims, StoreError> {
-        self.pool.read(|connection| sessions::claims(connection, now))
-    }
-
     async fn owed_backlog(&self) -> Result<Backlog, StoreError> {
         self.pool.read(owed::backlog)
     }
@@ -314,8 +310,8 @@ impl Store for SqliteStore {
     }
 
     /// It goes through the narrow table, 60 MB for a million sessions, so it does not run among the tasks that answer requests.
-    async fn census(&self) -> Result<Census, StoreError> {
-        self.survey(sessions::census).await
+    async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
+        self.survey(move |connection| sessions::census(connection, now)).await
     }
 
     /// It goes through all sessions, so it does not run among the tasks that answer requests.

@@ -119,10 +119,6 @@ pub trait Store: Send + Sync + 'static {
         due_at: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// How many rows have a claim on them, and of how many of these the outcome is unknown
-    /// ([`claviger_core::session::Claim::ambiguous`]).
-    async fn claims(&self, now: Timestamp) -> Result<Claims, StoreError>;
-
     /// How many revocations are owed, and since when the oldest.
     async fn owed_backlog(&self) -> Result<Backlog, StoreError>;
 
@@ -173,8 +169,8 @@ pub trait Store: Send + Sync + 'static {
     /// They differ from these in nothing but version, state and proof. Says of each whether it was written.
     async fn replace_all(&self, next: &[Session]) -> Result<Vec<bool>, StoreError>;
 
-    /// How many sessions there are in each state. It may go through all of them.
-    async fn census(&self) -> Result<Census, StoreError>;
+    /// How many sessions there are in each state, and how many have a claim on them. It may go through all of them.
+    async fn census(&self, now: Timestamp) -> Result<Census, StoreError>;
 
     /// How many rows hold a sealed blob that begins with the same octets ([`BlobHead`]), by these octets: which of
     /// them name a key is not the store's business. A row whose two blobs begin alike counts once, else under each. It may
@@ -312,6 +308,8 @@ pub struct Census {
     pub suspect: u64,
     /// When the live session was proven whose proof is the oldest.
     pub oldest_proof: Option<Timestamp>,
+    /// The claims on them.
+    pub claims: Claims,
 }
 
 /// How many rows hold blobs that begin alike.

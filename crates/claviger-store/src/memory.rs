@@ -49,7 +49,6 @@ pub enum Method {
     SettleOwed,
     PostponeOwed,
     OwedBacklog,
-    Claims,
     TakeSlots,
     InSlot,
     HoldSlot,
@@ -81,7 +80,6 @@ impl Method {
                 | Self::Overdue
                 | Self::Distrusted
                 | Self::OwedBacklog
-                | Self::Claims
                 | Self::InSlot
                 | Self::LongestDue
                 | Self::Census
@@ -565,14 +563,6 @@ impl Store for MemoryStore {
         Ok(true)
     }
 
-    async fn claims(&self, now: Timestamp) -> Result<Claims, StoreError> {
-        let shelf = self.enter(Method::Claims)?;
-        let rows = shelf.rows.open.claimed.iter().filter_map(|id| shelf.rows.get(*id));
-        let claims = rows.filter_map(|session| session.holding()?.claim);
-        let (ambiguous, in_flight): (Vec<_>, Vec<_>) = claims.partition(|claim| claim.ambiguous(now));
-        Ok(Claims { in_flight: count(in_flight.len()), ambiguous: count(ambiguous.len()) })
-    }
-
     async fn owed_backlog(&self) -> Result<Backlog, StoreError> {
         let shelf = self.enter(Method::OwedBacklog)?;
         Ok(Backlog {
@@ -651,11 +641,14 @@ impl Store for MemoryStore {
         Ok(next.iter().map(|next| shelf.replace(next) == Replaced::Done).collect())
     }
 
-    async fn census(&self) -> Result<Census, StoreError> {
+    async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
         let shelf = self.enter(Method::Census)?;
-        let Open { live_by_proof, parked, suspect, .. } = &shelf.rows.open;
+        let Open { live_by_proof, parked, suspect, claimed, .. } = &shelf.rows.open;
         let (live, oldest_proof) = (count(live_by_proof.len()), live_by_proof.first().map(|(at, _)| *at));
-        Ok(Census { live, parked: *parked, suspect: *suspect, oldest_proof })
+        let claims = claimed.iter().filter_map(|id| shelf.rows.get(*id)?.holding()?.claim);
+        let (ambiguous, in_flight): (Vec<_>, Vec<_>) = claims.partition(|claim| claim.ambiguous(now));
+        let claims = Claims { in_flight: count(in_flight.len()), ambiguous: count(ambiguous.len()) };
+        Ok(Census { live, parked: *parked, suspect: *suspect, oldest_proof, claims })
     }
 
     async fn heads(&self) -> Result<Vec<HeadCount>, StoreError> {

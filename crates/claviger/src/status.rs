@@ -13,10 +13,6 @@ pub struct Status {
     pub version: String,
     /// The sessions and the sweep. None before they were counted for the first time.
     pub counted: Option<Counted>,
-    /// Refreshes that are under way.
-    pub refreshes_in_flight: u64,
-    /// Sessions of which nobody can say whether their refresh token is spent.
-    pub refreshes_ambiguous: u64,
     /// Revocations that the provider is owed.
     pub revocations_owed: u64,
     /// How long the oldest of them has been owed.
@@ -82,6 +78,8 @@ pub struct Counted {
     pub live: u64,
     pub parked: u64,
     pub suspect: u64,
+    pub refreshes_in_flight: u64,
+    pub refreshes_ambiguous: u64,
     pub oldest_proof_seconds: Option<u64>,
     pub sweep_lag_seconds: u64,
     pub budget_per_second: f64,
@@ -144,8 +142,6 @@ impl From<&Report> for Status {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             counted: report.load.as_ref().map(|load| Counted::of(load, since(load.now))),
-            refreshes_in_flight: report.claims.in_flight,
-            refreshes_ambiguous: report.claims.ambiguous,
             revocations_owed: report.outbox.count,
             oldest_owed_seconds: report.outbox.oldest.map(|at| since(at).as_secs()),
             refreshes: report.breakers.refreshes.into(),
@@ -164,6 +160,8 @@ impl Counted {
             live: census.live,
             parked: census.parked,
             suspect: census.suspect,
+            refreshes_in_flight: census.claims.in_flight,
+            refreshes_ambiguous: census.claims.ambiguous,
             oldest_proof_seconds: census.oldest_proof.map(|at| (load.now.since(at) + age).as_secs()),
             sweep_lag_seconds: load.lag.as_secs(),
             budget_per_second: load.configured_per_second,

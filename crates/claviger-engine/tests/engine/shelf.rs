@@ -18,8 +18,8 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_store::{
-    Backlog, Census, Change, Claims, HeadCount, Memo, MemoryStore, Method, News, Others, Owed, OwedId,
-    Placement, Replaced, Selection, Store, StoreError, Suspected, SuspicionKey, Visit, Wheel,
+    Backlog, Census, Change, HeadCount, Memo, MemoryStore, Method, News, Others, Owed, OwedId, Placement,
+    Replaced, Selection, Store, StoreError, Suspected, SuspicionKey, Visit, Wheel,
 };
 
 use tokio::sync::mpsc;
@@ -257,10 +257,6 @@ impl Store for Shelf {
         self.through(Method::PostponeOwed, self.inner.postpone_owed(id, attempt, due_at)).await
     }
 
-    async fn claims(&self, now: Timestamp) -> Result<Claims, StoreError> {
-        self.through(Method::Claims, self.inner.claims(now)).await
-    }
-
     async fn owed_backlog(&self) -> Result<Backlog, StoreError> {
         self.through(Method::OwedBacklog, self.inner.owed_backlog()).await
     }
@@ -314,8 +310,8 @@ impl Store for Shelf {
         self.through(Method::ReplaceAll, self.inner.replace_all(next)).await
     }
 
-    async fn census(&self) -> Result<Census, StoreError> {
-        self.through(Method::Census, self.inner.census()).await
+    async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
+        self.through(Method::Census, self.inner.census(now)).await
     }
 
     async fn heads(&self) -> Result<Vec<HeadCount>, StoreError> {

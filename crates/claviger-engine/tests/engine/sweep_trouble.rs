@@ -73,7 +73,7 @@ async fn after_an_outage_all_is_caught_up_in_the_time_foretold() {
 }
 
 async fn oldest_proof(world: &World) -> Timestamp {
-    world.memory.census().await.unwrap().oldest_proof.unwrap()
+    world.memory.census(Timestamp::EPOCH).await.unwrap().oldest_proof.unwrap()
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,8 +18,8 @@ use claviger_core::{
 };
 use claviger_engine::{Engine, Parts, Settings, Sweep};
 use claviger_store::{
-    Backlog, Census, Claims, HeadCount, Memo, MemoryStore, Owed, OwedId, Placement, Replaced, Selection,
-    Store, StoreError, Suspected, SuspicionKey, Visit, Wheel,
+    Backlog, Census, HeadCount, Memo, MemoryStore, Owed, OwedId, Placement, Replaced, Selection, Store,
+    StoreError, Suspected, SuspicionKey, Visit, Wheel,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -149,7 +149,6 @@ mortal! {
     fn take_owed(attempt: AttemptId, now: Timestamp, lease_until: Timestamp, limit: usize) -> Vec<Owed>;
     fn settle_owed(id: OwedId, attempt: AttemptId) -> bool;
     fn postpone_owed(id: OwedId, attempt: AttemptId, due_at: Timestamp) -> bool;
-    fn claims(now: Timestamp) -> Claims;
     fn owed_backlog() -> Backlog;
     fn take_slots(wheel: Wheel, attempt: AttemptId, now: Timestamp, lease_until: Timestamp, limit: usize) -> Vec<Visit>;
     fn in_slot(wheel: Wheel, slot: Slot, after: Option<SessionId>, limit: usize) -> Vec<Session>;
@@ -157,7 +156,7 @@ mortal! {
     fn leave_slot(wheel: Wheel, slot: Slot, attempt: AttemptId, due_at: Timestamp) -> bool;
     fn longest_due(wheel: Wheel) -> Option<Timestamp>;
     fn replace_all(next: &[Session]) -> Vec<bool>;
-    fn census() -> Census;
+    fn census(now: Timestamp) -> Census;
     fn heads() -> Vec<HeadCount>;
     fn suspect(key: SuspicionKey, suspicion: &Suspicion, noted_at: Timestamp) -> bool;
     fn take_suspicions(attempt: AttemptId, now: Timestamp, lease_until: Timestamp, limit: usize) -> Vec<Suspected>;

@@ -162,7 +162,7 @@ async fn look_around(world: &World, samples: &mut Vec<Sample>) -> anyhow::Result
     let in_trouble = world.calendar.out(elapsed).is_some() || world.calendar.storms(elapsed);
     note_trouble(world, in_trouble, lag);
     if elapsed.as_secs().is_multiple_of(60) {
-        let census = world.store.census().await?;
+        let census = world.store.census(now).await?;
         let validations = world.provider.watch().by_minute.iter().sum();
         samples.push(Sample { elapsed, live: census.live, parked: census.parked, lag, validations });
     }

@@ -12,8 +12,8 @@ use claviger_core::{
     time::{Expiry, Timestamp},
 };
 use claviger_store::{
-    Backlog, Census, Claims, Memo, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
-    Suspected, SuspicionKey, Visit, Wheel,
+    Backlog, Census, Memo, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError, Suspected,
+    SuspicionKey, Visit, Wheel,
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -88,7 +88,6 @@ pub enum Call {
         due: i64,
     },
     Backlog,
-    Claims(i64),
     TakeSlots {
         probe: bool,
         attempt: u8,
@@ -116,7 +115,7 @@ pub enum Call {
     },
     /// Changes rows that were read at some time, each once.
     ReplaceAll(Vec<(usize, u8)>),
-    Census,
+    Census(i64),
     Suspect {
         key: u8,
         owner: u32,
@@ -175,7 +174,6 @@ pub enum Answer {
     Replaced(Result<Replaced, StoreError>),
     Owed(Result<Vec<Owed>, StoreError>),
     Backlog(Result<Backlog, StoreError>),
-    Claims(Result<Claims, StoreError>),
     Visits(Result<Vec<Visit>, StoreError>),
     Time(Result<Option<Timestamp>, StoreError>),
     Truths(Result<Vec<bool>, StoreError>),
@@ -235,7 +233,6 @@ fn rest() -> impl Strategy<Value = Call> {
     let (moment, limit, attempt, probe) = (|| 0..MOMENTS, || 0..5usize, || 0..2u8, any::<bool>);
     let (key, memo) = (|| 0..4u8, any::<bool>);
     prop_oneof![
-        moment().prop_map(Call::Claims),
         (probe(), attempt(), moment(), moment(), limit()).prop_map(|(probe, attempt, now, lease, limit)| {
             Call::TakeSlots { probe, attempt, now, lease, limit }
         }),
@@ -258,7 +255,7 @@ fn rest() -> impl Strategy<Value = Call> {
         vec((any::<prop::sample::Index>(), 0..3u8), 0..4).prop_map(|rows| {
             Call::ReplaceAll(rows.into_iter().map(|(read, change)| (read.index(64), change)).collect())
         }),
-        Just(Call::Census),
+        moment().prop_map(Call::Census),
         (key(), 0..3u32, moment()).prop_map(|(key, owner, noted)| Call::Suspect { key, owner, noted }),
         (attempt(), moment(), moment(), limit())
             .prop_map(|(attempt, now, lease, limit)| Call::TakeSuspicions { attempt, now, lease, limit }),
@@ -366,7 +363,11 @@ pub async fn answer(store: &dyn Store, call: &Call, seen: &[Session]) -> Answer 
             let base = seen.get(read % seen.len().max(1)).cloned().unwrap_or_else(|| row(0, 0));
             let Some((next, owed)) = changed(base, change) else { return Answer::Nothing(Ok(())) };
             let owed = owed.or_else(|| owe.then(|| revocation(1, 2)));
-            Answer::Replaced(store.replace(&next, owed.as_ref()).await)
+            let of_claim = matches!(change, Change::Claim(_) | Change::LoseAnswer(_) | Change::Release(_));
+            Answer::Replaced(match owed {
+                None if of_claim => store.replace_claim(&next).await,
+                owed => store.replace(&next, owed.as_ref()).await,
+            })
         }
         Call::Devices { owner: whose, limit } => Answer::Rows(store.devices(&owner(whose), limit).await),
         Call::EndAll { owner: whose, except, before, reason: why } => {
@@ -437,7 +438,6 @@ async fn answer_of_the_sweep(store: &dyn Store, call: &Call, seen: &[Session]) -
     let slot = Slot::of(id(0));
     let name = |one| if one { "one" } else { "other" };
     match call.clone() {
-        Call::Claims(now) => Answer::Claims(store.claims(t(now)).await),
         Call::TakeSlots { probe, attempt: whose, now, lease, limit } => {
             Answer::Visits(store.take_slots(wheel(probe), attempt(whose), t(now), t(lease), limit).await)
         }
@@ -461,7 +461,7 @@ async fn answer_of_the_sweep(store: &dyn Store, call: &Call, seen: &[Session]) -
             let next: Vec<_> = rows.collect();
             Answer::Truths(store.replace_all(&next).await)
         }
-        Call::Census => Answer::Census(store.census().await),
+        Call::Census(now) => Answer::Census(store.census(t(now)).await),
         Call::Memo(one) => Answer::Memo(store.memo(name(one)).await),
         Call::PutMemo { one, version, value } => {
             let memo = Memo { version: Version(version), value: vec![value] };

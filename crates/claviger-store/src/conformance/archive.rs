@@ -154,7 +154,7 @@ pub(super) async fn what_was_added_is_served(store: Arc<dyn Archive>) {
     for session in sessions() {
         assert_eq!(get(&serving, session.id).await, session);
     }
-    let claims = store.claims(t(10)).await.expect("claims");
+    let claims = store.census(t(10)).await.expect("census").claims;
     assert_eq!((claims.in_flight, claims.ambiguous), (1, 1), "SPENT: claims went along");
     assert_eq!(store.spend_login([1; 32], t(99)).await, Ok(false), "a state that was used up stays so");
     let due = store.take_owed(OURS, t(50), t(51), 10).await.expect("take_owed");

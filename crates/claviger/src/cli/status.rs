@@ -78,8 +78,6 @@ fn told(status: &Status) -> String {
         Some(counted) => of_sessions(counted, &mut lines),
         None => lines.push(("sessions", "not counted yet; ask again in a minute".to_owned())),
     }
-    let (in_flight, ambiguous) = (grouped(status.refreshes_in_flight), grouped(status.refreshes_ambiguous));
-    lines.push(("refreshes", format!("{in_flight} under way, {ambiguous} ambiguous")));
     let owed = match (status.revocations_owed, status.oldest_owed_seconds) {
         (0, _) | (_, None) => "none owed".to_owned(),
         (count, Some(age)) => format!("{} owed, the oldest for {}", grouped(count), span(age)),
@@ -110,6 +108,8 @@ fn of_sessions(counted: &Counted, lines: &mut Vec<(&'static str, String)>) {
             span(counted.seconds_ago)
         ),
     ));
+    let (in_flight, ambiguous) = (grouped(counted.refreshes_in_flight), grouped(counted.refreshes_ambiguous));
+    lines.push(("refreshes", format!("{in_flight} under way, {ambiguous} ambiguous")));
     let oldest =
         counted.oldest_proof_seconds.map_or_else(|| "none".to_owned(), |age| format!("{} old", span(age)));
     lines.push(("oldest proof", oldest));
@@ -188,6 +188,8 @@ mod tests {
                 live: 123_456,
                 parked: 7_000,
                 suspect: 0,
+                refreshes_in_flight: 2,
+                refreshes_ambiguous: 1,
                 oldest_proof_seconds: Some(3_120),
                 sweep_lag_seconds: 2,
                 budget_per_second: 50.0,
@@ -196,8 +198,6 @@ mod tests {
                 sufficient_per_second: 44.9,
                 budget_suffices: true,
             }),
-            refreshes_in_flight: 2,
-            refreshes_ambiguous: 1,
             revocations_owed: 3,
             oldest_owed_seconds: Some(90),
             refreshes: Asked::Yes,
@@ -218,11 +218,11 @@ mod tests {
         let expected = "\
 gateway            version 1.2.3
 sessions           123,456 live, 7,000 parked, 0 suspect (counted 34s ago)
+refreshes          2 under way, 1 ambiguous
 oldest proof       52m old
 sweep              on time
 validations        budget 50 a second, 50 allowed now, 37.4 needed
                    the budget suffices
-refreshes          2 under way, 1 ambiguous
 revocations        3 owed, the oldest for 1m 30s
 asked to refresh   yes
 asked to validate  no: the provider is in trouble and left alone for a moment
