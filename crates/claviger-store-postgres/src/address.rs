@@ -18,6 +18,8 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(5);
 pub(crate) const GATEWAY: &str = "claviger";
 /// And by this one those of who copies.
 const COPY: &str = "claviger store copy";
+/// And by this one those of who changes the schema.
+const MIGRATION: &str = "claviger migrate";
 /// A connection on which nothing comes back for so long is dead.
 const SILENCE: Duration = Duration::from_secs(15);
 
@@ -108,8 +110,17 @@ impl Address {
 
     /// The same address for who copies, told apart from gateways by the database.
     pub(crate) fn of_copy(&self) -> Self {
+        self.named(COPY)
+    }
+
+    /// The same for who changes the schema.
+    pub(crate) fn of_migration(&self) -> Self {
+        self.named(MIGRATION)
+    }
+
+    fn named(&self, name: &str) -> Self {
         let mut own = self.clone();
-        own.config.application_name(COPY);
+        own.config.application_name(name);
         own
     }
 

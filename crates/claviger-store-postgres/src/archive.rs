@@ -11,8 +11,7 @@ use futures_util::future::try_join_all;
 
 use crate::{
     PostgresStore,
-    address::GATEWAY,
-    database::{Database, Link, bounds},
+    database::{Database, Link, bounds, gateways},
     error::Fault,
     logins, memos, owed, sessions, slots,
     store::joined,
@@ -37,8 +36,6 @@ const HOLD: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_tran
     SET LOCAL lock_timeout = '5s'";
 /// Else the database goes on saying what it said before in the same transaction.
 const LOOK_AGAIN: &str = "SELECT pg_stat_clear_snapshot()";
-const GATEWAYS: &str =
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1";
 /// Whoever would write waits, and who reads does not.
 const KEEP_STILL: &str =
     "LOCK TABLE claviger.session, claviger.pulse, claviger.owed, claviger.spent_login, claviger.slot,
@@ -129,8 +126,7 @@ async fn reserve(link: &Link, side: Side) -> Result<(), ReserveError> {
 
 async fn refuse_gateways(link: &Link) -> Result<(), ReserveError> {
     let of = |fault: Fault| ReserveError::from(StoreError::from(fault));
-    let connected = link.query_one(GATEWAYS, &bounds![TEXT: GATEWAY]).await.map_err(of)?;
-    match Columns::of(&connected, "a count").count().map_err(of)? {
+    match gateways(link).await.map_err(of)? {
         0 => Ok(()),
         connected => Err(ReserveError::InUse(format!(
             "a gateway is connected to the database ({connected} connections); stop the gateway first, every instance of it"

@@ -10,7 +10,7 @@ use tokio_postgres::{
 };
 
 use crate::{
-    address::{Address, CONNECT},
+    address::{Address, CONNECT, GATEWAY},
     error::Fault,
     values::Columns,
 };
@@ -216,6 +216,14 @@ impl Link {
     pub(crate) async fn run(&self, sql: &str) -> Result<(), Fault> {
         Ok(self.client.batch_execute(sql).await?)
     }
+}
+
+const GATEWAYS: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1";
+
+/// How many connections gateways have to the database, as far as it shows them to our role.
+pub(crate) async fn gateways(link: &Link) -> Result<u64, Fault> {
+    Columns::of(&link.query_one(GATEWAYS, &bounds![TEXT: GATEWAY]).await?, "a count").count()
 }
 
 const WHO: &str = "SELECT pg_backend_pid()";

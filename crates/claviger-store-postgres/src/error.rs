@@ -54,6 +54,37 @@ pub enum OpenError {
         /// The newest schema that this version knows.
         known: i32,
     },
+    /// It would be changed in a way that gateways of a release before the last cannot work with.
+    #[error(
+        "the session store has schema {found}, and this version takes away what gateways use that know no schema {needs}: a \
+         release was left out. Nothing was changed. Stop all gateways, then run `claviger migrate`"
+    )]
+    LeavesOut {
+        /// Its schema.
+        found: i32,
+        /// The schema that a program has to know from then on.
+        needs: i32,
+    },
+    /// And such gateways may be running.
+    #[error(
+        "the session store has schema {found}, and a release was left out: gateways that know no schema {needs} cannot work with \
+         what this version makes of it, and gateways are connected to the database ({connected} connections). Nothing was \
+         changed. Stop all of them first"
+    )]
+    GatewaysConnected {
+        /// Its schema.
+        found: i32,
+        /// The schema that a program has to know from then on.
+        needs: i32,
+        /// Their connections.
+        connected: u64,
+    },
+    /// The role may use the tables and not change them.
+    #[error(
+        "the session store has to be brought to a newer schema, which only the role can do that owns its tables; nothing was \
+         changed: run `claviger migrate` with an address of that role"
+    )]
+    NotOwner,
     /// The database is older than any that is tried.
     #[error("the database is PostgreSQL {found}; at least 13 is needed")]
     OldPostgres {
@@ -143,11 +174,7 @@ impl From<Fault> for StoreError {
 impl Fault {
     /// Whether the database undid the work because of others at the same time, so that it may be done again.
     pub(crate) fn is_collision(&self) -> bool {
-        let collisions = [
-            &SqlState::T_R_SERIALIZATION_FAILURE,
-            &SqlState::T_R_DEADLOCK_DETECTED,
-            &SqlState::LOCK_NOT_AVAILABLE,
-        ];
+        let collisions = [&SqlState::T_R_SERIALIZATION_FAILURE, &SqlState::T_R_DEADLOCK_DETECTED];
         self.code().is_some_and(|code| collisions.contains(&code))
     }
 

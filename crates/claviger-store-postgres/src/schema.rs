@@ -4,10 +4,12 @@
 //! either an expansion, which programs that do not know it go on working beside, or a contraction, which takes away what only
 //! older programs use. A contraction is released after the last program that used it.
 
+use std::time::Duration;
+
 use claviger_store::StoreError;
 
 use crate::{
-    database::{Database, Link, bounds},
+    database::{Database, Link, bounds, gateways},
     error::{Fault, OpenError},
     values::Columns,
 };
@@ -72,10 +74,23 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
+impl Plan {
+    /// The number of the schema that a gateway has to know from then on, where a release was left out: one that is at the database
+    /// now may know only an older one.
+    pub fn leaves_out(&self) -> Option<i32> {
+        let needs = self.steps.iter().filter_map(|step| match step.kind {
+            Kind::Expand => None,
+            Kind::Contract { needs } => Some(needs),
+        });
+        needs.max().filter(|needs| self.found > 0 && self.found < *needs)
+    }
+}
+
 const SERVER: &str = "SELECT current_setting('server_version_num')::integer / 10000";
 // The catalogue is asked first, since a question about a table that is not there is an error.
-const PRESENT: &str = "SELECT to_regclass('claviger.schema_step') IS NOT NULL,
-    (SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace('claviger'))";
+const PRESENT: &str = "SELECT to_regclass('claviger.schema_step') IS NOT NULL, count(*),
+        coalesce(bool_and(pg_has_role(relowner, 'USAGE')), true)
+    FROM pg_class WHERE relnamespace = to_regnamespace('claviger')";
 const FOUND: &str = "SELECT coalesce(max(number), 0), coalesce(max(needs), 0) FROM claviger.schema_step";
 // To make a schema takes a right that who runs the program may lack where an administrator made it already.
 const BEGIN_ANEW: &str = "
@@ -88,9 +103,12 @@ const BEGIN_ANEW: &str = "
         needs       integer NOT NULL,
         applied_at  timestamptz NOT NULL DEFAULT now()
     )";
-/// Everybody waits who comes after somebody that waits for a whole table. So a step waits this long only, lets the others by, and is
-/// tried again.
-const WAIT_FOR_TABLES: &str = "SET LOCAL lock_timeout = '2s'";
+/// Everybody waits who comes after somebody that waits for a whole table. So a step waits this long only.
+const WAIT_FOR_TABLES: &str = "SET LOCAL lock_timeout = '300ms'";
+/// Then it lets the others by for so long, and is tried again,
+const LET_BY: Duration = Duration::from_secs(2);
+/// at most so often: as long as a backup may take that somebody is at.
+const TRIES: u32 = 240;
 const APPLIED: &str = "INSERT INTO claviger.schema_step (number, name, kind, needs) VALUES ($1, $2, $3, $4)";
 
 /// What is missing. Changes nothing.
@@ -98,15 +116,25 @@ pub(crate) async fn plan(database: &Database) -> Result<Plan, OpenError> {
     judge(database.read("read the schema", inspect).await?)
 }
 
+/// What makes the schema change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// A gateway starts, maybe beside others.
+    Start,
+    /// The operator says so.
+    Command,
+}
+
 /// Brings the database to the newest schema, and says what was done.
-pub(crate) async fn migrate(database: &Database) -> Result<Plan, OpenError> {
+pub(crate) async fn migrate(database: &Database, occasion: Occasion) -> Result<Plan, OpenError> {
     let planned = plan(database).await?;
     if planned.steps.is_empty() {
         return Ok(planned);
     }
     let opening = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({LOCK})");
     let own = database.clone();
-    let task = tokio::spawn(async move { own.transact("migrate", &opening, inspect_and_apply).await });
+    let work = move |link| inspect_and_apply(link, occasion);
+    let task = tokio::spawn(async move { own.transact("migrate", &opening, work).await });
     let cut_short = |_| StoreError::Unavailable("the change of the schema was cut short".to_owned());
     let done = task.await.map_err(cut_short)???;
     if !done.steps.is_empty() {
@@ -116,11 +144,26 @@ pub(crate) async fn migrate(database: &Database) -> Result<Plan, OpenError> {
 }
 
 /// Looks again, since another instance may have been first.
-async fn inspect_and_apply(link: Link) -> Result<Result<Plan, OpenError>, Fault> {
-    let plan = match judge(inspect(link.clone()).await?) {
+async fn inspect_and_apply(link: Link, occasion: Occasion) -> Result<Result<Plan, OpenError>, Fault> {
+    let found = inspect(link.clone()).await?;
+    let is_owner = found.is_owner;
+    let plan = match judge(found) {
         Ok(plan) => plan,
         Err(refusal) => return Ok(Err(refusal)),
     };
+    let found = plan.found;
+    if !plan.steps.is_empty() && !is_owner {
+        return Ok(Err(OpenError::NotOwner));
+    }
+    if let Some(needs) = plan.leaves_out() {
+        if occasion == Occasion::Start {
+            return Ok(Err(OpenError::LeavesOut { found, needs }));
+        }
+        let connected = gateways(&link).await?;
+        if connected > 0 {
+            return Ok(Err(OpenError::GatewaysConnected { found, needs, connected }));
+        }
+    }
     apply(&link, &plan).await?;
     Ok(Ok(plan))
 }
@@ -130,6 +173,8 @@ struct Found {
     server: i32,
     /// Things in our schema that are none of ours.
     foreign: bool,
+    /// Whether we may change the tables that are there.
+    is_owner: bool,
     number: i32,
     needs: i32,
 }
@@ -139,12 +184,13 @@ async fn inspect(link: Link) -> Result<Found, Fault> {
     let present = link.query_one(PRESENT, &bounds![]).await?;
     let mut columns = Columns::of(&present, "the schema");
     let (ours, things): (bool, i64) = (columns.take()?, columns.take()?);
+    let is_owner = columns.take()?;
     if !ours {
-        return Ok(Found { server, foreign: things > 0, number: 0, needs: 0 });
+        return Ok(Found { server, foreign: things > 0, is_owner, number: 0, needs: 0 });
     }
     let found = link.query_one(FOUND, &bounds![]).await?;
     let mut columns = Columns::of(&found, "the schema");
-    Ok(Found { server, foreign: false, number: columns.take()?, needs: columns.take()? })
+    Ok(Found { server, foreign: false, is_owner, number: columns.take()?, needs: columns.take()? })
 }
 
 fn judge(found: Found) -> Result<Plan, OpenError> {
@@ -170,7 +216,7 @@ async fn apply(link: &Link, plan: &Plan) -> Result<(), Fault> {
     link.run(BEGIN_ANEW).await?;
     link.run(WAIT_FOR_TABLES).await?;
     for (number, migration) in (1..).zip(MIGRATIONS).filter(|(number, _)| *number > plan.found) {
-        link.run(migration.sql).await?;
+        take(link, number, migration).await?;
         let (kind, needs) = match migration.kind {
             Kind::Expand => ("expand", 0),
             Kind::Contract { needs } => ("contract", needs),
@@ -178,6 +224,27 @@ async fn apply(link: &Link, plan: &Plan) -> Result<(), Fault> {
         link.execute(APPLIED, &bounds![INT4: number, TEXT: migration.name, TEXT: kind, INT4: needs]).await?;
     }
     Ok(())
+}
+
+/// Takes a step as soon as nobody holds a table that it needs.
+async fn take(link: &Link, number: i32, migration: &Migration) -> Result<(), Fault> {
+    link.run("SAVEPOINT step").await?;
+    let mut tries = 1;
+    loop {
+        match link.run(migration.sql).await {
+            Err(fault) if fault.is_kept_waiting() && tries < TRIES => {}
+            done => return done,
+        }
+        link.run("ROLLBACK TO SAVEPOINT step").await?;
+        tracing::info!(
+            number,
+            name = migration.name,
+            tries,
+            "a step of the schema waits: somebody holds a table"
+        );
+        tokio::time::sleep(LET_BY).await;
+        tries += 1;
+    }
 }
 
 fn newest() -> i32 {
@@ -195,7 +262,7 @@ mod tests {
     #[test]
     fn a_schema_is_judged_by_what_it_needs() {
         let known = newest();
-        let usual = Found { server: 15, foreign: false, number: 0, needs: 0 };
+        let usual = Found { server: 15, foreign: false, is_owner: true, number: 0, needs: 0 };
         assert_eq!(told(Found { ..usual }), Ok(MIGRATIONS.len()));
         assert_eq!(told(Found { number: known, ..usual }), Ok(0));
         assert_eq!(told(Found { number: known + 3, needs: known, ..usual }), Ok(0), "expanded since");

@@ -25,7 +25,7 @@ use crate::{
     error::OpenError,
     gather::Gatherer,
     logins, memos, owed,
-    schema::{self, Plan},
+    schema::{self, Occasion, Plan},
     sessions, slots, suspicions,
     values::session_column,
 };
@@ -122,7 +122,8 @@ impl PostgresStore {
         {
             return Err(OpenError::Pooler);
         }
-        Self::migrate(address, options).await?;
+        let migrating = Database::new(&address.of_migration(), 1, pooler, MIGRATION)?;
+        schema::migrate(&migrating, Occasion::Start).await?;
         let database = Database::new(address, *connections, pooler, *patience)?;
         let clock = DatabaseClock::read(&database).await?;
         let clock_keeper = tokio::spawn(clock.clone().keep(database.clone()));
@@ -165,13 +166,14 @@ impl PostgresStore {
         schema::plan(&database).await
     }
 
-    /// Brings the database to the newest schema, and says what was done. Any number of instances may do so at once.
+    /// Brings the database to the newest schema, and says what was done. Any number of instances may do so at once. What gateways
+    /// of a release before the last cannot work with is done only here, and while no gateway is connected.
     ///
     /// # Errors
     /// [`OpenError`]; each says what the operator can do.
     pub async fn migrate(address: &Address, options: &Options) -> Result<Plan, OpenError> {
-        let database = Database::new(address, 1, options.transaction_pooler, MIGRATION)?;
-        schema::migrate(&database).await
+        let database = Database::new(&address.of_migration(), 1, options.transaction_pooler, MIGRATION)?;
+        schema::migrate(&database, Occasion::Command).await
     }
 
     /// The clock that all instances share. Give the store times of this one alone: then leases mean the same to all.

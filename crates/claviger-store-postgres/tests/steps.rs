@@ -15,8 +15,9 @@ use claviger_core::{
     session::{Claim, EndReason},
 };
 use claviger_store::{Replaced, Store};
-use claviger_store_postgres::{Options, PostgresStore};
+use claviger_store_postgres::{Address, OpenError, Options, PostgresStore, Way};
 use common::{ROOMY, server::Server, session, t};
+use tokio_postgres::{Client, NoTls};
 
 mod common;
 
@@ -27,6 +28,12 @@ const FIRST: &str = concat!(
         applied_at timestamptz NOT NULL DEFAULT now());
     INSERT INTO claviger.schema_step (number, name, kind, needs) VALUES (1, 'sessions', 'expand', 0);",
     include_str!("../migrations/0001_sessions.sql")
+);
+
+/// And the second one.
+const SECOND: &str = concat!(
+    include_str!("../migrations/0002_claims_beside_the_proof.sql"),
+    "; INSERT INTO claviger.schema_step (number, name, kind, needs) VALUES (2, 'claims beside the proof', 'expand', 0);"
 );
 
 /// What programs did that knew the first step only: a session with a refresh in flight.
@@ -41,17 +48,46 @@ const IN_FLIGHT: &str = "
     VALUES ('00000000-0000-7000-8000-000000000007', '01010101-0101-0101-0101-010101010101',
         '02020202-0202-0202-0202-020202020202', 1790000008000, 1790000038000, false, false)";
 
+/// The same by programs that knew the second step: they wrote no hour of the last use.
+const IN_FLIGHT_IN_ITS_ROW: &str = "
+    INSERT INTO claviger.session (id, provider, subject_id, display_name, secret_hash, custody, device,
+        generation, access, refresh, expiry, expires_at)
+    VALUES ('00000000-0000-7000-8000-000000000007', 'twitch', '7', 'user 7', decode(repeat('07', 32), 'hex'), 'device',
+        'Firefox on Linux', 1, 'access', 'refresh', 'at', 1790000014000);
+    INSERT INTO claviger.pulse (id, slot, version, state, created_at, last_seen_at, proven_at,
+        attempt, fingerprint, taken_at, lease_until, replay, answer_lost)
+    VALUES ('00000000-0000-7000-8000-000000000007', 0, 2, 0, 1790000007000, 1790000007000, 1790000007000,
+        '01010101-0101-0101-0101-010101010101', '02020202-0202-0202-0202-020202020202', 1790000008000, 1790000038000,
+        false, false)";
+
+fn used_by(user: &str) -> Subject {
+    Subject { provider: ProviderName("twitch".to_owned()), id: user.to_owned() }
+}
+
+async fn number_of(client: &Client) -> i32 {
+    client.query_one("SELECT max(number) FROM claviger.schema_step", &[]).await.unwrap().get(0)
+}
+
 #[tokio::test]
 async fn a_refresh_that_was_in_flight_before_the_steps_is_in_flight_after_them() {
+    for before in
+        [&[FIRST, IN_FLIGHT][..], &[FIRST, SECOND, IN_FLIGHT_IN_ITS_ROW], &[FIRST, IN_FLIGHT, SECOND]]
+    {
+        stays_in_flight(before).await;
+    }
+}
+
+async fn stays_in_flight(before: &[&str]) {
     let server = Server::start("");
     let database = server.database().await;
     let client = server.client(&database).await;
-    client.batch_execute(FIRST).await.unwrap();
-    client.batch_execute(IN_FLIGHT).await.unwrap();
-
-    let store = PostgresStore::open(&server.address(&database), &Options::default()).await.unwrap();
-    let user = Subject { provider: ProviderName("twitch".to_owned()), id: "7".to_owned() };
-    let [found] = store.devices(&user, 9).await.unwrap().try_into().unwrap();
+    for statements in before {
+        client.batch_execute(statements).await.unwrap();
+    }
+    let (address, options) = (server.address(&database), Options::default());
+    PostgresStore::migrate(&address, &options).await.unwrap();
+    let store = PostgresStore::open(&address, &options).await.unwrap();
+    let [found] = store.devices(&used_by("7"), 9).await.unwrap().try_into().unwrap();
     let attempt = AttemptId([1; 16]);
     let claim = Claim {
         attempt,
@@ -61,10 +97,78 @@ async fn a_refresh_that_was_in_flight_before_the_steps_is_in_flight_after_them()
         replay: false,
         answer_lost: false,
     };
-    assert_eq!(found.holding().unwrap().claim, Some(claim));
+    assert_eq!(found.holding().unwrap().claim, Some(claim), "SPENT");
     let released = found.release(attempt).unwrap();
     assert_eq!(store.replace(&released, None).await, Ok(Replaced::Done));
     assert_eq!(store.load(released.id).await, Ok(Some(released)));
+}
+
+#[tokio::test]
+async fn what_the_release_before_writes_beside_this_one_is_found_idle_in_time_and_no_sooner() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let client = server.client(&database).await;
+    client.batch_execute(&format!("{FIRST}{SECOND}")).await.unwrap();
+    let store = PostgresStore::open(&server.address(&database), &Options::default()).await.unwrap();
+    assert_eq!(number_of(&client).await, 3, "a gateway takes the next step when it starts");
+    let used = session(9);
+    store.insert(used.clone(), ROOMY).await.unwrap();
+    client.batch_execute(IN_FLIGHT_IN_ITS_ROW).await.unwrap();
+    let touched = format!("UPDATE claviger.pulse SET last_seen_at = {} WHERE id = $1", t(7200).as_millis());
+    client.execute(&touched, &[&uuid::Uuid::from_bytes(*used.id.as_bytes())]).await.unwrap();
+    let never = t(-1_000_000);
+    let overdue = async |idle_since| store.overdue(idle_since, never, 9).await.unwrap();
+    let older = store.devices(&used_by("7"), 9).await.unwrap()[0].id;
+    assert_eq!(overdue(t(6)).await, []);
+    assert_eq!(overdue(t(7)).await, [older]);
+    assert_eq!(overdue(t(7199)).await, [older]);
+    assert_eq!(overdue(t(7200)).await, [older, used.id]);
+    store.touch(&[(older, t(9000))]).await.unwrap();
+    assert_eq!(overdue(t(7200)).await, [used.id]);
+}
+
+#[tokio::test]
+async fn a_release_that_is_left_out_takes_the_operators_word_and_no_gateway_at_the_database() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let client = server.client(&database).await;
+    client.batch_execute(FIRST).await.unwrap();
+    let (address, options) = (server.address(&database), Options::default());
+    let plan = PostgresStore::plan(&address, &options).await.unwrap();
+    assert_eq!((plan.found, plan.leaves_out()), (1, Some(2)));
+    let refused = PostgresStore::open(&address, &options).await.unwrap_err();
+    assert!(matches!(refused, OpenError::LeavesOut { found: 1, needs: 2 }), "{refused}");
+    assert!(refused.to_string().contains("claviger migrate"), "{refused}");
+
+    let gateway = format!("{} application_name=claviger", server.text(&database));
+    let (gateway, connection) = tokio_postgres::connect(&gateway, NoTls).await.unwrap();
+    let connected = tokio::spawn(connection);
+    let refused = PostgresStore::migrate(&address, &options).await.unwrap_err();
+    assert!(matches!(refused, OpenError::GatewaysConnected { connected: 1, .. }), "{refused}");
+    assert_eq!(number_of(&client).await, 1, "nothing was changed");
+    drop(gateway);
+    connected.await.unwrap().unwrap();
+    let plan = common::server::eventually("the database notices that it left", async || {
+        PostgresStore::migrate(&address, &options).await.ok()
+    });
+    assert_eq!(plan.await.steps.len(), 2);
+    assert_eq!(PostgresStore::open(&address, &options).await.unwrap().check().await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_change_tables_is_told_so_before_anybody_waits_for_it() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let client = server.client(&database).await;
+    client.batch_execute(&format!("{FIRST}{SECOND}")).await.unwrap();
+    let grants = "CREATE ROLE helper LOGIN; GRANT USAGE ON SCHEMA claviger TO helper;
+        GRANT ALL ON ALL TABLES IN SCHEMA claviger TO helper";
+    client.batch_execute(grants).await.unwrap();
+    client.batch_execute("BEGIN; SELECT count(*) FROM claviger.pulse").await.unwrap();
+    let text = server.text(&database).replace("user=claviger", "user=helper");
+    let address = Address::parse(&text, &Way::Tls { authorities: None }).unwrap();
+    let refused = PostgresStore::open(&address, &Options::default()).await.unwrap_err();
+    assert!(matches!(refused, OpenError::NotOwner), "{refused}");
 }
 
 #[tokio::test]
@@ -89,9 +193,18 @@ async fn ended_is_for_good_whatever_a_statement_says() {
     }
     let open = session(8);
     store.insert(open, ROOMY).await.unwrap();
-    let leak = "UPDATE claviger.session SET end_reason = 'signed_out', ended_at = 1 WHERE end_reason IS NULL";
-    let refused = client.batch_execute(leak).await.unwrap_err();
-    assert_eq!(refused.code().unwrap().code(), "23514", "a tombstone holds no tokens");
+    for leak in [
+        "UPDATE claviger.session SET end_reason = 'signed_out', ended_at = 1 WHERE end_reason IS NULL",
+        "UPDATE claviger.session SET end_reason = 'signed_out', ended_at = 1, generation = NULL WHERE end_reason IS NULL",
+        "UPDATE claviger.session SET end_reason = 'signed_out', ended_at = 1, generation = NULL, access = NULL
+            WHERE end_reason IS NULL",
+        "INSERT INTO claviger.session (id, provider, subject_id, display_name, secret_hash, custody, device, refresh, end_reason)
+            VALUES (gen_random_uuid(), 'twitch', '7', '', '', 'device', '', 'token', 'signed_out')",
+    ] {
+        let refused = client.batch_execute(leak).await.unwrap_err();
+        let told = refused.as_db_error().unwrap().message().to_owned();
+        assert_eq!(told, "an ended session holds no tokens", "{leak}");
+    }
     assert_eq!(store.load(ended.id).await, Ok(Some(ended)));
 }
 
@@ -100,7 +213,7 @@ async fn a_step_lets_others_by_while_a_table_is_held_and_is_done_when_it_is_free
     let server = Server::start("");
     let database = server.database().await;
     let client = server.client(&database).await;
-    client.batch_execute(FIRST).await.unwrap();
+    client.batch_execute(&format!("{FIRST}{SECOND}")).await.unwrap();
     client.batch_execute("BEGIN; SELECT count(*) FROM claviger.pulse").await.unwrap();
     let address = server.address(&database);
     let migrating = tokio::spawn(async move { PostgresStore::migrate(&address, &Options::default()).await });

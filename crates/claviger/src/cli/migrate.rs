@@ -13,7 +13,8 @@ Instances bring the database up to date when they start, any number of them at o
 is to know first, or where the instances' role may not change tables.
 
 A step of the kind `expand` leaves alone what older versions use: they go on working. One of the kind `contract` takes away what
-only older versions used.";
+only older versions used. A release that was left out may be such an older version: then this has to be run by hand, and is done
+only while no gateway is connected to the database.";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -61,6 +62,9 @@ fn told(plan: &Plan, dry_run: bool) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  {}  {} ({kind})", step.number, step.name);
     }
+    if dry_run && plan.leaves_out().is_some() {
+        text.push_str("A release was left out. Stop all gateways first, then run this without --dry-run.\n");
+    }
     text
 }
 
@@ -83,6 +87,8 @@ mod tests {
              5  labels (contract: versions that know no schema 4 stop working)\n"
         );
         assert!(told(&plan, false).starts_with("The database had schema 3. These steps were taken:"));
+        let left_out = Plan { found: 2, ..plan };
+        assert!(told(&left_out, true).ends_with("stop working)\nA release was left out. Stop all gateways first, then run this without --dry-run.\n"));
         let done = Plan { found: 5, steps: vec![] };
         assert_eq!(told(&done, true), "The database has schema 5. There is nothing to do.\n");
     }
