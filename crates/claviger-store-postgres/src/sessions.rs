@@ -81,14 +81,15 @@ macro_rules! moved {
     };
 }
 
-// Each part of a statement costs time, also one that does nothing. A claim and a new pair are most changes there are.
+// Each part of a statement costs time, also one that does nothing. A claim and a new pair are most changes there are. Neither is of a
+// session that ended or ends.
 const CLAIM: &str = moved!();
 const NEW_PAIR: &str = concat!(
     "WITH moved AS (",
     moved!(),
     " RETURNING id)
     UPDATE claviger.session SET display_name = $12, secret_hash = $13, custody = $14, device = $15,
-        generation = $16, access = $17, refresh = $18, expiry = $19, expires_at = $20, end_reason = $21, ended_at = $22
+        generation = $16, access = $17, refresh = $18, expiry = $19, expires_at = $20
     WHERE id = $1 AND EXISTS (SELECT FROM moved)"
 );
 // Claims and new pairs of several sessions. A row that somebody has locked is passed over, so that nobody waits for whoever locked
@@ -447,14 +448,14 @@ async fn change(link: &Link, next: &Session, extent: Extent<'_>) -> Result<bool,
         BYTEA: columns.refresh,
         TEXT: columns.expiry,
         INT8: columns.expires_at,
-        TEXT: columns.end_reason,
-        INT8: columns.ended_at,
     ];
     let Extent::All { owed, tell } = extent else {
         return Ok(link.execute(NEW_PAIR, &[&moved[..], &body].concat()).await? == 1);
     };
     let (expiry, expires_at) = owed.map(|owed| expiry_columns(owed.expiry)).unzip();
-    let aside = bounds![
+    let end_and_aside = bounds![
+        TEXT: columns.end_reason,
+        INT8: columns.ended_at,
         UUID: owed.map(|owed| session_column(owed.session)),
         INT8: owed.map(|owed| version_column(owed.generation)).transpose()?,
         TEXT: owed.map(|owed| text_column(&owed.provider.0)),
@@ -465,7 +466,7 @@ async fn change(link: &Link, next: &Session, extent: Extent<'_>) -> Result<bool,
         INT8: owed.map(|owed| owed.owed_at.as_millis()),
         TEXT: tell.then_some(changes::CHANNEL),
     ];
-    let row = link.query_one(REPLACE, &[&moved[..], &body, &aside].concat()).await?;
+    let row = link.query_one(REPLACE, &[&moved[..], &body, &end_and_aside].concat()).await?;
     Ok(Columns::of(&row, "a change").count()? == 1)
 }
 
