@@ -303,7 +303,8 @@ impl Session {
         })
     }
 
-    /// Records that the refresh token was sent and the answer is lost, and whether it may still be sent a second time.
+    /// Records that the refresh token was sent and the answer is lost, and whether it may still be sent a second time. Once it is
+    /// recorded that it may not, nobody who comes late with another word makes it so again (invariant SPENT).
     ///
     /// # Errors
     /// [`Refused::Ended`], or [`Refused::Claimed`] if the claim is somebody else's by now.
@@ -311,8 +312,9 @@ impl Session {
         self.change(|state| {
             state.with_holding(|holding| {
                 let claim = holding.owned_claim(attempt)?;
+                let given_up = claim.answer_lost && claim.replay;
                 claim.answer_lost = true;
-                claim.replay = !replay_left;
+                claim.replay = given_up || !replay_left;
                 Ok(())
             })
         })

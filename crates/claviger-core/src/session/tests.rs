@@ -266,7 +266,12 @@ fn a_replay_that_did_nothing_is_not_used_up() {
     assert!(replay(replaying().lose_answer(OURS, false).unwrap()));
     let sent_once = || live().claim(claim(OURS)).unwrap();
     assert!(!replay(sent_once().lose_answer(OURS, true).unwrap()));
-    assert!(replay(sent_once().lose_answer(OURS, false).unwrap()), "given up: it is known to be spent");
+    let given_up = sent_once().lose_answer(OURS, false).unwrap();
+    assert!(replay(given_up.clone()), "given up: it is known to be spent");
+    assert!(
+        replay(given_up.lose_answer(OURS, true).unwrap()),
+        "SPENT: a sender that comes late does not know better"
+    );
 }
 
 #[test]

@@ -190,6 +190,12 @@ impl World {
         {
             seen.violated.insert("TRANSIENT");
         }
+        if let Some(attempt) = given_up(before)
+            && next.claimed_by(attempt)
+            && given_up(&next).is_none()
+        {
+            seen.violated.insert("SPENT");
+        }
         let ambiguous = before.ambiguous(self.now());
         if ambiguous && matches!(next.state, State::Live(_)) && next.generation() > before.generation() {
             seen.reached.insert(RECOVERED);
@@ -267,4 +273,10 @@ pub(crate) fn pair(generation: Version, token: u8) -> SealedPair {
 
 pub(crate) fn token_of(row: &Session) -> Option<u8> {
     row.pair().and_then(|pair| pair.refresh.as_ref()).map(|blob| blob.0[0])
+}
+
+/// The attempt whose refresh token may not be sent any more.
+fn given_up(row: &Session) -> Option<AttemptId> {
+    let claim = row.holding()?.claim?;
+    (claim.answer_lost && claim.replay).then_some(claim.attempt)
 }
