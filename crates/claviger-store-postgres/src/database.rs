@@ -170,16 +170,45 @@ impl Database {
         F: Future<Output = Result<T, Fault>>,
     {
         let link = self.link().await?;
-        match tokio::time::timeout(self.patience, work(link.clone())).await {
-            Ok(done) => done,
+        let mut held = Held { client: Some(Arc::clone(&link.client)), patience: self.patience };
+        match tokio::time::timeout(self.patience, work(link)).await {
+            Ok(done) => {
+                held.client = None;
+                done
+            }
             Err(_) => {
-                // What it is at is unknown, so nobody else gets this connection.
-                if let Ok(client) = Arc::try_unwrap(link.client) {
-                    drop(Object::take(client));
-                }
+                held.client.take().map(close);
                 Err(Fault::TooLong)
             }
         }
+    }
+}
+
+/// The connection of work that may be left midway. Nobody else gets it before the database is done with that work: else they would
+/// wait for it, and for whatever it waits for.
+struct Held {
+    client: Option<Arc<Object>>,
+    patience: Duration,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Some(client) = self.client.take() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return close(client) };
+        let patience = self.patience;
+        runtime.spawn(async move {
+            let settled = tokio::time::timeout(patience, client.batch_execute("")).await;
+            if !matches!(settled, Ok(Ok(()))) {
+                close(client);
+            }
+        });
+    }
+}
+
+/// Closes a connection whose work is at an unknown point, so that nobody else gets it.
+fn close(client: Arc<Object>) {
+    if let Ok(client) = Arc::try_unwrap(client) {
+        drop(Object::take(client));
     }
 }
 

@@ -64,6 +64,7 @@ fn checks() -> impl IntoIterator<Item = (&'static str, Check)> {
             a_change_is_written_if_its_version_follows
             a_claim_is_written_if_its_version_follows
             a_change_of_a_missing_row_is_a_conflict
+            of_two_refreshes_of_each_of_many_rows_one_is_written_and_knows_it
             a_change_leaves_the_last_use_and_the_owner_as_stored
             one_of_many_writers_wins
             versions_never_go_back_for_a_reader

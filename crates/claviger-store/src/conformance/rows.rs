@@ -172,6 +172,41 @@ pub(super) async fn a_change_of_a_missing_row_is_a_conflict(store: Arc<dyn Store
     assert_eq!(backlog(&store).await.count, 0, "a conflict owes nothing");
 }
 
+pub(super) async fn of_two_refreshes_of_each_of_many_rows_one_is_written_and_knows_it(store: Arc<dyn Store>) {
+    let mut rows: Vec<_> = (1..=RACERS).map(|tag| session(tag, i64::from(tag))).collect();
+    put(&store, rows.clone()).await;
+    for round in 1..=ROUNDS {
+        let racers = rows.iter().flat_map(|row| [OURS, THEIRS].map(|attempt| (row.clone(), attempt)));
+        let refreshed = racers.map(|(row, attempt)| refreshed(Arc::clone(&store), row, attempt, round));
+        let won: Vec<Session> = race(refreshed).await.into_iter().flatten().collect();
+        assert_eq!(won.len(), rows.len(), "SPENT: of two claims on one row one is written");
+        for row in &won {
+            assert_eq!(get(&store, row.id).await, *row, "LOSER: who won has its own pair stored");
+        }
+        rows = won;
+    }
+}
+
+/// A refresh of a row as it was read, with a pair like no other. None: somebody else has claimed it.
+async fn refreshed(store: Arc<dyn Store>, row: Session, attempt: AttemptId, round: u8) -> Option<Session> {
+    let claimed = row.claim(claim(attempt)).unwrap();
+    match store.replace_claim(&claimed).await {
+        Ok(Replaced::Done) => {}
+        Ok(Replaced::Conflict(Some(other))) if other.version >= claimed.version => return None,
+        other => panic!("MONO: {other:?}"),
+    }
+    let (sent, mark) = (claimed.generation(), [claimed.id.as_bytes()[15], attempt.0[0], round]);
+    let pair = |generation| SealedPair {
+        access: SealedBlob(mark.to_vec()),
+        refresh: round.is_multiple_of(2).then(|| SealedBlob(mark.repeat(9))),
+        expiry: if round.is_multiple_of(3) { Expiry::Never } else { Expiry::At(t(i64::from(round))) },
+        ..pair(generation)
+    };
+    let rotated = claimed.rotate(attempt, sent, t(50), pair).unwrap();
+    assert_eq!(store.replace(&rotated, None).await, Ok(Replaced::Done), "STRAND: nobody else may change it");
+    Some(rotated)
+}
+
 pub(super) async fn a_change_leaves_the_last_use_and_the_owner_as_stored(store: Arc<dyn Store>) {
     let row = session(1, 0);
     put(&store, [row.clone()]).await;

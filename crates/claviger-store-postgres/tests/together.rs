@@ -1,0 +1,186 @@
+//! Claims and new pairs of several sessions in one statement: what befalls one of them befalls no other.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic, and so may what it calls"
+)]
+
+use std::{sync::Arc, time::Duration};
+
+use claviger_core::{
+    ids::{AttemptId, SessionId},
+    secret::Fingerprint,
+    session::{Claim, Session},
+};
+use claviger_store::{Replaced, Store, StoreError};
+use claviger_store_postgres::{Options, PostgresStore};
+use common::{
+    ROOMY,
+    server::{Server, eventually},
+    session, t,
+};
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_postgres::Client;
+
+mod common;
+
+type Claimed = JoinHandle<Result<Replaced, StoreError>>;
+
+/// A store that writes one statement at a time, sessions in it, and a connection beside it.
+struct Scene {
+    store: Arc<PostgresStore>,
+    rows: Vec<Session>,
+    client: Client,
+    watcher: Client,
+    _server: Server,
+}
+
+impl Scene {
+    async fn of(rows: u32) -> Self {
+        let server = Server::start("");
+        let database = server.database().await;
+        let options = Options { writers: 1, ..Options::default() };
+        let store = Arc::new(PostgresStore::open(&server.address(&database), &options).await.unwrap());
+        let rows: Vec<_> = (1..=rows).map(session).collect();
+        for row in &rows {
+            store.insert(row.clone(), ROOMY).await.unwrap();
+        }
+        let (client, watcher) = (server.client(&database).await, server.client(&database).await);
+        Self { store, rows, client, watcher, _server: server }
+    }
+
+    /// Locks rows for as long as the transaction goes on.
+    async fn lock(&self, rows: &[Session]) {
+        let ids: Vec<String> = rows.iter().map(|row| format!("'{}'", row.id)).collect();
+        let lock = format!("BEGIN; SELECT FROM claviger.pulse WHERE id IN ({}) FOR UPDATE", ids.join(", "));
+        self.client.batch_execute(&lock).await.unwrap();
+    }
+
+    fn claim(&self, row: &Session) -> Claimed {
+        let (store, claimed) = (Arc::clone(&self.store), claimed(row));
+        tokio::spawn(async move { store.replace_claim(&claimed).await })
+    }
+
+    /// Claims the first row, which is locked, and all others while that one is at it.
+    async fn claim_all(&self) -> Vec<Claimed> {
+        let mut claims = vec![self.claim(&self.rows[0])];
+        self.until_waiting(1).await;
+        claims.extend(self.rows[1..].iter().map(|row| self.claim(row)));
+        claims
+    }
+
+    /// Claims a row of which nobody knows whether it is claimed.
+    async fn claim_as_it_is(&self, id: SessionId) {
+        eventually("a row can be claimed", async || {
+            let now = self.store.load(id).await.unwrap().unwrap();
+            (self.store.replace_claim(&claimed(&now)).await == Ok(Replaced::Done)).then_some(())
+        })
+        .await;
+    }
+
+    async fn until_waiting(&self, count: i64) {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE wait_event_type = 'Lock' AND application_name = 'claviger' AND datname = current_database()";
+        eventually("statements wait", async || {
+            let found: i64 = self.watcher.query_one(waiting, &[]).await.unwrap().get(0);
+            (found >= count).then_some(())
+        })
+        .await;
+    }
+}
+
+fn claimed(row: &Session) -> Session {
+    let claim = Claim {
+        attempt: AttemptId([1; 16]),
+        taken_at: t(3),
+        lease_until: t(33),
+        fingerprint: Fingerprint([7; 16]),
+        replay: false,
+        answer_lost: false,
+    };
+    row.clone().claim(claim).unwrap()
+}
+
+async fn told(claim: Claimed) -> Result<Replaced, StoreError> {
+    timeout(Duration::from_secs(8), claim).await.expect("nobody waits for another's row").unwrap()
+}
+
+#[tokio::test]
+async fn who_waits_for_a_locked_row_keeps_no_other_from_being_written() {
+    let scene = Scene::of(20).await;
+    scene.lock(&scene.rows[..2]).await;
+    let mut claims = scene.claim_all().await;
+    let others = claims.split_off(2);
+    for claim in others {
+        assert_eq!(told(claim).await, Ok(Replaced::Done));
+    }
+    scene.until_waiting(2).await;
+    scene.client.batch_execute("COMMIT").await.unwrap();
+    for claim in claims {
+        assert_eq!(told(claim).await, Ok(Replaced::Done));
+    }
+    for row in &scene.rows {
+        assert_eq!(scene.store.load(row.id).await, Ok(Some(claimed(row))));
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_row_keeps_no_other_from_being_written() {
+    let scene = Scene::of(20).await;
+    let damage = format!(
+        "CREATE FUNCTION damage() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'damage' USING ERRCODE = 'XX001'; END $$;
+         CREATE TRIGGER damage BEFORE UPDATE ON claviger.pulse FOR EACH ROW WHEN (OLD.id = '{}')
+            EXECUTE FUNCTION damage()",
+        scene.rows[9].id
+    );
+    scene.client.batch_execute(&damage).await.unwrap();
+    scene.lock(&scene.rows[..1]).await;
+    let mut claims = scene.claim_all().await;
+    let damaged = told(claims.remove(9)).await;
+    assert!(matches!(damaged, Err(StoreError::Corrupt(_))), "{damaged:?}");
+    scene.client.batch_execute("COMMIT").await.unwrap();
+    for claim in claims {
+        assert_eq!(told(claim).await, Ok(Replaced::Done));
+    }
+}
+
+#[tokio::test]
+async fn who_goes_away_leaves_its_place_to_the_others() {
+    let scene = Scene::of(20).await;
+    scene.lock(&scene.rows[..1]).await;
+    let mut claims = scene.claim_all().await;
+    let others = claims.split_off(10);
+    for claim in &claims {
+        claim.abort();
+    }
+    for claim in others {
+        assert_eq!(told(claim).await, Ok(Replaced::Done));
+    }
+    scene.client.batch_execute("COMMIT").await.unwrap();
+    // Whether those were written nobody can say; each can be changed as it is.
+    for row in &scene.rows[..10] {
+        scene.claim_as_it_is(row.id).await;
+    }
+}
+
+#[tokio::test]
+async fn of_a_statement_that_was_cut_off_everybody_is_told_that_nobody_knows() {
+    let scene = Scene::of(20).await;
+    scene.client.batch_execute("BEGIN; LOCK TABLE claviger.pulse IN SHARE MODE").await.unwrap();
+    let claims = scene.claim_all().await;
+    scene.until_waiting(2).await;
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND application_name = 'claviger' AND datname = current_database()";
+    scene.watcher.batch_execute(cut).await.unwrap();
+    for claim in claims {
+        let told = told(claim).await;
+        assert!(matches!(told, Err(StoreError::Unavailable(_))), "{told:?}");
+    }
+    scene.client.batch_execute("COMMIT").await.unwrap();
+    for row in &scene.rows {
+        scene.claim_as_it_is(row.id).await;
+    }
+}
