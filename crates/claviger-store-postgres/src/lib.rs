@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `store` | how a call of the trait becomes a statement or a transaction |
 //! | `sessions`, `slots`, `owed`, `suspicions`, `logins`, `memos` | what is asked of each table; all SQL on it |
+//! | `gather` | how claims and new pairs of several sessions are written together |
 //! | `archive` | how all rows are read, and added as they are, and who is kept away meanwhile |
 //! | `values` | how a value becomes columns and back |
 //! | `database` | who gets a connection, how long it may take, what is tried again |
