@@ -177,7 +177,9 @@ impl Database {
                 done
             }
             Err(_) => {
-                held.client.take().map(close);
+                if let Some(client) = held.client.take() {
+                    close(client);
+                }
                 Err(Fault::TooLong)
             }
         }

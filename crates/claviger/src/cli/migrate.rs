@@ -78,13 +78,13 @@ mod tests {
     fn a_plan_is_told_step_by_step() {
         let steps = vec![
             Step { number: 4, name: "devices", kind: Kind::Expand },
-            Step { number: 5, name: "labels", kind: Kind::Contract { needs: 4 } },
+            Step { number: 5, name: "labels", kind: Kind::Contract { needs: 3 } },
         ];
         let plan = Plan { found: 3, steps };
         assert_eq!(
             told(&plan, true),
             "The database has schema 3. These steps would be taken:\n  4  devices (expand: older versions go on working)\n  \
-             5  labels (contract: versions that know no schema 4 stop working)\n"
+             5  labels (contract: versions that know no schema 3 stop working)\n"
         );
         assert!(told(&plan, false).starts_with("The database had schema 3. These steps were taken:"));
         let left_out = Plan { found: 2, ..plan };

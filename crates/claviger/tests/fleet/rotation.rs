@@ -61,6 +61,8 @@ impl Fleet {
             }
             until_roles(&instance.client, instance.metrics, expected, || self.logs()).await;
             self.users.go_on_for(BETWEEN).await;
+            // Before the provider's log has no more room for them.
+            self.users.sends();
         }
     }
 
