@@ -106,20 +106,26 @@ enum Work {
     BareUpdate,
     /// A proof written by itself.
     Proof,
+    /// pgbench: as many rows in one statement as proofs, as far from each other.
+    BareUpdates,
     /// Many proofs in one statement.
     Proofs,
+    /// pgbench: one row read by its key.
+    BareRead,
     /// A session read.
     Read,
 }
 
 impl Work {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::BareRefresh,
         Self::Refresh,
         Self::Refreshes,
         Self::BareUpdate,
         Self::Proof,
+        Self::BareUpdates,
         Self::Proofs,
+        Self::BareRead,
         Self::Read,
     ];
 
@@ -129,6 +135,8 @@ impl Work {
             Self::Refresh => "refreshes, each written alone",
             Self::Refreshes => "refreshes, 256 at a time",
             Self::BareUpdate => "pgbench: an update",
+            Self::BareUpdates => "pgbench: 200 updates at a time",
+            Self::BareRead => "pgbench: a read",
             Self::Proof => "validations, one at a time",
             Self::Proofs => "validations, 200 at a time",
             Self::Read => "reads of a session",
@@ -142,7 +150,7 @@ impl Work {
             Self::Proof => Some((Self::BareUpdate, "0.70")),
             Self::Refreshes => Some((Self::BareRefresh, "more")),
             Self::Proofs => Some((Self::BareUpdate, "more")),
-            Self::BareRefresh | Self::BareUpdate | Self::Read => None,
+            Self::BareRefresh | Self::BareUpdate | Self::BareUpdates | Self::BareRead | Self::Read => None,
         }
     }
 
@@ -157,7 +165,20 @@ impl Work {
                  UPDATE floor SET version = version + 1, proven_at = :at WHERE id = :id AND version > 0;\n\
                  UPDATE floor SET version = version + 1, proven_at = :at WHERE id = :id AND version > 0;\n",
             ),
+            Self::BareUpdates => Some(
+                "UPDATE floor SET version = version + 1, proven_at = :at FROM generate_series(0, 199) AS row \
+                 WHERE id = 1 + (:client_id + :clients * (:first + row)) * :stride AND version > 0;\n",
+            ),
+            Self::BareRead => Some("SELECT * FROM floor WHERE id = :id;\n"),
             Self::Refresh | Self::Refreshes | Self::Proof | Self::Proofs | Self::Read => None,
+        }
+    }
+
+    /// What a transaction of pgbench's counts for.
+    const fn rows(self) -> f64 {
+        match self {
+            Self::BareUpdates => 200.0,
+            _ => 1.0,
         }
     }
 
@@ -203,6 +224,11 @@ fn print(options: &Options, runs: &[[Vec<f64>; 2]]) {
     }
 }
 
+/// Every so many-th session is in use.
+fn stride(count: u32) -> usize {
+    (count as usize / IN_USE).max(1)
+}
+
 /// A database with sessions, and a table as large for pgbench.
 struct Database {
     name: String,
@@ -225,7 +251,7 @@ impl Database {
         let gathering = Arc::new(PostgresStore::open(&server.address(&name), &options).await?);
         let ring = Keyring::new(vec![RootKey::new(KeyId(1), random()?)])?;
         let mut in_use = Vec::new();
-        let stride = (count as usize / IN_USE).max(1);
+        let stride = stride(count);
         let mut batch = Vec::with_capacity(BATCH);
         for number in 0..count {
             let (session, _) = fill::session(&ring, Filling::made_up(number)?)?;
@@ -252,14 +278,21 @@ impl Database {
 
     async fn measure(&self, server: &Server, work: Work, seconds: u32) -> Result<f64> {
         match work.script() {
-            Some(script) => self.pgbench(server, script, seconds).await,
+            Some(script) => Ok(work.rows() * self.pgbench(server, script, seconds).await?),
             None => self.store_works(work, seconds).await,
         }
     }
 
     async fn pgbench(&self, server: &Server, script: &str, seconds: u32) -> Result<f64> {
         let file = tempfile::NamedTempFile::new()?;
-        let draws = format!("\\set id random(1, {})\n\\set at random(1, 1000000000)\n", self.count);
+        let stride = stride(self.count);
+        // Of the rows in use each client has its own; so far from the first one it may begin a batch.
+        let last = (self.count as usize / stride / CONNECTIONS).saturating_sub(PROOFS + 1);
+        let draws = format!(
+            "\\set id random(1, {})\n\\set at random(1, 1000000000)\n\\set first random(0, {last})\n\
+             \\set clients {CONNECTIONS}\n\\set stride {stride}\n",
+            self.count
+        );
         std::fs::write(file.path(), draws + script)?;
         // Debian has it on the PATH, and beside the server's other programs.
         let beside_the_server = server::binaries().join("pgbench");
@@ -376,7 +409,9 @@ async fn work_on(rows: &mut [Session], work: Work, store: &PostgresStore) -> Res
                 store.load(row.id).await?.context("a row is gone")?;
             }
         }
-        Work::BareRefresh | Work::BareUpdate => bail!("pgbench does that"),
+        Work::BareRefresh | Work::BareUpdate | Work::BareUpdates | Work::BareRead => {
+            bail!("pgbench does that")
+        }
     }
     Ok(())
 }
