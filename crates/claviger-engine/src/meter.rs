@@ -125,7 +125,7 @@ pub const METRICS: &[Metric] = &[
         CLAIMS,
         Kind::Gauge,
         "state: in_flight, ambiguous",
-        "Sessions with a refresh under way, and those of which nobody can say whether their refresh token is spent. Ambiguous ones recover with their user's next request.",
+        "Sessions with a refresh under way, and those of which nobody can say whether their refresh token is spent, counted once a minute. Ambiguous ones recover with their user's next request.",
     ),
     metric(
         BREAKER,

@@ -18,8 +18,8 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(5);
 pub(crate) const GATEWAY: &str = "claviger";
 /// And by this one those of who copies.
 const COPY: &str = "claviger store copy";
-/// And by this one those of who changes the schema.
-const MIGRATION: &str = "claviger migrate";
+/// And by this one those of who opens the store, and may change its schema.
+const OPENING: &str = "claviger opening";
 /// A connection on which nothing comes back for so long is dead.
 const SILENCE: Duration = Duration::from_secs(15);
 
@@ -113,9 +113,9 @@ impl Address {
         self.named(COPY)
     }
 
-    /// The same for who changes the schema.
-    pub(crate) fn of_migration(&self) -> Self {
-        self.named(MIGRATION)
+    /// The same for who looks at the database before it is served from, and changes its schema.
+    pub(crate) fn of_opening(&self) -> Self {
+        self.named(OPENING)
     }
 
     fn named(&self, name: &str) -> Self {

@@ -11,7 +11,7 @@ use futures_util::future::try_join_all;
 
 use crate::{
     PostgresStore,
-    database::{Database, Link, bounds, gateways},
+    database::{Database, LOOK_AGAIN, Link, bounds, gateways},
     error::Fault,
     logins, memos, owed, sessions, slots,
     store::joined,
@@ -34,8 +34,6 @@ const LONGEST_COPY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 // Nothing is asked on this connection while the copy goes on, and the locks must last for so long.
 const HOLD: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = 0;
     SET LOCAL lock_timeout = '5s'";
-/// Else the database goes on saying what it said before in the same transaction.
-const LOOK_AGAIN: &str = "SELECT pg_stat_clear_snapshot()";
 /// Whoever would write waits, and who reads does not.
 const KEEP_STILL: &str =
     "LOCK TABLE claviger.session, claviger.pulse, claviger.owed, claviger.spent_login, claviger.slot,

@@ -249,11 +249,14 @@ impl Link {
     }
 }
 
+/// Else the database goes on saying what it said before in the same transaction.
+pub(crate) const LOOK_AGAIN: &str = "SELECT pg_stat_clear_snapshot()";
 const GATEWAYS: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1";
 
 /// How many connections gateways have to the database, as far as it shows them to our role.
 pub(crate) async fn gateways(link: &Link) -> Result<u64, Fault> {
+    link.run(LOOK_AGAIN).await?;
     Columns::of(&link.query_one(GATEWAYS, &bounds![TEXT: GATEWAY]).await?, "a count").count()
 }
 

@@ -184,6 +184,11 @@ impl Fault {
         error.is_closed() || error.code().is_none_or(ends_connection)
     }
 
+    /// Whether the database refused the statement, and so did nothing of it.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.code().is_some_and(|code| !ends_connection(code))
+    }
+
     /// Whether a lock was not to be had in time.
     pub(crate) fn is_kept_waiting(&self) -> bool {
         self.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)

@@ -16,13 +16,17 @@ use crate::{database::Database, sessions};
 
 /// So many rows go into one statement at most.
 const TOGETHER: usize = 200;
-/// A writer that is kept waiting for longer, by who has its row locked, makes room for another.
+/// So many wait at most. More than a database writes while anybody has the patience to wait.
+const WAITING: usize = 20_000;
+/// A writer that is kept waiting for longer makes room for another. The connections bound how many there can be.
 const KEPT_WAITING: Duration = Duration::from_millis(100);
 
 /// Writes rows that differ in claim or pair from those that they were made from.
 pub(crate) struct Gatherer {
     database: Database,
     writers: usize,
+    /// Somebody waits for a writer, and for what it writes, so long.
+    patience: Duration,
     state: Mutex<Gathered>,
     runtime: Handle,
 }
@@ -31,39 +35,37 @@ pub(crate) struct Gatherer {
 struct Gathered {
     /// So many statements are under way.
     writing: usize,
-    waiting: VecDeque<Waiting>,
+    /// They go first: a pair that is not written is lost, and a claim that is not, is not sent.
+    pairs: VecDeque<Waiting>,
+    claims: VecDeque<Waiting>,
 }
 
 /// A row, and who wants to know whether it was written.
 struct Waiting {
     next: Session,
-    written: oneshot::Sender<Result<bool, StoreError>>,
+    written: oneshot::Sender<Written>,
 }
+
+/// False: something else is stored by now, or somebody has the row locked, or nothing was written.
+type Written = Result<bool, StoreError>;
 
 impl Gatherer {
     /// So many `writers` are busy at a time.
-    pub(crate) fn new(database: Database, writers: usize) -> Arc<Self> {
+    pub(crate) fn new(database: Database, writers: usize, patience: Duration) -> Arc<Self> {
         let (writers, state, runtime) = (writers.max(1), Mutex::default(), Handle::current());
-        Arc::new(Self { database, writers, state, runtime })
+        Arc::new(Self { database, writers, patience, state, runtime })
     }
 
     /// Writes `next`: at once, or together with others as soon as a writer is free.
     pub(crate) async fn write(self: &Arc<Self>, next: &Session) -> Result<Replaced, StoreError> {
-        match self.enter(next) {
-            Entrance::Writer(writer) => {
-                let mut alone = pin!(self.alone(next));
-                if let Ok(replaced) = timeout(KEPT_WAITING, &mut alone).await {
-                    return replaced;
-                }
-                drop(writer);
-                alone.await
-            }
-            Entrance::Waits(told) => match told.await {
-                Ok(Ok(true)) => Ok(Replaced::Done),
-                // Something else is stored by now, or somebody has the row locked.
-                Ok(Ok(false)) => self.alone(next).await,
-                Ok(Err(error)) => Err(error),
-                Err(_) => Err(StoreError::Unavailable("the change was cut short".to_owned())),
+        match self.enter(next)? {
+            Entrance::Writer(writer) => writer.busy_with(self.alone(next)).await,
+            Entrance::Waits(told) => match timeout(self.patience, told).await {
+                Ok(Ok(Ok(true))) => Ok(Replaced::Done),
+                Ok(Ok(Ok(false))) => self.alone(next).await,
+                Ok(Ok(Err(error))) => Err(error),
+                Ok(Err(_)) => Err(StoreError::Unavailable("the change was cut short".to_owned())),
+                Err(_) => Err(StoreError::Unavailable("the change was not written in time".to_owned())),
             },
         }
     }
@@ -72,15 +74,44 @@ impl Gatherer {
         self.database.write("change", |link| sessions::change_one(link, next)).await
     }
 
-    fn enter(self: &Arc<Self>, next: &Session) -> Entrance {
+    async fn together(&self, next: &[Session]) -> Vec<Written> {
+        let work = |link| sessions::change_all(link, next);
+        match self.database.write("change all", work).await {
+            Ok(written) => written.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error); next.len()],
+        }
+    }
+
+    fn enter(self: &Arc<Self>, next: &Session) -> Result<Entrance, StoreError> {
         let mut state = self.state();
         if state.writing < self.writers {
             state.writing += 1;
-            return Entrance::Writer(Writer(Arc::clone(self)));
+            return Ok(Entrance::Writer(Writer(Arc::clone(self))));
+        }
+        let queue = if sessions::has_new_pair(next) { &mut state.pairs } else { &mut state.claims };
+        if queue.len() >= WAITING {
+            return Err(StoreError::Unavailable("too many changes wait to be written".to_owned()));
         }
         let (written, told) = oneshot::channel();
-        state.waiting.push_back(Waiting { next: next.clone(), written });
-        Entrance::Waits(told)
+        queue.push_back(Waiting { next: next.clone(), written });
+        Ok(Entrance::Waits(told))
+    }
+
+    /// Those who go into the next statement. Who went away, or waited too long, is not written any more.
+    fn next_batch(&self) -> Vec<Waiting> {
+        let mut state = self.state();
+        let Gathered { writing, pairs, claims } = &mut *state;
+        let mut batch = Vec::new();
+        while batch.len() < TOGETHER {
+            let Some(next) = pairs.pop_front().or_else(|| claims.pop_front()) else { break };
+            if !next.written.is_closed() {
+                batch.push(next);
+            }
+        }
+        if batch.is_empty() {
+            *writing -= 1;
+        }
+        batch
     }
 
     fn state(&self) -> MutexGuard<'_, Gathered> {
@@ -90,7 +121,7 @@ impl Gatherer {
 
 enum Entrance {
     Writer(Writer),
-    Waits(oneshot::Receiver<Result<bool, StoreError>>),
+    Waits(oneshot::Receiver<Written>),
 }
 
 /// The right to write one statement. It goes on to those who wait when it is dropped, however that comes.
@@ -98,29 +129,28 @@ struct Writer(Arc<Gatherer>);
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        let together = state.waiting.len().min(TOGETHER);
-        let batch: Vec<Waiting> = state.waiting.drain(..together).collect();
-        if batch.is_empty() {
-            state.writing -= 1;
-            return;
+        let batch = self.0.next_batch();
+        if !batch.is_empty() {
+            self.0.runtime.spawn(Self(Arc::clone(&self.0)).write(batch));
         }
-        drop(state);
-        let next = Self(Arc::clone(&self.0));
-        self.0.runtime.spawn(next.write(batch));
     }
 }
 
 impl Writer {
+    /// Is a writer until the work is done, but not for as long as the work is kept waiting.
+    async fn busy_with<T>(self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        if let Ok(done) = timeout(KEPT_WAITING, &mut work).await {
+            return done;
+        }
+        drop(self);
+        work.await
+    }
+
     async fn write(self, batch: Vec<Waiting>) {
         let (next, told): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.next, one.written)).unzip();
-        let work = |link| sessions::change_all(link, &next);
-        let written = match self.0.database.write("change all", work).await {
-            Ok(written) => written.into_iter().map(Ok).collect(),
-            // Nothing was written, and one damaged row must not keep the others: each is written alone.
-            Err(StoreError::Corrupt(_)) => vec![Ok(false); next.len()],
-            Err(error) => vec![Err(error); next.len()],
-        };
+        let gatherer = Arc::clone(&self.0);
+        let written = self.busy_with(gatherer.together(&next)).await;
         for (told, written) in told.into_iter().zip(written) {
             // Who went away meanwhile does not want to know.
             let _gone = told.send(written);

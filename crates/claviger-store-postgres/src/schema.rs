@@ -52,6 +52,11 @@ const MIGRATIONS: &[Migration] = &[
         kind: Kind::Contract { needs: 2 },
         sql: include_str!("../migrations/0003_claims_left_their_table.sql"),
     },
+    Migration {
+        name: "no token in a tombstone",
+        kind: Kind::Expand,
+        sql: include_str!("../migrations/0004_no_token_in_a_tombstone.sql"),
+    },
 ];
 
 /// A step of the schema that a database does not have yet.
@@ -78,18 +83,35 @@ impl Plan {
     /// The number of the schema that a gateway has to know from then on, where a release was left out: one that is at the database
     /// now may know only an older one.
     pub fn leaves_out(&self) -> Option<i32> {
-        let needs = self.steps.iter().filter_map(|step| match step.kind {
+        let needs = self.steps.iter().filter_map(Step::needs).max();
+        needs.filter(|needs| self.found > 0 && self.found < *needs)
+    }
+
+    fn contracts(&self) -> bool {
+        self.steps.iter().any(|step| step.needs().is_some())
+    }
+}
+
+impl Step {
+    /// The schema that a program has to know once this step is taken, where it takes something away.
+    fn needs(&self) -> Option<i32> {
+        match self.kind {
             Kind::Expand => None,
             Kind::Contract { needs } => Some(needs),
-        });
-        needs.max().filter(|needs| self.found > 0 && self.found < *needs)
+        }
+    }
+
+    fn sql(&self) -> &'static str {
+        let own = (1..).zip(MIGRATIONS).find(|(number, _)| *number == self.number);
+        own.map_or("", |(_, migration)| migration.sql)
     }
 }
 
 const SERVER: &str = "SELECT current_setting('server_version_num')::integer / 10000";
 // The catalogue is asked first, since a question about a table that is not there is an error.
 const PRESENT: &str = "SELECT to_regclass('claviger.schema_step') IS NOT NULL, count(*),
-        coalesce(bool_and(pg_has_role(relowner, 'USAGE')), true)
+        coalesce(bool_and(pg_has_role(relowner, 'USAGE') AND has_schema_privilege(relnamespace, 'CREATE'))
+            FILTER (WHERE relname IN ('schema_step', 'session', 'pulse', 'claim')), true)
     FROM pg_class WHERE relnamespace = to_regnamespace('claviger')";
 const FOUND: &str = "SELECT coalesce(max(number), 0), coalesce(max(needs), 0) FROM claviger.schema_step";
 // To make a schema takes a right that who runs the program may lack where an administrator made it already.
@@ -105,6 +127,11 @@ const BEGIN_ANEW: &str = "
     )";
 /// Everybody waits who comes after somebody that waits for a whole table. So a step waits this long only.
 const WAIT_FOR_TABLES: &str = "SET LOCAL lock_timeout = '300ms'";
+/// But now and then so long that the database stops an automatic vacuum that is in the way.
+const WAIT_FOR_VACUUM: &str = "SELECT set_config('lock_timeout', (setting::integer + 300)::text, true)
+    FROM pg_settings WHERE name = 'deadlock_timeout'";
+/// At the first try, and at every so many-th after it.
+const PATIENT_TRY: u32 = 5;
 /// Then it lets the others by for so long, and is tried again,
 const LET_BY: Duration = Duration::from_secs(2);
 /// at most so often: as long as a backup may take that somebody is at.
@@ -131,41 +158,85 @@ pub(crate) async fn migrate(database: &Database, occasion: Occasion) -> Result<P
     if planned.steps.is_empty() {
         return Ok(planned);
     }
-    let opening = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({LOCK})");
-    let own = database.clone();
-    let work = move |link| inspect_and_apply(link, occasion);
-    let task = tokio::spawn(async move { own.transact("migrate", &opening, work).await });
+    let (own, left_out) = (database.clone(), planned.leaves_out());
+    let task = tokio::spawn(async move { advance(&own, occasion, left_out).await });
     let cut_short = |_| StoreError::Unavailable("the change of the schema was cut short".to_owned());
-    let done = task.await.map_err(cut_short)???;
+    let done = task.await.map_err(cut_short)??;
     if !done.steps.is_empty() {
         tracing::info!(from = done.found, to = newest(), "the session store has a new schema");
     }
     Ok(done)
 }
 
-/// Looks again, since another instance may have been first.
-async fn inspect_and_apply(link: Link, occasion: Occasion) -> Result<Result<Plan, OpenError>, Fault> {
+/// Takes one step after the other, each in a transaction of its own: so none keeps a table from others while the next one waits for
+/// another. `left_out` is what [`Plan::leaves_out`] said at first.
+async fn advance(database: &Database, occasion: Occasion, left_out: Option<i32>) -> Result<Plan, OpenError> {
+    let opening = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({LOCK})");
+    let mut done: Option<Plan> = None;
+    loop {
+        let work = |link| inspect_and_advance(link, occasion, left_out);
+        let taken = database.transact("migrate", &opening, work).await??;
+        let is_last = taken.steps.is_empty();
+        let plan = done.get_or_insert(Plan { found: taken.found, steps: Vec::new() });
+        plan.steps.extend(taken.steps);
+        if is_last {
+            return Ok(plan.clone());
+        }
+    }
+}
+
+/// Looks again, since another instance may have been first, and takes the next step. An empty database gets all at once: nobody
+/// waits for its tables, and nobody is to find it half made.
+async fn inspect_and_advance(
+    link: Link,
+    occasion: Occasion,
+    left_out: Option<i32>,
+) -> Result<Result<Plan, OpenError>, Fault> {
     let found = inspect(link.clone()).await?;
     let is_owner = found.is_owner;
-    let plan = match judge(found) {
+    let mut plan = match judge(found) {
         Ok(plan) => plan,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let found = plan.found;
-    if !plan.steps.is_empty() && !is_owner {
+    if plan.steps.is_empty() {
+        return Ok(Ok(plan));
+    }
+    if !is_owner {
         return Ok(Err(OpenError::NotOwner));
     }
-    if let Some(needs) = plan.leaves_out() {
-        if occasion == Occasion::Start {
-            return Ok(Err(OpenError::LeavesOut { found, needs }));
-        }
-        let connected = gateways(&link).await?;
-        if connected > 0 {
-            return Ok(Err(OpenError::GatewaysConnected { found, needs, connected }));
-        }
+    let left_out = plan.leaves_out().or(left_out.filter(|_| plan.contracts()));
+    if let Some(refusal) = refused(&link, &plan, occasion, left_out).await? {
+        return Ok(Err(refusal));
     }
-    apply(&link, &plan).await?;
+    if plan.found > 0 {
+        plan.steps.truncate(1);
+    }
+    link.run(BEGIN_ANEW).await?;
+    for step in &plan.steps {
+        take(&link, step).await?;
+        // Somebody may have come while the step waited.
+        if let Some(refusal) = refused(&link, &plan, occasion, left_out).await? {
+            link.run("ROLLBACK TO SAVEPOINT step").await?;
+            return Ok(Err(refusal));
+        }
+        note(&link, step).await?;
+    }
     Ok(Ok(plan))
+}
+
+/// Why a step is not taken that gateways of a release before the last cannot work with.
+async fn refused(
+    link: &Link,
+    plan: &Plan,
+    occasion: Occasion,
+    left_out: Option<i32>,
+) -> Result<Option<OpenError>, Fault> {
+    let (found, Some(needs)) = (plan.found, left_out) else { return Ok(None) };
+    if occasion == Occasion::Start {
+        return Ok(Some(OpenError::LeavesOut { found, needs }));
+    }
+    let connected = gateways(link).await?;
+    Ok((connected > 0).then_some(OpenError::GatewaysConnected { found, needs, connected }))
 }
 
 /// What is there.
@@ -209,42 +280,32 @@ fn judge(found: Found) -> Result<Plan, OpenError> {
     Ok(Plan { found: found.number, steps: steps.collect() })
 }
 
-async fn apply(link: &Link, plan: &Plan) -> Result<(), Fault> {
-    if plan.steps.is_empty() {
-        return Ok(());
-    }
-    link.run(BEGIN_ANEW).await?;
-    link.run(WAIT_FOR_TABLES).await?;
-    for (number, migration) in (1..).zip(MIGRATIONS).filter(|(number, _)| *number > plan.found) {
-        take(link, number, migration).await?;
-        let (kind, needs) = match migration.kind {
-            Kind::Expand => ("expand", 0),
-            Kind::Contract { needs } => ("contract", needs),
-        };
-        link.execute(APPLIED, &bounds![INT4: number, TEXT: migration.name, TEXT: kind, INT4: needs]).await?;
-    }
-    Ok(())
-}
-
 /// Takes a step as soon as nobody holds a table that it needs.
-async fn take(link: &Link, number: i32, migration: &Migration) -> Result<(), Fault> {
+async fn take(link: &Link, step: &Step) -> Result<(), Fault> {
     link.run("SAVEPOINT step").await?;
     let mut tries = 1;
     loop {
-        match link.run(migration.sql).await {
+        link.run(if tries % PATIENT_TRY == 1 { WAIT_FOR_VACUUM } else { WAIT_FOR_TABLES }).await?;
+        match link.run(step.sql()).await {
             Err(fault) if fault.is_kept_waiting() && tries < TRIES => {}
             done => return done,
         }
         link.run("ROLLBACK TO SAVEPOINT step").await?;
-        tracing::info!(
-            number,
-            name = migration.name,
-            tries,
-            "a step of the schema waits: somebody holds a table"
-        );
+        let Step { number, name, .. } = step;
+        tracing::info!(number, name, tries, "a step of the schema waits: somebody holds a table");
         tokio::time::sleep(LET_BY).await;
         tries += 1;
     }
+}
+
+/// Writes down that a step was taken.
+async fn note(link: &Link, step: &Step) -> Result<(), Fault> {
+    let (kind, needs) = match step.kind {
+        Kind::Expand => ("expand", 0),
+        Kind::Contract { needs } => ("contract", needs),
+    };
+    link.execute(APPLIED, &bounds![INT4: step.number, TEXT: step.name, TEXT: kind, INT4: needs]).await?;
+    Ok(())
 }
 
 fn newest() -> i32 {

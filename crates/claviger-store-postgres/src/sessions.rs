@@ -93,11 +93,15 @@ const NEW_PAIR: &str = concat!(
     WHERE id = $1 AND EXISTS (SELECT FROM moved)"
 );
 // Claims and new pairs of several sessions. A row that somebody has locked is passed over, so that nobody waits for whoever locked
-// another's.
+// another's. All values are one row source: the database guesses its length, and a second one to join it with would be gone
+// through once for each row of the first.
 const CHANGE_ALL: &str = "WITH free AS MATERIALIZED (
         SELECT n.* FROM unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::bigint[],
-                $5::uuid[], $6::uuid[], $7::bigint[], $8::bigint[], $9::boolean[], $10::boolean[]) WITH ORDINALITY
-            AS n (id, version, state, proven_at, attempt, fingerprint, taken_at, lease_until, replay, answer_lost, place)
+                $5::uuid[], $6::uuid[], $7::bigint[], $8::bigint[], $9::boolean[], $10::boolean[],
+                $11::text[], $12::bytea[], $13::text[], $14::text[],
+                $15::bigint[], $16::bytea[], $17::bytea[], $18::text[], $19::bigint[]) WITH ORDINALITY
+            AS n (id, version, state, proven_at, attempt, fingerprint, taken_at, lease_until, replay, answer_lost,
+                display_name, secret_hash, custody, device, generation, access, refresh, expiry, expires_at, place)
         JOIN claviger.pulse AS p ON p.id = n.id AND p.version = n.version - 1 AND p.state < 3
         FOR UPDATE OF p SKIP LOCKED),
     moved AS (
@@ -105,16 +109,12 @@ const CHANGE_ALL: &str = "WITH free AS MATERIALIZED (
             fingerprint = n.fingerprint, taken_at = n.taken_at, lease_until = n.lease_until, replay = n.replay,
             answer_lost = n.answer_lost
         FROM free AS n WHERE p.id = n.id
-        RETURNING n.place, p.id),
+        RETURNING n.*),
     bodies AS (
-        UPDATE claviger.session AS s SET display_name = b.display_name, secret_hash = b.secret_hash, custody = b.custody,
-            device = b.device, generation = b.generation, access = b.access, refresh = b.refresh, expiry = b.expiry,
-            expires_at = b.expires_at
-        FROM moved JOIN unnest($11::bigint[], $12::text[], $13::bytea[], $14::text[], $15::text[], $16::bigint[], $17::bytea[],
-                $18::bytea[], $19::text[], $20::bigint[])
-            AS b (place, display_name, secret_hash, custody, device, generation, access, refresh, expiry, expires_at)
-            USING (place)
-        WHERE s.id = moved.id)
+        UPDATE claviger.session AS s SET display_name = n.display_name, secret_hash = n.secret_hash, custody = n.custody,
+            device = n.device, generation = n.generation, access = n.access, refresh = n.refresh, expiry = n.expiry,
+            expires_at = n.expires_at
+        FROM moved AS n WHERE s.id = n.id AND n.generation IS NOT NULL)
     SELECT place FROM moved";
 // The large row is written only if something in it changes.
 const REPLACE: &str = concat!(
@@ -329,44 +329,64 @@ pub(crate) async fn change_one(link: Link, next: &Session) -> Result<Replaced, F
     replaced(link, next, written).await
 }
 
-/// Writes such rows, but not those that somebody has locked. If a row comes twice, one of the two is written.
+/// Writes such rows, but not those that somebody has locked, and none if the database refuses one. If a row comes twice, one of the
+/// two is written.
 pub(crate) async fn change_all(link: Link, next: &[Session]) -> Result<Vec<bool>, Fault> {
-    let mut rows = Vec::with_capacity(next.len());
-    for next in next {
+    let rows: Vec<Change<'_>> = next.iter().map(Change::of).collect::<Result<_, Fault>>()?;
+    let bounds = bounds![
+        UUID_ARRAY: column(&rows, |row| session_column(row.next.id)),
+        INT8_ARRAY: column(&rows, |row| row.version),
+        INT2_ARRAY: column(&rows, |row| row.state),
+        INT8_ARRAY: column(&rows, |row| row.proven_at),
+        UUID_ARRAY: column(&rows, |row| row.claim.attempt),
+        UUID_ARRAY: column(&rows, |row| row.claim.fingerprint),
+        INT8_ARRAY: column(&rows, |row| row.claim.taken_at),
+        INT8_ARRAY: column(&rows, |row| row.claim.lease_until),
+        BOOL_ARRAY: column(&rows, |row| row.claim.replay),
+        BOOL_ARRAY: column(&rows, |row| row.claim.answer_lost),
+        TEXT_ARRAY: column(&rows, |row| row.body.as_ref().map(|_| text_column(&row.next.display_name))),
+        BYTEA_ARRAY: column(&rows, |row| row.body.as_ref().map(|_| row.next.secret_hash.0.as_slice())),
+        TEXT_ARRAY: column(&rows, |row| row.body.as_ref().map(|_| custody_column(row.next.custody))),
+        TEXT_ARRAY: column(&rows, |row| row.body.as_ref().map(|_| text_column(row.next.device.as_str()))),
+        INT8_ARRAY: column(&rows, |row| row.body.as_ref()?.generation),
+        BYTEA_ARRAY: column(&rows, |row| row.body.as_ref()?.access),
+        BYTEA_ARRAY: column(&rows, |row| row.body.as_ref()?.refresh),
+        TEXT_ARRAY: column(&rows, |row| row.body.as_ref()?.expiry),
+        INT8_ARRAY: column(&rows, |row| row.body.as_ref()?.expires_at),
+    ];
+    match link.query(CHANGE_ALL, &bounds).await {
+        Ok(places) => written(&places, next.len()),
+        Err(fault) if fault.is_refusal() => Ok(vec![false; next.len()]),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// A row that is written together with others. `body` is there if it has a new pair.
+struct Change<'a> {
+    next: &'a Session,
+    version: i64,
+    state: i16,
+    proven_at: Option<i64>,
+    claim: ClaimColumns,
+    body: Option<Body<'a>>,
+}
+
+impl<'a> Change<'a> {
+    fn of(next: &'a Session) -> Result<Self, Fault> {
         let (state, proven_at) = state_columns(&next.state);
+        let body = has_new_pair(next).then(|| Body::of(next)).transpose()?;
         // No row has a version that is out of range.
         let version = version_column(next.version).unwrap_or(0);
-        rows.push((next, version, state, proven_at, ClaimColumns::of(next)));
+        Ok(Self { next, version, state, proven_at, claim: ClaimColumns::of(next), body })
     }
-    let with_pair = (1_i64..).zip(next).filter(|(_, next)| has_new_pair(next));
-    let bodies: Vec<(i64, &Session, Body<'_>)> =
-        with_pair.map(|(place, next)| Ok((place, next, Body::of(next)?))).collect::<Result<_, Fault>>()?;
-    let bounds = bounds![
-        UUID_ARRAY: column(&rows, |row| session_column(row.0.id)),
-        INT8_ARRAY: column(&rows, |row| row.1),
-        INT2_ARRAY: column(&rows, |row| row.2),
-        INT8_ARRAY: column(&rows, |row| row.3),
-        UUID_ARRAY: column(&rows, |row| row.4.attempt),
-        UUID_ARRAY: column(&rows, |row| row.4.fingerprint),
-        INT8_ARRAY: column(&rows, |row| row.4.taken_at),
-        INT8_ARRAY: column(&rows, |row| row.4.lease_until),
-        BOOL_ARRAY: column(&rows, |row| row.4.replay),
-        BOOL_ARRAY: column(&rows, |row| row.4.answer_lost),
-        INT8_ARRAY: column(&bodies, |body| body.0),
-        TEXT_ARRAY: column(&bodies, |body| text_column(&body.1.display_name)),
-        BYTEA_ARRAY: column(&bodies, |body| body.1.secret_hash.0.as_slice()),
-        TEXT_ARRAY: column(&bodies, |body| custody_column(body.1.custody)),
-        TEXT_ARRAY: column(&bodies, |body| text_column(body.1.device.as_str())),
-        INT8_ARRAY: column(&bodies, |body| body.2.generation),
-        BYTEA_ARRAY: column(&bodies, |body| body.2.access),
-        BYTEA_ARRAY: column(&bodies, |body| body.2.refresh),
-        TEXT_ARRAY: column(&bodies, |body| body.2.expiry),
-        INT8_ARRAY: column(&bodies, |body| body.2.expires_at),
-    ];
-    let mut written = vec![false; next.len()];
-    for row in link.query(CHANGE_ALL, &bounds).await? {
+}
+
+/// Which of so many rows were written, by the places of those that were.
+fn written(places: &[Row], count: usize) -> Result<Vec<bool>, Fault> {
+    let mut written = vec![false; count];
+    for row in places {
         let place =
-            Columns::of(&row, "a change").read(|place: i64| usize::try_from(place).ok()?.checked_sub(1))?;
+            Columns::of(row, "a change").read(|place: i64| usize::try_from(place).ok()?.checked_sub(1))?;
         if let Some(written) = written.get_mut(place) {
             *written = true;
         }
@@ -700,15 +720,7 @@ pub(crate) async fn replace_all(link: Link, next: &[Session]) -> Result<Vec<bool
         TEXT: changes::CHANNEL,
         INT8: changes::IDS_A_MESSAGE,
     ];
-    let mut written = vec![false; next.len()];
-    for row in link.query(REPLACE_ALL, &bounds).await? {
-        let place =
-            Columns::of(&row, "a change").read(|place: i64| usize::try_from(place).ok()?.checked_sub(1))?;
-        if let Some(written) = written.get_mut(place) {
-            *written = true;
-        }
-    }
-    Ok(written)
+    written(&link.query(REPLACE_ALL, &bounds).await?, next.len())
 }
 
 /// Writes a live row that is the stored one but for a proof. False: it is not, and nothing was written.

@@ -118,18 +118,18 @@ impl PostgresStore {
         let pooler = *transaction_pooler;
         let listen_address = listen_address.clone().or_else(|| (!pooler).then(|| address.clone()));
         if let Some(address) = &listen_address
-            && database::is_pooled(address).await.map_err(StoreError::from)?
+            && database::is_pooled(&address.of_opening()).await.map_err(StoreError::from)?
         {
             return Err(OpenError::Pooler);
         }
-        let migrating = Database::new(&address.of_migration(), 1, pooler, MIGRATION)?;
+        let migrating = Database::new(&address.of_opening(), 1, pooler, MIGRATION)?;
         schema::migrate(&migrating, Occasion::Start).await?;
         let database = Database::new(address, *connections, pooler, *patience)?;
         let clock = DatabaseClock::read(&database).await?;
         let clock_keeper = tokio::spawn(clock.clone().keep(database.clone()));
         let survey = Database::new(address, 1, pooler, SURVEY)?;
         let pair_teller = PairTeller::start(database.clone());
-        let gatherer = Gatherer::new(database.clone(), *writers);
+        let gatherer = Gatherer::new(database.clone(), *writers, *patience);
         let (address, transaction_pooler) = (address.clone(), pooler);
         Ok(Self {
             database,
@@ -172,7 +172,7 @@ impl PostgresStore {
     /// # Errors
     /// [`OpenError`]; each says what the operator can do.
     pub async fn migrate(address: &Address, options: &Options) -> Result<Plan, OpenError> {
-        let database = Database::new(&address.of_migration(), 1, options.transaction_pooler, MIGRATION)?;
+        let database = Database::new(&address.of_opening(), 1, options.transaction_pooler, MIGRATION)?;
         schema::migrate(&database, Occasion::Command).await
     }
 

@@ -110,7 +110,7 @@ async fn what_the_release_before_writes_beside_this_one_is_found_idle_in_time_an
     let client = server.client(&database).await;
     client.batch_execute(&format!("{FIRST}{SECOND}")).await.unwrap();
     let store = PostgresStore::open(&server.address(&database), &Options::default()).await.unwrap();
-    assert_eq!(number_of(&client).await, 3, "a gateway takes the next step when it starts");
+    assert_eq!(number_of(&client).await, 4, "a gateway takes the next steps when it starts");
     let used = session(9);
     store.insert(used.clone(), ROOMY).await.unwrap();
     client.batch_execute(IN_FLIGHT_IN_ITS_ROW).await.unwrap();
@@ -151,8 +151,59 @@ async fn a_release_that_is_left_out_takes_the_operators_word_and_no_gateway_at_t
     let plan = common::server::eventually("the database notices that it left", async || {
         PostgresStore::migrate(&address, &options).await.ok()
     });
-    assert_eq!(plan.await.steps.len(), 2);
+    assert_eq!(plan.await.steps.len(), 3);
     assert_eq!(PostgresStore::open(&address, &options).await.unwrap().check().await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_gateway_that_comes_while_a_step_waits_for_a_table_stops_what_would_take_its_tables_away() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let client = server.client(&database).await;
+    client.batch_execute(FIRST).await.unwrap();
+    client.batch_execute("BEGIN; SELECT count(*) FROM claviger.pulse").await.unwrap();
+    let address = server.address(&database);
+    let migrating = tokio::spawn(async move { PostgresStore::migrate(&address, &Options::default()).await });
+    let other = server.client(&database).await;
+    until_the_step_waits(&other).await;
+    let gateway = format!("{} application_name=claviger", server.text(&database));
+    let (gateway, connection) = tokio_postgres::connect(&gateway, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("COMMIT").await.unwrap();
+    let refused = migrating.await.unwrap().unwrap_err();
+    assert!(matches!(refused, OpenError::GatewaysConnected { connected: 1, .. }), "{refused}");
+    assert_eq!(number_of(&other).await, 1);
+    gateway.batch_execute("SELECT count(*) FROM claviger.claim").await.expect("it has its tables");
+}
+
+#[tokio::test]
+async fn an_automatic_vacuum_that_takes_long_is_not_waited_for() {
+    let server = Server::start("autovacuum_naptime = 1s");
+    let database = server.database().await;
+    let client = server.client(&database).await;
+    client.batch_execute(&format!("{FIRST}{SECOND}")).await.unwrap();
+    let many = "INSERT INTO claviger.pulse (id, slot, version, state, created_at, last_seen_at, proven_at)
+        SELECT md5(n::text)::uuid, 0, 1, 0, 1, 1, 1 FROM generate_series(1, 20000) AS n;
+        ALTER TABLE claviger.pulse SET (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
+        UPDATE claviger.pulse SET version = 2";
+    client.batch_execute(many).await.unwrap();
+    let vacuum =
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'autovacuum: VACUUM%claviger.pulse%'";
+    common::server::eventually("a vacuum is at it", async || {
+        (client.query_one(vacuum, &[]).await.unwrap().get::<_, i64>(0) > 0).then_some(())
+    })
+    .await;
+    let (address, options) = (server.address(&database), Options::default());
+    let opening = PostgresStore::open(&address, &options);
+    tokio::time::timeout(Duration::from_secs(30), opening).await.expect("the database stops it").unwrap();
+}
+
+async fn until_the_step_waits(client: &Client) {
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    common::server::eventually("the step waits", async || {
+        (client.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -218,11 +269,7 @@ async fn a_step_lets_others_by_while_a_table_is_held_and_is_done_when_it_is_free
     let address = server.address(&database);
     let migrating = tokio::spawn(async move { PostgresStore::migrate(&address, &Options::default()).await });
     let other = server.client(&database).await;
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
-    common::server::eventually("the step waits", async || {
-        (other.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0).then_some(())
-    })
-    .await;
+    until_the_step_waits(&other).await;
     // Who comes after it gets through within the time that it waits.
     let by = other.query_one("SELECT count(*) FROM claviger.pulse", &[]);
     tokio::time::timeout(Duration::from_secs(8), by).await.expect("nobody is kept for long").unwrap();

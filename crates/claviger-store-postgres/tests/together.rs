@@ -127,11 +127,17 @@ async fn who_waits_for_a_locked_row_keeps_no_other_from_being_written() {
 }
 
 #[tokio::test]
-async fn a_damaged_row_keeps_no_other_from_being_written() {
+async fn a_row_that_the_database_refuses_keeps_no_other_from_being_written() {
+    for (code, damaged) in [("XX001", true), ("23514", false)] {
+        one_is_refused(code, damaged).await;
+    }
+}
+
+async fn one_is_refused(code: &str, damaged: bool) {
     let scene = Scene::of(20).await;
     let damage = format!(
         "CREATE FUNCTION damage() RETURNS trigger LANGUAGE plpgsql AS
-            $$ BEGIN RAISE EXCEPTION 'damage' USING ERRCODE = 'XX001'; END $$;
+            $$ BEGIN RAISE EXCEPTION 'damage' USING ERRCODE = '{code}'; END $$;
          CREATE TRIGGER damage BEFORE UPDATE ON claviger.pulse FOR EACH ROW WHEN (OLD.id = '{}')
             EXECUTE FUNCTION damage()",
         scene.rows[9].id
@@ -139,10 +145,27 @@ async fn a_damaged_row_keeps_no_other_from_being_written() {
     scene.client.batch_execute(&damage).await.unwrap();
     scene.lock(&scene.rows[..1]).await;
     let mut claims = scene.claim_all().await;
-    let damaged = told(claims.remove(9)).await;
-    assert!(matches!(damaged, Err(StoreError::Corrupt(_))), "{damaged:?}");
+    let refused = told(claims.remove(9)).await.unwrap_err();
+    assert_eq!(matches!(refused, StoreError::Corrupt(_)), damaged, "{refused}");
     scene.client.batch_execute("COMMIT").await.unwrap();
     for claim in claims {
+        assert_eq!(told(claim).await, Ok(Replaced::Done));
+    }
+}
+
+#[tokio::test]
+async fn two_statements_that_get_no_answer_keep_no_others_waiting() {
+    let scene = Scene::of(40).await;
+    scene.client.batch_execute("BEGIN; LOCK TABLE claviger.pulse IN SHARE MODE").await.unwrap();
+    let mut claims = scene.claim_all().await;
+    scene.until_waiting(2).await;
+    // Both the single one and the batch behind it wait; who comes now gets a statement of its own all the same.
+    claims.push(scene.claim(&scene.rows[0]));
+    scene.until_waiting(3).await;
+    scene.client.batch_execute("COMMIT").await.unwrap();
+    let last = told(claims.pop().unwrap()).await;
+    assert!(matches!(last, Ok(Replaced::Conflict(_) | Replaced::Done)), "{last:?}");
+    for claim in claims.drain(1..) {
         assert_eq!(told(claim).await, Ok(Replaced::Done));
     }
 }

@@ -78,7 +78,9 @@ pub struct Counted {
     pub live: u64,
     pub parked: u64,
     pub suspect: u64,
+    #[serde(default)]
     pub refreshes_in_flight: u64,
+    #[serde(default)]
     pub refreshes_ambiguous: u64,
     pub oldest_proof_seconds: Option<u64>,
     pub sweep_lag_seconds: u64,
