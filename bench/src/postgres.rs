@@ -98,6 +98,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
 enum Work {
     /// pgbench: one row read by its key and two updates, each a commit.
     BareRefresh,
+    /// pgbench: the same with a large row as well in the second update, as a new pair is written.
+    BarePair,
     /// A session read, claimed, and given a new pair, each written by itself.
     Refresh,
     /// The same, with those of others written together.
@@ -117,8 +119,9 @@ enum Work {
 }
 
 impl Work {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::BareRefresh,
+        Self::BarePair,
         Self::Refresh,
         Self::Refreshes,
         Self::BareUpdate,
@@ -132,6 +135,7 @@ impl Work {
     const fn name(self) -> &'static str {
         match self {
             Self::BareRefresh => "pgbench: a read and two updates",
+            Self::BarePair => "pgbench: the same, three rows",
             Self::Refresh => "refreshes, each written alone",
             Self::Refreshes => "refreshes, 256 at a time",
             Self::BareUpdate => "pgbench: an update",
@@ -146,6 +150,7 @@ impl Work {
     /// What it stands beside, and the ratio to reach.
     const fn floor(self) -> Option<(Self, &'static str)> {
         match self {
+            Self::BarePair => Some((Self::BareRefresh, "")),
             Self::Refresh => Some((Self::BareRefresh, "0.70")),
             Self::Proof => Some((Self::BareUpdate, "0.70")),
             Self::Refreshes => Some((Self::BareRefresh, "more")),
@@ -164,6 +169,13 @@ impl Work {
                 "SELECT * FROM floor WHERE id = :id;\n\
                  UPDATE floor SET version = version + 1, proven_at = :at WHERE id = :id AND version > 0;\n\
                  UPDATE floor SET version = version + 1, proven_at = :at WHERE id = :id AND version > 0;\n",
+            ),
+            Self::BarePair => Some(
+                "SELECT * FROM floor WHERE id = :id;\n\
+                 UPDATE floor SET version = version + 1, proven_at = :at WHERE id = :id AND version > 0;\n\
+                 WITH moved AS (UPDATE floor SET version = version + 1, proven_at = :at \
+                     WHERE id = :id AND version > 0 RETURNING id) \
+                 UPDATE floor_body SET body = lpad(:at::text, 350, 'x') WHERE id = :id AND EXISTS (SELECT FROM moved);\n",
             ),
             Self::BareUpdates => Some(
                 "UPDATE floor SET version = version + 1, proven_at = :at FROM generate_series(0, 199) AS row \
@@ -268,7 +280,9 @@ impl Database {
         let floor = format!(
             "CREATE TABLE floor (version bigint NOT NULL, proven_at bigint NOT NULL, id integer PRIMARY KEY, filler text NOT NULL)
                  WITH (fillfactor = 75);
-             INSERT INTO floor SELECT 1, 0, id, repeat('x', 40) FROM generate_series(1, {count}) AS id"
+             INSERT INTO floor SELECT 1, 0, id, repeat('x', 40) FROM generate_series(1, {count}) AS id;
+             CREATE TABLE floor_body (id integer PRIMARY KEY, body text NOT NULL) WITH (fillfactor = 85);
+             INSERT INTO floor_body SELECT id, repeat('x', 350) FROM generate_series(1, {count}) AS id"
         );
         for statement in [floor.as_str(), "VACUUM ANALYZE", "CHECKPOINT"] {
             client.batch_execute(statement).await?;
@@ -409,7 +423,7 @@ async fn work_on(rows: &mut [Session], work: Work, store: &PostgresStore) -> Res
                 store.load(row.id).await?.context("a row is gone")?;
             }
         }
-        Work::BareRefresh | Work::BareUpdate | Work::BareUpdates | Work::BareRead => {
+        Work::BareRefresh | Work::BarePair | Work::BareUpdate | Work::BareUpdates | Work::BareRead => {
             bail!("pgbench does that")
         }
     }
