@@ -8,11 +8,9 @@ use claviger_core::{
     breaker::BreakerState,
     session::{Session, State},
     suspicion::Cause,
-    time::Timestamp,
     verdict::{TokenAnswer, Trouble, TroubleKind, ValidateAnswer},
 };
 use claviger_provider::{MessageKind, ProbeAnswer, Refused};
-use claviger_store::Backlog;
 use metrics::{counter, gauge, histogram};
 
 use crate::{Breakers, KeyRole, KeyRows, Subscribed, load::Load, report::Report};
@@ -320,12 +318,9 @@ pub(crate) fn revocation_tried(settled: bool) {
 }
 
 pub(crate) fn report(report: &Report) {
-    backlog(report.outbox, report.now);
-}
-
-fn backlog(backlog: Backlog, now: Timestamp) {
-    gauge!(OUTBOX).set(to_f64(backlog.count));
-    gauge!(OUTBOX_OLDEST).set(backlog.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()));
+    let Report { outbox, now, .. } = report;
+    gauge!(OUTBOX).set(to_f64(outbox.count));
+    gauge!(OUTBOX_OLDEST).set(outbox.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()));
 }
 
 pub(crate) fn breakers(breakers: Breakers) {

@@ -100,11 +100,6 @@ impl Step {
             Kind::Contract { needs } => Some(needs),
         }
     }
-
-    fn sql(&self) -> &'static str {
-        let own = (1..).zip(MIGRATIONS).find(|(number, _)| *number == self.number);
-        own.map_or("", |(_, migration)| migration.sql)
-    }
 }
 
 const SERVER: &str = "SELECT current_setting('server_version_num')::integer / 10000";
@@ -212,8 +207,8 @@ async fn inspect_and_advance(
         plan.steps.truncate(1);
     }
     link.run(BEGIN_ANEW).await?;
-    for step in &plan.steps {
-        take(&link, step).await?;
+    for (step, (number, migration)) in plan.steps.iter().zip(missing(plan.found)) {
+        take(&link, number, migration).await?;
         // Somebody may have come while the step waited.
         if let Some(refusal) = refused(&link, &plan, occasion, left_out).await? {
             link.run("ROLLBACK TO SAVEPOINT step").await?;
@@ -275,23 +270,27 @@ fn judge(found: Found) -> Result<Plan, OpenError> {
     if found.needs > known {
         return Err(OpenError::Newer { found: found.number, needs: found.needs, known });
     }
-    let steps = (1..).zip(MIGRATIONS).filter(|(number, _)| *number > found.number);
+    let steps = missing(found.number);
     let steps = steps.map(|(number, step)| Step { number, name: step.name, kind: step.kind });
     Ok(Plan { found: found.number, steps: steps.collect() })
 }
 
+/// The steps that a database of this schema does not have yet, with their numbers.
+fn missing(found: i32) -> impl Iterator<Item = (i32, &'static Migration)> {
+    (1..).zip(MIGRATIONS).filter(move |(number, _)| *number > found)
+}
+
 /// Takes a step as soon as nobody holds a table that it needs.
-async fn take(link: &Link, step: &Step) -> Result<(), Fault> {
+async fn take(link: &Link, number: i32, Migration { name, sql, .. }: &Migration) -> Result<(), Fault> {
     link.run("SAVEPOINT step").await?;
     let mut tries = 1;
     loop {
         link.run(if tries % PATIENT_TRY == 1 { WAIT_FOR_VACUUM } else { WAIT_FOR_TABLES }).await?;
-        match link.run(step.sql()).await {
+        match link.run(sql).await {
             Err(fault) if fault.is_kept_waiting() && tries < TRIES => {}
             done => return done,
         }
         link.run("ROLLBACK TO SAVEPOINT step").await?;
-        let Step { number, name, .. } = step;
         tracing::info!(number, name, tries, "a step of the schema waits: somebody holds a table");
         tokio::time::sleep(LET_BY).await;
         tries += 1;
@@ -300,10 +299,7 @@ async fn take(link: &Link, step: &Step) -> Result<(), Fault> {
 
 /// Writes down that a step was taken.
 async fn note(link: &Link, step: &Step) -> Result<(), Fault> {
-    let (kind, needs) = match step.kind {
-        Kind::Expand => ("expand", 0),
-        Kind::Contract { needs } => ("contract", needs),
-    };
+    let (kind, needs) = step.needs().map_or(("expand", 0), |needs| ("contract", needs));
     link.execute(APPLIED, &bounds![INT4: step.number, TEXT: step.name, TEXT: kind, INT4: needs]).await?;
     Ok(())
 }

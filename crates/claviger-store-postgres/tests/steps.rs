@@ -36,12 +36,15 @@ const SECOND: &str = concat!(
     "; INSERT INTO claviger.schema_step (number, name, kind, needs) VALUES (2, 'claims beside the proof', 'expand', 0);"
 );
 
-/// What programs did that knew the first step only: a session with a refresh in flight.
-const IN_FLIGHT: &str = "
+/// What programs of each step wrote of a session into the large table.
+const BODY: &str = "
     INSERT INTO claviger.session (id, provider, subject_id, display_name, secret_hash, custody, device,
         generation, access, refresh, expiry, expires_at)
     VALUES ('00000000-0000-7000-8000-000000000007', 'twitch', '7', 'user 7', decode(repeat('07', 32), 'hex'), 'device',
-        'Firefox on Linux', 1, 'access', 'refresh', 'at', 1790000014000);
+        'Firefox on Linux', 1, 'access', 'refresh', 'at', 1790000014000)";
+
+/// What programs did beside it that knew the first step only, of a session with a refresh in flight.
+const IN_FLIGHT: &str = "
     INSERT INTO claviger.pulse (id, slot, version, state, created_at, last_seen_at, proven_at)
     VALUES ('00000000-0000-7000-8000-000000000007', 0, 2, 0, 1790000007000, 1790000007000, 1790000007000);
     INSERT INTO claviger.claim (id, attempt, fingerprint, taken_at, lease_until, replay, answer_lost)
@@ -50,15 +53,22 @@ const IN_FLIGHT: &str = "
 
 /// The same by programs that knew the second step: they wrote no hour of the last use.
 const IN_FLIGHT_IN_ITS_ROW: &str = "
-    INSERT INTO claviger.session (id, provider, subject_id, display_name, secret_hash, custody, device,
-        generation, access, refresh, expiry, expires_at)
-    VALUES ('00000000-0000-7000-8000-000000000007', 'twitch', '7', 'user 7', decode(repeat('07', 32), 'hex'), 'device',
-        'Firefox on Linux', 1, 'access', 'refresh', 'at', 1790000014000);
     INSERT INTO claviger.pulse (id, slot, version, state, created_at, last_seen_at, proven_at,
         attempt, fingerprint, taken_at, lease_until, replay, answer_lost)
     VALUES ('00000000-0000-7000-8000-000000000007', 0, 2, 0, 1790000007000, 1790000007000, 1790000007000,
         '01010101-0101-0101-0101-010101010101', '02020202-0202-0202-0202-020202020202', 1790000008000, 1790000038000,
         false, false)";
+
+/// A database in which these statements were run, on a server of its own, and a connection to it.
+async fn prepared(settings: &str, statements: &[&str]) -> (Server, String, Client) {
+    let server = Server::start(settings);
+    let database = server.database().await;
+    let client = server.client(&database).await;
+    for statements in statements {
+        client.batch_execute(statements).await.unwrap();
+    }
+    (server, database, client)
+}
 
 fn used_by(user: &str) -> Subject {
     Subject { provider: ProviderName("twitch".to_owned()), id: user.to_owned() }
@@ -70,20 +80,17 @@ async fn number_of(client: &Client) -> i32 {
 
 #[tokio::test]
 async fn a_refresh_that_was_in_flight_before_the_steps_is_in_flight_after_them() {
-    for before in
-        [&[FIRST, IN_FLIGHT][..], &[FIRST, SECOND, IN_FLIGHT_IN_ITS_ROW], &[FIRST, IN_FLIGHT, SECOND]]
-    {
+    for before in [
+        &[FIRST, BODY, IN_FLIGHT][..],
+        &[FIRST, SECOND, BODY, IN_FLIGHT_IN_ITS_ROW],
+        &[FIRST, BODY, IN_FLIGHT, SECOND],
+    ] {
         stays_in_flight(before).await;
     }
 }
 
 async fn stays_in_flight(before: &[&str]) {
-    let server = Server::start("");
-    let database = server.database().await;
-    let client = server.client(&database).await;
-    for statements in before {
-        client.batch_execute(statements).await.unwrap();
-    }
+    let (server, database, _client) = prepared("", before).await;
     let (address, options) = (server.address(&database), Options::default());
     PostgresStore::migrate(&address, &options).await.unwrap();
     let store = PostgresStore::open(&address, &options).await.unwrap();
@@ -105,15 +112,14 @@ async fn stays_in_flight(before: &[&str]) {
 
 #[tokio::test]
 async fn what_the_release_before_writes_beside_this_one_is_found_idle_in_time_and_no_sooner() {
-    let server = Server::start("");
-    let database = server.database().await;
-    let client = server.client(&database).await;
-    client.batch_execute(&format!("{FIRST}{SECOND}")).await.unwrap();
+    let (server, database, client) = prepared("", &[FIRST, SECOND]).await;
     let store = PostgresStore::open(&server.address(&database), &Options::default()).await.unwrap();
     assert_eq!(number_of(&client).await, 4, "a gateway takes the next steps when it starts");
     let used = session(9);
     store.insert(used.clone(), ROOMY).await.unwrap();
-    client.batch_execute(IN_FLIGHT_IN_ITS_ROW).await.unwrap();
+    for statement in [BODY, IN_FLIGHT_IN_ITS_ROW] {
+        client.batch_execute(statement).await.unwrap();
+    }
     let touched = format!("UPDATE claviger.pulse SET last_seen_at = {} WHERE id = $1", t(7200).as_millis());
     client.execute(&touched, &[&uuid::Uuid::from_bytes(*used.id.as_bytes())]).await.unwrap();
     let never = t(-1_000_000);
@@ -129,10 +135,7 @@ async fn what_the_release_before_writes_beside_this_one_is_found_idle_in_time_an
 
 #[tokio::test]
 async fn a_release_that_is_left_out_takes_the_operators_word_and_no_gateway_at_the_database() {
-    let server = Server::start("");
-    let database = server.database().await;
-    let client = server.client(&database).await;
-    client.batch_execute(FIRST).await.unwrap();
+    let (server, database, client) = prepared("", &[FIRST]).await;
     let (address, options) = (server.address(&database), Options::default());
     let plan = PostgresStore::plan(&address, &options).await.unwrap();
     assert_eq!((plan.found, plan.leaves_out()), (1, Some(2)));
@@ -157,10 +160,7 @@ async fn a_release_that_is_left_out_takes_the_operators_word_and_no_gateway_at_t
 
 #[tokio::test]
 async fn a_gateway_that_comes_while_a_step_waits_for_a_table_stops_what_would_take_its_tables_away() {
-    let server = Server::start("");
-    let database = server.database().await;
-    let client = server.client(&database).await;
-    client.batch_execute(FIRST).await.unwrap();
+    let (server, database, client) = prepared("", &[FIRST]).await;
     client.batch_execute("BEGIN; SELECT count(*) FROM claviger.pulse").await.unwrap();
     let address = server.address(&database);
     let migrating = tokio::spawn(async move { PostgresStore::migrate(&address, &Options::default()).await });
@@ -178,10 +178,7 @@ async fn a_gateway_that_comes_while_a_step_waits_for_a_table_stops_what_would_ta
 
 #[tokio::test]
 async fn an_automatic_vacuum_that_takes_long_is_not_waited_for() {
-    let server = Server::start("autovacuum_naptime = 1s");
-    let database = server.database().await;
-    let client = server.client(&database).await;
-    client.batch_execute(&format!("{FIRST}{SECOND}")).await.unwrap();
+    let (server, database, client) = prepared("autovacuum_naptime = 1s", &[FIRST, SECOND]).await;
     let many = "INSERT INTO claviger.pulse (id, slot, version, state, created_at, last_seen_at, proven_at)
         SELECT md5(n::text)::uuid, 0, 1, 0, 1, 1, 1 FROM generate_series(1, 20000) AS n;
         ALTER TABLE claviger.pulse SET (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
@@ -208,10 +205,7 @@ async fn until_the_step_waits(client: &Client) {
 
 #[tokio::test]
 async fn a_role_that_may_not_change_tables_is_told_so_before_anybody_waits_for_it() {
-    let server = Server::start("");
-    let database = server.database().await;
-    let client = server.client(&database).await;
-    client.batch_execute(&format!("{FIRST}{SECOND}")).await.unwrap();
+    let (server, database, client) = prepared("", &[FIRST, SECOND]).await;
     let grants = "CREATE ROLE helper LOGIN; GRANT USAGE ON SCHEMA claviger TO helper;
         GRANT ALL ON ALL TABLES IN SCHEMA claviger TO helper";
     client.batch_execute(grants).await.unwrap();
@@ -224,9 +218,7 @@ async fn a_role_that_may_not_change_tables_is_told_so_before_anybody_waits_for_i
 
 #[tokio::test]
 async fn ended_is_for_good_whatever_a_statement_says() {
-    let server = Server::start("");
-    let database = server.database().await;
-    let client = server.client(&database).await;
+    let (server, database, client) = prepared("", &[]).await;
     let store = PostgresStore::open(&server.address(&database), &Options::default()).await.unwrap();
     let row = session(7);
     store.insert(row.clone(), ROOMY).await.unwrap();
@@ -261,10 +253,7 @@ async fn ended_is_for_good_whatever_a_statement_says() {
 
 #[tokio::test]
 async fn a_step_lets_others_by_while_a_table_is_held_and_is_done_when_it_is_free() {
-    let server = Server::start("");
-    let database = server.database().await;
-    let client = server.client(&database).await;
-    client.batch_execute(&format!("{FIRST}{SECOND}")).await.unwrap();
+    let (server, database, client) = prepared("", &[FIRST, SECOND]).await;
     client.batch_execute("BEGIN; SELECT count(*) FROM claviger.pulse").await.unwrap();
     let address = server.address(&database);
     let migrating = tokio::spawn(async move { PostgresStore::migrate(&address, &Options::default()).await });
