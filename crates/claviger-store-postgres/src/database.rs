@@ -114,18 +114,23 @@ impl Database {
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        let work = &work;
-        let whole = |link: Link| async move {
-            link.run(opening).await?;
-            match work(link.clone()).await {
-                Ok(done) => {
-                    link.run("COMMIT").await?;
-                    Ok(done)
-                }
-                Err(fault) => {
-                    // Where this fails the connection is lost, and the database undoes the transaction by itself.
-                    let _undone = link.run("ROLLBACK").await;
-                    Err(fault)
+        let whole = |link: Link| {
+            let work = work(link.clone());
+            async move {
+                let done = async {
+                    link.run(opening).await?;
+                    work.await
+                };
+                match done.await {
+                    Ok(done) => {
+                        link.run("COMMIT").await?;
+                        Ok(done)
+                    }
+                    // Also where the opening failed: a part of it may have been done.
+                    Err(fault) => match link.run("ROLLBACK").await {
+                        Err(_) if !fault.is_lost_connection() => Err(Fault::Adrift),
+                        _ => Err(fault),
+                    },
                 }
             }
         };
@@ -169,20 +174,21 @@ impl Database {
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        let link = self.link().await?;
+        self.on(self.link().await?, work).await
+    }
+
+    /// Has work done on this connection, once.
+    pub(crate) async fn on<T, F>(&self, link: Link, work: impl FnOnce(Link) -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
         let mut held = Held { client: Some(Arc::clone(&link.client)), patience: self.patience };
-        match tokio::time::timeout(self.patience, work(link)).await {
-            Ok(done) => {
-                held.client = None;
-                done
-            }
-            Err(_) => {
-                if let Some(client) = held.client.take() {
-                    close(client);
-                }
-                Err(Fault::TooLong)
-            }
+        let done = tokio::time::timeout(self.patience, work(link)).await.unwrap_or(Err(Fault::TooLong));
+        let client = held.client.take();
+        if let (Err(Fault::TooLong | Fault::Adrift), Some(client)) = (&done, client) {
+            close(client);
         }
+        done
     }
 }
 

@@ -131,6 +131,8 @@ pub(crate) enum Fault {
     NoConnection(String),
     /// It took too long.
     TooLong,
+    /// A transaction failed, and nobody knows whether the connection has left it.
+    Adrift,
     /// What was found, or what was asked for.
     Store(StoreError),
 }
@@ -166,6 +168,7 @@ impl From<Fault> for StoreError {
             Fault::Sql(error) => of_sql(&error),
             Fault::NoConnection(why) => Self::Unavailable(why),
             Fault::TooLong => Self::Unavailable("the database did not answer in time".to_owned()),
+            Fault::Adrift => Self::Unavailable("a transaction could not be undone".to_owned()),
             Fault::Store(error) => error,
         }
     }

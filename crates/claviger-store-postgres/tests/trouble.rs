@@ -18,9 +18,9 @@ use std::{
 use claviger_core::{
     ids::{AttemptId, SessionId},
     secret::Fingerprint,
-    session::{Claim, SealedBlob, SealedPair, Session},
+    session::{Claim, EndReason, SealedBlob, SealedPair, Session},
 };
-use claviger_store::{News as _, Placement, Replaced, Store, StoreError};
+use claviger_store::{News as _, Placement, Replaced, Selection, Store, StoreError};
 use claviger_store_postgres::{Address, Options, PostgresStore, Way};
 use common::{
     ROOMY,
@@ -231,6 +231,46 @@ async fn a_call_that_is_dropped_midway_leaves_no_transaction_open() {
         (client.query_one(open, &[]).await.unwrap().get::<_, i64>(0) == 0).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_did_not_get_to_its_work_leaves_its_connection_as_it_was() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let one = Options { connections: 1, ..Options::default() };
+    let store = Arc::new(PostgresStore::open(&server.address(&database), &one).await.unwrap());
+    let beside = Arc::new(open(&server, &database).await);
+    let row = session(7);
+    store.insert(row.clone(), ROOMY).await.unwrap();
+    let (client, watcher) = (server.client(&database).await, server.client(&database).await);
+    let waits = async |condition: &str| {
+        let waits = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND {condition}
+                AND datname = current_database()"
+        );
+        eventually("somebody waits", async || {
+            (watcher.query_one(&waits, &[]).await.unwrap().get::<_, i64>(0) == 1).then_some(())
+        })
+        .await;
+    };
+    // One who signs the user out everywhere has the user's turn, and waits for a row.
+    client.batch_execute("BEGIN; SELECT FROM claviger.pulse FOR UPDATE").await.unwrap();
+    let selection = Selection { subject: row.subject.clone(), except: None, created_before: t(1000) };
+    let ending = tokio::spawn(async move { beside.end_all(&selection, EndReason::SignedOut, t(900)).await });
+    waits("wait_event <> 'advisory'").await;
+    let inserting = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.insert(session(17), ROOMY).await })
+    };
+    waits("wait_event = 'advisory'").await;
+    let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'advisory'";
+    watcher.batch_execute(cancel).await.unwrap();
+    let told = inserting.await.unwrap();
+    assert!(matches!(told, Err(StoreError::Unavailable(_))), "{told:?}");
+    assert_eq!(store.check().await, Ok(()));
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(ending.await.unwrap().unwrap().len(), 1);
+    assert_eq!(store.insert(session(17), ROOMY).await, Ok(vec![]));
 }
 
 #[tokio::test]
