@@ -86,10 +86,6 @@ impl Plan {
         let needs = self.steps.iter().filter_map(Step::needs).max();
         needs.filter(|needs| self.found > 0 && self.found < *needs)
     }
-
-    fn contracts(&self) -> bool {
-        self.steps.iter().any(|step| step.needs().is_some())
-    }
 }
 
 impl Step {
@@ -129,8 +125,8 @@ const WAIT_FOR_VACUUM: &str = "SELECT set_config('lock_timeout', (setting::integ
 const PATIENT_TRY: u32 = 5;
 /// Then it lets the others by for so long, and is tried again,
 const LET_BY: Duration = Duration::from_secs(2);
-/// at most so often: as long as a backup may take that somebody is at.
-const TRIES: u32 = 240;
+/// at most so often: for nine minutes, as a backup may take that somebody is at.
+const TRIES: u32 = 220;
 const APPLIED: &str = "INSERT INTO claviger.schema_step (number, name, kind, needs) VALUES ($1, $2, $3, $4)";
 
 /// What is missing. Changes nothing.
@@ -153,8 +149,8 @@ pub(crate) async fn migrate(database: &Database, occasion: Occasion) -> Result<P
     if planned.steps.is_empty() {
         return Ok(planned);
     }
-    let (own, left_out) = (database.clone(), planned.leaves_out());
-    let task = tokio::spawn(async move { advance(&own, occasion, left_out).await });
+    let own = database.clone();
+    let task = tokio::spawn(async move { advance(&own, occasion).await });
     let cut_short = |_| StoreError::Unavailable("the change of the schema was cut short".to_owned());
     let done = task.await.map_err(cut_short)??;
     if !done.steps.is_empty() {
@@ -164,12 +160,12 @@ pub(crate) async fn migrate(database: &Database, occasion: Occasion) -> Result<P
 }
 
 /// Takes one step after the other, each in a transaction of its own: so none keeps a table from others while the next one waits for
-/// another. `left_out` is what [`Plan::leaves_out`] said at first.
-async fn advance(database: &Database, occasion: Occasion, left_out: Option<i32>) -> Result<Plan, OpenError> {
+/// another.
+async fn advance(database: &Database, occasion: Occasion) -> Result<Plan, OpenError> {
     let opening = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({LOCK})");
     let mut done: Option<Plan> = None;
     loop {
-        let work = |link| inspect_and_advance(link, occasion, left_out);
+        let work = |link| inspect_and_advance(link, occasion);
         let taken = database.transact("migrate", &opening, work).await??;
         let is_last = taken.steps.is_empty();
         let plan = done.get_or_insert(Plan { found: taken.found, steps: Vec::new() });
@@ -180,13 +176,10 @@ async fn advance(database: &Database, occasion: Occasion, left_out: Option<i32>)
     }
 }
 
-/// Looks again, since another instance may have been first, and takes the next step. An empty database gets all at once: nobody
-/// waits for its tables, and nobody is to find it half made.
-async fn inspect_and_advance(
-    link: Link,
-    occasion: Occasion,
-    left_out: Option<i32>,
-) -> Result<Result<Plan, OpenError>, Fault> {
+/// Looks again, since another instance may have been first, and takes the next step. Several at once only where there is nobody to wait
+/// for a table: an empty database, which is not to be found half made, and one where a release is left out, which is not to be
+/// found where nothing tells of that any more.
+async fn inspect_and_advance(link: Link, occasion: Occasion) -> Result<Result<Plan, OpenError>, Fault> {
     let found = inspect(link.clone()).await?;
     let is_owner = found.is_owner;
     let mut plan = match judge(found) {
@@ -199,34 +192,34 @@ async fn inspect_and_advance(
     if !is_owner {
         return Ok(Err(OpenError::NotOwner));
     }
-    let left_out = plan.leaves_out().or(left_out.filter(|_| plan.contracts()));
-    if let Some(refusal) = refused(&link, &plan, occasion, left_out).await? {
+    let left_out = plan.leaves_out();
+    if let Some(refusal) = refused(&link, plan.found, occasion, left_out).await? {
         return Ok(Err(refusal));
     }
-    if plan.found > 0 {
+    if plan.found > 0 && left_out.is_none() {
         plan.steps.truncate(1);
     }
     link.run(BEGIN_ANEW).await?;
-    for (step, (number, migration)) in plan.steps.iter().zip(missing(plan.found)) {
-        take(&link, number, migration).await?;
-        // Somebody may have come while the step waited.
-        if let Some(refusal) = refused(&link, &plan, occasion, left_out).await? {
-            link.run("ROLLBACK TO SAVEPOINT step").await?;
-            return Ok(Err(refusal));
-        }
+    take(&link, &plan).await?;
+    // Somebody may have come while the steps waited.
+    if let Some(refusal) = refused(&link, plan.found, occasion, left_out).await? {
+        link.run("ROLLBACK TO SAVEPOINT steps").await?;
+        return Ok(Err(refusal));
+    }
+    for step in &plan.steps {
         note(&link, step).await?;
     }
     Ok(Ok(plan))
 }
 
-/// Why a step is not taken that gateways of a release before the last cannot work with.
+/// Why steps are not taken that gateways of a release before the last cannot work with.
 async fn refused(
     link: &Link,
-    plan: &Plan,
+    found: i32,
     occasion: Occasion,
     left_out: Option<i32>,
 ) -> Result<Option<OpenError>, Fault> {
-    let (found, Some(needs)) = (plan.found, left_out) else { return Ok(None) };
+    let Some(needs) = left_out else { return Ok(None) };
     if occasion == Occasion::Start {
         return Ok(Some(OpenError::LeavesOut { found, needs }));
     }
@@ -280,21 +273,34 @@ fn missing(found: i32) -> impl Iterator<Item = (i32, &'static Migration)> {
     (1..).zip(MIGRATIONS).filter(move |(number, _)| *number > found)
 }
 
-/// Takes a step as soon as nobody holds a table that it needs.
-async fn take(link: &Link, number: i32, Migration { name, sql, .. }: &Migration) -> Result<(), Fault> {
-    link.run("SAVEPOINT step").await?;
+/// Takes all steps of the plan as soon as nobody holds a table that they need.
+async fn take(link: &Link, plan: &Plan) -> Result<(), Fault> {
+    link.run("SAVEPOINT steps").await?;
     let mut tries = 1;
     loop {
         link.run(if tries % PATIENT_TRY == 1 { WAIT_FOR_VACUUM } else { WAIT_FOR_TABLES }).await?;
-        match link.run(sql).await {
+        match run(link, plan).await {
             Err(fault) if fault.is_kept_waiting() && tries < TRIES => {}
             done => return done,
         }
-        link.run("ROLLBACK TO SAVEPOINT step").await?;
-        tracing::info!(number, name, tries, "a step of the schema waits: somebody holds a table");
+        link.run("ROLLBACK TO SAVEPOINT steps").await?;
+        let steps = plan.steps.len();
+        tracing::info!(
+            from = plan.found,
+            steps,
+            tries,
+            "a change of the schema waits: somebody holds a table"
+        );
         tokio::time::sleep(LET_BY).await;
         tries += 1;
     }
+}
+
+async fn run(link: &Link, plan: &Plan) -> Result<(), Fault> {
+    for (_, migration) in missing(plan.found).take(plan.steps.len()) {
+        link.run(migration.sql).await?;
+    }
+    Ok(())
 }
 
 /// Writes down that a step was taken.

@@ -172,7 +172,9 @@ async fn a_gateway_that_comes_while_a_step_waits_for_a_table_stops_what_would_ta
     client.batch_execute("COMMIT").await.unwrap();
     let refused = migrating.await.unwrap().unwrap_err();
     assert!(matches!(refused, OpenError::GatewaysConnected { connected: 1, .. }), "{refused}");
-    assert_eq!(number_of(&other).await, 1);
+    let opened = PostgresStore::open(&server.address(&database), &Options::default()).await.unwrap_err();
+    assert!(matches!(opened, OpenError::LeavesOut { found: 1, needs: 2 }), "{opened}");
+    assert_eq!(number_of(&other).await, 1, "no step was taken");
     gateway.batch_execute("SELECT count(*) FROM claviger.claim").await.expect("it has its tables");
 }
 
