@@ -258,7 +258,7 @@ impl Database {
         println!("filling a database with {count} sessions");
         let name = server.database().await;
         let options = StoreOptions { connections: CONNECTIONS, ..StoreOptions::default() };
-        let alone = StoreOptions { writers: CONNECTIONS, ..options.clone() };
+        let alone = StoreOptions { writers: usize::MAX, ..options.clone() };
         let store = Arc::new(PostgresStore::open(&server.address(&name), &alone).await?);
         let gathering = Arc::new(PostgresStore::open(&server.address(&name), &options).await?);
         let ring = Keyring::new(vec![RootKey::new(KeyId(1), random()?)])?;

@@ -52,9 +52,10 @@ fn main() {
 
 type Change = fn(Session) -> Result<Session, Refused>;
 
-const CHANGES: [(&str, &str, Change); 9] = [
+const CHANGES: [(&str, &str, Change); 10] = [
     ("claim", "a refresh begins", |row| row.claim(claim(OURS))),
     ("release", "a refresh came to nothing, and nothing was spent", |row| row.release(OURS)),
+    ("fence", "a claim was perhaps not written, and must not be written late", Session::fence),
     ("lose_answer", "the answer to a refresh is lost", |row| row.lose_answer(OURS, true)),
     ("rotate", "a refresh brought a new pair", |row| {
         let sent = row.generation();

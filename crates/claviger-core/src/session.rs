@@ -303,6 +303,14 @@ impl Session {
         })
     }
 
+    /// Counts a version and changes nothing else. Whatever was made from the row before, and is written late, then comes too late.
+    ///
+    /// # Errors
+    /// [`Refused::Ended`].
+    pub fn fence(self) -> Result<Self, Refused> {
+        self.change(|state| state.with_holding(|_| Ok(())))
+    }
+
     /// Records that the refresh token was sent and the answer is lost, and whether it may still be sent a second time. Once it is
     /// recorded that it may not, nobody who comes late with another word makes it so again (invariant SPENT).
     ///

@@ -200,13 +200,13 @@ impl Engine {
                 Ok(Some(Claimed { row: next, claim, token, secret: secret.cloned() }))
             }
             Ok(Replaced::Done) => {
-                self.release_unsent(row.id, claim);
+                self.release_unsent(row, claim);
                 Err(in_trouble(limits::RETRY_AFTER))
             }
             Ok(Replaced::Conflict(_)) => Ok(None),
             Err(error) => {
                 if matches!(error, StoreError::Unavailable(_)) {
-                    self.release_unsent(row.id, claim);
+                    self.release_unsent(row, claim);
                 }
                 Err(Denied::Store(error))
             }
@@ -221,13 +221,18 @@ impl Engine {
         leased && (!claim.replay || claim.replay_arrives(now, &self.provider().habits))
     }
 
-    /// A claim that may or may not have been written, and was not sent, must leave the row as it was before: unclaimed,
-    /// or with an answer lost and the replay not used up.
-    fn release_unsent(&self, id: SessionId, claim: Claim) {
-        let engine = self.clone();
+    /// A claim that may or may not have been written, or may be written yet, and was not sent, must leave the row as it was `before`:
+    /// unclaimed, or with an answer lost and the replay not used up.
+    fn release_unsent(&self, before: &Session, claim: Claim) {
+        let (engine, id, version) = (self.clone(), before.id, before.version);
         let undo = move |row: Session| {
-            let row =
-                if claim.replay { row.lose_answer(claim.attempt, true) } else { row.release(claim.attempt) };
+            let row = if row.version == version {
+                row.fence()
+            } else if claim.replay {
+                row.lose_answer(claim.attempt, true)
+            } else {
+                row.release(claim.attempt)
+            };
             Ok((row?, None))
         };
         self.inner.tasks.spawn(async move {

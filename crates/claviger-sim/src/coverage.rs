@@ -22,6 +22,7 @@ pub const WANTED: &[&str] = &[
     "fault: access token died early",
     "fault: answer lost",
     "fault: commit done, answer lost",
+    "fault: commit late",
     "fault: crash",
     "fault: gateway error after the deed",
     "fault: network",

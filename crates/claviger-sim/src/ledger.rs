@@ -16,7 +16,7 @@ use claviger_core::{
     time::Timestamp,
 };
 use claviger_seal::{Keyring, PairBinding};
-use claviger_store::{MemoryStore, Store as _};
+use claviger_store::{MemoryStore, Replaced, Store as _, StoreError};
 
 use crate::{
     fate::START,
@@ -148,6 +148,23 @@ impl Ledger {
                 self.record.violate("IDLE", format!("{} was last seen after its last use", row.id));
             }
         }
+    }
+
+    /// Changes a row for an instance.
+    pub(crate) async fn replace(
+        &self,
+        who: usize,
+        next: &Session,
+        owed: Option<&OwedRevocation>,
+    ) -> Result<Replaced, StoreError> {
+        let replaced = self.memory.replace(next, owed).await?;
+        if replaced == Replaced::Done {
+            self.committed(who, next);
+            if let Some(owed) = owed {
+                self.owes(owed);
+            }
+        }
+        Ok(replaced)
     }
 
     /// A row was committed.

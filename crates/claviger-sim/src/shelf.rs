@@ -25,6 +25,9 @@ use crate::{
     ledger::Ledger,
 };
 
+/// A write that nobody waits for any longer comes so late at most.
+const MUCH_LATER: Duration = Duration::from_secs(20);
+
 pub(crate) struct Shelf {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) fate: Arc<Fate>,
@@ -41,6 +44,8 @@ enum Write {
     Fails,
     /// It does its work, and then fails: nobody can say whether it happened.
     FailsAfter,
+    /// It fails, and does its work so much later: nobody waited any longer for it.
+    FailsBefore(Duration),
 }
 
 impl Shelf {
@@ -68,6 +73,16 @@ impl Shelf {
         let name = if after { "fault: commit done, answer lost" } else { "fault: write failed" };
         self.fate.record.count(name, self.fate.who);
         if after { Write::FailsAfter } else { Write::Fails }
+    }
+
+    /// The same for the change of a row, which may come late.
+    fn fortune_of_row(&self) -> Write {
+        let fortune = self.fortune();
+        if fortune != Write::Fails || self.fate.rng.chance(500) {
+            return fortune;
+        }
+        self.fate.record.count("fault: commit late", self.fate.who);
+        Write::FailsBefore(self.fate.rng.span(Duration::ZERO, MUCH_LATER))
     }
 
     async fn read<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -173,20 +188,25 @@ impl Store for Shelf {
         if let Some(point) = before {
             self.fate.pass(point).await;
         }
-        let fortune = self.fortune();
+        let fortune = self.fortune_of_row();
         if fortune == Write::Fails {
             return Err(unavailable());
         }
         let varied = self.as_varied(next).await;
-        let replaced = self.ledger.memory.replace(&varied, owed).await?;
+        let who = self.fate.who;
+        if let Write::FailsBefore(span) = fortune {
+            let (ledger, owed) = (Arc::clone(&self.ledger), owed.cloned());
+            tokio::spawn(async move {
+                tokio::time::sleep(span).await;
+                ledger.replace(who, &varied, owed.as_ref()).await
+            });
+            return Err(unavailable());
+        }
+        let replaced = self.ledger.replace(who, &varied, owed).await?;
         if replaced == Replaced::Done {
-            self.ledger.committed(self.fate.who, &varied);
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(varied.id, varied.clone());
-            if let Some(owed) = owed {
-                self.ledger.owes(owed);
-            }
         } else {
-            self.fate.record.count("row: another writer was first", self.fate.who);
+            self.fate.record.count("row: another writer was first", who);
         }
         if let Some(point) = after {
             self.fate.pass(point).await;

@@ -12,20 +12,23 @@ use claviger_core::session::Session;
 use claviger_store::{Replaced, StoreError};
 use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 
-use crate::{database::Database, sessions};
+use crate::{
+    database::{Database, Link},
+    sessions,
+};
 
 /// So many rows go into one statement at most.
 const TOGETHER: usize = 200;
 /// So many wait at most. More than a database writes while anybody has the patience to wait.
 const WAITING: usize = 20_000;
-/// A writer that is kept waiting for longer makes room for another. The connections bound how many there can be.
+/// A writer whose statement gets no answer for so long makes room for another. The connections bound how many there can be.
 const KEPT_WAITING: Duration = Duration::from_millis(100);
 
 /// Writes rows that differ in claim or pair from those that they were made from.
 pub(crate) struct Gatherer {
     database: Database,
     writers: usize,
-    /// Somebody waits for a writer, and for what it writes, so long.
+    /// Somebody waits for a writer so long.
     patience: Duration,
     state: Mutex<Gathered>,
     runtime: Handle,
@@ -40,14 +43,20 @@ struct Gathered {
     claims: VecDeque<Waiting>,
 }
 
-/// A row, and who wants to know whether it was written.
+/// A row, and the caller that wants it written. Who went away, or waited too long, takes no turn any more, and is not written.
 struct Waiting {
     next: Session,
-    written: oneshot::Sender<Written>,
+    turn: oneshot::Sender<Outcome>,
 }
+
+/// What a statement that a row went into will come to. Whoever has it is written, and waits for it.
+type Outcome = oneshot::Receiver<Written>;
 
 /// False: something else is stored by now, or somebody has the row locked, or nothing was written.
 type Written = Result<bool, StoreError>;
+
+/// Rows that go into one statement, and their callers in the same order.
+type Batch = (Vec<Session>, Vec<oneshot::Sender<Written>>);
 
 impl Gatherer {
     /// So many `writers` are busy at a time.
@@ -58,27 +67,44 @@ impl Gatherer {
 
     /// Writes `next`: at once, or together with others as soon as a writer is free.
     pub(crate) async fn write(self: &Arc<Self>, next: &Session) -> Result<Replaced, StoreError> {
-        match self.enter(next)? {
-            Entrance::Writer(writer) => writer.busy_with(self.alone(next)).await,
-            Entrance::Waits(told) => match timeout(self.patience, told).await {
-                Ok(Ok(Ok(true))) => Ok(Replaced::Done),
-                Ok(Ok(Ok(false))) => self.alone(next).await,
-                Ok(Ok(Err(error))) => Err(error),
-                Ok(Err(_)) => Err(StoreError::Unavailable("the change was cut short".to_owned())),
-                Err(_) => Err(StoreError::Unavailable("the change was not written in time".to_owned())),
-            },
-        }
+        let written = match self.enter(next)? {
+            Entrance::Writer(writer) => return writer.write_one(next).await,
+            Entrance::Waits(turn) => self.wait(turn).await?,
+        };
+        if written { Ok(Replaced::Done) } else { self.alone(next).await }
+    }
+
+    /// Waits for the turn for so long only, but then for what it comes to, since that can no longer be taken back.
+    async fn wait(&self, mut turn: oneshot::Receiver<Outcome>) -> Written {
+        let outcome = match timeout(self.patience, &mut turn).await {
+            Ok(outcome) => outcome.ok(),
+            Err(_) => {
+                turn.close();
+                turn.try_recv().ok()
+            }
+        };
+        let Some(outcome) = outcome else {
+            return Err(StoreError::Unavailable("the change was not written in time".to_owned()));
+        };
+        let cut_short = |_| Err(StoreError::Unavailable("the change was cut short".to_owned()));
+        outcome.await.unwrap_or_else(cut_short)
     }
 
     async fn alone(&self, next: &Session) -> Result<Replaced, StoreError> {
         self.database.write("change", |link| sessions::change_one(link, next)).await
     }
 
-    async fn together(&self, next: &[Session]) -> Vec<Written> {
-        let work = |link| sessions::change_all(link, next);
-        match self.database.write("change all", work).await {
+    async fn one(&self, link: Link, next: &Session) -> Result<Replaced, StoreError> {
+        match self.database.on(link, |link| sessions::change_one(link, next)).await {
+            Err(fault) if fault.is_collision() => self.alone(next).await,
+            done => Ok(done?),
+        }
+    }
+
+    async fn together(&self, link: Link, next: &[Session]) -> Vec<Written> {
+        match self.database.on(link, |link| sessions::change_all(link, next)).await {
             Ok(written) => written.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error); next.len()],
+            Err(fault) => vec![Err(fault.into()); next.len()],
         }
     }
 
@@ -92,26 +118,35 @@ impl Gatherer {
         if queue.len() >= WAITING {
             return Err(StoreError::Unavailable("too many changes wait to be written".to_owned()));
         }
-        let (written, told) = oneshot::channel();
-        queue.push_back(Waiting { next: next.clone(), written });
-        Ok(Entrance::Waits(told))
+        let (turn, comes) = oneshot::channel();
+        queue.push_back(Waiting { next: next.clone(), turn });
+        Ok(Entrance::Waits(comes))
     }
 
-    /// Those who go into the next statement. Who went away, or waited too long, is not written any more.
-    fn next_batch(&self) -> Vec<Waiting> {
+    /// Those whose turn it is.
+    fn next_batch(&self) -> Batch {
         let mut state = self.state();
-        let Gathered { writing, pairs, claims } = &mut *state;
-        let mut batch = Vec::new();
-        while batch.len() < TOGETHER {
-            let Some(next) = pairs.pop_front().or_else(|| claims.pop_front()) else { break };
-            if !next.written.is_closed() {
-                batch.push(next);
+        let Gathered { pairs, claims, .. } = &mut *state;
+        let (mut rows, mut callers) = Batch::default();
+        while rows.len() < TOGETHER {
+            let Some(Waiting { next, turn }) = pairs.pop_front().or_else(|| claims.pop_front()) else {
+                break;
+            };
+            let (written, outcome) = oneshot::channel();
+            if turn.send(outcome).is_ok() {
+                rows.push(next);
+                callers.push(written);
             }
         }
-        if batch.is_empty() {
-            *writing -= 1;
-        }
-        batch
+        (rows, callers)
+    }
+
+    /// Whether anybody waits. If not, there is a writer less.
+    fn goes_on(&self) -> bool {
+        let mut state = self.state();
+        let waits = !(state.pairs.is_empty() && state.claims.is_empty());
+        state.writing -= usize::from(!waits);
+        waits
     }
 
     fn state(&self) -> MutexGuard<'_, Gathered> {
@@ -121,7 +156,7 @@ impl Gatherer {
 
 enum Entrance {
     Writer(Writer),
-    Waits(oneshot::Receiver<Written>),
+    Waits(oneshot::Receiver<Outcome>),
 }
 
 /// The right to write one statement. It goes on to those who wait when it is dropped, however that comes.
@@ -129,14 +164,39 @@ struct Writer(Arc<Gatherer>);
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        let batch = self.0.next_batch();
-        if !batch.is_empty() {
-            self.0.runtime.spawn(Self(Arc::clone(&self.0)).write(batch));
+        if self.0.goes_on() {
+            let gatherer = Arc::clone(&self.0);
+            // Nobody is the next writer before the task runs, so a runtime that ends and drops it is not asked for another.
+            self.0.runtime.spawn(async move { Self(gatherer).write_together().await });
         }
     }
 }
 
 impl Writer {
+    async fn write_one(self, next: &Session) -> Result<Replaced, StoreError> {
+        let gatherer = Arc::clone(&self.0);
+        let link = gatherer.database.link().await?;
+        self.busy_with(gatherer.one(link, next)).await
+    }
+
+    /// Nobody's turn comes before there is a connection: until then who waits may still give up.
+    async fn write_together(self) {
+        let gatherer = Arc::clone(&self.0);
+        let link = gatherer.database.link().await;
+        let (rows, callers) = gatherer.next_batch();
+        if rows.is_empty() {
+            return;
+        }
+        let written = match link {
+            Ok(link) => self.busy_with(gatherer.together(link, &rows)).await,
+            Err(fault) => vec![Err(fault.into()); rows.len()],
+        };
+        for (caller, written) in callers.into_iter().zip(written) {
+            // Who went away meanwhile does not want to know.
+            let _gone = caller.send(written);
+        }
+    }
+
     /// Is a writer until the work is done, but not for as long as the work is kept waiting.
     async fn busy_with<T>(self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
@@ -145,15 +205,5 @@ impl Writer {
         }
         drop(self);
         work.await
-    }
-
-    async fn write(self, batch: Vec<Waiting>) {
-        let (next, told): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.next, one.written)).unzip();
-        let gatherer = Arc::clone(&self.0);
-        let written = self.busy_with(gatherer.together(&next)).await;
-        for (told, written) in told.into_iter().zip(written) {
-            // Who went away meanwhile does not want to know.
-            let _gone = told.send(written);
-        }
     }
 }

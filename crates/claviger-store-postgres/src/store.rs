@@ -45,10 +45,10 @@ pub struct Options {
     pub transaction_pooler: bool,
     /// Where changes are listened to, if not at the address itself. Needed with a pooler.
     pub listen_address: Option<Address>,
-    /// So many statements write claims and new pairs at a time: what comes up meanwhile goes together into the next one. With as
-    /// many as there are connections, each is written alone.
+    /// So many statements write claims and new pairs at a time: what comes up meanwhile goes together into the next one. With
+    /// [`usize::MAX`] each is written alone.
     pub writers: usize,
-    /// A call may take so long, the wait for a free connection not counted.
+    /// A call may take so long. It may wait as long for a free connection before, and a claim or a new pair for its turn.
     pub patience: Duration,
 }
 

@@ -39,9 +39,12 @@ struct Scene {
 
 impl Scene {
     async fn of(rows: u32) -> Self {
+        Self::with(rows, Options { writers: 1, ..Options::default() }).await
+    }
+
+    async fn with(rows: u32, options: Options) -> Self {
         let server = Server::start("");
         let database = server.database().await;
-        let options = Options { writers: 1, ..Options::default() };
         let store = Arc::new(PostgresStore::open(&server.address(&database), &options).await.unwrap());
         let rows: Vec<_> = (1..=rows).map(session).collect();
         for row in &rows {
@@ -205,5 +208,39 @@ async fn of_a_statement_that_was_cut_off_everybody_is_told_that_nobody_knows() {
     scene.client.batch_execute("COMMIT").await.unwrap();
     for row in &scene.rows {
         scene.claim_as_it_is(row.id).await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_told_that_a_claim_was_not_written_does_not_find_it_later() {
+    let patience = Duration::from_secs(2);
+    let scene = Scene::with(4, Options { writers: 1, connections: 2, patience, ..Options::default() }).await;
+    scene.client.batch_execute("BEGIN; LOCK TABLE claviger.pulse IN SHARE MODE").await.unwrap();
+    let busy = [1, 2].map(|tag| {
+        let (store, id) = (Arc::clone(&scene.store), session(tag).id);
+        tokio::spawn(async move { store.touch(&[(id, t(50))]).await })
+    });
+    scene.until_waiting(2).await;
+    // One waits for a connection, and the others for their turn.
+    let mut claims: Vec<_> = scene.rows.iter().map(|row| scene.claim(row)).collect();
+    for busy in busy {
+        assert!(busy.await.unwrap().is_err());
+    }
+    scene.until_waiting(1).await;
+    // Whoever gives up does so before the table is free.
+    let mut last = claims.pop().unwrap();
+    let given_up = timeout(patience / 4, &mut last).await;
+    scene.client.batch_execute("COMMIT").await.unwrap();
+    let mut answers = Vec::new();
+    for claim in claims {
+        answers.push(told(claim).await);
+    }
+    answers.push(match given_up {
+        Ok(told) => told.unwrap(),
+        Err(_) => told(last).await,
+    });
+    for (row, told) in scene.rows.iter().zip(answers) {
+        let stored = scene.store.load(row.id).await.unwrap().unwrap();
+        assert_eq!(stored.claimed_by(AttemptId([1; 16])), told == Ok(Replaced::Done), "{told:?}");
     }
 }

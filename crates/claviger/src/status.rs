@@ -78,10 +78,9 @@ pub struct Counted {
     pub live: u64,
     pub parked: u64,
     pub suspect: u64,
-    #[serde(default)]
-    pub refreshes_in_flight: u64,
-    #[serde(default)]
-    pub refreshes_ambiguous: u64,
+    // The release before tells these two elsewhere.
+    pub refreshes_in_flight: Option<u64>,
+    pub refreshes_ambiguous: Option<u64>,
     pub oldest_proof_seconds: Option<u64>,
     pub sweep_lag_seconds: u64,
     pub budget_per_second: f64,
@@ -162,8 +161,8 @@ impl Counted {
             live: census.live,
             parked: census.parked,
             suspect: census.suspect,
-            refreshes_in_flight: census.claims.in_flight,
-            refreshes_ambiguous: census.claims.ambiguous,
+            refreshes_in_flight: Some(census.claims.in_flight),
+            refreshes_ambiguous: Some(census.claims.ambiguous),
             oldest_proof_seconds: census.oldest_proof.map(|at| (load.now.since(at) + age).as_secs()),
             sweep_lag_seconds: load.lag.as_secs(),
             budget_per_second: load.configured_per_second,

@@ -55,6 +55,7 @@ fn changes() -> Vec<(&'static str, Change)> {
     vec![
         ("claim", |s| s.claim(claim(OURS))),
         ("release", |s| s.release(OURS)),
+        ("fence", Session::fence),
         ("lose_answer", |s| s.lose_answer(OURS, true)),
         ("rotate", |s| s.rotate(OURS, None, T0, pair)),
         ("repair", |s| s.repair(&live().subject, T0, &ProviderHabits::TWITCH, pair)),

@@ -279,11 +279,13 @@ fn claim(world: &World, instance: usize, task: Task, read: u64, replay: bool, se
     let task = Task { step, sent, ..task };
     let mut written = world.with_task(instance, Some(task));
     written.write(task.device, Session::clone(row).claim(claim).unwrap(), seen);
+    let mut unwritten = world.with_task(instance, None);
+    unwritten.write(task.device, Session::clone(row).fence().unwrap(), seen);
     let mut unknown = written.with_task(instance, None);
     let row = Session::clone(&unknown.rows[task.device]);
     let given_back = if replay { row.lose_answer(attempt, true) } else { row.release(attempt) };
     unknown.write(task.device, given_back.unwrap(), seen);
-    vec![written, unknown]
+    vec![written, unwritten, unknown]
 }
 
 /// What the engine does with an answer. Each is one compare-and-set on the row as it is by then.

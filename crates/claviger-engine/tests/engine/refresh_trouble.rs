@@ -1,14 +1,15 @@
 //! Refreshes that fail: a dead token ends its row, and nothing else ends anything.
 
 use claviger_core::{
+    ids::AttemptId,
     policy::limits,
-    secret::ClientSecret,
-    session::{EndReason, State},
+    secret::{ClientSecret, Fingerprint},
+    session::{Claim, EndReason, State},
     time::Expiry,
 };
 use claviger_engine::Denied;
 use claviger_mock::{DEMO_CLIENT_ID, Endpoint, FaultKind, RetryAfter};
-use claviger_store::Method;
+use claviger_store::{Method, Replaced, Store as _};
 
 use crate::{
     proofs::troubles,
@@ -272,12 +273,25 @@ async fn a_claim_that_was_written_unheard_is_given_back() {
     for trick in [Trick::Fail, Trick::FailAfter] {
         let (world, app) = World::with(habits(ONE_TIME)).await;
         let browser = world.sign_in(&app, ADA).await;
+        let before = world.row(browser.session).await;
         world.expire_tokens();
         app.shelf.next(Method::Replace, trick);
         assert!(passing(&browser.asks(&app).await));
         world.run_for(SECOND).await;
         assert_eq!(world.twitch.refreshes(), 0, "nothing was sent");
         assert_eq!(world.row(browser.session).await.holding().unwrap().claim, None);
+        // Nor is it written once nobody counts on it any more.
+        let claim = Claim {
+            attempt: AttemptId([7; 16]),
+            taken_at: world.now(),
+            lease_until: world.now().after(limits::CLAIM_LEASE),
+            fingerprint: Fingerprint([7; 16]),
+            replay: false,
+            answer_lost: false,
+        };
+        let late = before.claim(claim).unwrap();
+        let told = world.memory.replace_claim(&late).await;
+        assert!(matches!(told, Ok(Replaced::Conflict(_))), "{told:?}");
         browser.asks(&app).await.expect("TRANSIENT");
     }
 }

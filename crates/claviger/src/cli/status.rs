@@ -108,8 +108,10 @@ fn of_sessions(counted: &Counted, lines: &mut Vec<(&'static str, String)>) {
             span(counted.seconds_ago)
         ),
     ));
-    let (in_flight, ambiguous) = (grouped(counted.refreshes_in_flight), grouped(counted.refreshes_ambiguous));
-    lines.push(("refreshes", format!("{in_flight} under way, {ambiguous} ambiguous")));
+    if let (Some(in_flight), Some(ambiguous)) = (counted.refreshes_in_flight, counted.refreshes_ambiguous) {
+        let told = format!("{} under way, {} ambiguous", grouped(in_flight), grouped(ambiguous));
+        lines.push(("refreshes", told));
+    }
     let oldest =
         counted.oldest_proof_seconds.map_or_else(|| "none".to_owned(), |age| format!("{} old", span(age)));
     lines.push(("oldest proof", oldest));
@@ -188,8 +190,8 @@ mod tests {
                 live: 123_456,
                 parked: 7_000,
                 suspect: 0,
-                refreshes_in_flight: 2,
-                refreshes_ambiguous: 1,
+                refreshes_in_flight: Some(2),
+                refreshes_ambiguous: Some(1),
                 oldest_proof_seconds: Some(3_120),
                 sweep_lag_seconds: 2,
                 budget_per_second: 50.0,
