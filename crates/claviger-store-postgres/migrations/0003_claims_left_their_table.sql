@@ -9,11 +9,6 @@ DROP TRIGGER pulse_first_claim_for_older ON claviger.pulse;
 DROP FUNCTION claviger.claim_for_older();
 DROP FUNCTION claviger.claim_for_newer();
 
--- No trigger changes a session any more.
-DROP TRIGGER pulse_end_is_final ON claviger.pulse;
-CREATE TRIGGER pulse_end_is_final AFTER UPDATE ON claviger.pulse
-    FOR EACH ROW WHEN (OLD.state = 3) EXECUTE FUNCTION claviger.end_is_final();
-
 -- The database worked out the hour of the last use anew with each write to the row, also where the row's use stays. Who writes the
 -- use writes its hour, from now on. Programs that know the second step do not: what they use keeps an hour that is too early, and
 -- is looked at sooner than need be, which ends no session.

@@ -53,9 +53,9 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/0003_claims_left_their_table.sql"),
     },
     Migration {
-        name: "no token in a tombstone",
+        name: "an end is final",
         kind: Kind::Expand,
-        sql: include_str!("../migrations/0004_no_token_in_a_tombstone.sql"),
+        sql: include_str!("../migrations/0004_an_end_is_final.sql"),
     },
 ];
 

@@ -90,7 +90,7 @@ const NEW_PAIR: &str = concat!(
     " RETURNING id)
     UPDATE claviger.session SET display_name = $12, secret_hash = $13, custody = $14, device = $15,
         generation = $16, access = $17, refresh = $18, expiry = $19, expires_at = $20
-    WHERE id = $1 AND EXISTS (SELECT FROM moved)"
+    WHERE id = $1 AND end_reason IS NULL AND EXISTS (SELECT FROM moved)"
 );
 // Claims and new pairs of several sessions. A row that somebody has locked is passed over, so that nobody waits for whoever locked
 // another's. All values are one row source: the database guesses its length, and a second one to join it with would be gone
@@ -114,7 +114,7 @@ const CHANGE_ALL: &str = "WITH free AS MATERIALIZED (
         UPDATE claviger.session AS s SET display_name = n.display_name, secret_hash = n.secret_hash, custody = n.custody,
             device = n.device, generation = n.generation, access = n.access, refresh = n.refresh, expiry = n.expiry,
             expires_at = n.expires_at
-        FROM moved AS n WHERE s.id = n.id AND n.generation IS NOT NULL)
+        FROM moved AS n WHERE s.id = n.id AND n.generation IS NOT NULL AND s.end_reason IS NULL)
     SELECT place FROM moved";
 // The large row is written only if something in it changes.
 const REPLACE: &str = concat!(

@@ -14,7 +14,7 @@ use claviger_core::{
     secret::Fingerprint,
     session::{Claim, EndReason},
 };
-use claviger_store::{Replaced, Store};
+use claviger_store::{Replaced, Store, StoreError};
 use claviger_store_postgres::{Address, OpenError, Options, PostgresStore, Way};
 use common::{ROOMY, server::Server, session, t};
 use tokio_postgres::{Client, NoTls};
@@ -227,10 +227,9 @@ async fn ended_is_for_good_whatever_a_statement_says() {
     let (ended, owed) = row.end(EndReason::SignedOut, t(30)).unwrap();
     store.replace(&ended, owed.as_ref()).await.unwrap();
     for statement in [
-        "UPDATE claviger.pulse SET state = 0, proven_at = 1, version = version + 1",
-        "UPDATE claviger.pulse SET last_seen_at = 1",
-        "UPDATE claviger.session SET display_name = 'nobody'",
         "UPDATE claviger.session SET end_reason = NULL, ended_at = NULL",
+        "UPDATE claviger.session SET end_reason = 'idle'",
+        "UPDATE claviger.session SET ended_at = 1, display_name = 'nobody'",
     ] {
         let refused = client.batch_execute(statement).await.unwrap_err();
         let told = refused.as_db_error().unwrap().message().to_owned();
@@ -250,7 +249,13 @@ async fn ended_is_for_good_whatever_a_statement_says() {
         let told = refused.as_db_error().unwrap().message().to_owned();
         assert_eq!(told, "an ended session holds no tokens", "{leak}");
     }
-    assert_eq!(store.load(ended.id).await, Ok(Some(ended)));
+    assert_eq!(store.load(ended.id).await, Ok(Some(ended.clone())));
+    client.batch_execute("UPDATE claviger.pulse SET state = 0, proven_at = 1 WHERE state = 3").await.unwrap();
+    let told = store.load(ended.id).await;
+    assert!(
+        matches!(told, Err(StoreError::Corrupt(_))),
+        "one of its two rows does not open it again: {told:?}"
+    );
 }
 
 #[tokio::test]

@@ -315,7 +315,7 @@ async fn a_row_that_no_session_can_be_is_told_with_its_name_and_column() {
         FOR c IN SELECT conrelid::regclass AS tab, conname FROM pg_constraint
             WHERE contype = 'c' AND connamespace = 'claviger'::regnamespace
         LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', c.tab, c.conname); END LOOP; END $$;
-        ALTER TABLE claviger.session DISABLE TRIGGER session_keep_tombstone";
+        ALTER TABLE claviger.session DISABLE TRIGGER session_keep_end";
     client.batch_execute(checks).await.unwrap();
     let damages = [
         ("session SET custody = 'nobody'", "custody"),
