@@ -1,6 +1,9 @@
 //! Load a row, let a rule make the next one, write it by compare-and-set; again if another writer was first.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use claviger_core::{
     ids::SessionId,
@@ -61,6 +64,19 @@ impl Engine {
     /// tries again, and ends only with the process.
     pub(crate) async fn amend_surely(&self, id: SessionId, rule: impl Rule) -> Amended {
         self.surely(|| self.amend(id, &rule)).await
+    }
+
+    /// The same, of a row that this instance wrote last: it is read again only if somebody else changed it since.
+    pub(crate) async fn amend_surely_ours(&self, row: &Session, rule: impl Rule) -> Amended {
+        let failed = AtomicBool::new(false);
+        let write = || async {
+            if failed.swap(true, Ordering::Relaxed) {
+                self.amend(row.id, &rule).await
+            } else {
+                self.amend_row(row.clone(), &rule).await
+            }
+        };
+        self.surely(write).await
     }
 
     /// Repeats a write until the store takes it.

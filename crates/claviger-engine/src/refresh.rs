@@ -307,7 +307,7 @@ impl Engine {
             })?;
             Ok((next, None))
         };
-        let amended = self.amend_surely(claimed.row.id, commit).await;
+        let amended = self.amend_surely_ours(&claimed.row, commit).await;
         let own = |pair| ours.lock().unwrap_or_else(PoisonError::into_inner).contains(pair);
         match amended {
             Amended::Done(row) => Ok(row),
