@@ -14,7 +14,7 @@ use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 
 use crate::{
     database::{Database, Link},
-    sessions,
+    replace,
 };
 
 /// So many rows go into one statement at most.
@@ -91,18 +91,18 @@ impl Gatherer {
     }
 
     async fn alone(&self, next: &Session) -> Result<Replaced, StoreError> {
-        self.database.write("change", |link| sessions::change_one(link, next)).await
+        self.database.write("change", |link| replace::change_one(link, next)).await
     }
 
     async fn one(&self, link: Link, next: &Session) -> Result<Replaced, StoreError> {
-        match self.database.on(link, |link| sessions::change_one(link, next)).await {
+        match self.database.on(link, |link| replace::change_one(link, next)).await {
             Err(fault) if fault.is_collision() => self.alone(next).await,
             done => Ok(done?),
         }
     }
 
     async fn together(&self, link: Link, next: &[Session]) -> Vec<Written> {
-        match self.database.on(link, |link| sessions::change_all(link, next)).await {
+        match self.database.on(link, |link| replace::change_all(link, next)).await {
             Ok(written) => written.into_iter().map(Ok).collect(),
             Err(fault) => vec![Err(fault.into()); next.len()],
         }
@@ -114,7 +114,7 @@ impl Gatherer {
             state.writing += 1;
             return Ok(Entrance::Writer(Writer(Arc::clone(self))));
         }
-        let queue = if sessions::has_new_pair(next) { &mut state.pairs } else { &mut state.claims };
+        let queue = if replace::has_new_pair(next) { &mut state.pairs } else { &mut state.claims };
         if queue.len() >= WAITING {
             return Err(StoreError::Unavailable("too many changes wait to be written".to_owned()));
         }

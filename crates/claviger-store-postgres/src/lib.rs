@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `store` | how a call of the trait becomes a statement or a transaction |
 //! | `sessions`, `slots`, `owed`, `suspicions`, `logins`, `memos` | what is asked of each table; all SQL on it |
+//! | `replace` | how a session is changed: compare-and-set |
 //! | `gather` | how claims and new pairs of several sessions are written together |
 //! | `archive` | how all rows are read, and added as they are, and who is kept away meanwhile |
+//! | `row` | a session as columns, and back |
 //! | `values` | how a value becomes columns and back |
 //! | `database` | who gets a connection, how long it may take, what is tried again |
 //! | `address` | where the database is, and how the way there is protected |
@@ -34,6 +36,8 @@ mod gather;
 mod logins;
 mod memos;
 mod owed;
+mod replace;
+mod row;
 mod schema;
 mod sessions;
 mod slots;

@@ -1,20 +1,13 @@
-//! The tables of sessions: `session` for what seldom changes, `pulse` for what often does.
-//!
-//! A change is one statement. It begins with the compare-and-set on `pulse`, which also locks the session for the rest of the
-//! statement; everything else in it happens only where that succeeded.
+//! The tables of sessions: `session` for what seldom changes, `pulse` for what often does. How a row is changed is in `replace`.
 
 use claviger_core::{
-    device::DeviceLabel,
-    ids::{AttemptId, ProviderName, SessionId, Subject, Version},
-    secret::{Fingerprint, SecretHash},
-    session::{
-        Claim, EndReason, Holding, OwedRevocation, SealedBlob, SealedPair, Session, State, over_limit,
-    },
+    ids::{SessionId, Subject},
+    session::{EndReason, SealedBlob, Session, over_limit},
     sweep::Slot,
     time::Timestamp,
 };
 use claviger_store::{
-    Census, Claims, HeadCount, Placement, Replaced, Selection, StoreError, Wheel,
+    Census, Claims, HeadCount, Placement, Selection, StoreError, Wheel,
     archive::{Count, Found, Key, Record},
     corrupt, id_is_taken,
 };
@@ -26,11 +19,10 @@ use crate::{
     archive, changes,
     database::{Bound, Link, bounds},
     error::Fault,
+    replace::{Extent, change},
+    row::{Body, Pulse, decode},
     slots::slot_column,
-    values::{
-        Columns, attempt_column, custody, custody_column, expiry_columns, hour_column, rows, session_column,
-        text_column, version, version_column,
-    },
+    values::{Columns, hour_column, rows, session_column, text_column, version_column},
 };
 
 macro_rules! select {
@@ -71,84 +63,6 @@ const INSERT: &str = "WITH body AS (
     INSERT INTO claviger.pulse (id, slot, version, state, created_at, last_seen_at, seen_hour, proven_at,
         attempt, fingerprint, taken_at, lease_until, replay, answer_lost)
     VALUES ($1, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)";
-
-// The compare-and-set.
-macro_rules! moved {
-    () => {
-        "UPDATE claviger.pulse SET version = $2, state = $3, proven_at = $4,
-            attempt = $5, fingerprint = $6, taken_at = $7, lease_until = $8, replay = $9, answer_lost = $10
-        WHERE id = $1 AND version = $11 AND state < 3"
-    };
-}
-
-// Each part of a statement costs time, also one that does nothing. A claim and a new pair are most changes there are. Neither is of a
-// session that ended or ends.
-const CLAIM: &str = moved!();
-const NEW_PAIR: &str = concat!(
-    "WITH moved AS (",
-    moved!(),
-    " RETURNING id)
-    UPDATE claviger.session SET display_name = $12, secret_hash = $13, custody = $14, device = $15,
-        generation = $16, access = $17, refresh = $18, expiry = $19, expires_at = $20
-    WHERE id = $1 AND end_reason IS NULL AND EXISTS (SELECT FROM moved)"
-);
-// Claims and new pairs of several sessions. A row that somebody has locked is passed over, so that nobody waits for whoever locked
-// another's. All values are one row source: the database guesses its length, and a second one to join it with would be gone
-// through once for each row of the first.
-const CHANGE_ALL: &str = "WITH free AS MATERIALIZED (
-        SELECT n.* FROM unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::bigint[],
-                $5::uuid[], $6::uuid[], $7::bigint[], $8::bigint[], $9::boolean[], $10::boolean[],
-                $11::text[], $12::bytea[], $13::text[], $14::text[],
-                $15::bigint[], $16::bytea[], $17::bytea[], $18::text[], $19::bigint[]) WITH ORDINALITY
-            AS n (id, version, state, proven_at, attempt, fingerprint, taken_at, lease_until, replay, answer_lost,
-                display_name, secret_hash, custody, device, generation, access, refresh, expiry, expires_at, place)
-        JOIN claviger.pulse AS p ON p.id = n.id AND p.version = n.version - 1 AND p.state < 3
-        FOR UPDATE OF p SKIP LOCKED),
-    moved AS (
-        UPDATE claviger.pulse AS p SET version = n.version, state = n.state, proven_at = n.proven_at, attempt = n.attempt,
-            fingerprint = n.fingerprint, taken_at = n.taken_at, lease_until = n.lease_until, replay = n.replay,
-            answer_lost = n.answer_lost
-        FROM free AS n WHERE p.id = n.id
-        RETURNING n.*),
-    bodies AS (
-        UPDATE claviger.session AS s SET display_name = n.display_name, secret_hash = n.secret_hash, custody = n.custody,
-            device = n.device, generation = n.generation, access = n.access, refresh = n.refresh, expiry = n.expiry,
-            expires_at = n.expires_at
-        FROM moved AS n WHERE s.id = n.id AND n.generation IS NOT NULL AND s.end_reason IS NULL)
-    SELECT place FROM moved";
-// The large row is written only if something in it changes.
-const REPLACE: &str = concat!(
-    "WITH moved AS (",
-    moved!(),
-    " RETURNING id),
-    body AS (
-        UPDATE claviger.session SET display_name = $12, secret_hash = $13, custody = $14, device = $15,
-            generation = $16, access = $17, refresh = $18, expiry = $19, expires_at = $20,
-            end_reason = $21, ended_at = $22
-        WHERE id = $1 AND EXISTS (SELECT FROM moved)
-            AND (display_name, secret_hash, custody, device, generation, access, refresh, expiry, expires_at,
-                end_reason) IS DISTINCT FROM ($12, $13, $14, $15, $16, $17, $18, $19, $20, $21)),
-    owing AS (
-        INSERT INTO claviger.owed (session, generation, provider, access, refresh, expiry, expires_at, owed_at, due_at)
-        SELECT $23, $24, $25, $26, $27, $28, $29, $30, $30 FROM moved WHERE $23 IS NOT NULL),
-    told AS MATERIALIZED (
-        SELECT pg_notify($31, encode(uuid_send(id), 'hex')) FROM moved WHERE $31 IS NOT NULL)
-    SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM told)"
-);
-
-// What a proof changes.
-const PROVE: &str =
-    "UPDATE claviger.pulse SET version = $2, proven_at = $3 WHERE id = $1 AND version = $4 AND state = 0";
-const REPLACE_ALL: &str = "WITH moved AS (
-        UPDATE claviger.pulse AS p SET version = n.version, state = n.state, proven_at = n.proven_at
-        FROM unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::bigint[]) WITH ORDINALITY
-            AS n (id, version, state, proven_at, place)
-        WHERE p.id = n.id AND p.version = n.version - 1 AND p.state < 3 AND n.state < 3
-        RETURNING n.place, p.id, p.state),
-    told AS MATERIALIZED (
-        SELECT pg_notify($5, string_agg(encode(uuid_send(id), 'hex'), ','))
-        FROM (SELECT id, (row_number() OVER () - 1) / $6 AS batch FROM moved WHERE state >= 2) AS suspect GROUP BY batch)
-    SELECT place, (SELECT count(*) FROM told) FROM moved";
 
 const TELL: &str = "SELECT pg_notify($1, string_agg(encode(uuid_send(id), 'hex'), ','))
     FROM (SELECT id, (place - 1) / $3 AS batch FROM unnest($2::uuid[]) WITH ORDINALITY AS n (id, place)) AS ended
@@ -202,11 +116,6 @@ const HEADS: &str = "SELECT head, count(*) FILTER (WHERE of_session), count(*) F
         SELECT substring(refresh FROM 1 FOR 5), false FROM claviger.owed
         WHERE substring(refresh FROM 1 FOR 5) <> substring(access FROM 1 FOR 5)
     ) AS heads GROUP BY head ORDER BY head";
-
-const LIVE: i16 = 0;
-const PARKED: i16 = 1;
-const SUSPECT: i16 = 2;
-const ENDED: i16 = 3;
 
 pub(crate) async fn load(link: Link, id: SessionId) -> Result<Option<Session>, Fault> {
     let found = link.query(LOAD, &bounds![UUID: session_column(id)]).await?;
@@ -313,181 +222,11 @@ async fn end(link: &Link, rows: Vec<(Session, EndReason)>, at: Timestamp) -> Res
     Ok(ended)
 }
 
-pub(crate) async fn replace(
-    link: Link,
-    next: &Session,
-    owed: Option<&OwedRevocation>,
-) -> Result<Replaced, Fault> {
-    let written = change(&link, next, Extent::All { owed, tell: is_distrusted(next) }).await?;
-    replaced(link, next, written).await
-}
-
-/// Writes a row that differs from the one that it was made from in its claim, or has a new pair. Nobody else is told.
-pub(crate) async fn change_one(link: Link, next: &Session) -> Result<Replaced, Fault> {
-    let extent = if has_new_pair(next) { Extent::NewPair } else { Extent::Claim };
-    let written = change(&link, next, extent).await?;
-    replaced(link, next, written).await
-}
-
-/// Writes such rows, but not those that somebody has locked, and none if the database refuses one. If a row comes twice, one of the
-/// two is written.
-pub(crate) async fn change_all(link: Link, next: &[Session]) -> Result<Vec<bool>, Fault> {
-    let rows: Vec<Change<'_>> = next.iter().map(Change::of).collect::<Result<_, Fault>>()?;
-    let bounds = bounds![
-        UUID_ARRAY: column(&rows, |row| session_column(row.next.id)),
-        INT8_ARRAY: column(&rows, |row| row.version),
-        INT2_ARRAY: column(&rows, |row| row.state),
-        INT8_ARRAY: column(&rows, |row| row.proven_at),
-        UUID_ARRAY: column(&rows, |row| row.claim.attempt),
-        UUID_ARRAY: column(&rows, |row| row.claim.fingerprint),
-        INT8_ARRAY: column(&rows, |row| row.claim.taken_at),
-        INT8_ARRAY: column(&rows, |row| row.claim.lease_until),
-        BOOL_ARRAY: column(&rows, |row| row.claim.replay),
-        BOOL_ARRAY: column(&rows, |row| row.claim.answer_lost),
-        TEXT_ARRAY: column(&rows, |row| row.body.as_ref().map(|_| text_column(&row.next.display_name))),
-        BYTEA_ARRAY: column(&rows, |row| row.body.as_ref().map(|_| row.next.secret_hash.0.as_slice())),
-        TEXT_ARRAY: column(&rows, |row| row.body.as_ref().map(|_| custody_column(row.next.custody))),
-        TEXT_ARRAY: column(&rows, |row| row.body.as_ref().map(|_| text_column(row.next.device.as_str()))),
-        INT8_ARRAY: column(&rows, |row| row.body.as_ref()?.generation),
-        BYTEA_ARRAY: column(&rows, |row| row.body.as_ref()?.access),
-        BYTEA_ARRAY: column(&rows, |row| row.body.as_ref()?.refresh),
-        TEXT_ARRAY: column(&rows, |row| row.body.as_ref()?.expiry),
-        INT8_ARRAY: column(&rows, |row| row.body.as_ref()?.expires_at),
-    ];
-    match link.query(CHANGE_ALL, &bounds).await {
-        Ok(places) => written(&places, next.len()),
-        Err(fault) if fault.is_refusal() => Ok(vec![false; next.len()]),
-        Err(fault) => Err(fault),
-    }
-}
-
-/// A row that is written together with others. `body` is there if it has a new pair.
-struct Change<'a> {
-    next: &'a Session,
-    version: i64,
-    state: i16,
-    proven_at: Option<i64>,
-    claim: ClaimColumns,
-    body: Option<Body<'a>>,
-}
-
-impl<'a> Change<'a> {
-    fn of(next: &'a Session) -> Result<Self, Fault> {
-        let (state, proven_at) = state_columns(&next.state);
-        let body = has_new_pair(next).then(|| Body::of(next)).transpose()?;
-        // No row has a version that is out of range.
-        let version = version_column(next.version).unwrap_or(0);
-        Ok(Self { next, version, state, proven_at, claim: ClaimColumns::of(next), body })
-    }
-}
-
-/// Which of so many rows were written, by the places of those that were.
-fn written(places: &[Row], count: usize) -> Result<Vec<bool>, Fault> {
-    let mut written = vec![false; count];
-    for row in places {
-        let place =
-            Columns::of(row, "a change").read(|place: i64| usize::try_from(place).ok()?.checked_sub(1))?;
-        if let Some(written) = written.get_mut(place) {
-            *written = true;
-        }
-    }
-    Ok(written)
-}
-
-/// A column of several rows.
-fn column<'a, R, T>(rows: &'a [R], of: impl Fn(&'a R) -> T) -> Vec<T> {
-    rows.iter().map(of).collect()
-}
-
-async fn replaced(link: Link, next: &Session, written: bool) -> Result<Replaced, Fault> {
-    if written {
-        return Ok(Replaced::Done);
-    }
-    Ok(Replaced::Conflict(load(link, next.id).await?.map(Box::new)))
-}
-
-/// Whether others may not trust what they remember of the row: it ended, or is suspect.
-fn is_distrusted(next: &Session) -> bool {
-    matches!(next.state, State::Suspect(_) | State::Ended { .. })
-}
-
-/// Whether this change brings another pair, and nothing that others must be told of at once.
-pub(crate) fn has_new_pair(next: &Session) -> bool {
-    !is_distrusted(next) && next.pair().is_some_and(|pair| pair.generation == next.version)
-}
-
 /// Tells all instances that these changed.
 pub(crate) async fn tell(link: &Link, ids: &[Uuid]) -> Result<(), Fault> {
     let bounds = bounds![TEXT: changes::CHANNEL, UUID_ARRAY: ids, INT8: changes::IDS_A_MESSAGE];
     link.query(TELL, &bounds).await?;
     Ok(())
-}
-
-/// How far a change reaches. Each has a statement of its own.
-enum Extent<'a> {
-    /// The claim, beside version, state and proof.
-    Claim,
-    /// And the pair, which is a new one.
-    NewPair,
-    /// All that may change; and a revocation is owed, and others are told.
-    All { owed: Option<&'a OwedRevocation>, tell: bool },
-}
-
-/// Writes `next` over the row that it was made from, unless that has ended or another version is stored.
-async fn change(link: &Link, next: &Session, extent: Extent<'_>) -> Result<bool, Fault> {
-    // No row has a version that is out of range.
-    let (Some(before), Ok(version)) = (next.version.0.checked_sub(1), version_column(next.version)) else {
-        return Ok(false);
-    };
-    let (state, proven_at) = state_columns(&next.state);
-    let claim = ClaimColumns::of(next);
-    let moved = bounds![
-        UUID: session_column(next.id),
-        INT8: version,
-        INT2: state,
-        INT8: proven_at,
-        UUID: claim.attempt,
-        UUID: claim.fingerprint,
-        INT8: claim.taken_at,
-        INT8: claim.lease_until,
-        BOOL: claim.replay,
-        BOOL: claim.answer_lost,
-        INT8: version_column(Version(before))?,
-    ];
-    if matches!(extent, Extent::Claim) {
-        return Ok(link.execute(CLAIM, &moved).await? == 1);
-    }
-    let columns = Body::of(next)?;
-    let body = bounds![
-        TEXT: text_column(&next.display_name),
-        BYTEA: next.secret_hash.0.as_slice(),
-        TEXT: custody_column(next.custody),
-        TEXT: text_column(next.device.as_str()),
-        INT8: columns.generation,
-        BYTEA: columns.access,
-        BYTEA: columns.refresh,
-        TEXT: columns.expiry,
-        INT8: columns.expires_at,
-    ];
-    let Extent::All { owed, tell } = extent else {
-        return Ok(link.execute(NEW_PAIR, &[&moved[..], &body].concat()).await? == 1);
-    };
-    let (expiry, expires_at) = owed.map(|owed| expiry_columns(owed.expiry)).unzip();
-    let end_and_aside = bounds![
-        TEXT: columns.end_reason,
-        INT8: columns.ended_at,
-        UUID: owed.map(|owed| session_column(owed.session)),
-        INT8: owed.map(|owed| version_column(owed.generation)).transpose()?,
-        TEXT: owed.map(|owed| text_column(&owed.provider.0)),
-        BYTEA: owed.map(|owed| &owed.access.0),
-        BYTEA: owed.and_then(|owed| owed.refresh.as_ref()).map(|refresh| &refresh.0),
-        TEXT: expiry,
-        INT8: expires_at.flatten(),
-        INT8: owed.map(|owed| owed.owed_at.as_millis()),
-        TEXT: tell.then_some(changes::CHANNEL),
-    ];
-    let row = link.query_one(REPLACE, &[&moved[..], &body, &end_and_aside].concat()).await?;
-    Ok(Columns::of(&row, "a change").count()? == 1)
 }
 
 /// All rows in the order of their ids, from the one after `after` on.
@@ -518,17 +257,15 @@ pub(crate) async fn count(link: Link) -> Result<Count, Fault> {
 
 /// Adds the row as it is.
 pub(crate) async fn add(link: &Link, session: &Session) -> Result<(), Fault> {
-    let (state, proven_at) = state_columns(&session.state);
-    let body = Body::of(session)?;
-    let claim = ClaimColumns::of(session);
+    let (pulse, body) = (Pulse::of(session), Body::of(session)?);
     let bounds = bounds![
-        UUID: session_column(session.id),
+        UUID: pulse.id,
         TEXT: text_column(&session.subject.provider.0),
         TEXT: text_column(&session.subject.id),
-        TEXT: text_column(&session.display_name),
-        BYTEA: session.secret_hash.0.as_slice(),
-        TEXT: custody_column(session.custody),
-        TEXT: text_column(session.device.as_str()),
+        TEXT: body.display_name,
+        BYTEA: body.secret_hash,
+        TEXT: body.custody,
+        TEXT: body.device,
         INT8: body.generation,
         BYTEA: body.access,
         BYTEA: body.refresh,
@@ -538,88 +275,20 @@ pub(crate) async fn add(link: &Link, session: &Session) -> Result<(), Fault> {
         INT8: body.ended_at,
         INT2: slot_column(Slot::of(session.id)),
         INT8: version_column(session.version)?,
-        INT2: state,
+        INT2: pulse.state,
         INT8: session.created_at.as_millis(),
         INT8: session.last_seen_at.as_millis(),
         INT4: hour_column(session.last_seen_at),
-        INT8: proven_at,
-        UUID: claim.attempt,
-        UUID: claim.fingerprint,
-        INT8: claim.taken_at,
-        INT8: claim.lease_until,
-        BOOL: claim.replay,
-        BOOL: claim.answer_lost,
+        INT8: pulse.proven_at,
+        UUID: pulse.attempt,
+        UUID: pulse.fingerprint,
+        INT8: pulse.taken_at,
+        INT8: pulse.lease_until,
+        BOOL: pulse.replay,
+        BOOL: pulse.answer_lost,
     ];
     link.execute(INSERT, &bounds).await?;
     Ok(())
-}
-
-/// The columns of `session` that a change may write.
-#[derive(Default)]
-struct Body<'a> {
-    generation: Option<i64>,
-    access: Option<&'a Vec<u8>>,
-    refresh: Option<&'a Vec<u8>>,
-    expiry: Option<&'static str>,
-    expires_at: Option<i64>,
-    end_reason: Option<&'static str>,
-    ended_at: Option<i64>,
-}
-
-impl<'a> Body<'a> {
-    fn of(session: &'a Session) -> Result<Self, Fault> {
-        let ended = match session.state {
-            State::Ended { reason, at } => Some((reason.name(), at.as_millis())),
-            State::Live(_) | State::Parked(_) | State::Suspect(_) => None,
-        };
-        let (end_reason, ended_at) = ended.unzip();
-        let Some(pair) = session.pair() else { return Ok(Self { end_reason, ended_at, ..Self::default() }) };
-        let (expiry, expires_at) = expiry_columns(pair.expiry);
-        Ok(Self {
-            generation: Some(version_column(pair.generation)?),
-            access: Some(&pair.access.0),
-            refresh: pair.refresh.as_ref().map(|refresh| &refresh.0),
-            expiry: Some(expiry),
-            expires_at,
-            end_reason,
-            ended_at,
-        })
-    }
-}
-
-/// The columns of a claim, all or none.
-#[derive(Default)]
-struct ClaimColumns {
-    attempt: Option<Uuid>,
-    fingerprint: Option<Uuid>,
-    taken_at: Option<i64>,
-    lease_until: Option<i64>,
-    replay: Option<bool>,
-    answer_lost: Option<bool>,
-}
-
-impl ClaimColumns {
-    fn of(session: &Session) -> Self {
-        let Some(claim) = session.holding().and_then(|holding| holding.claim) else { return Self::default() };
-        Self {
-            attempt: Some(attempt_column(claim.attempt)),
-            fingerprint: Some(Uuid::from_bytes(claim.fingerprint.0)),
-            taken_at: Some(claim.taken_at.as_millis()),
-            lease_until: Some(claim.lease_until.as_millis()),
-            replay: Some(claim.replay),
-            answer_lost: Some(claim.answer_lost),
-        }
-    }
-}
-
-fn state_columns(state: &State) -> (i16, Option<i64>) {
-    let (number, holding) = match state {
-        State::Live(holding) => (LIVE, holding),
-        State::Parked(holding) => (PARKED, holding),
-        State::Suspect(holding) => (SUSPECT, holding),
-        State::Ended { .. } => return (ENDED, None),
-    };
-    (number, Some(holding.proven_at.as_millis()))
 }
 
 /// `seen` is sorted.
@@ -694,52 +363,6 @@ pub(crate) async fn in_slot(
     }
 }
 
-/// Writes the rows that are still those that `next` were made from. Nothing but the narrow table is touched. If a row comes
-/// twice, one of the two is written.
-pub(crate) async fn replace_all(link: Link, next: &[Session]) -> Result<Vec<bool>, Fault> {
-    if let [only] = next
-        && prove(&link, only).await?
-    {
-        return Ok(vec![true]);
-    }
-    let (mut ids, mut versions) = (Vec::with_capacity(next.len()), Vec::with_capacity(next.len()));
-    let (mut states, mut proofs) = (Vec::with_capacity(next.len()), Vec::with_capacity(next.len()));
-    for next in next {
-        let (state, proven_at) = state_columns(&next.state);
-        ids.push(session_column(next.id));
-        // No row has a version that is out of range.
-        versions.push(version_column(next.version).unwrap_or(0));
-        states.push(state);
-        proofs.push(proven_at);
-    }
-    let bounds = bounds![
-        UUID_ARRAY: ids,
-        INT8_ARRAY: versions,
-        INT2_ARRAY: states,
-        INT8_ARRAY: proofs,
-        TEXT: changes::CHANNEL,
-        INT8: changes::IDS_A_MESSAGE,
-    ];
-    written(&link.query(REPLACE_ALL, &bounds).await?, next.len())
-}
-
-/// Writes a live row that is the stored one but for a proof. False: it is not, and nothing was written.
-async fn prove(link: &Link, next: &Session) -> Result<bool, Fault> {
-    let (State::Live(holding), Some(before)) = (&next.state, next.version.0.checked_sub(1)) else {
-        return Ok(false);
-    };
-    let (Ok(version), Ok(before)) = (version_column(next.version), version_column(Version(before))) else {
-        return Ok(false);
-    };
-    let bounds = bounds![
-        UUID: session_column(next.id),
-        INT8: version,
-        INT8: holding.proven_at.as_millis(),
-        INT8: before,
-    ];
-    Ok(link.execute(PROVE, &bounds).await? == 1)
-}
-
 pub(crate) async fn census(link: Link, now: Timestamp) -> Result<Census, Fault> {
     let row = link.query_one(CENSUS, &bounds![INT8: now.as_millis()]).await?;
     let mut columns = Columns::of(&row, "the census");
@@ -772,95 +395,4 @@ fn ids(rows: &[Row]) -> Result<Vec<Uuid>, Fault> {
 
 fn session_ids(rows: &[Row]) -> Result<Vec<SessionId>, Fault> {
     rows.iter().map(|row| Columns::of(row, "a session").session()).collect()
-}
-
-fn decode(row: &Row) -> Result<Session, Fault> {
-    let mut columns = Columns::of(row, "session");
-    Ok(Session {
-        id: columns.session()?,
-        version: columns.version()?,
-        subject: Subject { provider: ProviderName(columns.text()?), id: columns.text()? },
-        display_name: columns.text()?,
-        secret_hash: SecretHash(columns.octets()?),
-        custody: columns.read(custody)?,
-        device: DeviceLabel::new(&columns.text()?),
-        created_at: columns.time()?,
-        last_seen_at: columns.time()?,
-        state: decode_state(&mut columns)?,
-    })
-}
-
-fn decode_state(columns: &mut Columns<'_>) -> Result<State, Fault> {
-    type Wrap = fn(Holding) -> State;
-    let open: Option<Wrap> = columns.read(|number| match number {
-        LIVE => Some(Some(State::Live as Wrap)),
-        PARKED => Some(Some(State::Parked as Wrap)),
-        SUSPECT => Some(Some(State::Suspect as Wrap)),
-        ENDED => Some(None),
-        _ => None,
-    })?;
-    let proven = columns.position();
-    let proven_at: Option<i64> = columns.take()?;
-    let pair = decode_pair(columns)?;
-    let claim = decode_claim(columns)?;
-    let end = columns.position();
-    let reason = columns.read(|name: Option<&str>| match name {
-        None => Some(None),
-        Some(name) => EndReason::from_name(name).map(Some),
-    })?;
-    let at: Option<i64> = columns.take()?;
-    match (open, proven_at, reason, at) {
-        (Some(wrap), Some(proven_at), None, None) => {
-            Ok(wrap(Holding { pair, proven_at: Timestamp::from_millis(proven_at), claim }))
-        }
-        (None, None, Some(reason), Some(at)) => Ok(State::Ended { reason, at: Timestamp::from_millis(at) }),
-        (Some(_), None, ..) | (None, Some(_), ..) => Err(columns.damage(proven)),
-        _ => Err(columns.damage(end)),
-    }
-}
-
-fn decode_pair(columns: &mut Columns<'_>) -> Result<Option<SealedPair>, Fault> {
-    let first = columns.position();
-    let generation = columns.read(|number: Option<i64>| match number {
-        None => Some(None),
-        Some(number) => version(number).map(Some),
-    })?;
-    let access: Option<Vec<u8>> = columns.take()?;
-    let refresh: Option<Vec<u8>> = columns.take()?;
-    let expiry = columns.maybe_expiry()?;
-    match (generation, access, expiry) {
-        (Some(generation), Some(access), Some(expiry)) => Ok(Some(SealedPair {
-            generation,
-            access: SealedBlob(access),
-            refresh: refresh.map(SealedBlob),
-            expiry,
-        })),
-        (None, None, None) if refresh.is_none() => Ok(None),
-        _ => Err(columns.damage(first)),
-    }
-}
-
-/// The columns are all there or all missing.
-fn decode_claim(columns: &mut Columns<'_>) -> Result<Option<Claim>, Fault> {
-    let first = columns.position();
-    let attempt: Option<Uuid> = columns.take()?;
-    let taken_at: Option<i64> = columns.take()?;
-    let lease_until: Option<i64> = columns.take()?;
-    let fingerprint: Option<Uuid> = columns.take()?;
-    let replay: Option<bool> = columns.take()?;
-    let answer_lost: Option<bool> = columns.take()?;
-    match (attempt, taken_at, lease_until, fingerprint, replay, answer_lost) {
-        (Some(attempt), Some(taken_at), Some(lease_until), Some(fingerprint), Some(replay), Some(lost)) => {
-            Ok(Some(Claim {
-                attempt: AttemptId(attempt.into_bytes()),
-                taken_at: Timestamp::from_millis(taken_at),
-                lease_until: Timestamp::from_millis(lease_until),
-                fingerprint: Fingerprint(fingerprint.into_bytes()),
-                replay,
-                answer_lost: lost,
-            }))
-        }
-        (None, None, None, None, None, None) => Ok(None),
-        _ => Err(columns.damage(first)),
-    }
 }

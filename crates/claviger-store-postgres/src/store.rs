@@ -24,7 +24,7 @@ use crate::{
     database::{self, Database, Link, bounds},
     error::OpenError,
     gather::Gatherer,
-    logins, memos, owed,
+    logins, memos, owed, replace,
     schema::{self, Occasion, Plan},
     sessions, slots, suspicions,
     values::session_column,
@@ -238,10 +238,10 @@ impl Store for PostgresStore {
     }
 
     async fn replace(&self, next: &Session, owed: Option<&OwedRevocation>) -> Result<Replaced, StoreError> {
-        let new_pair = sessions::has_new_pair(next);
+        let new_pair = replace::has_new_pair(next);
         let replaced = match owed {
             None if new_pair => self.gatherer.write(next).await?,
-            owed => self.database.write("replace", |link| sessions::replace(link, next, owed)).await?,
+            owed => self.database.write("replace", |link| replace::replace(link, next, owed)).await?,
         };
         if new_pair && replaced == Replaced::Done {
             self.pair_teller.of(session_column(next.id));
@@ -393,7 +393,7 @@ impl Store for PostgresStore {
         if next.is_empty() {
             return Ok(Vec::new());
         }
-        self.database.write("replace all", |link| sessions::replace_all(link, next)).await
+        self.database.write("replace all", |link| replace::replace_all(link, next)).await
     }
 
     /// It goes through the narrow table, 100 MB for a million sessions.
