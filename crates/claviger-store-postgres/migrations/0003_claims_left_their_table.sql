@@ -9,6 +9,10 @@ DROP TRIGGER pulse_first_claim_for_older ON claviger.pulse;
 DROP FUNCTION claviger.claim_for_older();
 DROP FUNCTION claviger.claim_for_newer();
 
+-- An end is kept by the large row alone (step 4). It goes here, where the table is locked: a step that has one of the two tables and
+-- waits for the other stands in the way of all statements, which take both.
+DROP TRIGGER pulse_end_is_final ON claviger.pulse;
+
 -- The database worked out the hour of the last use anew with each write to the row, also where the row's use stays. Who writes the
 -- use writes its hour, from now on. Programs that know the second step do not: what they use keeps an hour that is too early, and
 -- is looked at sooner than need be, which ends no session.

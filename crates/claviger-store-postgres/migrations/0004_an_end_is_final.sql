@@ -2,6 +2,9 @@
 -- empty, which the constraint did not see. PostgreSQL reads the text of a condition anew for each statement that it applies to, which
 -- took a sixth of a refresh; so this one applies to those only that write an end. A narrow row that went on without the large one
 -- would be told as damaged.
+
+LOCK TABLE claviger.session IN ACCESS EXCLUSIVE MODE;
+
 CREATE FUNCTION claviger.keep_end() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'UPDATE' THEN
@@ -21,5 +24,4 @@ CREATE TRIGGER session_new_end AFTER INSERT ON claviger.session
     EXECUTE FUNCTION claviger.keep_end();
 ALTER TABLE claviger.session DROP CONSTRAINT session_check4;
 DROP TRIGGER session_end_is_final ON claviger.session;
-DROP TRIGGER pulse_end_is_final ON claviger.pulse;
 DROP FUNCTION claviger.end_is_final();

@@ -119,14 +119,13 @@ impl Database {
             async move {
                 let done = async {
                     link.run(opening).await?;
-                    work.await
+                    let done = work.await?;
+                    link.run("COMMIT").await?;
+                    Ok::<T, Fault>(done)
                 };
                 match done.await {
-                    Ok(done) => {
-                        link.run("COMMIT").await?;
-                        Ok(done)
-                    }
-                    // Also where the opening failed: a part of it may have been done.
+                    Ok(done) => Ok(done),
+                    // Whatever failed: also an opening that failed halfway has begun, and a commit that is refused has ended nothing.
                     Err(fault) => match link.run("ROLLBACK").await {
                         Err(_) if !fault.is_lost_connection() => Err(Fault::Adrift),
                         _ => Err(fault),

@@ -21,7 +21,7 @@ use crate::{
 const TOGETHER: usize = 200;
 /// So many wait at most. More than a database writes while anybody has the patience to wait.
 const WAITING: usize = 20_000;
-/// A writer whose statement gets no answer for so long makes room for another. The connections bound how many there can be.
+/// A writer that gets no connection, or no answer, for so long makes room for another. Without a connection it holds nobody's row.
 const KEPT_WAITING: Duration = Duration::from_millis(100);
 
 /// Writes rows that differ in claim or pair from those that they were made from.
@@ -175,26 +175,27 @@ impl Drop for Writer {
 impl Writer {
     async fn write_one(self, next: &Session) -> Result<Replaced, StoreError> {
         let gatherer = Arc::clone(&self.0);
-        let link = gatherer.database.link().await?;
-        self.busy_with(gatherer.one(link, next)).await
+        let work = async { gatherer.one(gatherer.database.link().await?, next).await };
+        self.busy_with(work).await
     }
 
     /// Nobody's turn comes before there is a connection: until then who waits may still give up.
     async fn write_together(self) {
         let gatherer = Arc::clone(&self.0);
-        let link = gatherer.database.link().await;
-        let (rows, callers) = gatherer.next_batch();
-        if rows.is_empty() {
-            return;
-        }
-        let written = match link {
-            Ok(link) => self.busy_with(gatherer.together(link, &rows)).await,
-            Err(fault) => vec![Err(fault.into()); rows.len()],
+        let work = async {
+            let link = gatherer.database.link().await;
+            let (rows, callers) = gatherer.next_batch();
+            let written = match link {
+                _ if rows.is_empty() => return,
+                Ok(link) => gatherer.together(link, &rows).await,
+                Err(fault) => vec![Err(fault.into()); rows.len()],
+            };
+            for (caller, written) in callers.into_iter().zip(written) {
+                // Who went away meanwhile does not want to know.
+                let _gone = caller.send(written);
+            }
         };
-        for (caller, written) in callers.into_iter().zip(written) {
-            // Who went away meanwhile does not want to know.
-            let _gone = caller.send(written);
-        }
+        self.busy_with(work).await;
     }
 
     /// Is a writer until the work is done, but not for as long as the work is kept waiting.

@@ -258,6 +258,24 @@ async fn ended_is_for_good_whatever_a_statement_says() {
     );
 }
 
+/// A step that had the one and waited for the other would stand in the way of every statement.
+#[tokio::test]
+async fn the_steps_since_the_release_before_need_one_table_of_sessions_each() {
+    let (server, database, client) = prepared("", &[FIRST, SECOND]).await;
+    let watcher = server.client(&database).await;
+    client.batch_execute("BEGIN; LOCK TABLE claviger.session IN ACCESS SHARE MODE").await.unwrap();
+    let address = server.address(&database);
+    let migrating = tokio::spawn(async move { PostgresStore::migrate(&address, &Options::default()).await });
+    common::server::eventually("step 3 is taken", async || (number_of(&watcher).await == 3).then_some(()))
+        .await;
+    let other = server.client(&database).await;
+    other.batch_execute("BEGIN; LOCK TABLE claviger.pulse IN ACCESS SHARE MODE").await.unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    common::server::eventually("step 4 is taken", async || (number_of(&watcher).await == 4).then_some(()))
+        .await;
+    assert_eq!(migrating.await.unwrap().unwrap().steps.len(), 2);
+}
+
 #[tokio::test]
 async fn a_step_lets_others_by_while_a_table_is_held_and_is_done_when_it_is_free() {
     let (server, database, client) = prepared("", &[FIRST, SECOND]).await;

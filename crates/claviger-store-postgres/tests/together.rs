@@ -244,3 +244,33 @@ async fn who_is_told_that_a_claim_was_not_written_does_not_find_it_later() {
         assert_eq!(stored.claimed_by(AttemptId([1; 16])), told == Ok(Replaced::Done), "{told:?}");
     }
 }
+
+#[tokio::test]
+async fn a_connection_that_is_not_to_be_had_keeps_no_others_from_being_written() {
+    let scene = Scene::with(3, Options { writers: 2, ..Options::default() }).await;
+    let touch = |row: &Session| {
+        let (store, id) = (Arc::clone(&scene.store), row.id);
+        tokio::spawn(async move { store.touch(&[(id, t(50))]).await })
+    };
+    // All connections that there are wait for a row, and nobody gets a new one.
+    scene.lock(&scene.rows).await;
+    let busy: Vec<_> = scene.rows.iter().map(touch).collect();
+    scene.until_waiting(3).await;
+    let nobody_signs_in = "BEGIN; LOCK TABLE pg_catalog.pg_authid IN ACCESS EXCLUSIVE MODE";
+    scene.watcher.batch_execute(nobody_signs_in).await.unwrap();
+    let writers = [scene.claim(&scene.rows[0]), scene.claim(&scene.rows[1])];
+    let connecting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 1260";
+    eventually("both connect", async || {
+        (scene.watcher.query_one(connecting, &[]).await.unwrap().get::<_, i64>(0) == 2).then_some(())
+    })
+    .await;
+    scene.client.batch_execute("COMMIT").await.unwrap();
+    for busy in busy {
+        assert_eq!(busy.await.unwrap(), Ok(()));
+    }
+    assert_eq!(told(scene.claim(&scene.rows[2])).await, Ok(Replaced::Done));
+    scene.watcher.batch_execute("COMMIT").await.unwrap();
+    for claim in writers {
+        assert_eq!(told(claim).await, Ok(Replaced::Done));
+    }
+}
