@@ -192,36 +192,15 @@ pub(crate) enum Extent<'a> {
 /// Writes `next` over the row that it was made from, unless that has ended or another version is stored.
 pub(crate) async fn change(link: &Link, next: &Session, extent: Extent<'_>) -> Result<bool, Fault> {
     let pulse = Pulse::of(next);
-    let moved = bounds![
-        UUID: pulse.id,
-        INT8: pulse.version,
-        INT2: pulse.state,
-        INT8: pulse.proven_at,
-        UUID: pulse.attempt,
-        UUID: pulse.fingerprint,
-        INT8: pulse.taken_at,
-        INT8: pulse.lease_until,
-        BOOL: pulse.replay,
-        BOOL: pulse.answer_lost,
-        INT8: pulse.version - 1,
-    ];
+    let before = bounds![INT8: pulse.version - 1];
+    let moved = [&pulse.bounds()[..], &before].concat();
     if matches!(extent, Extent::Claim) {
         return Ok(link.execute(CLAIM, &moved).await? == 1);
     }
     let body = Body::of(next)?;
-    let written = bounds![
-        TEXT: body.display_name,
-        BYTEA: body.secret_hash,
-        TEXT: body.custody,
-        TEXT: body.device,
-        INT8: body.generation,
-        BYTEA: body.access,
-        BYTEA: body.refresh,
-        TEXT: body.expiry,
-        INT8: body.expires_at,
-    ];
+    let written = [&moved[..], &body.bounds()].concat();
     let Extent::All { owed, tell } = extent else {
-        return Ok(link.execute(NEW_PAIR, &[&moved[..], &written].concat()).await? == 1);
+        return Ok(link.execute(NEW_PAIR, &written).await? == 1);
     };
     let (expiry, expires_at) = owed.map(|owed| expiry_columns(owed.expiry)).unzip();
     let end_and_aside = bounds![
@@ -237,7 +216,7 @@ pub(crate) async fn change(link: &Link, next: &Session, extent: Extent<'_>) -> R
         INT8: owed.map(|owed| owed.owed_at.as_millis()),
         TEXT: tell.then_some(changes::CHANNEL),
     ];
-    let row = link.query_one(REPLACE, &[&moved[..], &written, &end_and_aside].concat()).await?;
+    let row = link.query_one(REPLACE, &[&written[..], &end_and_aside].concat()).await?;
     Ok(Columns::of(&row, "a change").count()? == 1)
 }
 

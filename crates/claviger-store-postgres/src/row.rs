@@ -13,6 +13,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
+    database::{Bound, bounds},
     error::Fault,
     values::{
         Columns, attempt_column, custody, custody_column, expiry_columns, session_column, text_column,
@@ -28,7 +29,7 @@ const ENDED: i16 = 3;
 /// The columns of `pulse` that a change writes.
 pub(crate) struct Pulse {
     pub(crate) id: Uuid,
-    /// No row has one that is out of range: then it is 0.
+    /// 0 where it is out of range, which no row has: a change to it is a conflict.
     pub(crate) version: i64,
     pub(crate) state: i16,
     pub(crate) proven_at: Option<i64>,
@@ -62,6 +63,21 @@ impl Pulse {
             replay: claim.map(|claim| claim.replay),
             answer_lost: claim.map(|claim| claim.answer_lost),
         }
+    }
+
+    pub(crate) fn bounds(&self) -> [Bound<'_>; 10] {
+        bounds![
+            UUID: self.id,
+            INT8: self.version,
+            INT2: self.state,
+            INT8: self.proven_at,
+            UUID: self.attempt,
+            UUID: self.fingerprint,
+            INT8: self.taken_at,
+            INT8: self.lease_until,
+            BOOL: self.replay,
+            BOOL: self.answer_lost,
+        ]
     }
 }
 
@@ -102,6 +118,21 @@ impl<'a> Body<'a> {
             end_reason,
             ended_at,
         })
+    }
+
+    /// All but the end.
+    pub(crate) fn bounds(&self) -> [Bound<'_>; 9] {
+        bounds![
+            TEXT: self.display_name,
+            BYTEA: self.secret_hash,
+            TEXT: self.custody,
+            TEXT: self.device,
+            INT8: self.generation,
+            BYTEA: self.access,
+            BYTEA: self.refresh,
+            TEXT: self.expiry,
+            INT8: self.expires_at,
+        ]
     }
 }
 

@@ -57,12 +57,12 @@ const COUNT: &str = "SELECT (SELECT count(*) FROM claviger.session),
 
 const INSERT: &str = "WITH body AS (
         INSERT INTO claviger.session
-            (id, provider, subject_id, display_name, secret_hash, custody, device,
-             generation, access, refresh, expiry, expires_at, end_reason, ended_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14))
-    INSERT INTO claviger.pulse (id, slot, version, state, created_at, last_seen_at, seen_hour, proven_at,
-        attempt, fingerprint, taken_at, lease_until, replay, answer_lost)
-    VALUES ($1, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)";
+            (id, display_name, secret_hash, custody, device, generation, access, refresh, expiry, expires_at,
+             end_reason, ended_at, provider, subject_id)
+        VALUES ($1, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23))
+    INSERT INTO claviger.pulse (id, version, state, proven_at, attempt, fingerprint, taken_at, lease_until, replay, answer_lost,
+        slot, created_at, last_seen_at, seen_hour)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $24, $25, $26, $27)";
 
 const TELL: &str = "SELECT pg_notify($1, string_agg(encode(uuid_send(id), 'hex'), ','))
     FROM (SELECT id, (place - 1) / $3 AS batch FROM unnest($2::uuid[]) WITH ORDINALITY AS n (id, place)) AS ended
@@ -257,36 +257,20 @@ pub(crate) async fn count(link: Link) -> Result<Count, Fault> {
 
 /// Adds the row as it is.
 pub(crate) async fn add(link: &Link, session: &Session) -> Result<(), Fault> {
+    // Whatever is added has a version of its own.
+    version_column(session.version)?;
     let (pulse, body) = (Pulse::of(session), Body::of(session)?);
-    let bounds = bounds![
-        UUID: pulse.id,
-        TEXT: text_column(&session.subject.provider.0),
-        TEXT: text_column(&session.subject.id),
-        TEXT: body.display_name,
-        BYTEA: body.secret_hash,
-        TEXT: body.custody,
-        TEXT: body.device,
-        INT8: body.generation,
-        BYTEA: body.access,
-        BYTEA: body.refresh,
-        TEXT: body.expiry,
-        INT8: body.expires_at,
+    let beside = bounds![
         TEXT: body.end_reason,
         INT8: body.ended_at,
+        TEXT: text_column(&session.subject.provider.0),
+        TEXT: text_column(&session.subject.id),
         INT2: slot_column(Slot::of(session.id)),
-        INT8: version_column(session.version)?,
-        INT2: pulse.state,
         INT8: session.created_at.as_millis(),
         INT8: session.last_seen_at.as_millis(),
         INT4: hour_column(session.last_seen_at),
-        INT8: pulse.proven_at,
-        UUID: pulse.attempt,
-        UUID: pulse.fingerprint,
-        INT8: pulse.taken_at,
-        INT8: pulse.lease_until,
-        BOOL: pulse.replay,
-        BOOL: pulse.answer_lost,
     ];
+    let bounds = [&pulse.bounds()[..], &body.bounds(), &beside].concat();
     link.execute(INSERT, &bounds).await?;
     Ok(())
 }

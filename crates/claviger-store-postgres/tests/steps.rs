@@ -16,7 +16,11 @@ use claviger_core::{
 };
 use claviger_store::{Replaced, Store, StoreError};
 use claviger_store_postgres::{Address, OpenError, Options, PostgresStore, Way};
-use common::{ROOMY, server::Server, session, t};
+use common::{
+    ROOMY,
+    server::{Server, eventually, until_waiting},
+    session, t,
+};
 use tokio_postgres::{Client, NoTls};
 
 mod common;
@@ -151,7 +155,7 @@ async fn a_release_that_is_left_out_takes_the_operators_word_and_no_gateway_at_t
     assert_eq!(number_of(&client).await, 1, "nothing was changed");
     drop(gateway);
     connected.await.unwrap().unwrap();
-    let plan = common::server::eventually("the database notices that it left", async || {
+    let plan = eventually("the database notices that it left", async || {
         PostgresStore::migrate(&address, &options).await.ok()
     });
     assert_eq!(plan.await.steps.len(), 3);
@@ -165,7 +169,7 @@ async fn a_gateway_that_comes_while_a_step_waits_for_a_table_stops_what_would_ta
     let address = server.address(&database);
     let migrating = tokio::spawn(async move { PostgresStore::migrate(&address, &Options::default()).await });
     let other = server.client(&database).await;
-    until_the_step_waits(&other).await;
+    until_waiting(&other, 1, "true").await;
     let gateway = format!("{} application_name=claviger", server.text(&database));
     let (gateway, connection) = tokio_postgres::connect(&gateway, NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -188,21 +192,13 @@ async fn an_automatic_vacuum_that_takes_long_is_not_waited_for() {
     client.batch_execute(many).await.unwrap();
     let vacuum =
         "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'autovacuum: VACUUM%claviger.pulse%'";
-    common::server::eventually("a vacuum is at it", async || {
+    eventually("a vacuum is at it", async || {
         (client.query_one(vacuum, &[]).await.unwrap().get::<_, i64>(0) > 0).then_some(())
     })
     .await;
     let (address, options) = (server.address(&database), Options::default());
     let opening = PostgresStore::open(&address, &options);
     tokio::time::timeout(Duration::from_secs(30), opening).await.expect("the database stops it").unwrap();
-}
-
-async fn until_the_step_waits(client: &Client) {
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
-    common::server::eventually("the step waits", async || {
-        (client.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -266,13 +262,11 @@ async fn the_steps_since_the_release_before_need_one_table_of_sessions_each() {
     client.batch_execute("BEGIN; LOCK TABLE claviger.session IN ACCESS SHARE MODE").await.unwrap();
     let address = server.address(&database);
     let migrating = tokio::spawn(async move { PostgresStore::migrate(&address, &Options::default()).await });
-    common::server::eventually("step 3 is taken", async || (number_of(&watcher).await == 3).then_some(()))
-        .await;
+    eventually("step 3 is taken", async || (number_of(&watcher).await == 3).then_some(())).await;
     let other = server.client(&database).await;
     other.batch_execute("BEGIN; LOCK TABLE claviger.pulse IN ACCESS SHARE MODE").await.unwrap();
     client.batch_execute("COMMIT").await.unwrap();
-    common::server::eventually("step 4 is taken", async || (number_of(&watcher).await == 4).then_some(()))
-        .await;
+    eventually("step 4 is taken", async || (number_of(&watcher).await == 4).then_some(())).await;
     assert_eq!(migrating.await.unwrap().unwrap().steps.len(), 2);
 }
 
@@ -283,7 +277,7 @@ async fn a_step_lets_others_by_while_a_table_is_held_and_is_done_when_it_is_free
     let address = server.address(&database);
     let migrating = tokio::spawn(async move { PostgresStore::migrate(&address, &Options::default()).await });
     let other = server.client(&database).await;
-    until_the_step_waits(&other).await;
+    until_waiting(&other, 1, "true").await;
     // Who comes after it gets through within the time that it waits.
     let by = other.query_one("SELECT count(*) FROM claviger.pulse", &[]);
     tokio::time::timeout(Duration::from_secs(8), by).await.expect("nobody is kept for long").unwrap();

@@ -18,7 +18,7 @@ use claviger_store::{Replaced, Store, StoreError};
 use claviger_store_postgres::{Options, PostgresStore};
 use common::{
     ROOMY,
-    server::{Server, eventually},
+    server::{Server, eventually, until_waiting},
     session, t,
 };
 use tokio::{task::JoinHandle, time::timeout};
@@ -84,13 +84,7 @@ impl Scene {
     }
 
     async fn until_waiting(&self, count: i64) {
-        let waiting = "SELECT count(*) FROM pg_stat_activity
-            WHERE wait_event_type = 'Lock' AND application_name = 'claviger' AND datname = current_database()";
-        eventually("statements wait", async || {
-            let found: i64 = self.watcher.query_one(waiting, &[]).await.unwrap().get(0);
-            (found >= count).then_some(())
-        })
-        .await;
+        until_waiting(&self.watcher, count, "application_name = 'claviger'").await;
     }
 }
 

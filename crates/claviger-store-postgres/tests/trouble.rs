@@ -24,7 +24,7 @@ use claviger_store::{News as _, Placement, Replaced, Selection, Store, StoreErro
 use claviger_store_postgres::{Address, Options, PostgresStore, Way};
 use common::{
     ROOMY,
-    server::{Server, eventually},
+    server::{Server, eventually, until_waiting},
     session, t,
 };
 use tokio::task::JoinSet;
@@ -243,26 +243,16 @@ async fn a_transaction_that_did_not_get_to_its_work_leaves_its_connection_as_it_
     let row = session(7);
     store.insert(row.clone(), ROOMY).await.unwrap();
     let (client, watcher) = (server.client(&database).await, server.client(&database).await);
-    let waits = async |condition: &str| {
-        let waits = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND {condition}
-                AND datname = current_database()"
-        );
-        eventually("somebody waits", async || {
-            (watcher.query_one(&waits, &[]).await.unwrap().get::<_, i64>(0) == 1).then_some(())
-        })
-        .await;
-    };
     // One who signs the user out everywhere has the user's turn, and waits for a row.
     client.batch_execute("BEGIN; SELECT FROM claviger.pulse FOR UPDATE").await.unwrap();
     let selection = Selection { subject: row.subject.clone(), except: None, created_before: t(1000) };
     let ending = tokio::spawn(async move { beside.end_all(&selection, EndReason::SignedOut, t(900)).await });
-    waits("wait_event <> 'advisory'").await;
+    until_waiting(&watcher, 1, "wait_event <> 'advisory'").await;
     let inserting = {
         let store = Arc::clone(&store);
         tokio::spawn(async move { store.insert(session(17), ROOMY).await })
     };
-    waits("wait_event = 'advisory'").await;
+    until_waiting(&watcher, 1, "wait_event = 'advisory'").await;
     let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'advisory'";
     watcher.batch_execute(cancel).await.unwrap();
     let told = inserting.await.unwrap();

@@ -212,6 +212,19 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// Waits until at least so many statements in the client's database wait for a lock, of those that the condition is true of.
+pub async fn until_waiting(client: &tokio_postgres::Client, count: i64, condition: &str) {
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity
+            WHERE wait_event_type = 'Lock' AND datname = current_database() AND {condition}"
+    );
+    eventually("statements wait", async || {
+        let found: i64 = client.query_one(&waiting, &[]).await.unwrap().get(0);
+        (found >= count).then_some(())
+    })
+    .await;
+}
+
 /// Something that takes a while. Time is real here, since PostgreSQL's is.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..400 {
