@@ -161,7 +161,10 @@ fn state(row: &Session) -> &'static str {
 fn refresh() {
     println!("## A refresh\n");
     println!("```mermaid\nflowchart TD");
-    println!("    due([\"the pair is worn: expired, suspect or parked\"]) --> read[\"read the row\"]");
+    println!(
+        "    due([\"the pair is worn: expired, suspect or parked\"]) -->|\"the caller's row has no claim, and nothing stands in the way\"| claim"
+    );
+    println!("    due -->|else| read[\"read the row\"]");
     println!("    read -->|\"it holds a newer pair\"| adopt([\"adopt it\"])");
     println!("    read -->|\"it has ended\"| over([\"signed out\"])");
     let lost = |replay| Claim { answer_lost: true, replay, ..claim(THEIRS) };

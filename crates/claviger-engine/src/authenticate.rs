@@ -285,8 +285,7 @@ impl Engine {
                     return Ok(self.used(row, now));
                 }
                 Need::Refresh => {
-                    let seen = row.generation().ok_or(Denied::SignInAgain)?;
-                    row = match self.refresh(row.id, seen, Some(&cookie.secret)).await {
+                    row = match self.refresh(&row, Some(&cookie.secret)).await {
                         Ok(fresh) => fresh,
                         Err(denied) => return self.serve_old_pair(row, cookie, denied, assurance).await,
                     };

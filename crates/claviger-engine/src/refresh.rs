@@ -38,22 +38,18 @@ struct Claimed {
 }
 
 impl Engine {
-    /// Gives the row with a pair newer than `seen`, refreshing it if nobody else does. Callers at the same time share
+    /// Gives the row with a pair newer than that of `row`, refreshing it if nobody else does. Callers at the same time share
     /// one refresh; a caller that stops waiting does not stop it. Without the device's secret only a refresh token in the
     /// server's custody opens.
-    pub(crate) async fn refresh(
-        &self,
-        id: SessionId,
-        seen: Version,
-        secret: Option<&SessionSecret>,
-    ) -> Outcome {
-        let adopting = tokio::time::timeout(limits::ADOPTION_WAIT, self.join_refreshes(id, seen, secret));
+    pub(crate) async fn refresh(&self, row: &Session, secret: Option<&SessionSecret>) -> Outcome {
+        let seen = row.generation().ok_or(Denied::SignInAgain)?;
+        let adopting = tokio::time::timeout(limits::ADOPTION_WAIT, self.join_refreshes(row, seen, secret));
         adopting.await.unwrap_or(Err(Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER }))
     }
 
-    async fn join_refreshes(&self, id: SessionId, seen: Version, secret: Option<&SessionSecret>) -> Outcome {
+    async fn join_refreshes(&self, row: &Session, seen: Version, secret: Option<&SessionSecret>) -> Outcome {
         loop {
-            match self.start_refresh(id, seen, secret).await {
+            match self.start_refresh(row, seen, secret).await {
                 // It began before others replaced the pair that it brings.
                 Some(Ok(row)) if row.generation().is_some_and(|generation| generation <= seen) => {}
                 outcome => return outcome.unwrap_or_else(|| Err(Denied::lost_task())),
@@ -65,28 +61,45 @@ impl Engine {
     pub(crate) fn refresh_early(&self, row: &Session, secret: &SessionSecret) {
         let Some(seen) = row.generation() else { return };
         let now = self.now();
-        let queue = self.inner.refresh_pacer.lock().unwrap_or_else(PoisonError::into_inner).wait(now);
-        if queue.is_zero() && self.inner.refresh_pauses.left(row.id, seen, now).is_none() {
-            drop(self.start_refresh(row.id, seen, Some(secret)));
+        if self.waits_for_nothing(row.id, seen, now) {
+            drop(self.start_refresh(row, seen, Some(secret)));
         }
     }
 
-    fn start_refresh(&self, id: SessionId, seen: Version, secret: Option<&SessionSecret>) -> Flight<Outcome> {
-        let (engine, secret) = (self.clone(), secret.cloned());
-        let work = move || async move { engine.refresh_once(id, seen, secret).await };
-        self.inner.refreshes.join(id, work)
+    /// Whether neither others' turns nor a try that came to nothing a moment ago have to be waited for.
+    fn waits_for_nothing(&self, id: SessionId, seen: Version, now: Timestamp) -> bool {
+        let queue = self.inner.refresh_pacer.lock().unwrap_or_else(PoisonError::into_inner).wait(now);
+        queue.is_zero() && self.inner.refresh_pauses.left(id, seen, now).is_none()
     }
 
-    async fn refresh_once(&self, id: SessionId, seen: Version, secret: Option<SessionSecret>) -> Outcome {
+    fn start_refresh(&self, row: &Session, seen: Version, secret: Option<&SessionSecret>) -> Flight<Outcome> {
+        let work = || {
+            let (engine, row, secret) = (self.clone(), Arc::new(row.clone()), secret.cloned());
+            async move { engine.refresh_once(row, seen, secret).await }
+        };
+        self.inner.refreshes.join(row.id, work)
+    }
+
+    async fn refresh_once(
+        &self,
+        known: Arc<Session>,
+        seen: Version,
+        secret: Option<SessionSecret>,
+    ) -> Outcome {
         let deadline = self.now().after(limits::ADOPTION_WAIT);
+        let id = known.id;
+        let mut at_hand = Some(known).filter(|row| self.may_send_at_once(row, secret.as_ref()));
         let mut has_turn = false;
         while self.now() < deadline {
-            let row = self.fresh_row(id).await?.ok_or(Denied::NoSession)?;
+            let row = match at_hand.take() {
+                Some(row) => row,
+                None => self.fresh_row(id).await?.ok_or(Denied::NoSession)?,
+            };
             let newer = row.generation().is_some_and(|generation| generation > seen);
             if newer && matches!(row.state, State::Live(_)) {
                 return Ok(row);
             }
-            let step = match row.refresh_step(self.now(), &self.provider().habits) {
+            let step = match self.refresh_step(&row) {
                 Ok(step) => step,
                 Err(Refused::Ended) => return Err(Denied::of_ended(&row)),
                 Err(_) => return Err(Denied::SignInAgain),
@@ -110,6 +123,21 @@ impl Engine {
             }
         }
         Err(Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER })
+    }
+
+    /// Whether a row that may not be the stored one any more is good enough: to be claimed, since the store refuses a claim on another
+    /// version. Nobody is denied anything because of it, as the stored one may have a newer pair.
+    fn may_send_at_once(&self, row: &Session, secret: Option<&SessionSecret>) -> bool {
+        let now = self.now();
+        let seen = row.generation().unwrap_or(row.version);
+        self.refresh_step(row) == Ok(RefreshStep::Send)
+            && self.waits_for_nothing(row.id, seen, now)
+            && self.inner.refresh_breaker.left(now).is_none()
+            && self.open_refresh(row, secret).is_ok()
+    }
+
+    fn refresh_step(&self, row: &Session) -> Result<RefreshStep, Refused> {
+        row.refresh_step(self.now(), &self.provider().habits)
     }
 
     /// Waits until this session, the provider and the budget of requests all allow a refresh, if that is soon.
@@ -178,12 +206,11 @@ impl Engine {
         secret: Option<&SessionSecret>,
     ) -> Result<Option<Claimed>, Denied> {
         let token = self.open_refresh(row, secret)?;
-        let now = self.now();
         // The waits until here may have taken so long that the provider would not take a replay any more.
-        let still = row.refresh_step(now, &self.provider().habits);
-        if replay && still != Ok(RefreshStep::Replay) {
+        if replay && self.refresh_step(row) != Ok(RefreshStep::Replay) {
             return Ok(None);
         }
+        let now = self.now();
         let first_sent =
             row.holding().and_then(|holding| holding.claim).filter(|_| replay).map(|claim| claim.taken_at);
         let claim = Claim {

@@ -34,6 +34,17 @@ async fn an_expired_pair_is_replaced_by_one_refresh_and_one_commit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refresh_does_not_read_a_row_that_memory_has() {
+    let (world, app) = World::start().await;
+    let browser = world.sign_in(&app, ADA).await;
+    browser.asks(&app).await.unwrap();
+    world.expire_tokens();
+    let loads = world.memory.calls(Method::Load);
+    browser.grant(&app).await.unwrap();
+    assert_eq!((world.memory.calls(Method::Load) - loads, world.twitch.refreshes()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_spent_refresh_token_is_never_sent_again() {
     for rotation in [Rotation::OneTime, Rotation::Rotates, Rotation::OneTimeKillsConnection] {
         let (world, app) = World::with(|setup| setup.mock.rotation = rotation).await;

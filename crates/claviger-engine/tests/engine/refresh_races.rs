@@ -77,6 +77,23 @@ async fn a_loser_that_waits_in_vain_is_told_to_come_back() {
     assert_eq!(world.twitch.refreshes(), 1);
 }
 
+/// LOSER: memory may have an older row than the store, so nobody is denied anything because of it.
+#[tokio::test(start_paused = true)]
+async fn an_instance_in_trouble_adopts_the_pair_that_another_one_got() {
+    let (world, apps) = three_instances().await;
+    let browser = world.sign_in(&apps[0], ADA).await;
+    world.expire_tokens();
+    world.twitch.always(Endpoint::Token, FaultKind::too_many_requests(None));
+    for _ in 0..3 {
+        assert!(passing(&browser.asks(&apps[0]).await));
+    }
+    world.twitch.mend();
+    let adopted = browser.grant(&apps[1]).await.expect("its own breaker is closed");
+    let grant = browser.grant(&apps[0]).await.expect("LOSER");
+    assert_eq!(grant.generation, adopted.generation);
+    assert_eq!(grant.token.expose(), adopted.token.expose());
+}
+
 /// A dead token, seen by two instances: the one that did not send it learns the end from the row.
 #[tokio::test(start_paused = true)]
 async fn all_instances_learn_of_a_rejection_from_one_request() {
