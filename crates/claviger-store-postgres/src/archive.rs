@@ -11,7 +11,7 @@ use futures_util::future::try_join_all;
 
 use crate::{
     PostgresStore,
-    database::{Database, LOOK_AGAIN, Link, bounds, gateways},
+    database::{Database, LOOK_AGAIN, Link, Work, bounds, gateways},
     error::Fault,
     logins, memos, owed, sessions, slots,
     store::joined,
@@ -49,7 +49,7 @@ impl Archive for PostgresStore {
     /// connected is noticed now: by the name of its connections, and as far as the database shows them to our role.
     async fn reserve(&self, side: Side) -> Result<Reservation, ReserveError> {
         let database = patient(self)?;
-        let link = database.link().await.map_err(StoreError::from)?;
+        let link = database.link(Work::Read).await.map_err(StoreError::from)?;
         reserve(&link, side).await?;
         Ok(Reservation::by(Held { link, _database: database }))
     }

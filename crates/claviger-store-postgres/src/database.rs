@@ -1,9 +1,20 @@
 //! Who gets a connection, how long it may take, and what is tried again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use claviger_store::StoreError;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tokio_postgres::{
     NoTls, Row,
     types::{ToSql, Type},
@@ -35,6 +46,9 @@ pub(crate) use bounds;
 #[derive(Clone)]
 pub(crate) struct Database {
     pool: Pool,
+    /// So many connections may be busy with writes, so that reads get one also while no write gets an answer: a standby that
+    /// commits wait for is lost, or a table is locked.
+    for_writes: Arc<Semaphore>,
     named_statements: bool,
     patience: Duration,
 }
@@ -42,12 +56,27 @@ pub(crate) struct Database {
 /// One connection, for one piece of work.
 #[derive(Clone)]
 pub(crate) struct Link {
-    client: Arc<Object>,
+    client: Arc<Lent>,
     named_statements: bool,
 }
 
+/// A connection of the pool until it goes back there.
+struct Lent {
+    client: Object,
+    in_transaction: AtomicBool,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Deref for Lent {
+    type Target = Object;
+
+    fn deref(&self) -> &Object {
+        &self.client
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Work {
+pub(crate) enum Work {
     /// Changes nothing.
     Read,
     /// One statement.
@@ -68,15 +97,19 @@ impl Database {
             Some(tls) => Manager::from_config(config, tls, settings),
             None => Manager::from_config(config, NoTls, settings),
         };
+        let connections = connections.max(1);
+        // A quarter is kept for reads, and one at least where there are several.
+        let for_writes = connections - (connections / 4).max(1).min(connections - 1);
         let pool = Pool::builder(manager)
-            .max_size(connections.max(1))
+            .max_size(connections)
             .wait_timeout(Some(patience))
             .create_timeout(Some(2 * CONNECT))
             .recycle_timeout(Some(CONNECT))
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|_| StoreError::Unavailable("connections cannot be made".to_owned()))?;
-        Ok(Self { pool, named_statements: !transaction_pooler, patience })
+        let for_writes = Arc::new(Semaphore::new(for_writes));
+        Ok(Self { pool, for_writes, named_statements: !transaction_pooler, patience })
     }
 
     /// Has work done that changes nothing. It is done again on another connection where one was lost.
@@ -88,7 +121,7 @@ impl Database {
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        self.persist(name, Work::Read, || self.attempt(&work)).await
+        self.persist(name, Work::Read, &work).await
     }
 
     /// Has one statement done that changes something. Where the connection is lost nobody can say whether it was.
@@ -100,11 +133,11 @@ impl Database {
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        self.persist(name, Work::Write, || self.attempt(&work)).await
+        self.persist(name, Work::Write, &work).await
     }
 
-    /// Has several statements done, all of them or none. `opening` begins the transaction. Run it in a task of its own: a
-    /// transaction that is left midway holds its locks until the connection is closed.
+    /// Has several statements done, all of them or none. `opening` begins the transaction. Run it in a task of its own: of one that
+    /// is left midway nobody can say whether it was committed.
     pub(crate) async fn transact<T, F>(
         &self,
         name: &'static str,
@@ -117,23 +150,21 @@ impl Database {
         let whole = |link: Link| {
             let work = work(link.clone());
             async move {
+                link.client.in_transaction.store(true, Ordering::Relaxed);
                 let done = async {
                     link.run(opening).await?;
                     let done = work.await?;
                     link.run("COMMIT").await?;
                     Ok::<T, Fault>(done)
                 };
-                match done.await {
-                    Ok(done) => Ok(done),
-                    // Whatever failed: also an opening that failed halfway has begun, and a commit that is refused has ended nothing.
-                    Err(fault) => match link.run("ROLLBACK").await {
-                        Err(_) if !fault.is_lost_connection() => Err(Fault::Adrift),
-                        _ => Err(fault),
-                    },
-                }
+                let done = done.await;
+                // Whatever failed: also an opening that failed halfway has begun, and a commit that is refused has ended nothing.
+                let left = done.is_ok() || link.run(UNDO).await.is_ok();
+                link.client.in_transaction.store(!left, Ordering::Relaxed);
+                done
             }
         };
-        self.persist(name, Work::Write, || self.attempt(&whole)).await
+        self.persist(name, Work::Write, &whole).await
     }
 
     /// Tries again while the others' work is all that is in the way.
@@ -141,14 +172,14 @@ impl Database {
         &self,
         name: &'static str,
         kind: Work,
-        once: impl Fn() -> F,
+        work: &impl Fn(Link) -> F,
     ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Fault>>,
     {
         let mut pause = FIRST_PAUSE;
         for attempt in 1..=ATTEMPTS {
-            let fault = match once().await {
+            let fault = match self.attempt(kind, work).await {
                 Ok(done) => return Ok(done),
                 Err(fault) => fault,
             };
@@ -164,16 +195,27 @@ impl Database {
     }
 
     /// One connection, for as long as it is kept.
-    pub(crate) async fn link(&self) -> Result<Link, Fault> {
-        let client = Arc::new(self.pool.get().await?);
+    pub(crate) async fn link(&self, kind: Work) -> Result<Link, Fault> {
+        let place = match kind {
+            Work::Read => None,
+            Work::Write => Some(self.place().await?),
+        };
+        let (client, in_transaction) = (self.pool.get().await?, AtomicBool::new(false));
+        let client = Arc::new(Lent { client, in_transaction, _place: place });
         Ok(Link { client, named_statements: self.named_statements })
     }
 
-    async fn attempt<T, F>(&self, work: &impl Fn(Link) -> F) -> Result<T, Fault>
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        let place = timeout(self.patience, Arc::clone(&self.for_writes).acquire_owned()).await;
+        let none = || Fault::NoConnection("no connection for writes became free in time".to_owned());
+        place.ok().and_then(Result::ok).ok_or_else(none)
+    }
+
+    async fn attempt<T, F>(&self, kind: Work, work: &impl Fn(Link) -> F) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        self.on(self.link().await?, work).await
+        self.on(self.link(kind).await?, work).await
     }
 
     /// Has work done on this connection, once.
@@ -182,19 +224,23 @@ impl Database {
         F: Future<Output = Result<T, Fault>>,
     {
         let mut held = Held { client: Some(Arc::clone(&link.client)), patience: self.patience };
-        let done = tokio::time::timeout(self.patience, work(link)).await.unwrap_or(Err(Fault::TooLong));
-        let client = held.client.take();
-        if let (Err(Fault::TooLong | Fault::Adrift), Some(client)) = (&done, client) {
+        let done = timeout(self.patience, work(link)).await.unwrap_or(Err(Fault::TooLong));
+        if let Some(client) = held.client.take()
+            && (matches!(done, Err(Fault::TooLong)) || client.in_transaction.load(Ordering::Relaxed))
+        {
             close(client);
         }
         done
     }
 }
 
+/// Ends a transaction, whatever it came to.
+const UNDO: &str = "ROLLBACK";
+
 /// The connection of work that may be left midway. Nobody else gets it before the database is done with that work: else they would
-/// wait for it, and for whatever it waits for.
+/// wait for it, and for whatever it waits for, or write into its transaction.
 struct Held {
-    client: Option<Arc<Object>>,
+    client: Option<Arc<Lent>>,
     patience: Duration,
 }
 
@@ -204,7 +250,8 @@ impl Drop for Held {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return close(client) };
         let patience = self.patience;
         runtime.spawn(async move {
-            let settled = tokio::time::timeout(patience, client.batch_execute("")).await;
+            let end = if client.in_transaction.load(Ordering::Relaxed) { UNDO } else { "" };
+            let settled = timeout(patience, client.batch_execute(end)).await;
             if !matches!(settled, Ok(Ok(()))) {
                 close(client);
             }
@@ -213,9 +260,9 @@ impl Drop for Held {
 }
 
 /// Closes a connection whose work is at an unknown point, so that nobody else gets it.
-fn close(client: Arc<Object>) {
-    if let Ok(client) = Arc::try_unwrap(client) {
-        drop(Object::take(client));
+fn close(client: Arc<Lent>) {
+    if let Some(lent) = Arc::into_inner(client) {
+        drop(Object::take(lent.client));
     }
 }
 
@@ -272,8 +319,8 @@ const WHO: &str = "SELECT pg_backend_pid()";
 pub(crate) async fn is_pooled(address: &Address) -> Result<bool, Fault> {
     let connect = || Database::new(address, 1, true, 2 * CONNECT);
     let (asking, holding) = (connect()?, connect()?);
-    let compare = compare(asking.link().await?, holding.link().await?);
-    tokio::time::timeout(2 * CONNECT, compare).await.unwrap_or(Err(Fault::TooLong))
+    let compare = compare(asking.link(Work::Read).await?, holding.link(Work::Read).await?);
+    timeout(2 * CONNECT, compare).await.unwrap_or(Err(Fault::TooLong))
 }
 
 async fn compare(asking: Link, holding: Link) -> Result<bool, Fault> {
@@ -287,4 +334,53 @@ async fn compare(asking: Link, holding: Link) -> Result<bool, Fault> {
 
 async fn who(link: &Link) -> Result<i32, Fault> {
     Columns::of(&link.query_one(WHO, &bounds![]).await?, "a connection").take()
+}
+
+#[cfg(test)]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test may fail as it likes"
+)]
+#[path = "../tests/common/server.rs"]
+mod server;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::server::Server;
+
+    /// The next to get the connection would write into the transaction, and be told that it is done.
+    #[tokio::test]
+    async fn a_transaction_that_is_left_midway_is_ended_before_anybody_else_gets_its_connection() {
+        let server = Server::start("");
+        let address = server.address(&server.database().await);
+        let database = Database::new(&address, 1, false, Duration::from_secs(10)).unwrap();
+        database
+            .write("make", async |link: Link| link.run("CREATE TABLE t (n integer)").await)
+            .await
+            .unwrap();
+        let leaving = {
+            let database = database.clone();
+            let work = async |link: Link| {
+                link.run("INSERT INTO t VALUES (1)").await?;
+                if link.named_statements {
+                    panic!("a defect")
+                }
+                Ok::<_, Fault>(())
+            };
+            tokio::spawn(async move { database.transact("leave", "BEGIN", work).await })
+        };
+        assert!(leaving.await.unwrap_err().is_panic());
+        database.write("write", async |link: Link| link.run("INSERT INTO t VALUES (2)").await).await.unwrap();
+        drop(database);
+        let beside = Database::new(&address, 1, false, Duration::from_secs(10)).unwrap();
+        let row =
+            beside.read("read", async |link: Link| link.query_one("SELECT sum(n) FROM t", &[]).await).await;
+        assert_eq!(row.unwrap().get::<_, i64>(0), 2, "the one is undone, and the other is there");
+    }
 }

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use claviger_store::StoreError;
 use deadpool_postgres::PoolError;
-use tokio_postgres::{Error as SqlError, error::SqlState};
+use tokio_postgres::{
+    Error as SqlError,
+    error::{DbError, Severity, SqlState},
+};
 
 /// Why an address of a database cannot be used. No address is shown, since it may hold a password.
 #[derive(Debug, thiserror::Error)]
@@ -131,8 +134,6 @@ pub(crate) enum Fault {
     NoConnection(String),
     /// It took too long.
     TooLong,
-    /// A transaction failed, and nobody knows whether the connection has left it.
-    Adrift,
     /// What was found, or what was asked for.
     Store(StoreError),
 }
@@ -168,7 +169,6 @@ impl From<Fault> for StoreError {
             Fault::Sql(error) => of_sql(&error),
             Fault::NoConnection(why) => Self::Unavailable(why),
             Fault::TooLong => Self::Unavailable("the database did not answer in time".to_owned()),
-            Fault::Adrift => Self::Unavailable("a transaction could not be undone".to_owned()),
             Fault::Store(error) => error,
         }
     }
@@ -184,12 +184,13 @@ impl Fault {
     /// Whether the connection was lost, and not the database's own no.
     pub(crate) fn is_lost_connection(&self) -> bool {
         let Self::Sql(error) = self else { return false };
-        error.is_closed() || error.code().is_none_or(ends_connection)
+        error.is_closed() || error.code().is_none() || ends_connection(error)
     }
 
-    /// Whether the database refused the statement, and so did nothing of it.
-    pub(crate) fn is_refusal(&self) -> bool {
-        self.code().is_some_and(|code| !ends_connection(code))
+    /// Whether the database refused the statement, and so did nothing of it, for something in its values or in a row.
+    pub(crate) fn is_refusal_of_values(&self) -> bool {
+        let Self::Sql(error) = self else { return false };
+        error.code().is_some_and(|code| is_of_values(code) && !ends_connection(error))
     }
 
     /// Whether a lock was not to be had in time.
@@ -210,16 +211,29 @@ impl Fault {
     }
 }
 
-fn ends_connection(code: &SqlState) -> bool {
-    // Class 08: the connection; 57P01 to 57P05: the server stops, starts, or cut us off.
+/// Whether the database said its last word on this connection. Of what it was at nobody knows how far it came: a server whose log
+/// finds no room on the disk stops with the code of a full disk, also at a commit.
+fn ends_connection(error: &SqlError) -> bool {
+    let severity = error.as_db_error().and_then(DbError::parsed_severity);
+    matches!(severity, Some(Severity::Fatal | Severity::Panic)) || error.code().is_some_and(is_of_connection)
+}
+
+/// Poolers do not tell the severity. Class 08: the connection; 57P01 to 57P05: the server stops, starts, or cut us off.
+fn is_of_connection(code: &SqlState) -> bool {
     code.code().starts_with("08") || code.code().starts_with("57P")
+}
+
+/// Classes 22 and 23: values and constraints; 40: others' work; P0: a trigger of the operator's; XX: a damaged row. Not what concerns
+/// the statement as a whole: a right that is missing, a time that is over, a disk that is full.
+fn is_of_values(code: &SqlState) -> bool {
+    ["22", "23", "40", "P0", "XX"].iter().any(|class| code.code().starts_with(class))
 }
 
 pub(crate) fn of_sql(error: &SqlError) -> StoreError {
     let told = words(error);
     match error.code() {
-        Some(code) => of_code(code, told),
-        None => StoreError::Unavailable(told),
+        Some(code) if !ends_connection(error) => of_code(code, told),
+        _ => StoreError::Unavailable(told),
     }
 }
 
@@ -306,7 +320,25 @@ mod tests {
             (&SqlState::UNIQUE_VIOLATION, false),
         ];
         for (code, lost) in table {
-            assert_eq!(ends_connection(code), lost, "{}", code.code());
+            assert_eq!(is_of_connection(code), lost, "{}", code.code());
+        }
+    }
+
+    #[test]
+    fn what_concerns_the_whole_statement_is_no_refusal_of_a_row() {
+        let table = [
+            (&SqlState::CHECK_VIOLATION, true),
+            (&SqlState::RAISE_EXCEPTION, true),
+            (&SqlState::DATA_CORRUPTED, true),
+            (&SqlState::T_R_DEADLOCK_DETECTED, true),
+            (&SqlState::QUERY_CANCELED, false),
+            (&SqlState::LOCK_NOT_AVAILABLE, false),
+            (&SqlState::DISK_FULL, false),
+            (&SqlState::INSUFFICIENT_PRIVILEGE, false),
+            (&SqlState::ADMIN_SHUTDOWN, false),
+        ];
+        for (code, of_values) in table {
+            assert_eq!(is_of_values(code), of_values, "{}", code.code());
         }
     }
 }

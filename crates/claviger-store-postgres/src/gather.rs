@@ -13,7 +13,7 @@ use claviger_store::{Replaced, StoreError};
 use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 
 use crate::{
-    database::{Database, Link},
+    database::{Database, Link, Work},
     replace,
 };
 
@@ -175,7 +175,7 @@ impl Drop for Writer {
 impl Writer {
     async fn write_one(self, next: &Session) -> Result<Replaced, StoreError> {
         let gatherer = Arc::clone(&self.0);
-        let work = async { gatherer.one(gatherer.database.link().await?, next).await };
+        let work = async { gatherer.one(gatherer.database.link(Work::Write).await?, next).await };
         self.busy_with(work).await
     }
 
@@ -183,7 +183,7 @@ impl Writer {
     async fn write_together(self) {
         let gatherer = Arc::clone(&self.0);
         let work = async {
-            let link = gatherer.database.link().await;
+            let link = gatherer.database.link(Work::Write).await;
             let (rows, callers) = gatherer.next_batch();
             let written = match link {
                 _ if rows.is_empty() => return,

@@ -45,6 +45,10 @@ mod store;
 mod suspicions;
 mod values;
 
+// The tests' server takes this crate as others do.
+#[cfg(test)]
+extern crate self as claviger_store_postgres;
+
 pub use address::{Address, Way};
 pub use changes::Changes;
 pub use clock::DatabaseClock;

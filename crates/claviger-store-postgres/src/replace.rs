@@ -58,8 +58,9 @@ const CHANGE_ALL: &str = "WITH free AS MATERIALIZED (
         UPDATE claviger.session AS s SET display_name = n.display_name, secret_hash = n.secret_hash, custody = n.custody,
             device = n.device, generation = n.generation, access = n.access, refresh = n.refresh, expiry = n.expiry,
             expires_at = n.expires_at
-        FROM moved AS n WHERE s.id = n.id AND n.generation IS NOT NULL AND s.end_reason IS NULL)
-    SELECT place FROM moved";
+        FROM moved AS n WHERE s.id = n.id AND n.generation IS NOT NULL AND s.end_reason IS NULL
+        RETURNING n.place)
+    SELECT place FROM moved WHERE generation IS NULL UNION ALL SELECT place FROM bodies";
 // The large row is written only if something in it changes.
 const REPLACE: &str = concat!(
     "WITH moved AS (",
@@ -110,7 +111,7 @@ pub(crate) async fn change_one(link: Link, next: &Session) -> Result<Replaced, F
     replaced(link, next, written).await
 }
 
-/// Writes such rows, but not those that somebody has locked, and none if the database refuses one. If a row comes twice, one of the
+/// Writes such rows, but not those that somebody has locked, and none if the database refuses the values of one. If a row comes twice, one of the
 /// two is written.
 pub(crate) async fn change_all(link: Link, next: &[Session]) -> Result<Vec<bool>, Fault> {
     let pulses: Vec<Pulse> = next.iter().map(Pulse::of).collect();
@@ -139,7 +140,7 @@ pub(crate) async fn change_all(link: Link, next: &[Session]) -> Result<Vec<bool>
     ];
     match link.query(CHANGE_ALL, &bounds).await {
         Ok(places) => written(&places, next.len()),
-        Err(fault) if fault.is_refusal() => Ok(vec![false; next.len()]),
+        Err(fault) if fault.is_refusal_of_values() => Ok(vec![false; next.len()]),
         Err(fault) => Err(fault),
     }
 }

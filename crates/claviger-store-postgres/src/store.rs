@@ -1,4 +1,5 @@
-//! The store: each method of the trait is one statement, or one transaction.
+//! The store: each method of the trait is one statement, or one transaction. A change of a session that was not written asks once more
+//! by itself, for what is stored.
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,7 +39,7 @@ const SURVEY: Duration = Duration::from_secs(60);
 /// How the store uses the database. The defaults are right for most.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// So many connections are made at most, without the one that listens. Those of all instances together have to be fewer
+    /// So many connections are made at most, without the one that listens. Of several a quarter is kept for reads. Those of all instances together have to be fewer
     /// than the database's `max_connections`.
     pub connections: usize,
     /// Whether the address leads to a pooler that gives a connection for one transaction at a time.
@@ -48,7 +49,7 @@ pub struct Options {
     /// So many statements write claims and new pairs at a time: what comes up meanwhile goes together into the next one. With
     /// [`usize::MAX`] each is written alone.
     pub writers: usize,
-    /// A call may take so long. It may wait as long for a free connection before, and a claim or a new pair for its turn.
+    /// Each try of a call may take so long, and each of its waits: for a free connection, and of a claim or a new pair for its turn.
     pub patience: Duration,
 }
 

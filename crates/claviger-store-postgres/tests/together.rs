@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use claviger_core::{
     ids::{AttemptId, SessionId},
     secret::Fingerprint,
-    session::{Claim, Session},
+    session::{Claim, SealedPair, Session},
 };
 use claviger_store::{Replaced, Store, StoreError};
 use claviger_store_postgres::{Options, PostgresStore};
@@ -66,6 +66,12 @@ impl Scene {
         tokio::spawn(async move { store.replace_claim(&claimed).await })
     }
 
+    /// Writes a new pair.
+    fn write(&self, next: &Session) -> Claimed {
+        let (store, next) = (Arc::clone(&self.store), next.clone());
+        tokio::spawn(async move { store.replace(&next, None).await })
+    }
+
     /// Claims the first row, which is locked, and all others while that one is at it.
     async fn claim_all(&self) -> Vec<Claimed> {
         let mut claims = vec![self.claim(&self.rows[0])];
@@ -98,6 +104,14 @@ fn claimed(row: &Session) -> Session {
         answer_lost: false,
     };
     row.clone().claim(claim).unwrap()
+}
+
+/// With the pair that the claim was for.
+fn rotated(row: &Session) -> Session {
+    let pair = row.pair().unwrap().clone();
+    row.clone()
+        .rotate(AttemptId([1; 16]), None, t(9), |generation| SealedPair { generation, ..pair.clone() })
+        .unwrap()
 }
 
 async fn told(claim: Claimed) -> Result<Replaced, StoreError> {
@@ -187,14 +201,72 @@ async fn who_goes_away_leaves_its_place_to_the_others() {
 }
 
 #[tokio::test]
+async fn a_session_is_read_while_no_write_gets_an_answer() {
+    let scene = Scene::with(20, Options { connections: 4, ..Options::default() }).await;
+    scene.client.batch_execute("BEGIN; LOCK TABLE claviger.pulse IN SHARE MODE").await.unwrap();
+    let claims: Vec<_> = scene.rows.iter().map(|row| scene.claim(row)).collect();
+    let id = scene.rows[0].id;
+    let uses = [1, 2, 3, 4].map(|_| {
+        let store = Arc::clone(&scene.store);
+        tokio::spawn(async move { store.touch(&[(id, t(50))]).await })
+    });
+    // As many as there are connections for writes.
+    scene.until_waiting(3).await;
+    let read = timeout(Duration::from_secs(5), scene.store.load(id)).await;
+    assert_eq!(read.expect("a connection is kept for it"), Ok(Some(scene.rows[0].clone())));
+    scene.client.batch_execute("COMMIT").await.unwrap();
+    for claim in claims {
+        assert_eq!(told(claim).await, Ok(Replaced::Done));
+    }
+    for using in uses {
+        assert_eq!(using.await.unwrap(), Ok(()));
+    }
+}
+
+/// A new pair goes into both tables or is not told as written.
+#[tokio::test]
+async fn a_pair_whose_large_row_has_ended_is_not_told_as_written() {
+    let scene = Scene::of(20).await;
+    let mut rows = Vec::new();
+    for row in &scene.rows {
+        assert_eq!(scene.store.replace_claim(&claimed(row)).await, Ok(Replaced::Done));
+        rows.push(rotated(&claimed(row)));
+    }
+    let damage = format!(
+        "UPDATE claviger.session SET end_reason = 'signed_out', ended_at = 1, generation = NULL, access = NULL, refresh = NULL,
+            expiry = NULL, expires_at = NULL WHERE id = '{}'",
+        rows[9].id
+    );
+    scene.client.batch_execute(&damage).await.unwrap();
+    scene.lock(&rows[..1]).await;
+    let mut writes = vec![scene.write(&rows[0])];
+    scene.until_waiting(1).await;
+    writes.extend(rows[1..].iter().map(|row| scene.write(row)));
+    let damaged = told(writes.remove(9)).await;
+    assert!(matches!(damaged, Err(StoreError::Corrupt(_))), "{damaged:?}");
+    scene.client.batch_execute("COMMIT").await.unwrap();
+    for write in writes {
+        assert_eq!(told(write).await, Ok(Replaced::Done));
+    }
+}
+
+#[tokio::test]
 async fn of_a_statement_that_was_cut_off_everybody_is_told_that_nobody_knows() {
+    for stop in ["pg_terminate_backend", "pg_cancel_backend"] {
+        of_one_that_was_stopped_by(stop).await;
+    }
+}
+
+async fn of_one_that_was_stopped_by(stop: &str) {
     let scene = Scene::of(20).await;
     scene.client.batch_execute("BEGIN; LOCK TABLE claviger.pulse IN SHARE MODE").await.unwrap();
     let claims = scene.claim_all().await;
     scene.until_waiting(2).await;
-    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-        WHERE wait_event_type = 'Lock' AND application_name = 'claviger' AND datname = current_database()";
-    scene.watcher.batch_execute(cut).await.unwrap();
+    let cut = format!(
+        "SELECT {stop}(pid) FROM pg_stat_activity
+            WHERE wait_event_type = 'Lock' AND application_name = 'claviger' AND datname = current_database()"
+    );
+    scene.watcher.batch_execute(&cut).await.unwrap();
     for claim in claims {
         let told = told(claim).await;
         assert!(matches!(told, Err(StoreError::Unavailable(_))), "{told:?}");
@@ -208,7 +280,7 @@ async fn of_a_statement_that_was_cut_off_everybody_is_told_that_nobody_knows() {
 #[tokio::test]
 async fn who_is_told_that_a_claim_was_not_written_does_not_find_it_later() {
     let patience = Duration::from_secs(2);
-    let scene = Scene::with(4, Options { writers: 1, connections: 2, patience, ..Options::default() }).await;
+    let scene = Scene::with(4, Options { writers: 1, connections: 3, patience, ..Options::default() }).await;
     scene.client.batch_execute("BEGIN; LOCK TABLE claviger.pulse IN SHARE MODE").await.unwrap();
     let busy = [1, 2].map(|tag| {
         let (store, id) = (Arc::clone(&scene.store), session(tag).id);

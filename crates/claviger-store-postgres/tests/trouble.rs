@@ -27,7 +27,11 @@ use common::{
     server::{Server, eventually, until_waiting},
     session, t,
 };
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 
 mod common;
 
@@ -261,6 +265,44 @@ async fn a_transaction_that_did_not_get_to_its_work_leaves_its_connection_as_it_
     client.batch_execute("COMMIT").await.unwrap();
     assert_eq!(ending.await.unwrap().unwrap().len(), 1);
     assert_eq!(store.insert(session(17), ROOMY).await, Ok(vec![]));
+}
+
+/// A server whose log finds no room on its disk stops with the code of a full disk, and whether the change that it was at is
+/// in the log nobody knows.
+#[tokio::test]
+async fn of_a_server_that_stops_midway_with_whatever_code_nobody_knows() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let text = format!("postgres://claviger@127.0.0.1:{}/{database}", listener.local_addr().unwrap().port());
+    let port = server.port;
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            tokio::spawn(stop_at_the_first_update(near, port));
+        }
+    });
+    let address = Address::parse(&text, &Way::InsecurePlaintext).unwrap();
+    let store = PostgresStore::open(&address, &Options::default()).await.unwrap();
+    let told = store.check().await;
+    assert!(matches!(told, Err(StoreError::Unavailable(_))), "{told:?}");
+}
+
+/// Passes on what both sides say, but instead of the answer to an update what a server says that stops there.
+async fn stop_at_the_first_update(near: TcpStream, port: u16) {
+    let far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let ((mut asks, mut hears), (mut answers, mut is_asked)) = (near.into_split(), far.into_split());
+    tokio::spawn(async move { tokio::io::copy(&mut asks, &mut is_asked).await });
+    let mut buffer = vec![0; 65536];
+    while let Ok(count @ 1..) = answers.read(&mut buffer).await {
+        let said = &buffer[..count];
+        if said.windows(8).any(|words| words == b"UPDATE 1") {
+            let fields = b"SPANIC\0VPANIC\0C53100\0Mno space left on device\0\0";
+            let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+            hears.write_all(&[&b"E"[..], &length, fields].concat()).await.unwrap();
+            return;
+        }
+        hears.write_all(said).await.unwrap();
+    }
 }
 
 #[tokio::test]

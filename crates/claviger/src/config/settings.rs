@@ -220,7 +220,7 @@ pub const SETTINGS: &[Setting] = &[
         "store.connections",
         Kind::Number,
         Some("16"),
-        "So many connections to the database are made at most; two more are for counting and for listening. Those of all instances together have to be fewer than its `max_connections`.",
+        "So many connections to the database are made at most, a quarter of which is kept for reads; two more are for counting and for listening. Those of all instances together have to be fewer than its `max_connections`.",
     ),
     needed("provider.client_id", Kind::Text, "\"abc123\"", "The client id of your app at Twitch."),
     needed(
