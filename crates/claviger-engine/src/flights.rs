@@ -45,6 +45,10 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         under_way.insert(id, flight.clone());
         flight
     }
+
+    pub(crate) fn has(&self, id: SessionId) -> bool {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+    }
 }
 
 /// Clears the way for the next flight when a task ends, however it ends.

@@ -214,6 +214,8 @@ struct Inner {
     known: Known,
     touches: Touches,
     refreshes: Flights<refresh::Outcome>,
+    /// Claims that were not sent are taken back. Meanwhile the session is not claimed again, so that no two of these are under way.
+    releases: Flights<()>,
     proofs: Flights<prove::Outcome>,
     /// Of questions about access tokens.
     proof_breaker: SharedBreaker,
@@ -263,6 +265,7 @@ impl Engine {
             known,
             touches: Touches::new(parts.settings.cached_sessions),
             refreshes: Flights::new(tasks.clone()),
+            releases: Flights::new(tasks.clone()),
             proofs: Flights::new(tasks.clone()),
             proof_breaker: SharedBreaker::default(),
             refresh_breaker: SharedBreaker::default(),

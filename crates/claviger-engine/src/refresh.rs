@@ -69,7 +69,15 @@ impl Engine {
     /// Whether neither others' turns nor a try that came to nothing a moment ago have to be waited for.
     fn waits_for_nothing(&self, id: SessionId, seen: Version, now: Timestamp) -> bool {
         let queue = self.inner.refresh_pacer.lock().unwrap_or_else(PoisonError::into_inner).wait(now);
-        queue.is_zero() && self.inner.refresh_pauses.left(id, seen, now).is_none()
+        queue.is_zero() && self.held_back(id, seen, now).is_none()
+    }
+
+    /// What to answer instead of another try of this session, while the last one is too recent or has not been taken back.
+    fn held_back(&self, id: SessionId, seen: Version, now: Timestamp) -> Option<Denied> {
+        if self.inner.releases.has(id) {
+            return Some(in_trouble(limits::RETRY_AFTER));
+        }
+        self.inner.refresh_pauses.left(id, seen, now)
     }
 
     fn start_refresh(&self, row: &Session, seen: Version, secret: Option<&SessionSecret>) -> Flight<Outcome> {
@@ -150,7 +158,7 @@ impl Engine {
     ) -> Result<(), Denied> {
         let now = self.now();
         let seen = row.generation().unwrap_or(row.version);
-        if let Some(denied) = self.inner.refresh_pauses.left(row.id, seen, now) {
+        if let Some(denied) = self.held_back(row.id, seen, now) {
             return Err(denied);
         }
         if let Some(left) = self.inner.refresh_breaker.left(now) {
@@ -262,9 +270,9 @@ impl Engine {
             };
             Ok((row?, None))
         };
-        self.inner.tasks.spawn(async move {
+        drop(self.inner.releases.join(id, || async move {
             engine.amend_surely(id, undo).await;
-        });
+        }));
     }
 
     async fn send_refresh(&self, claimed: Claimed, permit: Permit<'_>) -> Outcome {

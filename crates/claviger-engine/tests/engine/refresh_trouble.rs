@@ -50,6 +50,48 @@ async fn a_dead_refresh_token_ends_its_own_row_and_the_siblings_are_asked_about(
     world.assert_nothing_spent_twice();
 }
 
+/// The store is read and not written for ten minutes, and one browser asks all the time.
+#[tokio::test(start_paused = true)]
+async fn claims_of_which_nobody_knows_do_not_pile_up() {
+    let (world, app) = World::with(habits(ONE_TIME)).await;
+    let browser = world.sign_in(&app, ADA).await;
+    world.expire_tokens();
+    for _ in 0..10_000 {
+        app.shelf.next(Method::Replace, Trick::Fail);
+    }
+    let mut reads = Vec::new();
+    for _ in 0..60 {
+        let before = world.memory.calls(Method::Load);
+        assert!(passing(&browser.asks(&app).await));
+        world.run_for(10 * SECOND).await;
+        reads.push(world.memory.calls(Method::Load) - before);
+    }
+    // Each try to take a claim back reads the row first.
+    assert!(reads[59] <= reads[5], "reads in ten seconds: {reads:?}");
+    app.shelf.mend();
+    world.run_for(limits::COMMIT_PAUSE_MAX).await;
+    browser.asks(&app).await.expect("the claim is taken back, and taken anew");
+    assert_eq!(world.twitch.refreshes(), 1);
+}
+
+/// Else the second one would not be taken back, if nobody knew of it either.
+#[tokio::test(start_paused = true)]
+async fn a_session_is_claimed_again_after_the_last_claim_was_taken_back() {
+    let (world, app) = World::with(habits(ONE_TIME)).await;
+    let browser = world.sign_in(&app, ADA).await;
+    world.expire_tokens();
+    app.shelf.next(Method::Replace, Trick::Fail);
+    let taking_back = app.shelf.hold_before(Method::Replace);
+    assert!(passing(&browser.asks(&app).await));
+    taking_back.arrived().await;
+    assert!(passing(&browser.asks(&app).await));
+    assert_eq!((world.row(browser.session).await.version.0, world.twitch.refreshes()), (1, 0));
+    taking_back.open();
+    world.rest().await;
+    browser.asks(&app).await.unwrap();
+    assert_eq!(world.twitch.refreshes(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_disconnected_user_is_noticed_on_every_device() {
     let (world, app) = World::with(habits(ONE_TIME)).await;

@@ -91,6 +91,11 @@ impl Shelf {
         self.tricks.lock().unwrap().push_back((method, trick));
     }
 
+    /// Plays none of the tricks that are left.
+    pub(crate) fn mend(&self) {
+        self.tricks.lock().unwrap().clear();
+    }
+
     /// Holds the next call of this method back after its work is done.
     pub(crate) fn hold_after(&self, method: Method) -> Arc<Gate> {
         let gate = Arc::new(Gate::default());
