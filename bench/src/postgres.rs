@@ -100,7 +100,7 @@ enum Work {
     BareRefresh,
     /// pgbench: the same with a large row as well in the second update, as a new pair is written.
     BarePair,
-    /// A session claimed and given a new pair, each written by itself. Who asks for it has the row, or a read of it is one more.
+    /// A session claimed and given a new pair, each written by itself. Its row is in memory, or was read once for the request.
     Refresh,
     /// The same, with those of others written together.
     Refreshes,
@@ -257,7 +257,8 @@ impl Database {
     async fn filled(server: &Server, count: u32) -> Result<Self> {
         println!("filling a database with {count} sessions");
         let name = server.database().await;
-        let options = StoreOptions { connections: CONNECTIONS, ..StoreOptions::default() };
+        // A quarter is kept for reads, so as many write as with pgbench.
+        let options = StoreOptions { connections: CONNECTIONS * 4 / 3, ..StoreOptions::default() };
         let alone = StoreOptions { writers: usize::MAX, ..options.clone() };
         let store = Arc::new(PostgresStore::open(&server.address(&name), &alone).await?);
         let gathering = Arc::new(PostgresStore::open(&server.address(&name), &options).await?);

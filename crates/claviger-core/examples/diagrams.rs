@@ -162,7 +162,7 @@ fn refresh() {
     println!("## A refresh\n");
     println!("```mermaid\nflowchart TD");
     println!(
-        "    due([\"the pair is worn: expired, suspect or parked\"]) -->|\"the caller's row has no claim, and nothing stands in the way\"| claim"
+        "    due([\"the pair is worn: expired, suspect or parked\"]) -->|\"memory has the row, unclaimed, and nothing has to be waited for\"| claim"
     );
     println!("    due -->|else| read[\"read the row\"]");
     println!("    read -->|\"it holds a newer pair\"| adopt([\"adopt it\"])");

@@ -285,7 +285,8 @@ impl Engine {
                     return Ok(self.used(row, now));
                 }
                 Need::Refresh => {
-                    row = match self.refresh(&row, Some(&cookie.secret)).await {
+                    let seen = row.generation().ok_or(Denied::SignInAgain)?;
+                    row = match self.refresh(row.id, seen, Some(&cookie.secret)).await {
                         Ok(fresh) => fresh,
                         Err(denied) => return self.serve_old_pair(row, cookie, denied, assurance).await,
                     };

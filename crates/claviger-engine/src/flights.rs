@@ -11,6 +11,7 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 /// What callers wait for. None if the task was lost, as in a panic.
@@ -31,18 +32,24 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = under_way.get(&id) {
-            return flight.clone();
+        let (land, landed) = oneshot::channel();
+        let flight = landed.map(Result::ok).boxed().shared();
+        {
+            let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(flight) = under_way.get(&id) {
+                return flight.clone();
+            }
+            under_way.insert(id, flight.clone());
         }
+        // Not under the lock: a runtime that is shutting down drops the task at once, and with it the landing.
         let landing = Landing { id, under_way: Arc::clone(&self.under_way) };
         let work = start();
-        let task = self.tasks.spawn(async move {
-            let _landing = landing;
-            work.await
+        self.tasks.spawn(async move {
+            let done = work.await;
+            drop(landing);
+            // Nobody waiting is fine.
+            let _gone = land.send(done);
         });
-        let flight = task.map(Result::ok).boxed().shared();
-        under_way.insert(id, flight.clone());
         flight
     }
 
@@ -60,5 +67,31 @@ struct Landing<T: Clone> {
 impl<T: Clone> Drop for Landing<T> {
     fn drop(&mut self) {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
+    use claviger_core::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn what_a_runtime_drops_that_is_over_lands() {
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let handle = runtime.handle().clone();
+            drop(runtime);
+            let _entered = handle.enter();
+            let flights = Flights::<()>::new(TaskTracker::new());
+            let id = SessionId::new(Timestamp::from_millis(1), [1; 10]);
+            let flight = flights.join(id, || async {});
+            tell.send((flight.now_or_never(), flights.has(id))).unwrap();
+        });
+        let came = told.recv_timeout(Duration::from_secs(10)).expect("nobody waits for a lock of its own");
+        assert_eq!(came, (Some(None), false));
     }
 }

@@ -38,18 +38,22 @@ struct Claimed {
 }
 
 impl Engine {
-    /// Gives the row with a pair newer than that of `row`, refreshing it if nobody else does. Callers at the same time share
+    /// Gives the row with a pair newer than `seen`, refreshing it if nobody else does. Callers at the same time share
     /// one refresh; a caller that stops waiting does not stop it. Without the device's secret only a refresh token in the
     /// server's custody opens.
-    pub(crate) async fn refresh(&self, row: &Session, secret: Option<&SessionSecret>) -> Outcome {
-        let seen = row.generation().ok_or(Denied::SignInAgain)?;
-        let adopting = tokio::time::timeout(limits::ADOPTION_WAIT, self.join_refreshes(row, seen, secret));
+    pub(crate) async fn refresh(
+        &self,
+        id: SessionId,
+        seen: Version,
+        secret: Option<&SessionSecret>,
+    ) -> Outcome {
+        let adopting = tokio::time::timeout(limits::ADOPTION_WAIT, self.join_refreshes(id, seen, secret));
         adopting.await.unwrap_or(Err(Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER }))
     }
 
-    async fn join_refreshes(&self, row: &Session, seen: Version, secret: Option<&SessionSecret>) -> Outcome {
+    async fn join_refreshes(&self, id: SessionId, seen: Version, secret: Option<&SessionSecret>) -> Outcome {
         loop {
-            match self.start_refresh(row, seen, secret).await {
+            match self.start_refresh(id, seen, secret).await {
                 // It began before others replaced the pair that it brings.
                 Some(Ok(row)) if row.generation().is_some_and(|generation| generation <= seen) => {}
                 outcome => return outcome.unwrap_or_else(|| Err(Denied::lost_task())),
@@ -62,7 +66,7 @@ impl Engine {
         let Some(seen) = row.generation() else { return };
         let now = self.now();
         if self.waits_for_nothing(row.id, seen, now) {
-            drop(self.start_refresh(row, seen, Some(secret)));
+            drop(self.start_refresh(row.id, seen, Some(secret)));
         }
     }
 
@@ -80,26 +84,20 @@ impl Engine {
         self.inner.refresh_pauses.left(id, seen, now)
     }
 
-    fn start_refresh(&self, row: &Session, seen: Version, secret: Option<&SessionSecret>) -> Flight<Outcome> {
-        let work = || {
-            let (engine, row, secret) = (self.clone(), Arc::new(row.clone()), secret.cloned());
-            async move { engine.refresh_once(row, seen, secret).await }
-        };
-        self.inner.refreshes.join(row.id, work)
+    fn start_refresh(&self, id: SessionId, seen: Version, secret: Option<&SessionSecret>) -> Flight<Outcome> {
+        let (engine, secret) = (self.clone(), secret.cloned());
+        let work = move || async move { engine.refresh_once(id, seen, secret).await };
+        self.inner.refreshes.join(id, work)
     }
 
-    async fn refresh_once(
-        &self,
-        known: Arc<Session>,
-        seen: Version,
-        secret: Option<SessionSecret>,
-    ) -> Outcome {
+    async fn refresh_once(&self, id: SessionId, seen: Version, secret: Option<SessionSecret>) -> Outcome {
         let deadline = self.now().after(limits::ADOPTION_WAIT);
-        let id = known.id;
-        let mut at_hand = Some(known).filter(|row| self.may_send_at_once(row, secret.as_ref()));
         let mut has_turn = false;
+        let mut remembered = self.remembered_to_send(id, seen);
+        let mut unheard = None;
         while self.now() < deadline {
-            let row = match at_hand.take() {
+            let as_stored = remembered.is_none();
+            let row = match remembered.take() {
                 Some(row) => row,
                 None => self.fresh_row(id).await?.ok_or(Denied::NoSession)?,
             };
@@ -107,41 +105,59 @@ impl Engine {
             if newer && matches!(row.state, State::Live(_)) {
                 return Ok(row);
             }
-            let step = match self.refresh_step(&row) {
-                Ok(step) => step,
-                Err(Refused::Ended) => return Err(Denied::of_ended(&row)),
-                Err(_) => return Err(Denied::SignInAgain),
-            };
-            let replay = match step {
-                RefreshStep::Send => false,
-                RefreshStep::Replay => true,
-                RefreshStep::SignInAgain => return Err(self.put_off(&row, Denied::SignInAgain)),
-                RefreshStep::Wait { .. } => {
-                    tokio::time::sleep(limits::ADOPTION_POLL).await;
-                    continue;
-                }
-            };
-            self.await_turn(&row, deadline, &mut has_turn).await?;
-            let permit = self.inner.refresh_breaker.ask(&*self.inner.parts.clock).map_err(in_trouble)?;
-            if replay {
-                self.require_unspent(&row).await?;
+            if let Some(denied) = unheard {
+                return Err(if row.ended() { Denied::of_ended(&row) } else { denied });
             }
-            if let Some(claimed) = self.take_claim(&row, replay, secret.as_ref()).await? {
-                return self.send_refresh(claimed, permit).await;
+            match self.claim_in_turn(&row, deadline, &mut has_turn, secret.as_ref()).await {
+                Ok(Some((claimed, permit))) => return self.send_refresh(claimed, permit).await,
+                Ok(None) => {}
+                Err(denied) if as_stored => return Err(denied),
+                // The stored row may have a newer pair. Else a claim of which nobody knows is not followed by another at once.
+                Err(denied @ Denied::Store(_)) => unheard = Some(denied),
+                Err(_) => {}
             }
         }
         Err(Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER })
     }
 
-    /// Whether a row that may not be the stored one any more is good enough: to be claimed, since the store refuses a claim on another
-    /// version. Nobody is denied anything because of it, as the stored one may have a newer pair.
-    fn may_send_at_once(&self, row: &Session, secret: Option<&SessionSecret>) -> bool {
+    /// The row as memory has it, if its refresh token may be sent at once. That is good enough to claim it, since the store refuses a
+    /// claim on another version than it has; nobody is denied anything because of it.
+    fn remembered_to_send(&self, id: SessionId, seen: Version) -> Option<Arc<Session>> {
         let now = self.now();
-        let seen = row.generation().unwrap_or(row.version);
-        self.refresh_step(row) == Ok(RefreshStep::Send)
-            && self.waits_for_nothing(row.id, seen, now)
-            && self.inner.refresh_breaker.left(now).is_none()
-            && self.open_refresh(row, secret).is_ok()
+        let row = self.inner.known.row(id, now)?;
+        let sends = self.refresh_step(&row) == Ok(RefreshStep::Send);
+        (sends && self.waits_for_nothing(id, seen, now)).then_some(row)
+    }
+
+    /// Claims the row as soon as its turn comes. None if another writer was first, or has it claimed.
+    async fn claim_in_turn(
+        &self,
+        row: &Session,
+        deadline: Timestamp,
+        has_turn: &mut bool,
+        secret: Option<&SessionSecret>,
+    ) -> Result<Option<(Claimed, Permit<'_>)>, Denied> {
+        let step = match self.refresh_step(row) {
+            Ok(step) => step,
+            Err(Refused::Ended) => return Err(Denied::of_ended(row)),
+            Err(_) => return Err(Denied::SignInAgain),
+        };
+        let replay = match step {
+            RefreshStep::Send => false,
+            RefreshStep::Replay => true,
+            RefreshStep::SignInAgain => return Err(self.put_off(row, Denied::SignInAgain)),
+            RefreshStep::Wait { .. } => {
+                tokio::time::sleep(limits::ADOPTION_POLL).await;
+                return Ok(None);
+            }
+        };
+        self.await_turn(row, deadline, has_turn).await?;
+        let permit = self.inner.refresh_breaker.ask(&*self.inner.parts.clock).map_err(in_trouble)?;
+        if replay {
+            self.require_unspent(row).await?;
+        }
+        let claimed = self.take_claim(row, replay, secret).await?;
+        Ok(claimed.map(|claimed| (claimed, permit)))
     }
 
     fn refresh_step(&self, row: &Session) -> Result<RefreshStep, Refused> {

@@ -318,12 +318,10 @@ impl Engine {
 
     /// Refreshes a pair in the server's custody, though nobody asked.
     async fn refresh_unasked(&self, row: &Session) -> Refreshed {
-        if row.generation().is_none() {
-            return Refreshed::Settled;
-        }
+        let Some(seen) = row.generation() else { return Refreshed::Settled };
         // It is never closed.
         let Ok(_place) = self.inner.refreshing.acquire().await else { return Refreshed::Later };
-        match self.refresh(row, None).await {
+        match self.refresh(row.id, seen, None).await {
             Ok(_) | Err(Denied::Ended(_) | Denied::NoSession) => Refreshed::Settled,
             Err(
                 Denied::ProviderTrouble { .. }

@@ -178,7 +178,7 @@ impl Fault {
     /// Whether the database undid the work because of others at the same time, so that it may be done again.
     pub(crate) fn is_collision(&self) -> bool {
         let collisions = [&SqlState::T_R_SERIALIZATION_FAILURE, &SqlState::T_R_DEADLOCK_DETECTED];
-        self.code().is_some_and(|code| collisions.contains(&code))
+        self.code().is_some_and(|code| collisions.contains(&code)) && !self.is_lost_connection()
     }
 
     /// Whether the connection was lost, and not the database's own no.
@@ -214,19 +214,25 @@ impl Fault {
 /// Whether the database said its last word on this connection. Of what it was at nobody knows how far it came: a server whose log
 /// finds no room on the disk stops with the code of a full disk, also at a commit.
 fn ends_connection(error: &SqlError) -> bool {
-    let severity = error.as_db_error().and_then(DbError::parsed_severity);
-    matches!(severity, Some(Severity::Fatal | Severity::Panic)) || error.code().is_some_and(is_of_connection)
+    // Servers say it in two ways, of which poolers leave out the one that is the same in each language.
+    let is_last = |error: &DbError| match error.parsed_severity() {
+        Some(severity) => matches!(severity, Severity::Fatal | Severity::Panic),
+        None => matches!(error.severity(), "FATAL" | "PANIC"),
+    };
+    error.as_db_error().is_some_and(is_last) || error.code().is_some_and(is_of_connection)
 }
 
-/// Poolers do not tell the severity. Class 08: the connection; 57P01 to 57P05: the server stops, starts, or cut us off.
+/// Class 08: the connection; 57P01 to 57P05: the server stops, starts, or cut us off.
 fn is_of_connection(code: &SqlState) -> bool {
     code.code().starts_with("08") || code.code().starts_with("57P")
 }
 
 /// Classes 22 and 23: values and constraints; 40: others' work; P0: a trigger of the operator's; XX: a damaged row. Not what concerns
-/// the statement as a whole: a right that is missing, a time that is over, a disk that is full.
+/// the statement as a whole: a right that is missing, a time that is over, a disk that is full. And not where nobody knows.
 fn is_of_values(code: &SqlState) -> bool {
-    ["22", "23", "40", "P0", "XX"].iter().any(|class| code.code().starts_with(class))
+    const UNKNOWN: [SqlState; 2] = [SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN, SqlState::INTERNAL_ERROR];
+    let classes = ["22", "23", "40", "P0", "XX"];
+    !UNKNOWN.contains(code) && classes.iter().any(|class| code.code().starts_with(class))
 }
 
 pub(crate) fn of_sql(error: &SqlError) -> StoreError {
@@ -331,6 +337,8 @@ mod tests {
             (&SqlState::RAISE_EXCEPTION, true),
             (&SqlState::DATA_CORRUPTED, true),
             (&SqlState::T_R_DEADLOCK_DETECTED, true),
+            (&SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN, false),
+            (&SqlState::INTERNAL_ERROR, false),
             (&SqlState::QUERY_CANCELED, false),
             (&SqlState::LOCK_NOT_AVAILABLE, false),
             (&SqlState::DISK_FULL, false),

@@ -292,7 +292,7 @@ async fn who_is_told_that_a_claim_was_not_written_does_not_find_it_later() {
     for busy in busy {
         assert!(busy.await.unwrap().is_err());
     }
-    scene.until_waiting(1).await;
+    until_waiting(&scene.watcher, 1, "query LIKE 'UPDATE claviger.pulse SET version%'").await;
     // Whoever gives up does so before the table is free.
     let mut last = claims.pop().unwrap();
     let given_up = timeout(patience / 4, &mut last).await;

@@ -94,6 +94,19 @@ async fn an_instance_in_trouble_adopts_the_pair_that_another_one_got() {
     assert_eq!(grant.token.expose(), adopted.token.expose());
 }
 
+/// LOSER: nor because a claim on the row as memory has it cannot be written.
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_cannot_write_adopts_the_pair_that_another_one_got() {
+    let (world, apps) = three_instances().await;
+    let browser = world.sign_in(&apps[0], ADA).await;
+    browser.asks(&apps[1]).await.unwrap();
+    world.expire_tokens();
+    let adopted = browser.grant(&apps[0]).await.unwrap();
+    apps[1].shelf.next(Method::Replace, Trick::Fail);
+    let grant = browser.grant(&apps[1]).await.expect("LOSER");
+    assert_eq!(grant.generation, adopted.generation);
+}
+
 /// A dead token, seen by two instances: the one that did not send it learns the end from the row.
 #[tokio::test(start_paused = true)]
 async fn all_instances_learn_of_a_rejection_from_one_request() {
