@@ -53,6 +53,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         flight
     }
 
+    /// Whether a flight of this session is under way.
     pub(crate) fn has(&self, id: SessionId) -> bool {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
     }

@@ -79,7 +79,7 @@ impl Deref for Lent {
 pub(crate) enum Work {
     /// Changes nothing.
     Read,
-    /// One statement.
+    /// Changes something: one statement, or a transaction.
     Write,
 }
 
@@ -366,12 +366,9 @@ mod tests {
             .unwrap();
         let leaving = {
             let database = database.clone();
-            let work = async |link: Link| {
+            let work = async |link: Link| -> Result<(), Fault> {
                 link.run("INSERT INTO t VALUES (1)").await?;
-                if link.named_statements {
-                    panic!("a defect")
-                }
-                Ok::<_, Fault>(())
+                panic!("a defect")
             };
             tokio::spawn(async move { database.transact("leave", "BEGIN", work).await })
         };

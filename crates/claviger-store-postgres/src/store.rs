@@ -39,8 +39,8 @@ const SURVEY: Duration = Duration::from_secs(60);
 /// How the store uses the database. The defaults are right for most.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// So many connections are made at most, without the one that listens. Of several a quarter is kept for reads. Those of all instances together have to be fewer
-    /// than the database's `max_connections`.
+    /// So many connections are made at most, without the one that listens. Of several a quarter is kept for reads. Those of all
+    /// instances together have to be fewer than the database's `max_connections`.
     pub connections: usize,
     /// Whether the address leads to a pooler that gives a connection for one transaction at a time.
     pub transaction_pooler: bool,
