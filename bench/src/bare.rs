@@ -1,4 +1,5 @@
-//! The baselines: an axum handler that does nothing, by itself, and with the limits that the gateway's accept loop sets.
+//! The baselines: an axum handler that does nothing, alone and with the limits of the gateway's
+//! accept loop.
 
 use std::{net::SocketAddr, process::Stdio, time::Duration};
 
@@ -11,7 +12,7 @@ use tokio::{
 
 use crate::load::{Load, Measured};
 
-/// Serves until it is killed. Prints its address first.
+/// Prints its address, and serves until it is killed.
 pub(crate) async fn serve(limits: bool) -> Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
@@ -25,7 +26,7 @@ pub(crate) async fn serve(limits: bool) -> Result<()> {
     Ok(())
 }
 
-/// The baseline as a process of its own, ended when dropped.
+/// The baseline as a process of its own, which ends when this is dropped.
 pub(crate) struct Bare {
     process: u32,
     _child: Child,

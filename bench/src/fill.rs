@@ -4,12 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use claviger_core::{
-    device::DeviceLabel,
-    ids::{ProviderName, SessionId, Subject, Version},
-    policy::Custody,
-    secret::{AccessToken, RefreshToken, SessionSecret},
-    session::{Holding, SealedPair, Session, State},
-    time::{Expiry, Timestamp},
+    AccessToken, ActiveState, Custody, DeviceLabel, Expiry, ProviderName, RefreshToken, SealedPair, Session,
+    SessionId, SessionSecret, State, Subject, Timestamp, Version,
 };
 use claviger_seal::{AccessPlain, CookieIdentity, Keyring, PairBinding, RefreshLock, SessionCookie};
 use claviger_store::{Placement, Store};
@@ -17,18 +13,18 @@ use tokio::task::JoinSet;
 
 const WRITERS: u32 = 64;
 
-/// What a session is to hold.
+/// The content of a session.
 pub(crate) struct Filling {
     /// The user's id at the provider.
     pub(crate) user: String,
     pub(crate) access_token: String,
-    /// How long ago its token was proven.
+    /// Age of its token's last proof.
     pub(crate) proven_ago: Duration,
     pub(crate) expiry: Expiry,
 }
 
 impl Filling {
-    /// A session whose token no provider knows, as good as new.
+    /// A fresh session. No provider knows its token.
     pub(crate) fn made_up(number: u32) -> Result<Self> {
         Ok(Self {
             user: (100_000_000 + number).to_string(),
@@ -39,7 +35,7 @@ impl Filling {
     }
 }
 
-/// Writes sessions into the store and gives their cookies' values.
+/// Writes sessions into the store and returns the values of their cookies.
 pub(crate) async fn fill(
     store: Arc<dyn Store>,
     ring: &Keyring,
@@ -51,7 +47,7 @@ pub(crate) async fn fill(
         let (session, cookie) = session(ring, filling?)?;
         cookies.push(cookie);
         if writes.len() >= WRITERS as usize {
-            writes.join_next().await.context("a write is under way")???;
+            writes.join_next().await.context("a write is in flight")???;
         }
         let store = Arc::clone(&store);
         writes.spawn(async move {
@@ -95,7 +91,7 @@ pub(crate) fn session(ring: &Keyring, filling: Filling) -> Result<(Session, Stri
         device: DeviceLabel::new("Firefox on Linux"),
         created_at: now,
         last_seen_at: now,
-        state: State::Live(Holding { pair: Some(pair), proven_at, claim: None }),
+        state: State::Live(ActiveState { pair: Some(pair), proven_at, claim: None }),
     };
     let cookie = SessionCookie {
         session: id,
@@ -106,13 +102,13 @@ pub(crate) fn session(ring: &Keyring, filling: Filling) -> Result<(Session, Stri
     Ok((session, cookie.seal(ring, random()?)))
 }
 
-#[expect(clippy::disallowed_methods, reason = "sessions must look as if they began now")]
+#[expect(clippy::disallowed_methods, reason = "sessions must begin now")]
 pub(crate) fn now() -> Result<Timestamp> {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH)?;
     Ok(Timestamp::EPOCH.after(since_epoch))
 }
 
-#[expect(clippy::disallowed_methods, reason = "a measurement has no engine to ask")]
+#[expect(clippy::disallowed_methods, reason = "a measurement has no engine with a clock")]
 pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;

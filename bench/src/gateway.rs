@@ -18,7 +18,7 @@ use crate::{
     load::{Load, Measured},
 };
 
-/// A running gateway with sessions in its store, ended when dropped.
+/// A running gateway with sessions in its store, which ends when this is dropped.
 pub(crate) struct Gateway {
     process: Child,
     address: String,
@@ -27,7 +27,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// With a SQLite file of its own.
+    /// Starts it with a new SQLite file.
     pub(crate) async fn start(binary: &Path, sessions: u32) -> Result<Self> {
         let directory = TempDir::new()?;
         let file = directory.path().join("claviger.db");
@@ -36,7 +36,7 @@ impl Gateway {
         Self::with_store(binary, sessions, directory, store, &setting).await
     }
 
-    /// With a store that the setting names.
+    /// Starts it with the store of this setting.
     pub(crate) async fn with_store(
         binary: &Path,
         sessions: u32,
@@ -112,6 +112,7 @@ fn configuration(address: &str, directory: &Path, store: &str) -> String {
     format!(
         r#"listen = "{address}"
 public_url = "http://localhost:{port}"
+trusted_proxies = ["127.0.0.1"]
 insecure_plain_http_for_development = true
 keyring_file = "{directory}/claviger.keys"
 

@@ -1,4 +1,4 @@
-//! Load made by wrk: many connections, many sessions, requests a second and the 99th percentile.
+//! Load by wrk, on many connections and sessions: requests a second and the 99th percentile.
 
 use std::{fmt::Write as _, process::Stdio};
 
@@ -13,17 +13,17 @@ pub(crate) struct Load {
     duration: String,
 }
 
-/// What one run came to.
+/// The result of one run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Measured {
     pub(crate) per_second: f64,
     pub(crate) p99_millis: f64,
-    /// Time of the server's processors that a request took.
+    /// CPU time of the server for each request.
     pub(crate) cpu_micros: f64,
 }
 
 impl Measured {
-    /// Each figure as a ratio to that of a baseline.
+    /// Each figure as a ratio to the baseline's.
     pub(crate) fn beside(&self, baseline: &Self) -> Self {
         Self {
             per_second: self.per_second / baseline.per_second,
@@ -32,7 +32,7 @@ impl Measured {
         }
     }
 
-    /// The run in the middle, for each figure by itself.
+    /// The median of each figure.
     pub(crate) fn median(runs: &[Self]) -> Self {
         let middle = |figure: fn(&Self) -> f64| {
             let mut figures: Vec<f64> = runs.iter().map(figure).collect();
@@ -48,7 +48,7 @@ impl Measured {
 }
 
 impl Load {
-    /// Requests that go through these cookies in turn.
+    /// Requests that use these cookies in turn.
     pub(crate) fn new(cookies: &[String], seconds: u32) -> Result<Self> {
         let mut script = String::from("local cookies = {\n");
         for cookie in cookies {
@@ -64,7 +64,7 @@ impl Load {
         Ok(Self { script: file, duration: format!("{seconds}s") })
     }
 
-    /// Makes load on a server, which is this process.
+    /// Loads a server, which is the process with this id.
     pub(crate) async fn run(&self, process: u32, address: &str, path: &str) -> Result<Measured> {
         let before = cpu_seconds(process)?;
         let output = Command::new("wrk")
@@ -74,17 +74,17 @@ impl Load {
             .stderr(Stdio::inherit())
             .output()
             .await
-            .context("wrk is needed to make load; Debian and others have it as the package wrk")?;
+            .context("wrk is missing; install the package wrk")?;
         let text = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() || text.contains("Non-2xx") {
-            bail!("the load did not go well:\n{text}");
+            bail!("wrk failed:\n{text}");
         }
         let cpu_micros = (cpu_seconds(process)? - before) * 1e6 / requests(&text)?;
         Ok(Measured { per_second: per_second(&text)?, p99_millis: p99_millis(&text)?, cpu_micros })
     }
 }
 
-/// What a process used of the processors so far (proc_pid_stat(5), fields 14 and 15, in hundredths of a second).
+/// CPU time of a process so far (proc_pid_stat(5), fields 14 and 15, in hundredths of a second).
 fn cpu_seconds(process: u32) -> Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     let (_, fields) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;

@@ -1,8 +1,9 @@
-//! Measures the gateway beside a baseline in the same run, so that ratios mean something on any machine.
+//! Measures the gateway beside a baseline in the same run, so the ratios are comparable between
+//! machines.
 //!
 //! `cargo xtask bench check` builds and starts it. It needs `wrk` on the PATH.
 
-#![allow(clippy::print_stdout, reason = "a program whose output is its purpose")]
+#![allow(clippy::print_stdout, reason = "its output is its purpose")]
 
 mod bare;
 mod fill;
@@ -27,13 +28,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Requests a second and p99 of /auth/check beside a bare axum handler, and the gateway's memory.
+    /// Requests a second and p99 of /auth/check beside a bare axum handler, and the gateway's
+    /// memory.
     Check(Check),
     /// Refreshes a second by the engine with SQLite, beside a bare loop of the same HTTP client.
     Refresh(refresh::Options),
-    /// Validations a second by the sweep with SQLite, beside a bare loop of the same HTTP client; and its memory.
+    /// Validations a second by the sweep with SQLite, beside a bare loop of the same HTTP client,
+    /// and its memory.
     Sweep(sweep::Options),
-    /// What a PostgreSQL database carries, beside pgbench and beside SQLite; and what sessions take on disk.
+    /// Capacity of a PostgreSQL database, beside pgbench and SQLite, and size of sessions on disk.
     Postgres(postgres::Options),
     /// One measurement of the sweep.
     #[command(hide = true)]
@@ -51,16 +54,16 @@ struct Check {
     /// The gateway's binary, built for release.
     #[arg(long)]
     gateway: PathBuf,
-    /// So many sessions stand in the store.
+    /// Number of sessions in the store.
     #[arg(long, default_value_t = 100_000)]
     sessions: u32,
-    /// So many of them are used by the load.
+    /// Number of sessions that the load uses.
     #[arg(long, default_value_t = 1_000)]
     active: u32,
-    /// Each measurement takes so long.
+    /// Duration of each measurement, in seconds.
     #[arg(long, default_value_t = 2)]
     seconds: u32,
-    /// Each is repeated so often, in turns; the median counts, of the ratios too.
+    /// Rounds of measurements, in turns. The median counts, also of the ratios.
     #[arg(long, default_value_t = 15)]
     rounds: usize,
 }
@@ -129,7 +132,8 @@ impl Rounds {
             ("assurance cookie", &self.cookie, "0.85"),
             ("assurance session", &self.session, "0.80"),
         ] {
-            // A machine's speed changes within minutes, so a run is compared with the baseline of its own round.
+            // A machine's speed varies within minutes, so a run is compared with the baseline of
+            // its round.
             let ratios: Vec<_> = runs.iter().zip(&self.bare).map(|(run, bare)| run.beside(bare)).collect();
             let (median, ratio) = (Measured::median(runs), Measured::median(&ratios));
             println!(

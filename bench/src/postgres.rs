@@ -1,7 +1,8 @@
-//! What one PostgreSQL database carries: beside pgbench making equivalent updates of single rows, with few sessions and with many,
-//! each in turns on the same server. What sessions take on disk. And the session check beside the same gateway with SQLite.
+//! Capacity of one PostgreSQL database, beside pgbench with equivalent updates of single rows. It
+//! is measured with few and with many sessions, in turns on the same server. Also the size of
+//! sessions on disk, and the session check beside the same gateway with SQLite.
 //!
-//! The server is one of its own, durable, with its defaults but 512 MB of shared buffers.
+//! The server is started for this, durable, with default settings except 512 MB of shared buffers.
 
 use std::{
     path::PathBuf,
@@ -13,15 +14,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use claviger_core::{
-    ids::AttemptId,
-    secret::Fingerprint,
-    session::{Claim, SealedPair, Session},
-    time::Timestamp,
-};
+use claviger_core::{AttemptId, Claim, Fingerprint, SealedPair, Session, Timestamp};
 use claviger_seal::{KeyId, Keyring, RootKey};
 use claviger_store::{
-    Replaced, Store,
+    Applied, Store,
     archive::{Archive as _, Record},
 };
 use claviger_store_postgres::{Options as StoreOptions, PostgresStore};
@@ -39,7 +35,7 @@ use crate::{
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "it is the tests' server, and a benchmark may fail as a test does"
+    reason = "the server of the tests; a benchmark may panic as a test does"
 )]
 #[path = "../../crates/claviger-store-postgres/tests/common/server.rs"]
 mod server;
@@ -48,13 +44,13 @@ use server::Server;
 
 const SETTINGS: &str = "fsync = on\nfull_page_writes = on\nshared_buffers = 512MB";
 const CONNECTIONS: usize = 16;
-/// Sessions that a measurement goes through, spread evenly over all there are.
+/// Number of sessions that a measurement uses, spread evenly over all.
 const IN_USE: usize = 64_000;
-/// Rows that are added in one step when a database is filled.
+/// Rows in one batch when a database is filled.
 const BATCH: usize = 1_000;
-/// Rows in one statement with batching on, as many as a visit of the sweep writes at most.
+/// Rows in one statement with batching, the most that the sweep writes for a slot at once.
 const PROOFS: usize = 200;
-/// Who refreshes at the same time with batching on.
+/// Concurrent refreshes with batching.
 const CROWD: usize = 256;
 
 #[derive(clap::Args)]
@@ -62,16 +58,16 @@ pub(crate) struct Options {
     /// The gateway's binary, built for release
     #[arg(long)]
     gateway: PathBuf,
-    /// So many sessions stand in the larger database
+    /// Number of sessions in the larger database
     #[arg(long, default_value_t = 1_000_000)]
     sessions: u32,
-    /// So many in the smaller one
+    /// Number of sessions in the smaller one
     #[arg(long, default_value_t = 10_000)]
     few: u32,
-    /// Each measurement takes so long
+    /// Duration of each measurement, in seconds
     #[arg(long, default_value_t = 3)]
     seconds: u32,
-    /// Each is repeated so often, in turns; the median counts
+    /// Rounds of measurements, in turns; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
 }
@@ -93,22 +89,22 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     many.print_sizes(&server).await
 }
 
-/// What is measured.
+/// A measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
-    /// pgbench: two updates of a row by its key, each a commit: less than a refresh has to write.
+    /// pgbench: two updates of a row by its key, each a commit. A refresh writes more.
     BareRefresh,
-    /// pgbench: the same with a large row as well in the second update, as a new pair is written.
+    /// pgbench: the same, with a large row in the second update, as for a new pair.
     BarePair,
-    /// A session claimed and given a new pair, each written by itself. Its row is in memory, or was read once for the request.
+    /// A session that is claimed and given a new pair, each written alone. Its row is in memory.
     Refresh,
-    /// The same, with those of others written together.
+    /// The same, written together with those of other sessions.
     Refreshes,
     /// pgbench: one row updated by its key.
     BareUpdate,
-    /// A proof written by itself.
+    /// A proof, written alone.
     Proof,
-    /// pgbench: as many rows in one statement as proofs, as far from each other.
+    /// pgbench: the same number of rows in one statement, at the same distance.
     BareUpdates,
     /// Many proofs in one statement.
     Proofs,
@@ -147,7 +143,7 @@ impl Work {
         }
     }
 
-    /// What it stands beside, and the ratio to reach.
+    /// Its baseline, and the ratio to reach.
     const fn floor(self) -> Option<(Self, &'static str)> {
         match self {
             Self::BarePair => Some((Self::BareRefresh, "")),
@@ -160,7 +156,7 @@ impl Work {
         }
     }
 
-    /// What pgbench does.
+    /// The script of pgbench.
     const fn script(self) -> Option<&'static str> {
         const UPDATE: &str =
             "UPDATE floor SET version = version + 1, proven_at = :at WHERE id = :id AND version > 0;\n";
@@ -185,7 +181,7 @@ impl Work {
         }
     }
 
-    /// What a transaction of pgbench's counts for.
+    /// The number of operations in one transaction of pgbench.
     const fn rows(self) -> f64 {
         match self {
             Self::BareUpdates => 200.0,
@@ -193,7 +189,7 @@ impl Work {
         }
     }
 
-    /// So many are at it at a time.
+    /// The number of concurrent workers.
     const fn callers(self) -> usize {
         match self {
             Self::Refreshes => CROWD,
@@ -235,21 +231,21 @@ fn print(options: &Options, runs: &[[Vec<f64>; 2]]) {
     }
 }
 
-/// Every so many-th session is in use.
+/// The distance between two sessions in use.
 fn stride(count: u32) -> usize {
     (count as usize / IN_USE).max(1)
 }
 
-/// A database with sessions, and tables as large for pgbench. Those are not vacuumed, since that takes from pgbench what a few rows
-/// that always change do not need.
+/// A database with sessions, and tables of the same size for pgbench. Those are not vacuumed:
+/// vacuum would slow pgbench down, and a few rows that always change do not need it.
 struct Database {
     name: String,
     count: u32,
-    /// It writes each change alone.
+    /// Writes each change alone.
     store: Arc<PostgresStore>,
-    /// It writes together what comes up at the same time.
+    /// Writes concurrent changes together.
     gathering: Arc<PostgresStore>,
-    /// Those in use, as they are stored.
+    /// The sessions in use, as they are stored.
     in_use: tokio::sync::Mutex<Vec<Session>>,
 }
 
@@ -257,7 +253,8 @@ impl Database {
     async fn filled(server: &Server, count: u32) -> Result<Self> {
         println!("filling a database with {count} sessions");
         let name = server.database().await;
-        // A quarter is kept for reads, so as many write as with pgbench.
+        // A quarter of the connections is kept for reads, so the number of writers is that of
+        // pgbench.
         let options = StoreOptions { connections: CONNECTIONS * 4 / 3, ..StoreOptions::default() };
         let alone = StoreOptions { writers: usize::MAX, ..options.clone() };
         let store = Arc::new(PostgresStore::open(&server.address(&name), &alone).await?);
@@ -301,7 +298,8 @@ impl Database {
     async fn pgbench(&self, server: &Server, script: &str, seconds: u32) -> Result<f64> {
         let file = tempfile::NamedTempFile::new()?;
         let stride = stride(self.count);
-        // Of the rows in use each client has its own; so far from the first one it may begin a batch.
+        // Each client has its own rows among those in use. A batch may begin up to this far from
+        // the first.
         let last = (self.count as usize / stride / CONNECTIONS).saturating_sub(PROOFS + 1);
         let draws = format!(
             "\\set id random(1, {})\n\\set at random(1, 1000000000)\n\\set first random(0, {last})\n\
@@ -309,7 +307,7 @@ impl Database {
             self.count
         );
         std::fs::write(file.path(), draws + script)?;
-        // Debian has it on the PATH, and beside the server's other programs.
+        // Debian has it on the PATH, or beside the server's other programs.
         let beside_the_server = server::binaries().join("pgbench");
         let program = if beside_the_server.is_file() { beside_the_server } else { "pgbench".into() };
         let output = Command::new(program)
@@ -327,7 +325,7 @@ impl Database {
         let text = String::from_utf8_lossy(&output.stdout);
         ensure!(output.status.success(), "pgbench: {}", String::from_utf8_lossy(&output.stderr));
         let line =
-            text.lines().find_map(|line| line.strip_prefix("tps = ")).context("pgbench tells no tps")?;
+            text.lines().find_map(|line| line.strip_prefix("tps = ")).context("pgbench printed no tps")?;
         Ok(line.split_whitespace().next().unwrap_or_default().parse()?)
     }
 
@@ -355,7 +353,7 @@ impl Database {
         while let Some(hand) = tasks.join_next().await {
             in_use.extend(hand??);
         }
-        // In the order in which they were made, so that each measurement has the same before it.
+        // In the order of creation, so that the same measurement precedes each.
         in_use.sort_unstable_by_key(|session| session.id);
         Ok(count as f64 / took.as_secs_f64())
     }
@@ -377,7 +375,7 @@ impl Database {
     }
 }
 
-/// Works on sessions one after the other until told to stop, and gives them back as they are stored then.
+/// Works on sessions in turn until stopped, and returns them as they are stored then.
 async fn go_through(
     mut hand: Vec<Session>,
     work: Work,
@@ -408,11 +406,15 @@ async fn work_on(rows: &mut [Session], work: Work, store: &PostgresStore) -> Res
     let now = fill::now()?;
     match work {
         Work::Proof | Work::Proofs => {
-            for row in rows.iter_mut() {
+            let mut proofs = Vec::with_capacity(rows.len());
+            for row in rows.iter() {
                 let generation = row.generation().context("a session has a pair")?;
-                *row = row.clone().prove(generation, now)?;
+                proofs.push(row.clone().prove(generation, now)?);
             }
-            ensure!(store.replace_all(rows).await?.into_iter().all(|written| written), "a row moved on");
+            ensure!(store.apply_all(&proofs).await?.into_iter().all(|written| written), "a row moved on");
+            for (row, proof) in rows.iter_mut().zip(proofs) {
+                *row = proof.into_next();
+            }
         }
         Work::Refresh | Work::Refreshes => {
             for row in rows {
@@ -421,7 +423,7 @@ async fn work_on(rows: &mut [Session], work: Work, store: &PostgresStore) -> Res
         }
         Work::Read => {
             for row in rows {
-                store.load(row.id).await?.context("a row is gone")?;
+                store.load(row.id).await?.context("a row is missing")?;
             }
         }
         Work::BareRefresh | Work::BarePair | Work::BareUpdate | Work::BareUpdates | Work::BareRead => {
@@ -441,13 +443,14 @@ async fn refresh(row: &Session, now: Timestamp, store: &PostgresStore) -> Result
         replay: false,
         answer_lost: false,
     };
-    let claimed = row.clone().claim(claim)?;
-    ensure!(store.replace_claim(&claimed).await? == Replaced::Done, "a row moved on");
+    let claim = row.clone().claim(claim)?;
+    ensure!(store.apply(&claim).await? == Applied::Done, "a row moved on");
+    let claimed = claim.into_next();
     let sent = claimed.generation();
     let pair = claimed.pair().context("a session has a pair")?.clone();
     let rotated = claimed.rotate(attempt, sent, now, |generation| SealedPair { generation, ..pair })?;
-    ensure!(store.replace(&rotated, None).await? == Replaced::Done, "a row moved on");
-    Ok(rotated)
+    ensure!(store.apply(&rotated).await? == Applied::Done, "a row moved on");
+    Ok(rotated.into_next())
 }
 
 /// The session check with a warm cache, on both stores in turns.

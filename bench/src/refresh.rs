@@ -1,19 +1,17 @@
-//! Refreshes a second by the engine with its durable store, beside a bare loop of the same HTTP client.
+//! Refreshes a second by the engine with its durable store, beside a bare loop of the same HTTP
+//! client.
 //!
-//! Both speak to the same mock over real HTTP, for as many callers at a time and on as many connections: who finds none free waits. The
-//! engine reads the row, writes the claim, sends, and writes the new pair, each write durable when it returns; the bare loop only sends.
-//! A refresh that waits for the disk holds no connection.
+//! Both use the same mock over real HTTP, with the same number of callers and connections. A caller
+//! without a free connection waits. The engine reads the row, writes the claim, sends, and writes
+//! the new pair. Each write is durable when it returns. The bare loop only sends. A refresh that
+//! waits for the disk holds no connection.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use bytes::Bytes;
-use claviger_core::{
-    request::Assurance,
-    return_to::ReturnTo,
-    secret::{AuthorizationCode, ClientSecret, RefreshToken},
-};
+use claviger_core::{Assurance, AuthorizationCode, ClientSecret, RefreshToken, ReturnTo};
 use claviger_engine::{
     Callback, Clock as _, Engine, HttpClient, OsEntropy, Parts, ProviderHttp, Settings, SystemClock,
 };
@@ -21,7 +19,7 @@ use claviger_mock::{
     Config, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Endpoint, Fault, FaultKind, LiveTokenLimit, MockTwitch,
     Rotation, Server, User,
 };
-use claviger_provider::{Endpoints, Provider, Unanswered};
+use claviger_provider::{Provider, Registration, Unanswered, twitch};
 use claviger_seal::{KeyId, Keyring, RootKey, SessionCookie};
 use claviger_store_sqlite::SqliteStore;
 use futures_util::{StreamExt as _, stream};
@@ -30,30 +28,30 @@ use tokio::sync::Semaphore;
 use crate::{fill::random, load::Measured};
 
 const REDIRECT: &str = "http://localhost:9/auth/callback";
-/// A token of this life has to be refreshed at once: the engine's margin is 30 seconds.
+/// A token of this lifetime is due at once: the engine's margin is 30 seconds.
 const WORN_SECS: u32 = 30;
 const LONG_SECS: u32 = 14_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// So many refreshes in each measurement
+    /// Number of refreshes in each measurement
     #[arg(long, default_value_t = 20_000)]
     refreshes: usize,
-    /// So many callers at a time
+    /// Number of concurrent callers
     #[arg(long, default_value_t = 256)]
     callers: usize,
-    /// So many connections to the provider
+    /// Number of connections to the provider
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Each is repeated so often, in turns; the median counts
+    /// Rounds of measurements, in turns; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Besides a provider that answers at once, one that takes so many milliseconds; a real one takes more
+    /// Delay of a second provider, in milliseconds; the first answers at once, a real one is slower
     #[arg(long, default_value_t = 5)]
     answers_after_ms: u64,
 }
 
-/// A client with no more connections than this.
+/// A client with at most this number of connections.
 struct Limited {
     client: HttpClient,
     connections: Semaphore,
@@ -96,9 +94,9 @@ impl World {
             own.live_token_limit = LiveTokenLimit::Off;
         });
         let mock = Server::local(MockTwitch::new(config, 7))?;
-        let endpoints = Endpoints::twitch_at(&mock.url().parse()?);
         let secret = ClientSecret::new(DEMO_CLIENT_SECRET);
-        let provider = Provider::twitch(DEMO_CLIENT_ID, secret, REDIRECT, Vec::new(), endpoints);
+        let registration = Registration::new(DEMO_CLIENT_ID, secret, REDIRECT, Vec::new());
+        let provider = twitch::PRESET.mock_at(&mock.url().parse()?, registration);
         let directory = tempfile::TempDir::new()?;
         let engine = Engine::start(Parts {
             store: Arc::new(SqliteStore::open(&directory.path().join("claviger.db"))?),
@@ -108,13 +106,13 @@ impl World {
             keyring: Keyring::new(vec![RootKey::new(KeyId(1), random()?)])?,
             provider: provider.clone(),
             settings: Settings { refreshes_per_second: 1_000_000, ..Settings::default() },
-            notices: None,
+            webhook: None,
         })
         .await?;
         Ok(Self { mock, provider, http: Limited::new(connections)?, engine, _directory: directory })
     }
 
-    /// Against a provider that takes so long to answer.
+    /// Measures with a provider that takes this time to answer.
     async fn compare(&self, options: &Options, after: Duration) -> Result<()> {
         let (mut bare, mut engine) = (Vec::new(), Vec::new());
         for round in 1..=options.rounds {
@@ -135,7 +133,7 @@ impl World {
         Ok(())
     }
 
-    /// Lets the provider take so long from now on.
+    /// Sets the time that the provider takes to answer.
     fn slow(&self, after: Duration) {
         self.mock.with(|mock| {
             mock.clear_faults();
@@ -156,17 +154,17 @@ impl World {
         let tokens: Option<Vec<_>> = (0..options.refreshes).map(sign_in).collect();
         let tokens = tokens.context("the mock knows its users")?;
         measure(options, tokens, |token| async move {
-            let request = self.provider.refresh(&RefreshToken::new(token.refresh_token));
+            let request = self.provider.client.refresh(&RefreshToken::new(token.refresh_token));
             let answer = self.http.send(request).await;
-            match self.provider.read_token(answer, SystemClock.now()) {
+            match self.provider.client.read_token(answer, SystemClock.now()) {
                 claviger_core::verdict::TokenAnswer::Issued(_) => Ok(()),
-                other => bail!("a bare refresh came to {other:?}"),
+                other => bail!("a bare refresh gave {other:?}"),
             }
         })
         .await
     }
 
-    /// Serves requests of sessions whose tokens have to be refreshed first.
+    /// Serves requests of sessions whose tokens are due for a refresh.
     async fn engine(&self, options: &Options, after: Duration) -> Result<Measured> {
         self.slow(Duration::ZERO);
         self.mock.with(|mock| mock.settings_mut().token_lifetime_secs = WORN_SECS);
@@ -189,7 +187,7 @@ impl World {
         Ok(measured)
     }
 
-    /// The id of a user whom the mock knows.
+    /// The id of a user of the mock.
     fn user(&self, number: usize) -> String {
         let id = format!("{}", 700_000_000 + number);
         self.mock.with(|mock| mock.add_user(User::new(id.as_str(), format!("user_{number}"))));
@@ -200,7 +198,7 @@ impl World {
         self.mock.with(|mock| mock.settings_mut().authorize_at_once_as = Some(user.to_owned()));
         let started = self.engine.begin_login(ReturnTo::root(), false);
         let answer = self.http.send(http::Request::get(started.location).body(Bytes::new())?).await?;
-        let back: url::Url = answer.headers().get("location").context("no way back")?.to_str()?.parse()?;
+        let back: url::Url = answer.headers().get("location").context("no redirect")?.to_str()?.parse()?;
         let param = |name: &str| back.query_pairs().find(|(key, _)| key == name).map(|(_, v)| v.into_owned());
         let callback = Callback {
             state: param("state").unwrap_or_default(),
@@ -213,7 +211,7 @@ impl World {
     }
 }
 
-/// How many of these are done in a second, so many at a time.
+/// Number of tasks done in a second, with this concurrency.
 #[expect(clippy::disallowed_methods, reason = "a benchmark looks at real time")]
 async fn measure<T, F>(options: &Options, work: Vec<T>, done: impl Fn(T) -> F) -> Result<Measured>
 where

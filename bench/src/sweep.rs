@@ -1,9 +1,9 @@
-//! Validations a second by the sweep with its durable store, beside a bare loop of the same HTTP client; and whether they depend on
-//! the number of sessions.
+//! Validations a second by the sweep with its durable store, beside a bare loop of the same HTTP
+//! client, and whether they depend on the number of sessions.
 //!
-//! Each runs in a process of its own and asks the same mock over real HTTP, as many at a time as the other. The sweep reads each row,
-//! opens its token, asks, and writes the proof down; the bare loop only asks. Once all sessions were validated the sweep's clock jumps to
-//! the next period.
+//! Each runs in its own process and asks the same mock over real HTTP, with the same concurrency.
+//! The sweep reads each row, opens its token, asks, and writes the proof. The bare loop only asks.
+//! When all sessions are validated, the sweep's clock jumps to the next period.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,20 +16,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
-use claviger_core::{
-    policy::limits,
-    secret::{AccessToken, ClientSecret},
-    time::{Expiry, Timestamp},
-    verdict::ValidateAnswer,
-};
-use claviger_engine::{
-    Clock, Engine, HttpClient, OsEntropy, Parts, ProviderHttp, Settings, Sweep, SystemClock,
-};
+use claviger_core::{AccessToken, ClientSecret, Expiry, Schedule, Timestamp, ValidateAnswer, limits};
+use claviger_engine::{Clock, Engine, HttpClient, OsEntropy, Parts, ProviderHttp, Settings, SystemClock};
 use claviger_mock::{
     Config, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Endpoint, Fault, FaultKind, LiveTokenLimit, MockTwitch,
     Server, User,
 };
-use claviger_provider::{Endpoints, Provider, Unanswered};
+use claviger_provider::{Provider, Registration, Unanswered, twitch};
 use claviger_seal::{KeyId, Keyring, RootKey};
 use claviger_store_sqlite::SqliteStore;
 use tokio::process::Command;
@@ -40,27 +33,27 @@ use crate::{
 };
 
 const REDIRECT: &str = "http://localhost:9/auth/callback";
-/// A key for files that are thrown away.
+/// A key for temporary files.
 const KEY: [u8; 32] = [7; 32];
 const SESSIONS_PER_USER: u32 = 20;
-/// As many as the sweep asks about at a time.
+/// The concurrency of the sweep.
 const AT_ONCE: usize = limits::VALIDATIONS_AT_ONCE;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// So many sessions stand in the larger store
+    /// Number of sessions in the larger store
     #[arg(long, default_value_t = 1_000_000)]
     sessions: u32,
-    /// So many in the smaller one
+    /// Number of sessions in the smaller one
     #[arg(long, default_value_t = 10_000)]
     few: u32,
-    /// Each measurement takes so long
+    /// Duration of each measurement, in seconds
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Each is repeated so often, in turns; the median counts
+    /// Rounds of measurements, in turns; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Besides a provider that answers at once, one that takes so many milliseconds; a real one takes more
+    /// Delay of a second provider, in milliseconds; the first answers at once, a real one is slower
     #[arg(long, default_value_t = 5)]
     answers_after_ms: u64,
 }
@@ -81,7 +74,7 @@ pub(crate) struct Part {
     seconds: u64,
 }
 
-/// What a part measured.
+/// The result of one measurement.
 #[derive(Clone, Copy, Default)]
 struct Figures {
     per_second: f64,
@@ -108,7 +101,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     compare(options, &mock, &stores, &format!("a provider that answers after {after:?}")).await
 }
 
-/// What is measured against.
+/// The baseline's or the sweep's input.
 struct Stores {
     /// A file with access tokens.
     list: PathBuf,
@@ -149,7 +142,8 @@ fn median(runs: &[Figures]) -> Figures {
     Figures { per_second: one(|run| run.per_second), resident_mib: one(|run| run.resident_mib) }
 }
 
-/// Fills a store with sessions whose tokens the mock knows, all of them overdue. Gives the tokens.
+/// Fills a store with sessions whose tokens the mock knows, all of them overdue. Returns the
+/// tokens.
 async fn prepare(mock: &Server, file: &Path, count: u32) -> Result<Vec<String>> {
     println!("filling a store with {count} sessions");
     let now_ms = SystemClock.now().as_millis();
@@ -164,7 +158,7 @@ async fn prepare(mock: &Server, file: &Path, count: u32) -> Result<Vec<String>> 
         });
         let access_token = signed_in.context("the mock knows its users")?.access_token;
         tokens.push(access_token.clone());
-        Ok(Filling { user, access_token, proven_ago: limits::SWEEP_PERIOD * 2, expiry: Expiry::Never })
+        Ok(Filling { user, access_token, proven_ago: Schedule::default().period * 2, expiry: Expiry::Never })
     });
     fill(Arc::new(SqliteStore::open(file)?), &keyring()?, fillings.collect::<Vec<_>>()).await?;
     Ok(tokens)
@@ -193,9 +187,9 @@ async fn part(mock: &Server, store: Option<&Path>, tokens: Option<&Path>, second
 #[expect(clippy::disallowed_methods, reason = "a benchmark looks at real time")]
 pub(crate) async fn measure(part: &Part) -> Result<()> {
     let http = Arc::new(Counting { http: HttpClient::new()?, sent: AtomicU64::new(0) });
-    let endpoints = Endpoints::twitch_at(&part.mock.parse()?);
     let secret = ClientSecret::new(DEMO_CLIENT_SECRET);
-    let provider = Provider::twitch(DEMO_CLIENT_ID, secret, REDIRECT, Vec::new(), endpoints);
+    let registration = Registration::new(DEMO_CLIENT_ID, secret, REDIRECT, Vec::new());
+    let provider = twitch::PRESET.mock_at(&part.mock.parse()?, registration);
     let span = Duration::from_secs(part.seconds);
     let begun = std::time::Instant::now();
     let work = async {
@@ -211,14 +205,15 @@ pub(crate) async fn measure(part: &Part) -> Result<()> {
     }
     let per_second = http.sent.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64();
     println!("{per_second} {}", crate::gateway::resident_mib(std::process::id())?);
-    // What is under way is not waited for.
+    // Requests in flight are not waited for.
     std::process::exit(0);
 }
 
-/// Validates all sessions again and again.
+/// Validates all sessions repeatedly.
 async fn sweep(store: &Path, http: Arc<Counting>, provider: Provider) -> Result<()> {
     let clock = Arc::new(Jumping::default());
-    let sweep = Sweep { validations_per_second: 1_000_000, ..Sweep::default() };
+    let mut settings = Settings::at(&provider);
+    settings.sweep.validations_per_second = 1_000_000;
     let engine = Engine::start(Parts {
         store: Arc::new(SqliteStore::open(store)?),
         http,
@@ -226,25 +221,25 @@ async fn sweep(store: &Path, http: Arc<Counting>, provider: Provider) -> Result<
         entropy: Arc::new(OsEntropy),
         keyring: keyring()?,
         provider,
-        settings: Settings { sweep, ..Settings::default() },
-        notices: None,
+        settings,
+        webhook: None,
     })
     .await?;
     loop {
         engine.sweep_due().await?;
-        clock.jump(limits::SWEEP_PERIOD);
+        clock.jump(Schedule::default().period);
     }
 }
 
-/// Asks about all tokens again and again.
+/// Asks about all tokens repeatedly.
 async fn ask(tokens: &str, http: &Counting, provider: &Provider) -> Result<()> {
     use futures_util::{StreamExt as _, stream};
     let ask = |token: &str| {
-        let request = provider.validate(&AccessToken::new(token));
+        let request = provider.identity.request(&provider.client, &AccessToken::new(token));
         async move {
-            match provider.read_validate(http.send(request).await, SystemClock.now()) {
+            match provider.identity.read(&provider.client, http.send(request).await, SystemClock.now()) {
                 ValidateAnswer::Valid(_) => Ok(()),
-                other => bail!("a bare validation came to {other:?}"),
+                other => bail!("a bare validation gave {other:?}"),
             }
         }
     };
@@ -255,7 +250,7 @@ async fn ask(tokens: &str, http: &Counting, provider: &Provider) -> Result<()> {
     Ok(())
 }
 
-/// Counts what is answered.
+/// Counts the answers.
 struct Counting {
     http: HttpClient,
     sent: AtomicU64,
@@ -273,7 +268,7 @@ impl ProviderHttp for Counting {
     }
 }
 
-/// The machine's clock, that can be set forward.
+/// The machine's clock, which can be set forward.
 #[derive(Default)]
 struct Jumping(AtomicI64);
 

@@ -1,4 +1,4 @@
-// A person who takes the app's access away at the provider, with the app open in other tabs.
+// A user disconnects the app at the provider, with the app open in other tabs.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -6,7 +6,7 @@ import { consent, launchBrowser, newDevice, signIn, startDemo, stopAll } from '.
 
 const ADA = '100000001';
 const CLIENT = 'claviger0mock0demo0client0id00';
-/** As long as the longest that a person may wait. */
+/** The longest time that a user may have to wait. */
 const SECOND_MS = 1000;
 
 let demo;
@@ -28,7 +28,7 @@ async function freshPage(options) {
   return (await newDevice(await launchBrowser(), options)).newPage();
 }
 
-/** Signs in, and waits until the page listens. */
+/** Signs in, and waits until the page is connected. */
 async function opened(page) {
   const listening = page.waitForResponse(`${demo.app}/events`);
   await signIn(page, demo.app, ADA);
@@ -36,7 +36,7 @@ async function opened(page) {
 }
 
 describe('a disconnect at the provider', () => {
-  test('is noticed by every open page within a second, and a new sign-in lives', async () => {
+  test('reaches every open page within a second, and a new sign-in works', async () => {
     const pages = [await freshPage(), await freshPage()];
     for (const page of pages) await opened(page);
     const shown = pages.map((page) =>
@@ -66,7 +66,7 @@ describe('a disconnect at the provider', () => {
     assert.equal((await page.request.get(`${demo.app}/auth/session`)).status(), 200);
   });
 
-  test('leads to the sign-in without a script too', async () => {
+  test('redirects to the sign-in page without a script too', async () => {
     const page = await freshPage({ javaScriptEnabled: false });
     await signIn(page, demo.app, ADA);
     await fetch(`${demo.mock}/mock/users/${ADA}/disconnect`, { method: 'POST' });

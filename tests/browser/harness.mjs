@@ -1,17 +1,17 @@
-// What the browser tests share: the demo, Chromium, devices, and a person who signs in.
+// Shared by the browser tests: the demo, Chromium, devices, and a user who signs in.
 //
 // `cargo xtask browser` sets the two variables read here:
 //   CLAVIGER_BIN  the built gateway
 //   CHROMIUM      the browser
 //
-// Whatever is started here is stopped by `stopAll`, and dies by itself when the test process does: the demo through
-// keeper.mjs, Chromium because the pipe that controls it closes. Nothing sleeps; every wait is for an event, and the
-// limits below only turn a wait that never ends into an error.
+// `stopAll` stops everything that is started here. It also ends when the test process ends: the
+// demo through keeper.mjs, Chromium because its control pipe closes. Nothing sleeps: each wait is
+// for an event, and the limits below turn an endless wait into an error.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -21,6 +21,8 @@ import { chromium } from 'playwright-core';
 const READY_LIMIT_MS = 30_000;
 const PAGE_LIMIT_MS = 15_000;
 const LOG_LIMIT_LINES = 5_000;
+/** How often a port is tried that does not accept connections yet. */
+const PORT_TRY_MS = 20;
 
 const KEEPER = fileURLToPath(new URL('keeper.mjs', import.meta.url));
 
@@ -33,11 +35,11 @@ const CHROMIUM_ARGS = [
   '--disable-component-update',
   '--disable-sync',
   '--no-proxy-server',
-  // A page that asks for anything outside this computer gets an error at once.
+  // A page that requests anything outside this computer gets an error at once.
   '--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost , EXCLUDE 127.0.0.1',
 ];
 
-// Newest last; each entry stops one started thing.
+// Newest last. Each entry stops one thing.
 const started = [];
 
 /** The value of an environment variable, or an error that says how to get it. */
@@ -48,10 +50,12 @@ function required(name) {
 }
 
 /**
- * Starts `claviger demo` on free ports with data of its own. Resolves, once it answers, to
- * `{ app, mock, log, stop }`: two addresses, the lines it has printed so far, and a way to stop it before `stopAll`.
+ * Starts `claviger demo` on free ports with data of its own. Resolves, once it answers, to `{ app,
+ * mock, log, stop }`: two addresses, the lines it has printed so far, and a way to stop it before
+ * `stopAll`.
  *
- * `data`: a directory to keep instead of a temporary one; `args`: further arguments; `env`: further variables.
+ * `data`: a directory to keep instead of a temporary one; `args`: further arguments; `env`: further
+ * variables.
  */
 export async function startDemo({ data, args = [], env = {} } = {}) {
   const directory = data ?? (await mkdtemp(join(tmpdir(), 'claviger-browser-')));
@@ -63,11 +67,12 @@ export async function startDemo({ data, args = [], env = {} } = {}) {
 }
 
 /**
- * Starts a program. It is ready when it prints a line of JSON with all of `keys` on standard output, or, where there
- * are none, a line that matches `ready` anywhere. Resolves to that object, or the match as `ready`, with `log` and
- * `stop` added. The directory `remove` goes when the program has ended.
+ * Starts a program. It is ready when it prints a line of JSON with all of `keys` on standard
+ * output, or a line that matches `ready` anywhere, or when `port` accepts connections, whichever
+ * is given. Resolves to that object, or the match as `ready`, with `log` and `stop` added. The
+ * directory `remove` goes when the program has ended.
  */
-export async function startProgram(program, args, { keys, ready, remove = '-', env = {} }) {
+export async function startProgram(program, args, { keys, ready, port, remove = '-', env = {} }) {
   const keeper = spawn(process.execPath, [KEEPER, remove, program, ...args], { env: { ...process.env, ...env } });
   const closed = once(keeper, 'close');
   const log = [];
@@ -85,7 +90,8 @@ export async function startProgram(program, args, { keys, ready, remove = '-', e
   started.push(stop);
 
   try {
-    return { ...(await firstAnswer(keeper, answersWith(keys, ready), log)), log, stop };
+    const answer = firstAnswer(keeper, answersWith(keys, ready), log);
+    return { ...(await (port ? Promise.race([opened(port, keeper), answer]) : answer)), log, stop };
   } catch (error) {
     await stop().catch(() => {});
     started.splice(started.indexOf(stop), 1);
@@ -93,16 +99,34 @@ export async function startProgram(program, args, { keys, ready, remove = '-', e
   }
 }
 
-/** Reads a line that a program printed: gives what it says if it says that the program is ready. */
+/**
+ * Reads a line that a program printed, and returns its content if it says that the program is
+ * ready.
+ */
 function answersWith(keys, ready) {
   return (line) => {
     if (ready) return line.match(ready) && { ready: line.match(ready) };
     const answer = parsed(line);
-    return keys.every((key) => key in answer) && answer;
+    return keys?.every((key) => key in answer) && answer;
   };
 }
 
-/** Collects what a process prints into `log`, and resolves to the first line in which `read` finds an answer. */
+/** Resolves once a port accepts connections, unless the process that shall open it has ended. */
+async function opened(port, child) {
+  while (child.exitCode === null) {
+    const socket = connect(port, '127.0.0.1');
+    const accepted = await once(socket, 'connect').then(() => true, () => false);
+    socket.destroy();
+    if (accepted) return {};
+    await new Promise((resolve) => setTimeout(resolve, PORT_TRY_MS));
+  }
+  return new Promise(() => {});
+}
+
+/**
+ * Collects what a process prints into `log`, and resolves to the first line in which `read` finds
+ * an answer.
+ */
 function firstAnswer(child, read, log) {
   const keep = (line) => {
     log.push(line);
@@ -129,7 +153,7 @@ function firstAnswer(child, read, log) {
   });
 }
 
-/** The object in a line of JSON; an empty one where the line is something else. */
+/** The object in a line of JSON; an empty one for any other line. */
 function parsed(line) {
   if (!line.startsWith('{')) return {};
   try {
@@ -139,7 +163,7 @@ function parsed(line) {
   }
 }
 
-/** A port that nothing listens on at the moment. */
+/** A port that is free at the moment. */
 export async function freePort() {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -149,12 +173,12 @@ export async function freePort() {
   return port;
 }
 
-/** The gateway that is tested. */
+/** The gateway under test. */
 export function gateway() {
   return required('CLAVIGER_BIN');
 }
 
-/** Stops something with all the rest: `stop` is called by `stopAll`. */
+/** Registers `stop`, so that `stopAll` calls it. */
 export function stopLater(stop) {
   started.push(stop);
 }
@@ -188,8 +212,8 @@ export async function toConsentPage(page, app) {
 }
 
 /**
- * Goes to `app`, is led to the mock's consent page, answers as `user` and waits until the app's page has loaded.
- * `user` is an id or a name on that page; `decision` is "authorize" or "deny".
+ * Goes to `app`, is led to the mock's consent page, answers as `user` and waits until the app's
+ * page has loaded. `user` is an id or a name on that page; `decision` is "authorize" or "deny".
  */
 export async function signIn(page, app, user, options = {}) {
   await toConsentPage(page, app);
@@ -207,19 +231,31 @@ export async function consent(page, app, user, { decision = 'authorize' } = {}) 
   ]);
 }
 
+/**
+ * The gateway's cookies for this address that last. The cookie of a sign-in lives on for a minute,
+ * since its callback may be delivered again.
+ */
+export async function lastingCookies(page, address) {
+  const cookies = await page.context().cookies(address);
+  return cookies.filter(({ name }) => /^(__Host-)?claviger/.test(name) && !name.includes('-login-'));
+}
+
 /** A device that looks the same on every computer; `colorScheme` is "light" or "dark". */
 export function screenshotDevice(browser, colorScheme, options = {}) {
   const viewport = { width: 800, height: 640 };
   return newDevice(browser, { colorScheme, viewport, deviceScaleFactor: 2, reducedMotion: 'reduce', ...options });
 }
 
-/** Writes what `page` shows, from top to bottom, to `docs/<name>.png`. */
+/** Writes a screenshot of the whole `page` to `docs/<name>.png`. */
 export async function screenshot(page, name) {
   const path = fileURLToPath(new URL(`../../docs/${name}.png`, import.meta.url));
   await page.screenshot({ path, fullPage: true, animations: 'disabled', caret: 'hide' });
 }
 
-/** Stops everything that was started here, the newest first; fails if anything did not stop cleanly. */
+/**
+ * Stops everything that was started here, the newest first; fails if anything did not stop
+ * cleanly.
+ */
 export async function stopAll() {
   const failures = [];
   while (started.length > 0) {

@@ -1,4 +1,4 @@
-// The harness itself: what every other browser test takes for granted.
+// Tests of the harness itself.
 
 import assert from 'node:assert/strict';
 import { mkdtemp, stat } from 'node:fs/promises';
@@ -9,7 +9,7 @@ import { launchBrowser, newDevice, startProgram, stopAll } from './harness.mjs';
 
 after(stopAll);
 
-/** A program for `startProgram`: says that it is ready and runs until it is stopped. */
+/** A program for `startProgram`. It reports that it is ready and runs until stopped. */
 const PATIENT = `console.log('starting'); console.log('{"app":"here"}'); setInterval(() => {}, 1e6);`;
 
 test('Chromium opens a page and shows its title', async () => {
@@ -32,7 +32,7 @@ test('a page cannot reach an address outside this computer', async () => {
   await assert.rejects(page.goto('http://example.com/'), /ERR_NAME_NOT_RESOLVED/);
 });
 
-test('a program is ready when its line of JSON is, and its directory goes when it has stopped', async () => {
+test('a program is ready when it prints its line of JSON, and its directory is removed when it stops', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'claviger-harness-'));
   const program = await startProgram(process.execPath, ['-e', PATIENT], { keys: ['app'], remove: directory });
   assert.equal(program.app, 'here');
@@ -41,7 +41,7 @@ test('a program is ready when its line of JSON is, and its directory goes when i
   await assert.rejects(stat(directory), { code: 'ENOENT' });
 });
 
-test('a program that ends before it is ready fails with what it said', async () => {
+test('a program that ends before it is ready fails with its output', async () => {
   const broken = startProgram(process.execPath, ['-e', `console.error('no such setting'); process.exit(3)`], {
     keys: ['app'],
   });

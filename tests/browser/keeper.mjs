@@ -1,10 +1,11 @@
-// Keeps one program alive no longer than the process that started this one.
+// Stops a program when the process that started this one ends.
 //
 //   node keeper.mjs DIRECTORY PROGRAM [ARGUMENT...]
 //
-// The starter holds the other end of standard input. When that end closes, because the starter asked for it or
-// because it died in whatever way, the program gets SIGTERM, after STOP_LIMIT_MS SIGKILL, and DIRECTORY is removed
-// ("-": there is none). Exits 0 when the program stopped as asked, otherwise 1 with the reason on standard error.
+// The starter holds the other end of standard input. When that end closes, because the starter
+// asked for it or died, the program gets SIGTERM, and SIGKILL after STOP_LIMIT_MS. DIRECTORY is
+// removed; "-" means none. Exits with 0 if the program stopped as asked, otherwise with 1 and the
+// reason on standard error.
 
 import { spawn } from 'node:child_process';
 import { rmSync } from 'node:fs';
@@ -24,7 +25,7 @@ function stop() {
 
 function finish(exitCode, reason) {
   if (directory !== '-') rmSync(directory, { recursive: true, force: true });
-  // Standard error may be closed already: its reader is the process that died.
+  // Standard error may be closed already, because its reader has died.
   if (reason) process.stderr.on('error', () => {}).write(`keeper: ${program}: ${reason}\n`);
   process.exitCode = exitCode;
   process.stdin.destroy();
@@ -38,6 +39,6 @@ child.on('exit', (code, signal) => {
   else finish(1, `was asked to stop and ended with ${how}`);
 });
 
-// An interrupt from the terminal reaches the whole process group; the program is still waited for.
+// An interrupt from the terminal reaches the whole process group. The program is still waited for.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, stop);
 process.stdin.on('end', stop).on('error', stop).resume();

@@ -1,4 +1,4 @@
-// Makes the pictures of the devices page that the README shows, from the real page: `cargo xtask screenshot`.
+// Makes the screenshots of the devices page in the README: `cargo xtask screenshot`.
 
 import { launchBrowser, newDevice, screenshot, screenshotDevice, signIn, startDemo, stopAll } from './harness.mjs';
 

@@ -7,7 +7,7 @@ use crate::{built, postgres, tools};
 /// Runs a benchmark with its options.
 ///
 /// # Errors
-/// If something that it needs is missing, or it does not go well.
+/// If a program that it needs is missing, or the benchmark fails.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let bench = built::executable("claviger-bench", &["--release"])?;
     let mut command = tools::command(bench);

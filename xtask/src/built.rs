@@ -1,4 +1,4 @@
-//! Executables of the workspace, built now.
+//! Builds executables of the workspace.
 
 use std::path::PathBuf;
 
@@ -7,21 +7,21 @@ use serde_json::Value;
 
 use crate::tools::{self, output};
 
-/// Builds a package with further options of `cargo build`, and gives the path of the executable of its name.
+/// Builds an executable with these further options of `cargo build`, and returns its path.
 ///
 /// # Errors
 /// If it does not build.
-pub(crate) fn executable(package: &str, options: &[&str]) -> Result<PathBuf> {
-    let build = ["build", "--package", package, "--locked", "--message-format", "json-render-diagnostics"];
+pub(crate) fn executable(name: &str, options: &[&str]) -> Result<PathBuf> {
+    let build = ["build", "--bin", name, "--locked", "--message-format", "json-render-diagnostics"];
     let messages = output(tools::cargo().args(build).args(options))?;
-    in_messages(&messages, package).with_context(|| format!("cargo built no executable named {package}"))
+    in_messages(&messages, name).with_context(|| format!("cargo built no executable named {name}"))
 }
 
 /// The path of the executable in the messages of `cargo build`.
-fn in_messages(messages: &str, package: &str) -> Option<PathBuf> {
+fn in_messages(messages: &str, name: &str) -> Option<PathBuf> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     messages
-        .filter(|message| message.pointer("/target/name").and_then(Value::as_str) == Some(package))
+        .filter(|message| message.pointer("/target/name").and_then(Value::as_str) == Some(name))
         .find_map(|message| Some(message.get("executable")?.as_str()?.into()))
 }
 
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_executable_is_found_among_the_messages_of_cargo() {
+    fn the_executable_is_found_in_the_messages_of_cargo() {
         let messages = r#"
             {"reason":"compiler-artifact","target":{"name":"build-script-build"},"executable":"/target/build-script"}
             {"reason":"compiler-artifact","target":{"name":"claviger"},"executable":null}

@@ -1,7 +1,7 @@
-//! What the pure crates reach: every external package behind their normal dependencies.
+//! Which external packages the pure crates depend on, directly or through others.
 //!
-//! A committed list makes each new package a decision that shows in a review. Runtimes, sockets, clocks and
-//! sources of randomness are no decision: they stay out even when the lists are written anew.
+//! The lists are committed, so a review shows each new package. Runtimes, sockets, clocks and
+//! sources of randomness stay out even when the lists are rewritten.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::tools;
 
-/// The crates whose reach is listed, each in `xtask/closures/<crate>.txt`.
+/// The crates that have a list, each in `xtask/closures/<crate>.txt`.
 const PURE: &[&str] = &["claviger-core", "claviger-seal", "claviger-provider"];
 
-/// Packages that a pure crate never reaches, by what they would bring.
+/// Packages that a pure crate must never depend on, by what they would bring.
 const BANNED: &[(&str, &[&str])] = &[
     (
         "an async runtime",
@@ -62,15 +62,15 @@ const BANNED: &[(&str, &[&str])] = &[
     ("randomness", &["getrandom", "rand", "rand_chacha", "fastrand", "oorandom", "nanorand"]),
 ];
 
-/// What writes the lists anew.
+/// The command that rewrites the lists.
 const BLESS: &str = "cargo xtask layers --bless";
 
 type Names = BTreeSet<String>;
 
-/// Compares what each pure crate reaches with its list, or with `bless` writes the lists anew.
+/// Compares the packages of each pure crate with its list, or rewrites the lists with `bless`.
 ///
 /// # Errors
-/// If a banned package is reached, or a list is not what it should be.
+/// If a banned package is among them, or a list differs.
 pub(crate) fn check(bless: bool) -> Result<()> {
     let mut faults = Vec::new();
     for package in PURE {
@@ -96,20 +96,21 @@ fn list(names: &Names) -> String {
     names.iter().map(|name| format!("{name}\n")).collect()
 }
 
-/// The packages on every platform, so that the list is the same wherever it is made.
+/// Reads the packages for every platform, so that the list is the same on each.
 fn reached(package: &str) -> Result<Names> {
     let tree = ["tree", "-p", package, "-e", "normal", "--prefix", "none", "--target", "all", "--locked"];
     Ok(external_names(&tools::output(tools::cargo().args(tree))?))
 }
 
-/// The names in the output of `cargo tree --prefix none` ("name v1.2.3 ...") but for our own crates.
+/// The names in the output of `cargo tree --prefix none` ("name v1.2.3 ...") but for our own
+/// crates.
 fn external_names(tree: &str) -> Names {
     let names = tree.lines().filter_map(|line| line.split_whitespace().next());
     let is_ours = |name: &str| name == "claviger" || name.starts_with("claviger-");
     names.filter(|name| !is_ours(name)).map(str::to_owned).collect()
 }
 
-/// One sentence for each package that must not be reached, whatever the list says.
+/// One sentence for each banned package, whatever the list says.
 fn banned(package: &str, reached: &Names) -> Vec<String> {
     let bans = BANNED.iter().flat_map(|(what, names)| names.iter().map(move |name| (name, what)));
     bans.filter(|(name, _)| reached.contains(**name))
@@ -135,19 +136,19 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_once_each_without_versions_and_without_our_own() {
+    fn names_are_read_once_without_versions_and_without_our_own() {
         let tree = "claviger-seal v0.1.0 (/somewhere)\nurl v2.5.8\nclaviger-core v0.1.0 (/somewhere)\n\
                     thiserror-impl v2.0.21 (proc-macro)\nurl v2.5.8 (*)\n";
         assert_eq!(external_names(tree), names(&["thiserror-impl", "url"]));
     }
 
     #[test]
-    fn a_closure_that_is_as_listed_has_no_fault() {
+    fn a_list_that_matches_has_no_fault() {
         assert!(differences("claviger-core", &names(&["url", "uuid"]), &names(&["uuid", "url"])).is_empty());
     }
 
     #[test]
-    fn added_and_removed_packages_are_told() {
+    fn added_and_removed_packages_are_faults() {
         let found = differences("claviger-core", &names(&["url", "new"]), &names(&["url", "old"]));
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("claviger-core now reaches new"), "{found:?}");
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_read_back_as_it_was_written() {
+    fn a_list_is_read_back_as_written() {
         let written = list(&names(&["b", "a"]));
         assert_eq!(written, "a\nb\n");
         assert_eq!(written.lines().map(str::to_owned).collect::<Names>(), names(&["a", "b"]));

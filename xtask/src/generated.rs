@@ -1,7 +1,7 @@
 //! Committed files that a tool writes: lock files, generated pages and the like.
 //!
-//! Whatever generates such a file rewrites it in place when its step or test finds it out of date. CI then fails
-//! because the file changed while the steps ran, and the developer has the new one ready to commit.
+//! The step or test that generates such a file rewrites it in place when it is out of date. CI then
+//! fails because the file changed while the steps ran, and the new file is ready to commit.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -19,23 +19,21 @@ pub(crate) type Snapshot = BTreeMap<String, u64>;
 /// If git is missing, or this is no git work tree.
 pub(crate) fn snapshot() -> Result<Snapshot> {
     let root = tools::root();
-    let listing = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
-    let names = tools::output(tools::command("git").args(listing))?;
     let mut snapshot = Snapshot::new();
-    for name in names.split_terminator('\0') {
+    for name in tools::work_tree()? {
         // A file that git knows but that is deleted has no content, and so no line.
-        let Ok(content) = std::fs::read(root.join(name)) else { continue };
+        let Ok(content) = std::fs::read(root.join(&name)) else { continue };
         let mut hasher = DefaultHasher::new();
         content.hash(&mut hasher);
-        snapshot.insert(name.to_owned(), hasher.finish());
+        snapshot.insert(name, hasher.finish());
     }
     Ok(snapshot)
 }
 
-/// Compares the work tree with what it was.
+/// Compares the work tree with an earlier snapshot.
 ///
 /// # Errors
-/// If a file was added, changed or removed since.
+/// If a file was added, changed or removed since then.
 pub(crate) fn check(before: &Snapshot) -> Result<()> {
     let changes = changes(before, &snapshot()?);
     if changes.is_empty() {
@@ -60,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn added_changed_and_removed_files_are_told_and_the_others_are_not() {
+    fn only_added_changed_and_removed_files_are_named() {
         let tree =
             |files: &[(&str, u64)]| files.iter().map(|(name, print)| ((*name).to_owned(), *print)).collect();
         let before: Snapshot = tree(&[("kept", 1), ("edited", 2), ("gone", 3)]);

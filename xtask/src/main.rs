@@ -1,9 +1,5 @@
 //! One command for everything that a developer or CI runs: `cargo xtask --help`.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "telling the developer what happens is its work"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is for a person at a terminal")]
 
 mod bench;
 mod browser;
@@ -16,6 +12,7 @@ mod layers;
 mod postgres;
 mod previous;
 mod steps;
+mod tidy;
 mod tools;
 
 use std::process::ExitCode;
@@ -32,30 +29,47 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Everything that must pass before a change lands
+    /// Run everything that must pass before a change lands
     ///
-    /// Formatting, layers, clippy, dependency rules, docs, all tests, and that none of this changed a file.
-    /// A failing step does not stop the others; the table at the end names every step with its result and time.
+    /// Formatting, style, layers, clippy, dependency rules, advisories, docs and all tests. None of
+    /// the steps may change a file. A failing step does not stop the others; a table at the end
+    /// lists each step with its result and duration. Without a network the dependencies are not
+    /// checked against the advisory database. The table says so, and CI does not fail for it.
     Ci,
-    /// All tests: Rust tests with doc tests, then the browser tests
+    /// Run the steps of CI that run no test: format, tidy, layers, clippy, deny, docs, diagrams
+    Check,
+    /// Run all tests: Rust tests with doc tests, then the browser tests
     ///
-    /// Installs what the browser tests need where it can (Chromium by apt when root on Debian, playwright-core by
-    /// npm) and says what it cannot install.
+    /// Installs what the browser tests need: Chromium by apt as root on Debian, playwright-core by
+    /// npm. Names what it cannot install.
     Test {
-        /// Leave the browser tests out; then nothing but a Rust toolchain and a C compiler is needed
+        /// Skip the browser tests, which need Node.js and Chromium
         #[arg(long)]
         no_browser: bool,
     },
-    /// Which of our crates may depend on which, and what the pure crates reach
+    /// Check which of our crates depend on which, and which packages the pure crates use
     ///
-    /// The arrows stand in xtask/src/layers.rs. For each pure crate the names of all external packages that it
-    /// reaches are compared with the list of that name in xtask/closures.
+    /// xtask/src/layers.rs lists the allowed dependencies between our crates. xtask/closures has a
+    /// list for each pure crate: all external packages that it depends on, directly or not.
     Layers {
-        /// Write the lists in xtask/closures anew; packages that are banned there stay banned
+        /// Rewrite the lists in xtask/closures; banned packages stay banned
         #[arg(long)]
         bless: bool,
     },
-    /// Licences, banned packages and sources of the dependencies, as deny.toml says
+    /// Check style: lengths, columns, phrases, cycles of modules, subjects of commits
+    ///
+    /// xtask/src/tidy/mod.rs lists the rules, xtask/tidy/exceptions.toml the exceptions.
+    Tidy {
+        /// Print only the number of faults by crate and rule
+        #[arg(long)]
+        count: bool,
+        /// Wrap comments and prose at 100 columns where they are wider, and change nothing else
+        #[arg(long, conflicts_with = "count")]
+        wrap: bool,
+        /// Only paths that begin with one of these, such as crates/claviger-core
+        paths: Vec<String>,
+    },
+    /// Check licences, banned packages and sources of the dependencies against deny.toml
     ///
     /// Installs cargo-deny if it is missing or too old, which takes a few minutes.
     Deny {
@@ -63,59 +77,78 @@ enum Task {
         #[arg(long)]
         advisories: bool,
     },
-    /// The browser tests alone: tests/browser/*.test.mjs against a freshly built gateway
+    /// Run only the browser tests: tests/browser/*.test.mjs against a new build of the gateway
     ///
-    /// CLAVIGER_CHROMIUM names the browser to use; CLAVIGER_BIN names a gateway to test instead of building one.
-    Browser,
-    /// Measures the gateway beside a baseline in the same run
+    /// CLAVIGER_CHROMIUM names the browser to use; CLAVIGER_BIN names a gateway to test instead of
+    /// building one.
+    Browser {
+        /// Run only the tests whose name matches this regular expression
+        pattern: Option<String>,
+    },
+    /// Measure the gateway beside a baseline in the same run
     ///
-    /// Builds for release. Installs wrk where it can. Say `cargo xtask bench check --help` for what can be chosen.
+    /// Builds for release. Installs wrk if it can. `cargo xtask bench check --help` lists the
+    /// options of one benchmark.
     Bench {
         /// What to measure, such as `check`, and its options
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Draws docs/diagrams.md by asking the rules in claviger-core
+    /// Draw docs/diagrams.md from the rules in claviger-core
     Diagrams,
-    /// Kills the gateway again and again under load, and judges what is left in its store
+    /// Kill the gateway many times under load, and check what its store holds
     ///
     /// The tests do it a few times; this is the long run.
     Crash {
-        /// How often
+        /// Number of kills
         #[arg(long, default_value_t = 200)]
         kills: u32,
     },
-    /// Runs the previous release's gateways and this one's on one database, and goes from the one to the other and back
+    /// Hold connections to a gateway with many hostile clients, and check what they cost
     ///
-    /// The previous release is built from the commit in xtask/src/previous.rs, so the clone needs its history. It needs
-    /// PostgreSQL's programs.
+    /// The tests do it with a few hundred; this is the large run. It needs 10 open files for each
+    /// client (`ulimit -n`).
+    Crowd {
+        /// Number of clients
+        #[arg(long, default_value_t = 4096)]
+        clients: u32,
+    },
+    /// Run gateways of the previous release and of this one on one database, upgrade and go back
+    ///
+    /// The previous release is built from the commit in xtask/src/previous.rs, so the clone needs
+    /// its history. Needs PostgreSQL.
     Releases,
-    /// Kills and stalls gateways and their PostgreSQL under load, and judges all that was recorded
+    /// Kill and stall gateways and their PostgreSQL under load, and check the recorded history
     ///
-    /// Three gateways in front of 2,000 sessions. The tests do it for a minute; this is the long run. It needs PostgreSQL's
-    /// programs.
+    /// Three gateways serve 2,000 sessions. The tests do it for a minute; this is the long run.
+    /// Needs PostgreSQL.
     Fleet {
-        /// For how long
+        /// Duration in minutes
         #[arg(long, default_value_t = 10)]
         minutes: u64,
-        /// Draws the faults
+        /// Seed of the faults
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Makes the pictures in docs/ from the running demo: tests/browser/screenshot.mjs
+    /// Make the screenshots in docs/ from the running demo, with tests/browser/screenshot.mjs
     Screenshot,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Ci => ci::ci(),
+        Task::Check => ci::check(),
         Task::Test { no_browser } => ci::test(!no_browser),
         Task::Layers { bless } => layers::check().and_then(|()| closures::check(bless)),
-        Task::Deny { advisories } => deny::check(advisories),
-        Task::Browser => browser::test(),
+        Task::Tidy { wrap: true, paths, .. } => tidy::wrap(&paths),
+        Task::Tidy { count, paths, .. } => tidy::run(&tidy::Options { count, paths }),
+        Task::Deny { advisories: false } => deny::check(),
+        Task::Deny { advisories: true } => deny::check().and_then(|()| deny::advisories()),
+        Task::Browser { pattern } => browser::test(pattern.as_deref()),
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Diagrams => ci::diagrams(),
         Task::Crash { kills } => ci::crash(kills),
+        Task::Crowd { clients } => ci::crowd(clients),
         Task::Releases => ci::releases(),
         Task::Fleet { minutes, seed } => ci::fleet(minutes, seed),
         Task::Screenshot => browser::screenshot(),

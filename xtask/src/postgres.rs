@@ -1,4 +1,5 @@
-//! What the tests of the store of several instances start: PostgreSQL, and a pooler in front of it.
+//! The programs that the tests of the PostgreSQL store start: PostgreSQL, and a pooler in front of
+//! it.
 
 use std::path::PathBuf;
 
@@ -6,14 +7,15 @@ use anyhow::{Result, ensure};
 
 use crate::tools;
 
-/// Makes sure that both are there.
+/// Makes sure that both are installed.
 ///
 /// # Errors
-/// If one is missing that cannot be installed from here; the text says what to do.
+/// If one is missing and cannot be installed from here; the text says what to do.
 pub(crate) fn prepare() -> Result<()> {
     program("initdb", "postgresql", || tools::on_path("initdb").or_else(debians_initdb))?;
     program("pgbouncer", "pgbouncer", || {
-        // Debian has it among the programs of administrators, who alone may have these on their PATH.
+        // Debian has it among the programs of administrators, who alone may have these on their
+        // PATH.
         tools::on_path("pgbouncer")
             .or_else(|| Some(PathBuf::from("/usr/sbin/pgbouncer")).filter(|file| file.is_file()))
     })
@@ -26,12 +28,12 @@ fn program(name: &str, package: &str, find: impl Fn() -> Option<PathBuf>) -> Res
     }
     ensure!(
         find().is_some(),
-        "the tests of the store on PostgreSQL need {name}. Install it (on Debian, as root: apt-get install {package})."
+        "the tests of the PostgreSQL store need {name}. Install it (on Debian, as root: apt-get install {package})."
     );
     Ok(())
 }
 
-/// Debian keeps several versions beside each other, and none of them on the PATH.
+/// Debian installs several versions side by side, and puts none of them on the PATH.
 fn debians_initdb() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
     versions.flatten().map(|version| version.path().join("bin/initdb")).find(|file| file.is_file())

@@ -1,4 +1,5 @@
-//! The gateway of the previous release, built from its commit: what is to run beside it is tested beside it.
+//! The gateway of the previous release, built from its commit. This release has to run beside it,
+//! so a test runs both.
 
 use std::{fs, path::PathBuf};
 
@@ -9,10 +10,10 @@ use crate::{
     tools::{self, run},
 };
 
-/// The commit of the release before this one. Who makes a release writes the commit of the last one here.
-const COMMIT: &str = "e9edefd5c7f968d01a3a3c7cc22a8dc9f8b7d1c2";
+/// The commit of the previous release. A release updates it.
+const COMMIT: &str = "4fdc268b4a55d65cbac051c1705f7b88d799b576";
 
-/// Builds it, unless that was done before, and gives the path of the executable.
+/// Returns the path of the executable, which is built once.
 ///
 /// # Errors
 /// If the commit is not in this clone, or does not build.
@@ -26,26 +27,25 @@ pub(crate) fn gateway() -> Result<PathBuf> {
     if source.exists() {
         fs::remove_dir_all(&source).context("the source of the previous release cannot be removed")?;
     }
-    fs::create_dir_all(&source).context("there is no place for the source of the previous release")?;
+    fs::create_dir_all(&source).context("there is no folder for the source of the previous release")?;
     let archive = directory.join("source.tar");
     if run(tools::command("git").args(["cat-file", "-e", COMMIT])).is_err() {
         run(tools::command("git").args(["fetch", "--unshallow"]))
-            .context("the previous release is not in this clone, which lacks a part of the history")?;
+            .context("the clone is shallow and does not contain the previous release")?;
     }
-    run(tools::command("git").args(["archive", "--format=tar", COMMIT, "--output"]).arg(&archive)).context(
-        "the previous release is not in this clone: fetch the whole history (git fetch --unshallow)",
-    )?;
+    run(tools::command("git").args(["archive", "--format=tar", COMMIT, "--output"]).arg(&archive))
+        .context("the clone does not contain the previous release: run git fetch --unshallow")?;
     run(tools::command("tar").arg("--extract").arg("--file").arg(&archive).arg("--directory").arg(&source))?;
     let (manifest, build) = (text(source.join("Cargo.toml"))?, text(directory.join("build"))?);
     let built = built::executable("claviger", &["--manifest-path", &manifest, "--target-dir", &build])?;
-    // Under another name first, so that a copy that was cut short is not taken for it.
+    // The copy gets its name last, so that an incomplete one is never used.
     let half = directory.join("half");
     fs::copy(&built, &half)
         .and_then(|_| fs::rename(&half, &kept))
-        .context("the previous release cannot be kept")?;
+        .context("the executable of the previous release cannot be copied")?;
     Ok(kept)
 }
 
 fn text(path: PathBuf) -> Result<String> {
-    path.into_os_string().into_string().map_err(|_| anyhow!("the path of the workspace is no text"))
+    path.into_os_string().into_string().map_err(|_| anyhow!("the path of the workspace is not UTF-8"))
 }

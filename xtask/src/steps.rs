@@ -1,9 +1,22 @@
-//! Runs named steps one after the other, goes on after a failure, and sums up at the end.
+//! Runs named steps in turn, continues after a failure, and prints a summary.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
+
+/// Why a step could not be done, though nothing is wrong with the work tree. It is reported and
+/// fails nothing.
+#[derive(Debug)]
+pub(crate) struct NotDone(pub(crate) &'static str);
+
+impl fmt::Display for NotDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NOT DONE: {}", self.0)
+    }
+}
+
+impl std::error::Error for NotDone {}
 
 /// The steps that have run so far.
 #[derive(Default)]
@@ -14,21 +27,21 @@ pub(crate) struct Steps {
 struct Step {
     name: &'static str,
     took: Duration,
-    error: Option<String>,
+    result: Result<()>,
 }
 
 impl Steps {
-    /// Runs one step and remembers how it went.
+    /// Runs one step and records its result.
     pub(crate) fn run(&mut self, name: &'static str, work: impl FnOnce() -> Result<()>) {
         println!("\n=== {name}");
         let start = now();
-        let error = work().err().map(|error| format!("{error:#}"));
+        let result = work();
         let took = start.elapsed();
-        match &error {
-            None => println!("=== {name}: ok after {}", in_words(took)),
-            Some(error) => println!("=== {name}: FAILED after {}\n{error}", in_words(took)),
+        println!("=== {name}: {} ({})", outcome(&result), in_words(took));
+        if let Some(error) = failure(&result) {
+            println!("{error:#}");
         }
-        self.done.push(Step { name, took, error });
+        self.done.push(Step { name, took, result });
     }
 
     /// Prints the table of all steps.
@@ -38,7 +51,7 @@ impl Steps {
     pub(crate) fn finish(self) -> Result<()> {
         println!("\n{}", table(&self.done));
         let failed: Vec<_> =
-            self.done.iter().filter(|step| step.error.is_some()).map(|step| step.name).collect();
+            self.done.iter().filter(|step| failure(&step.result).is_some()).map(|step| step.name).collect();
         if failed.is_empty() {
             return Ok(());
         }
@@ -46,10 +59,19 @@ impl Steps {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the time a step takes is told to a person and decides nothing"
-)]
+/// The error of a step that failed.
+fn failure(result: &Result<()>) -> Option<&Error> {
+    result.as_ref().err().filter(|error| !error.is::<NotDone>())
+}
+
+fn outcome(result: &Result<()>) -> String {
+    match result {
+        Ok(()) => "ok".to_owned(),
+        Err(error) => error.downcast_ref::<NotDone>().map_or_else(|| "FAILED".to_owned(), NotDone::to_string),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the duration of a step is only printed")]
 fn now() -> Instant {
     Instant::now()
 }
@@ -58,16 +80,15 @@ fn table(steps: &[Step]) -> String {
     let width = steps.iter().map(|step| step.name.len()).max().unwrap_or(0);
     let total: Duration = steps.iter().map(|step| step.took).sum();
     let mut table = String::new();
-    for Step { name, took, error } in steps {
-        let result = if error.is_none() { "ok" } else { "FAILED" };
+    for Step { name, took, result } in steps {
         // Writing to a String cannot fail.
-        let _ = writeln!(table, "{name:width$}  {:>8}  {result}", in_words(*took));
+        let _ = writeln!(table, "{name:width$}  {:>8}  {}", in_words(*took), outcome(result));
     }
     let _ = write!(table, "{:width$}  {:>8}", "all", in_words(total));
     table
 }
 
-/// A duration as a person reads it: "0.4s", "12.3s", "3m05s".
+/// A duration for people: "0.4s", "12.3s", "3m05s".
 fn in_words(took: Duration) -> String {
     let secs = took.as_secs();
     if secs < 60 {
@@ -82,7 +103,7 @@ mod tests {
     use anyhow::anyhow;
 
     #[test]
-    fn the_steps_after_a_failure_run_and_the_end_names_what_failed() {
+    fn steps_after_a_failure_run_and_the_error_names_what_failed() {
         let mut steps = Steps::default();
         let mut ran = false;
         steps.run("first", || Err(anyhow!("broken")));
@@ -95,15 +116,24 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_a_line_for_each_step_and_the_sum() {
-        let step = |name, secs, error: Option<&str>| Step {
-            name,
-            took: Duration::from_secs(secs),
-            error: error.map(str::to_owned),
-        };
+    fn the_table_has_a_line_for_each_step_and_the_total() {
+        let step = |name, secs, result| Step { name, took: Duration::from_secs(secs), result };
+        let steps = [
+            step("format", 1, Ok(())),
+            step("advisories", 1, Err(NotDone("no network").into())),
+            step("tests", 184, Err(anyhow!("broken"))),
+        ];
         assert_eq!(
-            table(&[step("format", 1, None), step("tests", 184, Some("broken"))]),
-            "format      1.0s  ok\ntests      3m04s  FAILED\nall        3m05s"
+            table(&steps),
+            "format          1.0s  ok\nadvisories      1.0s  NOT DONE: no network\n\
+             tests          3m04s  FAILED\nall            3m06s"
         );
+    }
+
+    #[test]
+    fn a_step_that_could_not_be_done_fails_nothing() {
+        let mut steps = Steps::default();
+        steps.run("advisories", || Err(NotDone("no network").into()));
+        assert!(steps.finish().is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! The programs that the tasks call, and what is known of the computer they run on.
+//! The programs that the tasks call, and what this computer offers.
 
 use std::env;
 use std::fmt;
@@ -18,6 +18,16 @@ pub(crate) fn target() -> PathBuf {
     root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
+/// The files of the work tree that git does not ignore, relative to its root.
+///
+/// # Errors
+/// If git is missing, or this is no git work tree.
+pub(crate) fn work_tree() -> Result<Vec<String>> {
+    let listing = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let names = output(command("git").args(listing))?;
+    Ok(names.split_terminator('\0').map(str::to_owned).collect())
+}
+
 /// A command that runs in the directory of the workspace, without standard input.
 pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
@@ -30,7 +40,7 @@ pub(crate) fn cargo() -> Command {
     command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Shows and runs a command; what it prints goes where our own output goes.
+/// Prints a command and runs it. Its output goes where our own output goes.
 ///
 /// # Errors
 /// If it cannot be started or fails.
@@ -67,13 +77,13 @@ fn line(command: &Command) -> String {
     words.join(" ")
 }
 
-/// Where a program stands on the PATH, if it is there.
+/// The path of a program, if it is on the PATH.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
 }
 
-/// Whether Debian packages can be installed here without asking anyone.
+/// Whether this process can install Debian packages: it is root on Debian.
 pub(crate) fn can_apt_install() -> bool {
     let is_root = || output(command("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     on_path("apt-get").is_some() && is_root()
@@ -118,7 +128,7 @@ impl Version {
     }
 }
 
-/// The version that a program says it has; nothing where it is missing.
+/// The version that a program prints, or none if the program is missing.
 pub(crate) fn version_of(command: &mut Command) -> Option<Version> {
     let output = command.stderr(Stdio::null()).output().ok().filter(|output| output.status.success())?;
     Version::find(&String::from_utf8_lossy(&output.stdout))

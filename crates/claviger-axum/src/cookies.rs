@@ -1,70 +1,212 @@
-//! Reading, setting and removing our cookies. An app's own cookies are never touched.
+//! Reads, sets and removes our cookies. An app's own cookies stay as they are.
 
-use claviger_core::policy::limits;
+use std::{collections::BTreeSet, fmt, ops::Range};
+
+use claviger_core::limits;
 use cookie::Cookie;
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::site::Site;
+use crate::site::{Ours, Site, mark};
 
-/// Every cookie of a request with its value, as the browser sent them. HTTP/2 may split them over several fields.
-fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
-    headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter(|field| field.len() <= limits::COOKIE_HEADER_BYTES)
-        .flat_map(|field| pieces(field.as_bytes()))
-        .filter_map(|pair| {
-            let pair = pair.trim_ascii();
-            let (name, rest) = pair.split_at(memchr::memchr(b'=', pair)?);
-            Some((name, rest.get(1..)?))
-        })
+/// Our cookies in a request, read once.
+#[derive(Clone, Default)]
+pub(crate) struct Cookies {
+    /// Most requests have one of ours, which needs no list.
+    first: Option<Piece>,
+    more: Vec<Piece>,
+    fields: usize,
 }
 
-/// What stands between the semicolons. On the way of every request, so the semicolons are looked for many bytes at a time.
-fn pieces(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The request has more octets of cookies than are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooLarge;
+
+/// One of our cookies in a field.
+#[derive(Clone)]
+struct Piece {
+    ours: Ours,
+    field: HeaderValue,
+    /// The number of the field among all of this name.
+    number: usize,
+    name: Range<usize>,
+    value: Range<usize>,
+    /// All that goes if the cookie is removed.
+    whole: Range<usize>,
+}
+
+impl Cookies {
+    /// Finds our cookies. HTTP/2 may split them over several fields (RFC 9113 section 8.2.3).
+    pub(crate) fn read(site: &Site, headers: &HeaderMap) -> Result<Self, TooLarge> {
+        let (mut found, mut octets) = (Self::default(), 0);
+        for (number, field) in headers.get_all(header::COOKIE).iter().enumerate() {
+            octets += field.len();
+            if octets > limits::COOKIE_HEADER_BYTES {
+                return Err(TooLarge);
+            }
+            found.fields = number + 1;
+            for whole in pieces(field.as_bytes()) {
+                if let Some(piece) = Piece::read(site, field, number, whole) {
+                    found.push(piece);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn push(&mut self, piece: Piece) {
+        match &self.first {
+            None => self.first = Some(piece),
+            Some(_) => self.more.push(piece),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Piece> {
+        self.first.iter().chain(&self.more)
+    }
+
+    fn of(&self, ours: Ours) -> impl Iterator<Item = &Piece> {
+        self.all().filter(move |piece| piece.ours == ours)
+    }
+
+    /// Whether there is any that a session or a sign-in may have.
+    pub(crate) fn is_any(&self) -> bool {
+        self.all().any(|piece| piece.ours != Ours::LedHere)
+    }
+
+    /// Whether the browser was just led to this address at the public host.
+    pub(crate) fn led_here(&self, target: &str) -> bool {
+        let mark = mark(target);
+        self.of(Ours::LedHere).any(|piece| piece.value() == mark)
+    }
+
+    /// The values of all session cookies.
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = &str> {
+        self.of(Ours::Session).map(Piece::value)
+    }
+
+    /// The values of all session cookies, each once.
+    pub(crate) fn distinct_sessions(&self) -> BTreeSet<&str> {
+        self.sessions().collect()
+    }
+
+    /// The value of the session cookie.
+    pub(crate) fn session(&self) -> Option<&str> {
+        only(self.sessions())
+    }
+
+    /// The value of the cookie that carries an access token.
+    pub(crate) fn cached_token(&self) -> Option<&str> {
+        only(self.of(Ours::CachedToken).map(Piece::value))
+    }
+
+    /// The value of the sign-in cookie of this name.
+    pub(crate) fn login(&self, name: &str) -> Option<&str> {
+        only(self.of(Ours::Login).filter(|piece| piece.name() == name).map(Piece::value))
+    }
+
+    /// The names of the sign-in cookies, in the order of the request.
+    pub(crate) fn logins(&self) -> impl Iterator<Item = &str> {
+        self.of(Ours::Login).map(Piece::name)
+    }
+
+    /// Removes our cookies from the request that they were read of, and leaves the app's own in one
+    /// field.
+    pub(crate) fn strip(&self, headers: &mut HeaderMap) {
+        if self.first.is_none() && self.fields < 2 {
+            return;
+        }
+        let mut kept: Vec<u8> = Vec::new();
+        for (number, field) in headers.get_all(header::COOKIE).iter().enumerate() {
+            let (field, mut rest, mut from) = (field.as_bytes(), Vec::new(), 0);
+            for Piece { whole, .. } in self.all().filter(|piece| piece.number == number) {
+                rest.extend(field.get(from..whole.start).unwrap_or_default());
+                from = whole.end;
+            }
+            rest.extend(field.get(from..).unwrap_or_default());
+            let rest = without_blank_ends(&rest);
+            if !kept.is_empty() && !rest.is_empty() {
+                kept.extend(b"; ");
+            }
+            kept.extend(rest);
+        }
+        headers.remove(header::COOKIE);
+        if let Some(mut value) = HeaderValue::from_bytes(&kept).ok().filter(|value| !value.is_empty()) {
+            value.set_sensitive(true);
+            headers.insert(header::COOKIE, value);
+        }
+    }
+}
+
+/// It never shows a value.
+impl fmt::Debug for Cookies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.all().map(|piece| piece.ours)).finish()
+    }
+}
+
+impl Piece {
+    fn read(site: &Site, field: &HeaderValue, number: usize, whole: Range<usize>) -> Option<Self> {
+        let bytes = field.as_bytes().get(whole.clone())?;
+        let start = whole.start + bytes.len() - bytes.trim_ascii_start().len();
+        let pair = bytes.trim_ascii();
+        let equals = memchr::memchr(b'=', pair);
+        let name = start..start + equals.unwrap_or(pair.len());
+        let ours = site.ours(field.as_bytes().get(name.clone())?, equals.is_some())?;
+        let value = (name.end + 1).min(start + pair.len())..start + pair.len();
+        // The semicolon after it goes along.
+        let whole = whole.start..(whole.end + 1).min(field.len());
+        Some(Self { ours, field: field.clone(), number, name, value, whole })
+    }
+
+    fn name(&self) -> &str {
+        text(&self.field, &self.name)
+    }
+
+    fn value(&self) -> &str {
+        text(&self.field, &self.value)
+    }
+}
+
+fn without_blank_ends(field: &[u8]) -> &[u8] {
+    let counts = |byte: &u8| !byte.is_ascii_whitespace() && *byte != b';';
+    match (field.iter().position(counts), field.iter().rposition(counts)) {
+        (Some(first), Some(last)) => field.get(first..=last).unwrap_or_default(),
+        _ => b"",
+    }
+}
+
+/// A part of a field. Bytes that are not UTF-8 become empty text, so that the cookie still counts.
+fn text<'a>(field: &'a HeaderValue, part: &Range<usize>) -> &'a str {
+    let bytes = field.as_bytes().get(part.clone()).unwrap_or_default();
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// The places between the semicolons of a field. It runs on every request, so memchr finds them.
+fn pieces(field: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let ends = memchr::memchr_iter(b';', field).chain([field.len()]);
-    ends.scan(0, |from, end| {
-        let piece = field.get(*from..end);
-        *from = end + 1;
-        piece
-    })
+    ends.scan(0, |from, end| Some(std::mem::replace(from, end + 1)..end))
 }
 
-/// Other cookies may hold any bytes and hide none of ours. A value that is no text still shows that its cookie is there.
-fn text(value: &[u8]) -> &str {
-    std::str::from_utf8(value).unwrap_or_default()
-}
-
-/// The value of the only cookie of this name. None if there is none, or more than one: then one of them was planted
-/// by somebody else, and taking either would be a guess.
-pub(crate) fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let mut values = every(headers, name);
+/// The value that all cookies of a name have. If they differ, one was planted, and choosing would
+/// be a guess.
+fn only<'a>(mut values: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let value = values.next()?;
-    values.next().is_none().then_some(value)
+    values.all(|other| other == value).then_some(value)
 }
 
-/// The values of all cookies of this name.
-pub(crate) fn every<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
-    pairs(headers).filter(move |(known, _)| *known == name.as_bytes()).map(|(_, value)| text(value))
-}
-
-/// The names of cookies that begin so, in the order of the request.
-pub(crate) fn with_prefix<'a>(headers: &'a HeaderMap, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-    pairs(headers).filter(move |(name, _)| name.starts_with(prefix.as_bytes())).map(|(name, _)| text(name))
-}
-
-/// Adds a Set-Cookie field.
+/// Adds a `Set-Cookie` field.
 pub(crate) fn set(headers: &mut HeaderMap, cookie: &Cookie<'_>) {
     match HeaderValue::try_from(cookie.to_string()) {
         Ok(mut value) => {
             value.set_sensitive(true);
             headers.append(header::SET_COOKIE, value);
         }
-        Err(_) => tracing::error!("a cookie could not be written: its value is not fit for a header"),
+        Err(_) => tracing::error!("a cookie was not set: its value is not valid in a header"),
     }
 }
 
-/// Whether an answer is for one client only; one that says nothing of caches is made so. An app's own word is left alone.
+/// Returns whether only one client may keep this answer. An answer without `Cache-Control` is made
+/// private; a value that the app set is left alone.
 pub(crate) fn make_private(headers: &mut HeaderMap) -> bool {
     if headers.contains_key("surrogate-control") || headers.contains_key("cdn-cache-control") {
         return false;
@@ -78,125 +220,5 @@ pub(crate) fn make_private(headers: &mut HeaderMap) -> bool {
     words.any(|word| ["private", "no-store"].iter().any(|private| word.eq_ignore_ascii_case(private)))
 }
 
-/// Takes our cookies out of a request and leaves the app's as they are.
-pub(crate) fn strip(headers: &mut HeaderMap) {
-    let fields: Vec<HeaderValue> = headers.get_all(header::COOKIE).iter().cloned().collect();
-    headers.remove(header::COOKIE);
-    for field in fields {
-        let kept = without_ours(field.as_bytes()).and_then(|kept| HeaderValue::from_bytes(&kept).ok());
-        if let Some(mut value) = kept {
-            value.set_sensitive(true);
-            headers.append(header::COOKIE, value);
-        }
-    }
-}
-
-fn without_ours(field: &[u8]) -> Option<Vec<u8>> {
-    let kept: Vec<&[u8]> =
-        pieces(field).map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty() && !is_ours(pair)).collect();
-    (!kept.is_empty()).then(|| kept.join(&b"; "[..]))
-}
-
-fn is_ours(pair: &[u8]) -> bool {
-    let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
-    std::str::from_utf8(name).is_ok_and(Site::is_ours)
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn headers(fields: &[&str]) -> HeaderMap {
-        fields.iter().map(|field| (header::COOKIE, HeaderValue::from_str(field).unwrap())).collect()
-    }
-
-    #[test]
-    fn one_cookie_is_found_and_two_of_a_name_are_refused() {
-        let table = [
-            (vec!["a=1; n=2"], Some("2")),
-            (vec!["n=2"], Some("2")),
-            (vec!["a=1", "n=2"], Some("2")),
-            (vec!["n=2=="], Some("2==")),
-            (vec!["n=1; n=2"], None),
-            (vec!["n=1", "n=1"], None),
-            (vec!["N=1"], None),
-            (vec!["nn=1"], None),
-            (vec![], None),
-        ];
-        for (fields, expected) in table {
-            assert_eq!(only(&headers(&fields), "n"), expected, "{fields:?}");
-        }
-    }
-
-    #[test]
-    fn bytes_of_others_hide_nothing() {
-        let table: [(&[u8], Option<&str>); 4] = [
-            (b"a=\xc3\xab; n=1", Some("1")),
-            (b"\xff=\xfe; n=1; \xff", Some("1")),
-            (b"n=1; n=\xff", None),
-            (b"n\xff=1", None),
-        ];
-        for (field, expected) in table {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::COOKIE, HeaderValue::from_bytes(field).unwrap());
-            assert_eq!(only(&headers, "n"), expected, "{field:?}");
-        }
-    }
-
-    #[test]
-    fn what_a_shared_cache_may_keep_is_not_made_private() {
-        let table: [(&[(&str, &str)], bool); 8] = [
-            (&[], true),
-            (&[("cache-control", "no-store")], true),
-            (&[("cache-control", "max-age=60, Private")], true),
-            (&[("cache-control", "max-age=60"), ("cache-control", "private")], true),
-            (&[("cache-control", "public, max-age=60")], false),
-            (&[("cache-control", "no-cache")], false),
-            (&[("cache-control", "private=\"set-cookie\"")], false),
-            (&[("cdn-cache-control", "max-age=60")], false),
-        ];
-        for (fields, expected) in table {
-            let mut headers = HeaderMap::new();
-            for (name, value) in fields {
-                headers.append(*name, HeaderValue::from_static(value));
-            }
-            assert_eq!(make_private(&mut headers), expected, "{fields:?}");
-            assert!(!expected || headers.contains_key(header::CACHE_CONTROL), "{fields:?}");
-        }
-    }
-
-    #[test]
-    fn an_oversized_field_is_not_read() {
-        let long = format!("n=1; a={}", "x".repeat(limits::COOKIE_HEADER_BYTES));
-        assert_eq!(only(&headers(&[&long]), "n"), None);
-    }
-
-    #[test]
-    fn an_app_sees_its_own_cookies_only() {
-        let table: [(&[&str], &[&str]); 5] = [
-            (&["a=1; __Host-claviger=x; b=2"], &["a=1; b=2"]),
-            (&["__Host-claviger=x"], &[]),
-            (&["a=1", "__Host-claviger-login-abc=x; claviger-insecure=y"], &["a=1"]),
-            (&["__Host-claviger-hint=x;a=1"], &["a=1"]),
-            (&["__Host-clavigerette=x"], &["__Host-clavigerette=x"]),
-        ];
-        for (before, after) in table {
-            let mut stripped = headers(before);
-            strip(&mut stripped);
-            let left: Vec<_> = stripped.get_all(header::COOKIE).iter().map(|v| v.to_str().unwrap()).collect();
-            assert_eq!(left, after, "{before:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_cookie_of_ours_reaches_an_app(field in "([ab;= ]|__Host-claviger|claviger-insecure|-hint|-login-x)*") {
-            let mut stripped = headers(&[&field]);
-            strip(&mut stripped);
-            let ours = pairs(&stripped).any(|(name, _)| Site::is_ours(text(name).trim()));
-            prop_assert!(!ours);
-        }
-    }
-}
+mod tests;

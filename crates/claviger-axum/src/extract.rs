@@ -1,4 +1,4 @@
-//! Extractors: who is calling, in a handler's arguments. They need [`Claviger::layer`].
+//! Extractors for handlers: who is calling. They need [`Claviger::layer`].
 
 use axum::{
     extract::{FromRequestParts, OptionalFromRequestParts},
@@ -8,22 +8,24 @@ use claviger_engine::{Caller, Denied};
 use claviger_seal::SessionCookie;
 use http::{StatusCode, request::Parts};
 
-use crate::Claviger;
+use crate::{claviger::Claviger, head::RequestHead};
 
-/// What the layer found out.
+/// The layer's result, kept in the request's extensions.
 #[derive(Clone)]
 pub(crate) struct Authenticated {
     pub(crate) outcome: Result<Caller, Denied>,
-    /// The session cookie, which handlers do not see.
+    /// The session cookie as it came, for a layer inside this one. Handlers do not see it.
     pub(crate) shown: Result<SessionCookie, Denied>,
+    pub(crate) head: RequestHead,
     pub(crate) claviger: Claviger,
 }
 
-/// The caller. A navigation of nobody is led to the sign-in, other requests get 401 with JSON.
+/// The caller. Without a session a navigation is redirected to the sign-in, and other requests get
+/// 401 with JSON.
 #[derive(Clone, Debug)]
 pub struct SignedIn(pub Caller);
 
-/// The caller, if somebody is signed in.
+/// The caller, or `None` without a session.
 #[derive(Clone, Debug)]
 pub struct MaybeSignedIn(pub Option<Caller>);
 
@@ -31,8 +33,8 @@ impl<S: Send + Sync> FromRequestParts<S> for SignedIn {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Response> {
-        let Authenticated { outcome, claviger, .. } = found(parts)?;
-        outcome.map(Self).map_err(|denied| claviger.deny(parts, &denied))
+        let Authenticated { outcome, head, claviger, .. } = found(parts)?;
+        outcome.map(Self).map_err(|denied| claviger.deny(&head, &denied))
     }
 }
 
@@ -54,7 +56,7 @@ impl<S: Send + Sync> FromRequestParts<S> for MaybeSignedIn {
 
 fn found(parts: &Parts) -> Result<Authenticated, Response> {
     parts.extensions.get::<Authenticated>().cloned().ok_or_else(|| {
-        tracing::error!("a handler asks who is calling on a route without Claviger's layer: add it");
+        tracing::error!("a handler extracts the caller on a route without Claviger's layer; add the layer");
         StatusCode::INTERNAL_SERVER_ERROR.into_response()
     })
 }

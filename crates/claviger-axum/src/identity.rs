@@ -1,24 +1,25 @@
-//! The headers that tell an app behind us who is calling. Only we may set them.
+//! The headers that tell an app behind us who is calling. Inbound copies are removed.
 
 use claviger_engine::Caller;
 use claviger_seal::CookieIdentity;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-/// Whose users these are, such as `twitch`.
+/// The stable name of the user's provider.
 pub const HEADER_PROVIDER: HeaderName = HeaderName::from_static("x-auth-provider");
-/// The provider's id of the user: the key to know a user by.
+/// The provider's id of the user. Apps key their data by it.
 pub const HEADER_USER: HeaderName = HeaderName::from_static("x-auth-user");
-/// What the provider called the user at sign-in, percent-encoded where it is not plain ASCII. Not a key.
+/// The user's name at the provider at sign-in, percent-encoded unless plain ASCII. It may change,
+/// so it is not a key.
 pub const HEADER_NAME: HeaderName = HeaderName::from_static("x-auth-name");
-/// The id of the device's session. A name, not a credential.
+/// The id of the device's session. It is an identifier, not a credential.
 pub const HEADER_SESSION: HeaderName = HeaderName::from_static("x-auth-session");
 
 const PREFIX: &[u8] = b"x-auth-";
 const UNSAFE_IN_HEADERS: &AsciiSet = &CONTROLS.add(b'%');
 
-/// Removes every inbound header that could be taken for one of ours. Servers that fold `_`, or all but letters and
-/// digits, to one sign are common.
+/// Removes every inbound header that a server could take for one of ours. Many servers fold `_`, or
+/// everything but letters and digits, to one character.
 pub(crate) fn strip(headers: &mut HeaderMap) {
     let foreign: Vec<HeaderName> = headers.keys().filter(|name| looks_like_ours(name)).cloned().collect();
     for name in foreign {
@@ -31,7 +32,7 @@ fn looks_like_ours(name: &HeaderName) -> bool {
     folded.take(PREFIX.len()).eq(PREFIX.iter().copied())
 }
 
-/// Says who is calling.
+/// Adds the identity headers.
 pub(crate) fn add(headers: &mut HeaderMap, caller: Caller) {
     put(headers, HEADER_SESSION, caller.session().to_string());
     let CookieIdentity { subject, display_name } = caller.into_identity();
@@ -40,7 +41,7 @@ pub(crate) fn add(headers: &mut HeaderMap, caller: Caller) {
     put(headers, HEADER_NAME, display_name);
 }
 
-/// Text that is plain becomes a value without being copied.
+/// Inserts a header. Plain text is not copied.
 fn put(headers: &mut HeaderMap, name: HeaderName, text: String) {
     let plain = text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'%');
     let text = if plain { text } else { utf8_percent_encode(&text, UNSAFE_IN_HEADERS).to_string() };
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_else_says_who_is_calling() {
+    fn inbound_identity_headers_are_stripped() {
         let mut headers = HeaderMap::new();
         for name in [
             "x-auth-user",
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_break_out_of_its_header() {
+    fn a_user_name_is_encoded() {
         let mut headers = HeaderMap::new();
         put(&mut headers, HEADER_NAME, "Zoë\r\nX-Evil: 1 100%".to_owned());
         assert_eq!(headers.get(HEADER_NAME).unwrap(), "Zo%C3%AB%0D%0AX-Evil: 1 100%25");

@@ -1,26 +1,33 @@
-//! A tower layer that says of every request who is calling.
+//! A tower layer that authenticates each request.
 
 use std::task::{Context, Poll};
 
 use axum::{extract::Request, response::Response};
-use claviger_core::request::Assurance;
+use claviger_core::Assurance;
 use claviger_engine::Denied;
 use futures_util::future::BoxFuture;
 use tower::{Layer, Service};
 
-use crate::{Claviger, extract::Authenticated};
+use crate::{claviger::Claviger, extract::Authenticated};
 
-/// Makes [`Authenticate`] services.
+impl Claviger {
+    /// Returns a layer that authenticates requests. Requests without a session pass;
+    /// [`crate::SignedIn`] refuses them.
+    pub fn layer(&self) -> ClavigerLayer {
+        self.layer_with(Assurance::Session)
+    }
+
+    /// Returns a layer that asks for another assurance.
+    pub fn layer_with(&self, assurance: Assurance) -> ClavigerLayer {
+        ClavigerLayer { claviger: self.clone(), assurance }
+    }
+}
+
+/// Builds [`Authenticate`] services.
 #[derive(Clone)]
 pub struct ClavigerLayer {
     claviger: Claviger,
     assurance: Assurance,
-}
-
-impl ClavigerLayer {
-    pub(crate) fn new(claviger: Claviger, assurance: Assurance) -> Self {
-        Self { claviger, assurance }
-    }
 }
 
 impl<S> Layer<S> for ClavigerLayer {
@@ -31,10 +38,10 @@ impl<S> Layer<S> for ClavigerLayer {
     }
 }
 
-/// Says who is calling, turns cross-site requests away, and passes the request on without inbound identity headers.
+/// Authenticates each request, refuses cross-site ones, and removes inbound identity headers.
 ///
-/// Where nobody can say who is calling, because the provider or the store does not answer, the request is answered
-/// with 503: it is neither let through nor taken for signed out.
+/// If the provider or the store does not answer, the response is 503: the request is neither let
+/// through nor treated as signed out.
 #[derive(Clone)]
 pub struct Authenticate<S> {
     inner: S,
@@ -56,19 +63,24 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        // The service that was made ready is the one to call (tower docs, "Be careful when cloning inner services").
+        // Call the service that was polled ready, not its clone (tower docs, "Be careful when
+        // cloning inner services").
         let spare = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, spare);
         let (claviger, assurance) = (self.claviger.clone(), self.assurance);
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            if let Err(refused) = claviger.guard(&parts.method, &parts.headers) {
+            let head = match claviger.head(&mut parts) {
+                Ok(head) => head,
+                Err(refused) => return Ok(refused),
+            };
+            if let Err(refused) = claviger.guard(&head) {
                 return Ok(refused);
             }
-            // A layer inside another one finds the cookie stripped, so the outer one tells what it was.
+            // An outer layer has already removed the cookie, so take it from there.
             let shown = match parts.extensions.get::<Authenticated>() {
                 Some(outer) => outer.shown.clone(),
-                None => claviger.cookie(&parts.headers),
+                None => claviger.cookie(&head),
             };
             let outcome = match shown.clone() {
                 Ok(cookie) => claviger.engine().authenticate(cookie, assurance).await,
@@ -77,22 +89,26 @@ where
             if let Err(denied) = &outcome
                 && !asks_for_sign_in(denied)
             {
-                return Ok(claviger.deny(&parts, denied));
+                return Ok(claviger.deny(&head, denied));
             }
-            let outdated = outcome.as_ref().ok().and_then(|_| claviger.outdated_cookie(&parts.headers));
-            let renewal = outdated.map(|value| (claviger.clone(), value));
-            claviger.strip_request(&mut parts.headers);
-            parts.extensions.insert(Authenticated { outcome, shown, claviger });
+            let signed_in = outcome.is_ok().then(|| claviger.clone());
+            let outdated = signed_in.as_ref().and_then(|claviger| claviger.outdated_cookie(&head));
+            claviger.strip_request(&mut parts.headers, &head);
+            parts.extensions.insert(Authenticated { outcome, shown, head, claviger });
             let mut response = inner.call(Request::from_parts(parts, body)).await?;
-            if let Some((claviger, outdated)) = renewal {
-                claviger.renew_cookie(response.headers_mut(), &outdated);
+            if let Some(claviger) = signed_in {
+                claviger.keep_private(response.headers_mut());
+                if let Some(outdated) = outdated {
+                    claviger.renew_cookie(response.headers_mut(), &outdated);
+                }
             }
             Ok(response)
         })
     }
 }
 
-/// Whether the request is simply nobody's, so that a public page may still be shown.
+/// Returns whether the request just has no session in force, so that a public page may still be
+/// shown.
 fn asks_for_sign_in(denied: &Denied) -> bool {
     matches!(denied, Denied::NoSession | Denied::Ended(_) | Denied::SignInAgain)
 }

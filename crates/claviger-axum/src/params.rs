@@ -1,10 +1,10 @@
-//! Query parameters, read strictly: a parameter that comes twice is an error, not a choice.
+//! Query parameters, read strictly: a repeated parameter is an error.
 
 use std::borrow::Cow;
 
 use http::Uri;
 
-/// The parameters of one request.
+/// The parameters of a request.
 pub(crate) struct Params<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 /// What is wrong with the parameters, in words for the client.
@@ -12,9 +12,9 @@ pub(crate) struct Params<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 pub(crate) enum BadParams {
     #[error("the parameter {0} may come only once")]
     Twice(&'static str),
-    #[error("the address has a parameter of a name that is not known here")]
+    #[error("the address has an unknown parameter")]
     Unknown,
-    #[error("the address has too long a query")]
+    #[error("the query in the address is too long")]
     TooLong,
 }
 
@@ -25,7 +25,7 @@ impl<'a> Params<'a> {
         Ok(Self(pairs(uri)?.collect()))
     }
 
-    /// The value of a parameter that may come once.
+    /// Returns the value of a parameter that may come once.
     pub(crate) fn one(&self, name: &'static str) -> Result<Option<&str>, BadParams> {
         let mut values = self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_ref());
         let value = values.next();
@@ -33,8 +33,8 @@ impl<'a> Params<'a> {
     }
 }
 
-/// The values of exactly these parameters, each of which may come once. Others are refused: a misspelt one must not count
-/// as left out.
+/// Returns the values of these parameters, each of which may come once. Any other name is an error,
+/// so that a misspelt one does not count as missing.
 pub(crate) fn exactly<'a, const N: usize>(
     uri: &'a Uri,
     names: [&'static str; N],

@@ -1,4 +1,4 @@
-//! An error as people and programs meet it: a page, or JSON.
+//! An error as people and programs see it: a page or JSON.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -6,11 +6,11 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use crate::{
-    navigation::{can_navigate, wants_html},
+    head::RequestHead,
     pages::{Action, Message},
 };
 
@@ -23,27 +23,29 @@ pub struct Problem {
     pub(crate) message: Cow<'static, str>,
     reason: Option<&'static str>,
     retry_after: Option<Duration>,
-    /// What a person may do next.
+    /// What a person can do next.
     pub(crate) action: Action,
+    /// Where the action leads, if not to an address that is known beforehand.
+    address: Option<String>,
     pub(crate) sign_in_helps: bool,
 }
 
 #[derive(Debug, Serialize)]
 struct Body<'a> {
-    /// A stable name.
+    /// A stable code.
     error: &'a str,
-    /// Words for a person.
+    /// A text for people.
     message: &'a str,
-    /// Where a person signs in, where that would help.
+    /// Where to sign in, if that helps.
     #[serde(skip_serializing_if = "Option::is_none")]
     login: Option<&'a str>,
-    /// Why a session ended.
+    /// Why the session ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
 }
 
 impl Problem {
-    /// Makes one: the status, a stable name, a heading, and words for a person.
+    /// Creates a problem from its status, a stable code, a heading, and a text for people.
     pub const fn new(
         status: StatusCode,
         error: &'static str,
@@ -58,6 +60,7 @@ impl Problem {
             reason: None,
             retry_after: None,
             action: Action::home(),
+            address: None,
             sign_in_helps: false,
         }
     }
@@ -69,13 +72,20 @@ impl Problem {
         self
     }
 
-    /// Offers this to do next.
+    /// Offers this action.
     pub(crate) fn offering(self, action: Action) -> Self {
         Self { action, ..self }
     }
 
-    /// Says it in other words.
-    pub(crate) fn saying(self, message: impl Into<Cow<'static, str>>) -> Self {
+    /// Offers to open another address.
+    #[must_use]
+    pub fn leading_to(self, address: String, words: &'static str) -> Self {
+        Self { action: Action { href: "", words }, address: Some(address), ..self }
+    }
+
+    /// Replaces the text.
+    #[must_use]
+    pub fn saying(self, message: impl Into<Cow<'static, str>>) -> Self {
         Self { message: message.into(), ..self }
     }
 
@@ -87,24 +97,25 @@ impl Problem {
         Self { retry_after: Some(retry_after), ..self.passing() }
     }
 
-    /// The address of a form can only be posted to, so whoever tries again begins at the devices page.
+    /// The action of a form accepts only POST, so "try again" goes to the devices page.
     pub(crate) fn posted(self) -> Self {
         if self.retry_after.is_some() { self.offering(Action::devices()) } else { self }
     }
 
-    /// The answer to a request: a page where a window would show it, else JSON.
-    pub fn answer_to(&self, method: &Method, headers: &HeaderMap) -> Response {
-        self.answer(as_page(method, headers))
+    /// Answers a request: with a page if a window would show it, else with JSON.
+    pub fn answer_to(&self, head: &RequestHead) -> Response {
+        self.answer(head.shows_page())
     }
 
-    /// The answer to a program.
+    /// Answers a program.
     pub fn json(&self) -> Response {
         self.answer(false)
     }
 
     pub(crate) fn answer(&self, as_page: bool) -> Response {
         let mut response = if as_page {
-            Message { title: self.title, text: &self.message, action: &self.action }.into_response()
+            let href = self.address.as_deref().unwrap_or(self.action.href);
+            Message { title: self.title, text: &self.message, href, words: self.action.words }.into_response()
         } else {
             Json(Body {
                 error: self.error,
@@ -122,7 +133,7 @@ impl Problem {
     }
 }
 
-/// Nobody may keep an answer that depends on a session (OWASP ASVS 5.0, 14.3.2), and no other site may read it (3.5.8).
+/// Forbids caches to keep an answer (OWASP ASVS 5.0, 14.3.2), and other sites to read it (3.5.8).
 pub fn no_store(mut response: Response) -> Response {
     for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
@@ -132,9 +143,4 @@ pub fn no_store(mut response: Response) -> Response {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
-}
-
-/// Whether the client should get a page.
-pub(crate) fn as_page(method: &Method, headers: &HeaderMap) -> bool {
-    can_navigate(method, headers) || (*method == Method::POST && wants_html(headers))
 }

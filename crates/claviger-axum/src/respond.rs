@@ -1,50 +1,69 @@
-//! Which denial and error becomes which answer. One place says which status.
+//! Maps each denial and error to its answer: status, code and text. No other place does.
 
 use std::time::Duration;
 
-use axum::{
-    extract::OriginalUri,
-    response::{IntoResponse, Redirect, Response},
-};
-use claviger_core::{policy::limits, return_to::ReturnTo};
-use claviger_engine::{Denied, EndError, LoginError, NoticeError};
+use axum::response::{IntoResponse, Redirect, Response};
+use claviger_core::{ReturnTo, limits};
+use claviger_engine::{Denied, EndError, LoginError, WebhookError};
 use claviger_provider::Refused;
 use claviger_store::StoreError;
-use http::{HeaderMap, StatusCode, request::Parts};
+use http::{HeaderValue, StatusCode, header};
 
 use crate::{
-    guard::Crossed,
-    navigation::{can_navigate, wants_html},
+    guard::CrossSite,
+    head::{RequestHead, TooManyCookies},
     pages::Action,
     params::BadParams,
     problem::{Problem, no_store},
 };
 
-/// The answer to a request that is not served.
-pub(crate) fn denied(request: &Parts, denied: &Denied) -> Response {
-    let navigates = can_navigate(&request.method, &request.headers);
-    let problem = of_denied(denied);
-    if navigates && problem.sign_in_helps {
-        // A nested router sees a part of the address only.
-        let uri = request.extensions.get::<OriginalUri>().map_or(&request.uri, |OriginalUri(whole)| whole);
-        let target = uri.path_and_query().map_or("/", |path| path.as_str());
-        return to_sign_in(target, denied);
+const TOO_MANY_COOKIES: Problem = Problem::new(
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "too_many_cookies",
+    "Too many cookies",
+    "Your browser keeps more cookies for this site than it reads, so it cannot see whether you are signed in. Nothing \
+     has changed. Delete this site's cookies in your browser's settings, and sign in again.",
+);
+
+impl IntoResponse for TooManyCookies {
+    fn into_response(self) -> Response {
+        let mut answer = TOO_MANY_COOKIES.answer(self.shows_page);
+        // It is not known where the next request begins (RFC 9112 section 6.3).
+        if self.unclear_framing {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
     }
-    problem.answer(navigates)
 }
 
-/// Leads a navigation to the sign-in, and back to where it wanted to go.
+/// Answers a request that is denied.
+pub(crate) fn denied(head: &RequestHead, denied: &Denied) -> Response {
+    let problem = of_denied(denied);
+    if problem.sign_in_helps && head.navigates() {
+        return to_sign_in(head.target(), denied);
+    }
+    problem.answer_to(head)
+}
+
+/// Redirects a navigation to the sign-in, which leads back to `target`.
 ///
-/// A session in force that needs a new authorization goes by the sign-in page too: it knows what helps.
+/// A session in force that needs a new authorization takes the same way: the sign-in page knows
+/// what helps.
 pub(crate) fn to_sign_in(target: &str, denied: &Denied) -> Response {
+    no_store(Redirect::to(&sign_in_address(target, denied)).into_response())
+}
+
+/// The address of the sign-in page, which leads back to `target`.
+pub(crate) fn sign_in_address(target: &str, denied: &Denied) -> String {
     let return_to = ReturnTo::parse(target).unwrap_or_default();
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("return_to", return_to.as_str());
-    // The session may be good for less than what was asked for, so being signed in is not enough to be led back.
+    // The session may be in force and yet not enough for this route. Without `again`, the sign-in
+    // page would redirect straight back.
     if matches!(denied, Denied::SignInAgain) {
         query.append_pair("again", "true");
     }
-    no_store(Redirect::to(&format!("/auth/sign-in?{}", query.finish())).into_response())
+    format!("/auth/sign-in?{}", query.finish())
 }
 
 pub(crate) fn of_denied(denied: &Denied) -> Problem {
@@ -55,21 +74,22 @@ pub(crate) fn of_denied(denied: &Denied) -> Problem {
     match denied {
         Denied::NoSession => signed_out("You are not signed in.", None),
         Denied::Ended(reason) => signed_out("You were signed out on this device.", Some(reason.name())),
-        Denied::SignInAgain => signed_out("Please sign in again to go on.", Some("renewal_needed")),
-        Denied::ProviderTrouble { retry_after } => provider_trouble(
+        Denied::SignInAgain => signed_out("Please sign in again to continue.", Some("renewal_needed")),
+        Denied::ProviderUnavailable { retry_after } => provider_failure(
             *retry_after,
-            "The sign-in service does not answer at the moment. You are still signed in; try again shortly.",
+            "The sign-in service does not answer at the moment. You are still signed in. Try again shortly.",
         ),
         Denied::Misconfigured => misconfigured(),
-        Denied::Store(error) => store_trouble(error),
+        Denied::ClockUnconfirmed { retry_after } => clock_unconfirmed(*retry_after),
+        Denied::Store(error) => store_failure(error),
         Denied::UnknownKey(id) => unknown_key(format!(
-            "Key {id} is missing on this site's server. You are still signed in; the people who run this site must \
-             mend that."
+            "Key {id} is missing on this site's server. If you are signed in, you stay signed in. The people who run this site need \
+             to fix this."
         )),
     }
 }
 
-/// The answer to a sign-in that did not succeed.
+/// Answers a sign-in that failed.
 pub(crate) fn of_login_error(error: &LoginError) -> Problem {
     let again = |error, title, message: &'static str| {
         Problem::new(StatusCode::BAD_REQUEST, error, title, message).with_sign_in(None)
@@ -83,67 +103,59 @@ pub(crate) fn of_login_error(error: &LoginError) -> Problem {
         LoginError::AlreadyUsed => again(
             "sign_in_used",
             "This sign-in is already finished",
-            "The page was opened a second time. If you are signed in, just go on; else start again.",
+            "The page was opened a second time. If you are signed in, just continue. Otherwise start again.",
         ),
-        LoginError::DeniedByUser => again(
-            "access_denied",
-            "You did not sign in",
-            "You chose not to give access. Nothing was changed.",
-        ),
+        LoginError::DeniedByUser => {
+            again("access_denied", "You did not sign in", "You chose not to give access. Nothing has changed.")
+        }
         LoginError::RefusedByProvider(_) => again(
             "refused_by_provider",
             "The sign-in was refused",
-            "The sign-in service refused this sign-in. Try again; if it stays so, tell the people who run this site.",
+            "The sign-in service refused this sign-in. Try again. If it happens again, tell the people who run this site.",
         ),
         LoginError::WrongIssuer => again(
             "wrong_issuer",
             "The sign-in was stopped",
-            "The answer came from another sign-in service than the one that was asked. Nobody was signed in.",
+            "The answer came from another sign-in service than the one we asked. Nothing has changed.",
         ),
-        LoginError::Busy => Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too_many_sign_ins",
-            "One moment, please",
-            "Many people are signing in at the moment. Try again in a few seconds.",
-        )
-        .later(limits::RETRY_AFTER),
+        LoginError::Busy { retry_after } => too_many_sign_ins(*retry_after),
         LoginError::CodeRejected => again(
             "code_rejected",
             "The sign-in took too long",
-            "The sign-in service does not accept this answer any more. Start again.",
+            "The sign-in service no longer accepts this answer. Start again.",
         ),
         LoginError::AnotherUser => again(
             "another_user",
-            "Somebody else is signed in there",
-            "The sign-in service knows this browser as another user than this site does. Nothing was changed. Sign in \
-             with the account that you want to use here.",
+            "Another account is signed in there",
+            "You are signed in to the sign-in service with another account than to this site. Nothing has changed. \
+             Sign in with the account that you want to use here.",
         )
         .offering(Action::switch_account()),
         LoginError::SessionEnded => again(
             "session_ended",
             "You were signed out",
-            "This device was signed out in the meantime. Sign in to go on.",
+            "This device was signed out in the meantime. Sign in to continue.",
         ),
         LoginError::NotOurToken => again(
             "not_our_token",
             "The sign-in was stopped",
-            "The sign-in service answered with somebody else's sign-in. Nobody was signed in.",
+            "The sign-in service answered with a token for another site. Nothing has changed.",
         ),
         LoginError::ScopesMissing => again(
             "scopes_missing",
             "Something is missing",
-            "This site needs all of the access it asked for. Start again and agree to all of it.",
+            "This site needs all of the access that it asks for. Start again and agree to all of it.",
         ),
-        LoginError::ProviderTrouble { retry_after } => {
+        LoginError::ProviderUnavailable { retry_after } => {
             let message = "The sign-in service does not answer at the moment. Start again shortly.";
-            provider_trouble(*retry_after, message).offering(Action::sign_in())
+            provider_failure(*retry_after, message).offering(Action::sign_in())
         }
         LoginError::Misconfigured => misconfigured().offering(Action::sign_in()),
         LoginError::Store(error) => {
-            store_trouble(error).saying("This site cannot finish a sign-in at the moment. Try again shortly.")
+            store_failure(error).saying("This site cannot finish a sign-in at the moment. Try again shortly.")
         }
         LoginError::UnknownKey(id) => unknown_key(format!(
-            "Key {id} is missing on this site's server. The people who run this site must mend that."
+            "Key {id} is missing on this site's server. The people who run this site need to fix this."
         )),
     }
 }
@@ -154,27 +166,29 @@ pub(crate) fn of_end_error(error: &EndError) -> Problem {
             StatusCode::NOT_FOUND,
             "no_such_device",
             "No such device",
-            "This device is not, or no longer, in your list.",
+            "This device is not in your list. It may have been signed out already.",
         )
         .offering(Action::devices()),
-        EndError::Store(error) => store_trouble(error),
+        EndError::Store(error) => store_failure(error),
     }
 }
 
-/// The answer to a message at the webhook that was not taken.
-pub(crate) fn of_notice_error(error: &NoticeError) -> Problem {
+/// Answers a webhook message that was not accepted.
+pub(crate) fn of_webhook_error(error: &WebhookError) -> Problem {
     match error {
-        NoticeError::Refused(Refused::TooLarge) => refused_notice(StatusCode::PAYLOAD_TOO_LARGE),
-        NoticeError::Refused(Refused::Malformed) => refused_notice(StatusCode::BAD_REQUEST),
-        NoticeError::Refused(Refused::Forged | Refused::Stale) => refused_notice(StatusCode::FORBIDDEN),
-        NoticeError::Unwanted => refused_notice(StatusCode::NOT_FOUND),
-        // The provider sends again what was answered so.
-        NoticeError::Store(error) => store_trouble(error).saying("Send it again shortly."),
+        WebhookError::Refused(Refused::TooLarge) => refused_webhook_event(StatusCode::PAYLOAD_TOO_LARGE),
+        WebhookError::Refused(Refused::Malformed) => refused_webhook_event(StatusCode::BAD_REQUEST),
+        WebhookError::Refused(Refused::Forged | Refused::Stale) => {
+            refused_webhook_event(StatusCode::FORBIDDEN)
+        }
+        WebhookError::Unwanted => refused_webhook_event(StatusCode::NOT_FOUND),
+        // The provider repeats a message that gets a 5xx.
+        WebhookError::Store(error) => store_failure(error).saying("Send it again shortly."),
     }
 }
 
-/// All of them in the same words: who tries to forge one learns nothing from them.
-pub(crate) fn refused_notice(status: StatusCode) -> Problem {
+/// All refusals share one text, so that a forger learns nothing.
+pub(crate) fn refused_webhook_event(status: StatusCode) -> Problem {
     Problem::new(status, "message_refused", "Not accepted", "This message is not accepted.")
 }
 
@@ -182,26 +196,47 @@ pub(crate) fn of_bad_params(error: &BadParams) -> Problem {
     bad_request("").saying(error.to_string())
 }
 
-/// The answer to an address that asks for what does not exist.
+/// Answers an address that makes no sense.
 pub(crate) fn bad_request(message: &'static str) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "bad_request", "This address is not right", message)
 }
 
-/// The answer to an unsafe request that another site may have made.
-pub(crate) fn cross_site(headers: &HeaderMap, crossed: Crossed) -> Response {
-    let message = match crossed {
-        Crossed::AnotherSite => "Another site tried to do this in your name. Nothing was changed.",
-        Crossed::SaysNothing => {
-            "The request does not say which page made it. Programs must send an Origin header. Nothing was changed."
+/// Answers an unsafe request that another site may have made.
+pub(crate) fn cross_site(head: &RequestHead, cross_site: CrossSite) -> Response {
+    let message = match cross_site {
+        CrossSite::AnotherSite => "Another site tried to do this in your name. Nothing has changed.",
+        CrossSite::NoOrigin => {
+            "The request does not say which page made it. Programs must send an Origin header. Nothing has changed."
         }
     };
     Problem::new(StatusCode::FORBIDDEN, "cross_site", "This was stopped for your safety", message)
-        .answer(wants_html(headers))
+        .answer_to(head)
 }
 
-fn provider_trouble(retry_after: Duration, message: &'static str) -> Problem {
+fn provider_failure(retry_after: Duration, message: &'static str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable", "One moment, please", message)
         .later(retry_after)
+}
+
+fn clock_unconfirmed(retry_after: Duration) -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "clock_unconfirmed",
+        "One moment, please",
+        "This site's server is not sure of the time, so it cannot say whether your sign-in is too old. You are still \
+         signed in. Try again shortly.",
+    )
+    .later(retry_after)
+}
+
+fn too_many_sign_ins(retry_after: Duration) -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too_many_sign_ins",
+        "One moment, please",
+        "Many sign-ins are under way, or many failed. Load this page again in a few seconds.",
+    )
+    .later(retry_after)
 }
 
 fn misconfigured() -> Problem {
@@ -209,7 +244,7 @@ fn misconfigured() -> Problem {
         StatusCode::SERVICE_UNAVAILABLE,
         "misconfigured",
         "This is our fault",
-        "The sign-in service refuses this site's own credentials. The people who run this site must mend that.",
+        "The sign-in service refuses this site's own credentials. The people who run this site need to fix this.",
     )
     .later(limits::RETRY_AFTER_OPERATOR)
 }
@@ -220,13 +255,18 @@ fn unknown_key(message: String) -> Problem {
         .later(limits::RETRY_AFTER_OPERATOR)
 }
 
-fn store_trouble(error: &StoreError) -> Problem {
-    tracing::error!(%error, "a request could not be served");
+fn store_failure(error: &StoreError) -> Problem {
+    // The engine logs an outage once, and not each request that meets it.
+    if error.is_outage() {
+        tracing::debug!(%error, "the store failed, so a request was not served");
+    } else {
+        tracing::error!(%error, "the store failed, so a request was not served");
+    }
     Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "store_unavailable",
         "One moment, please",
-        "This site cannot look up who is signed in at the moment. You are still signed in; try again shortly.",
+        "This site cannot look up who is signed in at the moment. If you are signed in, you stay signed in. Try again shortly.",
     )
     .later(limits::RETRY_AFTER)
 }

@@ -1,4 +1,5 @@
-//! Draws docs/diagrams.md: every arrow is there because a rule of this crate was asked and answered so.
+//! Draws docs/diagrams.md. Arrows of flowcharts come from asking the rules of this crate. Sequence
+//! diagrams come from runs that the engine's tests record (`tests/engine/recorded.rs` there).
 //!
 //! `cargo xtask diagrams` writes the page, and CI fails if it differs.
 #![allow(
@@ -8,20 +9,21 @@
     reason = "a developer's tool that fails by panicking"
 )]
 
+#[path = "diagrams/disconnect.rs"]
+mod disconnect;
+#[path = "diagrams/request.rs"]
+mod request;
+#[path = "diagrams/sweep.rs"]
+mod sweep;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use claviger_core::{
-    device::DeviceLabel,
-    ids::{AttemptId, ProviderName, SessionId, Subject, Version},
-    policy::{Custody, Lifetimes, ProviderHabits, Rotation},
-    request::{Assurance, Need, need},
-    secret::{AccessToken, Fingerprint, RefreshToken, SessionSecret},
-    session::{Claim, EndReason, Holding, RefreshStep, Refused, SealedBlob, SealedPair, Session, State},
-    time::{Expiry, Timestamp},
-    verdict::{
-        AfterRefresh, BeforeReplay, IssuedPair, Lifespan, Proof, TokenAnswer, Trouble, TroubleKind,
-        ValidateAnswer, after_refresh, before_replay,
-    },
+    AccessToken, ActiveState, AfterRefresh, AttemptId, BeforeReplay, Change, Claim, Custody, DeviceLabel,
+    EndReason, Expiry, FailureKind, Fingerprint, IssuedPair, Lifespan, Proof, ProviderFailure,
+    ProviderHabits, ProviderName, RefreshStep, RefreshToken, Refused, Rotation, SealedBlob, SealedPair,
+    Session, SessionId, SessionSecret, State, Subject, Timestamp, TokenAnswer, ValidateAnswer, Version,
+    verdict,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -33,29 +35,64 @@ const STRICT: ProviderHabits = ProviderHabits {
     reuse_kills_connection: true,
     old_access_token_survives: true,
 };
-const REUSABLE: ProviderHabits = ProviderHabits { rotation: Rotation::None, ..ProviderHabits::TWITCH };
+const REUSABLE: ProviderHabits = ProviderHabits { rotation: Rotation::None, ..ProviderHabits::FORGIVING };
 
 fn main() {
     println!(
-        "<!-- Written by `cargo xtask diagrams` from the rules in crates/claviger-core. Change them there. -->\n"
+        "<!-- Written by `cargo xtask diagrams`: flowcharts from crates/claviger-core/examples/diagrams.rs, sequence diagrams\n\
+         from crates/claviger-engine/tests/engine/recorded. Change them there. -->\n"
     );
     println!("# Diagrams\n");
     println!(
-        "What the rules decide was drawn by asking them: each change tried on a row in each state, each answer read. [Answers](answers.md) walks through it.\n"
+        "This page is generated. Each arrow of a flowchart comes from asking a rule in core. Each sequence\n\
+         diagram is a recorded run of the engine with a mock provider and a store in memory.\n\
+         [Answers](answers.md) explains them.\n"
     );
     states();
+    println!("## A sign-in\n");
+    recorded(
+        "A browser without a session signs in.",
+        include_str!("../../claviger-engine/tests/engine/recorded/sign-in.mmd"),
+    );
+    println!("## A request\n");
+    request::draw();
+    recorded(
+        "Three requests of one session.",
+        include_str!("../../claviger-engine/tests/engine/recorded/request.mmd"),
+    );
     refresh();
     answers();
+    println!("\n## The sweep\n");
+    sweep::draw();
+    recorded(
+        "A visit to a slot with two live rows. One token is good, the other dead.",
+        include_str!("../../claviger-engine/tests/engine/recorded/sweep.mmd"),
+    );
+    println!("## A disconnect\n");
+    disconnect::draw();
+    recorded(
+        "A user with two devices disconnects the app, and the provider posts a webhook event.",
+        include_str!("../../claviger-engine/tests/engine/recorded/disconnect.mmd"),
+    );
+    println!("## A sign-out\n");
+    recorded(
+        "A user signs out on one device.",
+        include_str!("../../claviger-engine/tests/engine/recorded/sign-out.mmd"),
+    );
+}
+
+fn recorded(caption: &str, run: &str) {
+    println!("{caption}\n\n```mermaid\n{}\n```\n", run.trim_end());
 }
 
 // The states of a session.
 
-type Change = fn(Session) -> Result<Session, Refused>;
+type Transition = fn(Session) -> Result<Change, Refused>;
 
-const CHANGES: [(&str, &str, Change); 10] = [
+const TRANSITIONS: [(&str, &str, Transition); 10] = [
     ("claim", "a refresh begins", |row| row.claim(claim(OURS))),
     ("release", "a refresh came to nothing, and nothing was spent", |row| row.release(OURS)),
-    ("fence", "a claim was perhaps not written, and must not be written late", Session::fence),
+    ("bump_version", "a claim was perhaps not written, and must not be written late", Session::bump_version),
     ("lose_answer", "the answer to a refresh is lost", |row| row.lose_answer(OURS, true)),
     ("rotate", "a refresh brought a new pair", |row| {
         let sent = row.generation();
@@ -63,7 +100,7 @@ const CHANGES: [(&str, &str, Change); 10] = [
     }),
     ("repair", "a new authorization of the same user brought one", |row| {
         let subject = row.subject.clone();
-        let lost = row.lose_answer(OURS, false)?;
+        let lost = row.lose_answer(OURS, false)?.into_next();
         lost.repair(&subject, NOW, &STRICT, pair)
     }),
     ("prove", "the provider says that the access token is good", |row| {
@@ -82,18 +119,19 @@ const CHANGES: [(&str, &str, Change); 10] = [
             row.park(generation)
         },
     ),
-    ("end", "a typed reason", |row| Ok(row.end(EndReason::SignedOut, NOW)?.0)),
+    ("end", "a typed reason", |row| row.end(EndReason::SignedOut, NOW)),
 ];
 
-/// A row in each state, with a claim of ours on it, so that every change of the claim's owner applies.
+/// A row in each state, with a claim of ours on it, so that every change of the claim's owner
+/// applies.
 fn rows() -> [Session; 4] {
-    let live = row().claim(claim(OURS)).unwrap();
+    let live = row().claim(claim(OURS)).unwrap().into_next();
     let generation = live.generation().unwrap();
     [
         live.clone(),
-        live.clone().park(generation).unwrap(),
-        live.clone().suspect(generation).unwrap(),
-        live.end(EndReason::SignedOut, NOW).unwrap().0,
+        live.clone().park(generation).unwrap().into_next(),
+        live.clone().suspect(generation).unwrap().into_next(),
+        live.end(EndReason::SignedOut, NOW).unwrap().into_next(),
     ]
 }
 
@@ -102,8 +140,8 @@ fn states() {
     println!("```mermaid\nstateDiagram-v2\n    [*] --> Live: sign-in");
     let mut stays = BTreeSet::new();
     for from in rows() {
-        for (name, _, change) in CHANGES {
-            let Ok(to) = change(from.clone()) else { continue };
+        for (name, _, transition) in TRANSITIONS {
+            let Ok(to) = transition(from.clone()).map(Change::into_next) else { continue };
             if state(&from) == state(&to) {
                 stays.insert((state(&from), name));
             } else {
@@ -113,38 +151,11 @@ fn states() {
     }
     println!("    Ended --> [*]: purge\n```\n");
     println!("| change | when | leaves the state as it is in |\n|---|---|---|");
-    for (name, when, _) in CHANGES {
+    for (name, when, _) in TRANSITIONS {
         let at: Vec<_> = stays.iter().filter(|(_, own)| *own == name).map(|(state, _)| *state).collect();
         println!("| `{name}` | {when} | {} |", at.join(", "));
     }
-    println!(
-        "\nNo arrow leads out of Ended but the purge of its tombstone. What a request with assurance `session` needs in each state:\n"
-    );
-    println!("| state | the access token | needs |\n|---|---|---|");
-    let lifetimes = Lifetimes::default();
-    for (words, age) in [
-        ("lives", Duration::from_secs(60)),
-        ("lives, its last proof is older than `session.proof`", Duration::from_secs(2 * 60 * 60)),
-        ("has expired", Duration::from_secs(4 * 60 * 60)),
-    ] {
-        for from in rows() {
-            let needs = need(&from, NOW.after(age), Assurance::Session, &lifetimes);
-            println!("| {} | {words} | {} |", state(&from), in_words(needs));
-        }
-    }
-    println!();
-}
-
-fn in_words(need: Need) -> &'static str {
-    match need {
-        Need::Nothing => "nothing: it is served",
-        Need::Proof => "the provider's word on the access token",
-        Need::Refresh => "a refresh",
-        Need::RefreshEarly => "nothing: it is served, and refreshed beside",
-        Need::SignIn => "a new authorization",
-        Need::End(_) => "to be ended: its time is over",
-        Need::Refuse(_) => "a sign-in: it is over",
-    }
+    println!("\nNo arrow leads out of Ended, except the purge of its tombstone.\n");
 }
 
 fn state(row: &Session) -> &'static str {
@@ -160,9 +171,10 @@ fn state(row: &Session) -> &'static str {
 
 fn refresh() {
     println!("## A refresh\n");
+    println!("Drawn with Twitch's habits. The table below says what differs elsewhere.\n");
     println!("```mermaid\nflowchart TD");
     println!(
-        "    due([\"the pair is worn: expired, suspect or parked\"]) -->|\"memory has the row, unclaimed, and nothing has to be waited for\"| claim"
+        "    due([\"the pair must be refreshed: expired, suspect or parked\"]) -->|\"memory has the row, unclaimed, and nothing has to be waited for\"| claim"
     );
     println!("    due -->|else| read[\"read the row\"]");
     println!("    read -->|\"it holds a newer pair\"| adopt([\"adopt it\"])");
@@ -170,10 +182,22 @@ fn refresh() {
     let lost = |replay| Claim { answer_lost: true, replay, ..claim(THEIRS) };
     let soon = NOW.after(Duration::from_secs(60));
     for (words, row, habits) in [
-        ("no claim", row(), &ProviderHabits::TWITCH),
-        ("claimed, and the lease holds", row().claim(leased()).unwrap(), &ProviderHabits::TWITCH),
-        ("ambiguous, and a replay is allowed", row().claim(lost(false)).unwrap(), &ProviderHabits::TWITCH),
-        ("ambiguous, and no replay is left or allowed", row().claim(lost(true)).unwrap(), &STRICT),
+        ("no claim", row(), &ProviderHabits::FORGIVING),
+        (
+            "claimed, and the lease holds",
+            row().claim(leased()).unwrap().into_next(),
+            &ProviderHabits::FORGIVING,
+        ),
+        (
+            "ambiguous, and a replay is allowed",
+            row().claim(lost(false)).unwrap().into_next(),
+            &ProviderHabits::FORGIVING,
+        ),
+        (
+            "ambiguous, and no replay is left or allowed",
+            row().claim(lost(true)).unwrap().into_next(),
+            &STRICT,
+        ),
     ] {
         let node = match row.refresh_step(soon, habits).unwrap() {
             RefreshStep::Send => "claim",
@@ -190,8 +214,9 @@ fn refresh() {
     );
     println!("    claim -->|written| send[\"send the refresh token, once\"]");
     for node in ["commit", "dead", "release", "lost"] {
-        let leads =
-            |answer: Answer| node_of(&after_refresh(answer(), false, &ProviderHabits::TWITCH)) == node;
+        let leads = |answer: Answer| {
+            node_of(&verdict::after_refresh(answer(), false, &ProviderHabits::FORGIVING)) == node
+        };
         let words: Vec<_> = token_answers()
             .into_iter()
             .filter(|(_, answer)| leads(*answer))
@@ -216,7 +241,7 @@ fn before() {
     println!("    ask[\"ask about the old access token\"]");
     let telling = ProviderHabits { old_access_token_survives: false, ..STRICT };
     let expiry = Expiry::At(NOW.after(Duration::from_secs(60)));
-    let forgiving = &ProviderHabits::TWITCH;
+    let forgiving = &ProviderHabits::FORGIVING;
     for (words, answer, habits) in [
         ("it is good", ValidateAnswer::Valid(proof()), forgiving),
         ("it is dead", ValidateAnswer::Rejected, forgiving),
@@ -227,7 +252,7 @@ fn before() {
             &telling,
         ),
     ] {
-        let node = match before_replay(&answer, expiry, NOW, habits) {
+        let node = match verdict::before_replay(&answer, expiry, NOW, habits) {
             BeforeReplay::Replay => "claim",
             BeforeReplay::Later(_) => "later",
             BeforeReplay::Spent => "renew",
@@ -240,15 +265,15 @@ fn before() {
 fn commit() {
     println!("    commit[\"write the new pair\"]");
     println!("    served([\"served with the new pair\"])");
-    println!("    outbox[\"owe the revocation of the new pair\"]");
-    let ours = row().claim(claim(OURS)).unwrap();
-    let theirs = row().claim(claim(THEIRS)).unwrap();
+    println!("    outbox[\"add the revocation of the new pair to the outbox\"]");
+    let ours = row().claim(claim(OURS)).unwrap().into_next();
+    let theirs = row().claim(claim(THEIRS)).unwrap().into_next();
     let sent = ours.generation();
     for (words, row) in [
         ("the claim is still ours", ours),
         ("the lease went to another refresh that has no new pair yet", theirs.clone()),
-        ("the row has another new pair", theirs.rotate(THEIRS, None, NOW, pair).unwrap()),
-        ("the row has ended", row().end(EndReason::SignedOut, NOW).unwrap().0),
+        ("the row has another new pair", theirs.rotate(THEIRS, None, NOW, pair).unwrap().into_next()),
+        ("the row has ended", row().end(EndReason::SignedOut, NOW).unwrap().into_next()),
     ] {
         let node = if row.rotate(OURS, sent, NOW, pair).is_ok() { "served" } else { "outbox" };
         println!("    commit -->|\"{words}\"| {node}");
@@ -260,8 +285,8 @@ fn dead() {
     println!("    dead[\"read the row again\"]");
     let reason = EndReason::RefreshTokenRejected;
     for (words, row) in [
-        ("it still is our claim: end it", row().claim(claim(OURS)).unwrap()),
-        ("it moved on", row().claim(claim(THEIRS)).unwrap()),
+        ("it still is our claim: end it", row().claim(claim(OURS)).unwrap().into_next()),
+        ("it moved on", row().claim(claim(THEIRS)).unwrap().into_next()),
     ] {
         let node = if row.end_rejected(OURS, reason, NOW).is_ok() { "over" } else { "adopt" };
         println!("    dead -->|\"{words}\"| {node}");
@@ -269,7 +294,7 @@ fn dead() {
 }
 
 fn unknown() -> ValidateAnswer {
-    ValidateAnswer::Unknown(Trouble::new(TroubleKind::NoAnswer))
+    ValidateAnswer::Unknown(ProviderFailure::new(FailureKind::NoAnswer))
 }
 
 fn proof() -> Proof {
@@ -284,7 +309,7 @@ fn proof() -> Proof {
 
 fn answers() {
     println!(
-        "What follows from an answer depends on what the provider is known to do with refresh tokens (`provider.rotation`):\n"
+        "What follows from an answer depends on what the provider does with refresh tokens\n(`provider.rotation`):\n"
     );
     println!(
         "| answer | first time, `rotates` or `one_time` | sent again after a lost answer | `none`, each time |\n|---|---|---|---|"
@@ -294,10 +319,10 @@ fn answers() {
         if some == strict { some } else { format!("{some}; {strict} where reuse does harm") }
     };
     for (words, answer) in token_answers() {
-        let after = |replay, habits| after_words(&after_refresh(answer(), replay, habits));
+        let after = |replay, habits| after_words(&verdict::after_refresh(answer(), replay, habits));
         assert_eq!(after(false, &REUSABLE), after(true, &REUSABLE), "the two columns are one");
-        let [first, again] =
-            [false, true].map(|replay| both(after(replay, &ProviderHabits::TWITCH), after(replay, &STRICT)));
+        let [first, again] = [false, true]
+            .map(|replay| both(after(replay, &ProviderHabits::FORGIVING), after(replay, &STRICT)));
         println!("| {words} | {first} | {again} | {} |", after(false, &REUSABLE));
     }
 }
@@ -316,15 +341,15 @@ fn token_answers() -> [(&'static str, Answer); 9] {
         }),
         ("the refresh token is dead", || TokenAnswer::Rejected),
         ("our client or secret is wrong", || TokenAnswer::Misconfigured),
-        ("never sent", || TokenAnswer::Unknown(Trouble::new(TroubleKind::NotSent))),
-        ("404, 408, 429, 501", || TokenAnswer::Unknown(Trouble::new(TroubleKind::Status(429)))),
-        ("503 that says when to come back", || {
+        ("never sent", || TokenAnswer::Unknown(ProviderFailure::new(FailureKind::NotSent))),
+        ("404, 408, 429, 501", || TokenAnswer::Unknown(ProviderFailure::new(FailureKind::Status(429)))),
+        ("503 with Retry-After", || {
             let retry_after = Some(Duration::from_secs(20));
-            TokenAnswer::Unknown(Trouble { kind: TroubleKind::Status(503), retry_after })
+            TokenAnswer::Unknown(ProviderFailure { kind: FailureKind::Status(503), retry_after })
         }),
-        ("503 that does not", || TokenAnswer::Unknown(Trouble::new(TroubleKind::Status(503)))),
-        ("500, 502, 504 and above", || TokenAnswer::Unknown(Trouble::new(TroubleKind::Status(502)))),
-        ("no answer", || TokenAnswer::Lost(Trouble::new(TroubleKind::NoAnswer))),
+        ("503 without Retry-After", || TokenAnswer::Unknown(ProviderFailure::new(FailureKind::Status(503)))),
+        ("500, 502, 504 and above", || TokenAnswer::Unknown(ProviderFailure::new(FailureKind::Status(502)))),
+        ("no answer", || TokenAnswer::Lost(ProviderFailure::new(FailureKind::NoAnswer))),
     ]
 }
 
@@ -341,9 +366,9 @@ fn after_words(after: &AfterRefresh) -> String {
     match after {
         AfterRefresh::Commit(_) => "the new pair is written",
         AfterRefresh::End(_) => "the row ends",
-        AfterRefresh::Release(_) => "nothing was spent: later again",
-        AfterRefresh::ReleaseAndAlarm => "nothing was spent: the operator is told",
-        AfterRefresh::MarkLost { alarm: true, .. } => "ambiguous as before: the operator is told",
+        AfterRefresh::Release(_) => "nothing was spent: retried later",
+        AfterRefresh::ReleaseAndAlarm => "nothing was spent: an alarm",
+        AfterRefresh::MarkLost { alarm: true, .. } => "ambiguous as before: an alarm",
         AfterRefresh::MarkLost { replay_left: true, .. } => "ambiguous: may be sent again",
         AfterRefresh::MarkLost { replay_left: false, .. } => {
             "ambiguous for good: a new authorization repairs it"
@@ -365,7 +390,7 @@ fn row() -> Session {
         device: DeviceLabel::new("Firefox on Linux"),
         created_at: NOW,
         last_seen_at: NOW,
-        state: State::Live(Holding { pair: Some(pair(Version::FIRST)), proven_at: NOW, claim: None }),
+        state: State::Live(ActiveState { pair: Some(pair(Version::FIRST)), proven_at: NOW, claim: None }),
     }
 }
 

@@ -1,35 +1,37 @@
-//! A device in words, read from what its browser says of itself.
+//! A device's name, read from its browser's User-Agent header.
 //!
-//! Browsers freeze most of the User-Agent header, so a name is a help for people and never evidence.
+//! Browsers freeze most of that header, so the name helps people and is never evidence.
 
 use std::fmt;
 
-use crate::policy::limits::DEVICE_LABEL_CHARS;
+use crate::{display::shows_itself, limits::DEVICE_LABEL_CHARS};
 
-/// A device in words, such as "Firefox on Windows". Never empty, never long, free of control characters.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A device's name, such as "Firefox 143 on Windows". Never empty, never long, without control
+/// characters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DeviceLabel(String);
 
 impl DeviceLabel {
     /// Names the device by its User-Agent header.
     pub fn from_user_agent(user_agent: &str) -> Self {
         let system = first_match(user_agent, &SYSTEMS);
-        let browser = first_match(user_agent, &BROWSERS);
+        let browser = browser(user_agent);
         Self::new(&match (browser, system) {
             (Some(browser), Some(system)) => format!("{browser} on {system}"),
-            (Some(name), None) | (None, Some(name)) => name.to_owned(),
+            (Some(name), None) => name,
+            (None, Some(name)) => name.to_owned(),
             (None, None) => program(user_agent).unwrap_or(UNKNOWN).to_owned(),
         })
     }
 
-    /// Takes a name as it is, but for control characters and length.
+    /// Takes a name without characters that do not show as themselves, and cuts it.
     pub fn new(name: &str) -> Self {
-        let name: String = name.chars().filter(|c| !c.is_control()).take(DEVICE_LABEL_CHARS).collect();
+        let name: String = name.chars().filter(|c| shows_itself(*c)).take(DEVICE_LABEL_CHARS).collect();
         let name = name.trim();
         Self(if name.is_empty() { UNKNOWN } else { name }.to_owned())
     }
 
-    /// The words.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -43,7 +45,7 @@ impl fmt::Display for DeviceLabel {
 
 const UNKNOWN: &str = "Unknown device";
 
-/// Marks in the order in which they decide: a browser that imitates another comes before the one it imitates.
+/// Marks in order of precedence: a browser that imitates another comes before it.
 const BROWSERS: [(&str, &str); 20] = [
     ("EdgA/", "Edge"),
     ("EdgiOS/", "Edge"),
@@ -90,7 +92,18 @@ fn first_match(text: &str, marks: &[(&str, &'static str)]) -> Option<&'static st
     marks.iter().find(|(mark, _)| text.contains(mark)).map(|(_, name)| *name)
 }
 
-/// The first product of a header that no browser sent, such as `curl` in `curl/8.5.0`.
+/// Returns the browser with its major version. Without it, devices of one household look alike.
+fn browser(user_agent: &str) -> Option<String> {
+    let (mark, name) = BROWSERS.iter().find(|(mark, _)| user_agent.contains(mark))?;
+    let (_, rest) = user_agent.split_once(mark)?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    // Safari names its own version elsewhere, and Trident is not that of the browser.
+    let says_version = !matches!(*mark, "Safari/" | "Trident/" | "Opera");
+    let version = rest.get(..digits).filter(|version| says_version && (1..=4).contains(&version.len()));
+    Some(version.map_or_else(|| (*name).to_owned(), |version| format!("{name} {version}")))
+}
+
+/// Returns the first product of a header that no browser sent, such as `curl` in `curl/8.5.0`.
 fn program(user_agent: &str) -> Option<&str> {
     let name = user_agent.split(['/', ' ', '(']).next()?.trim();
     (!name.is_empty()).then_some(name)
@@ -101,40 +114,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_are_named_in_words() {
+    fn devices_get_readable_names() {
         let table = [
             (
                 "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
-                "Chrome on Windows",
+                "Chrome 140 on Windows",
             ),
             (
                 "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36 Edg/140.0.0.0",
-                "Edge on Windows",
+                "Edge 140 on Windows",
             ),
-            ("Mozilla/5.0 (X11; Linux x86_64; rv:143.0) Gecko/20100101 Firefox/143.0", "Firefox on Linux"),
+            (
+                "Mozilla/5.0 (X11; Linux x86_64; rv:143.0) Gecko/20100101 Firefox/143.0",
+                "Firefox 143 on Linux",
+            ),
             (
                 "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Safari/605.1.15",
-                "Safari on Mac",
+                "Safari 18 on Mac",
             ),
             (
                 "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1",
-                "Safari on iPhone",
+                "Safari 18 on iPhone",
             ),
             (
                 "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/140.0 Mobile/15E148 Safari/604.1",
-                "Chrome on iPhone",
+                "Chrome 140 on iPhone",
             ),
             (
                 "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Mobile Safari/537.36",
-                "Chrome on Android",
+                "Chrome 140 on Android",
             ),
             (
                 "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/28.0 Chrome/130.0.0.0 Mobile Safari/537.36",
-                "Samsung Internet on Android",
+                "Samsung Internet 28 on Android",
             ),
             (
                 "Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
-                "Chrome on ChromeOS",
+                "Chrome 140 on ChromeOS",
             ),
             ("curl/8.5.0", "curl"),
             ("", "Unknown device"),
@@ -146,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_never_long() {
+    fn names_are_cut() {
         let label = DeviceLabel::from_user_agent(&"x".repeat(100_000));
         assert_eq!(label.as_str().chars().count(), DEVICE_LABEL_CHARS);
     }

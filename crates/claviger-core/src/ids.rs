@@ -1,46 +1,49 @@
-//! Names of things: sessions, versions, attempts, users at a provider.
+//! Identifiers: sessions, versions, attempts, users at a provider.
 
 use std::{fmt, str::FromStr};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::{Builder, Uuid};
 
-use crate::time::Timestamp;
+use crate::Timestamp;
 
-/// The id of one device's session: a UUID of version 7 (RFC 9562 section 5.7), so ids sort by the time of sign-in.
+/// The id of a device's session: a UUID of version 7 (RFC 9562 section 5.7), so ids sort by the
+/// time of sign-in.
 ///
-/// It is a name, never a credential: what opens a session is its [`SessionSecret`](crate::secret::SessionSecret).
+/// It identifies and never authorizes: that takes the
+/// [`SessionSecret`](crate::SessionSecret).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(Uuid);
 
 impl SessionId {
-    /// Makes an id from the time of sign-in and ten random octets.
+    /// Creates an id from the time of sign-in and ten random bytes.
     pub fn new(at: Timestamp, random: [u8; 10]) -> Self {
         Self(Builder::from_unix_timestamp_millis(at.as_millis().max(0).unsigned_abs(), &random).into_uuid())
     }
 
-    /// Takes an id back from its sixteen octets.
+    /// Creates an id from its sixteen bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// The sixteen octets.
+    /// Returns the sixteen bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
 
-    /// When the session began, to the millisecond: the first 48 bits of the id.
+    /// Returns when the session began, in milliseconds: the first 48 bits of the id.
     pub fn created_at(&self) -> Timestamp {
         let millis = self.0.as_u128() >> 80;
         Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
     }
 
-    /// A number from 0 to 1 that is this session's own, evenly spread over all sessions: the last 32 random bits of the id.
+    /// Returns a number from 0 to 1 for this session, evenly spread over all sessions: the last 32
+    /// random bits of the id.
     pub fn fraction(&self) -> f64 {
         f64::from(self.spread()) / f64::from(u32::MAX)
     }
 
-    /// The last 32 random bits of the id.
+    /// Returns the last 32 random bits of the id.
     pub(crate) fn spread(&self) -> u32 {
         let [.., a, b, c, d] = *self.as_bytes();
         u32::from_be_bytes([a, b, c, d])
@@ -67,12 +70,12 @@ impl FromStr for SessionId {
     }
 }
 
-/// Text that names no session.
+/// The error for a text that is no session id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a session id")]
 pub struct MalformedId;
 
-/// Counts the committed changes of one row: every write is a compare-and-set on it, and it grows by one each time.
+/// The number of committed changes of a row. Every write is a compare-and-set on it, and adds one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
 
@@ -80,14 +83,14 @@ impl Version {
     /// The version of a row that was just inserted.
     pub const FIRST: Self = Self(1);
 
-    /// The version after this one.
+    /// Returns the next version.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 }
 
-/// One attempt to refresh a pair, or to settle a revocation.
+/// An attempt to refresh a pair, or to carry out a revocation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AttemptId(pub [u8; 16]);
 
@@ -97,7 +100,7 @@ impl fmt::Debug for AttemptId {
     }
 }
 
-/// The provider that vouches for a user, by the name the configuration gives it, such as `twitch`.
+/// The configured name of a provider.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProviderName(pub String);
 
@@ -107,13 +110,13 @@ impl fmt::Display for ProviderName {
     }
 }
 
-/// A user at a provider. Never an e-mail address, never a login name: both can pass to somebody else
+/// A user at a provider. Never an e-mail address or a login name: both can pass to another person
 /// (OpenID Connect Core section 5.7).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject {
-    /// Who vouches for the user.
+    /// The provider.
     pub provider: ProviderName,
-    /// The provider's own, stable id of the user.
+    /// The provider's stable id of the user.
     pub id: String,
 }
 
@@ -122,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_id_tells_when_it_was_made() {
+    fn a_session_id_has_its_creation_time() {
         let at = Timestamp::from_millis(1_790_000_000_123);
         let id = SessionId::new(at, [0xff; 10]);
         assert_eq!(id.created_at(), at);
@@ -138,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_names_no_session_is_refused() {
+    fn malformed_ids_are_refused() {
         for text in ["", "1", "../..", "zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz"] {
             assert_eq!(text.parse::<SessionId>(), Err(MalformedId), "{text}");
         }

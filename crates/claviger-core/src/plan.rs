@@ -1,23 +1,28 @@
-//! How many validations and refreshes so many users will need, and whether a budget suffices for them.
+//! Computes how many validations and refreshes a number of users needs, and whether a budget
+//! suffices.
 //!
-//! It is arithmetic on these assumptions:
+//! It assumes:
 //!
-//! - Every device is used once a day, in one stretch of the given hours. The stretches begin over the day as [`DAY_CURVE`] says.
-//! - A stretch begins with a refresh, as the token from the day before has expired, and goes on with one in each lifetime
-//!   of a token. So a device is live from its first use until its last token expires: on average half a lifetime beyond
-//!   its last use, and for one lifetime at least.
-//! - Every live device is validated once a period ([`sweep`]). A refresh proves as well, so it is a little less.
-//! - Who never comes back has no live token, so only users that come count.
+//! - Every device is used once a day, in one stretch of the given hours. The stretches begin over
+//!   the day by [`DAY_CURVE`].
+//! - A stretch begins with a refresh, since the token from the day before has expired, and
+//!   continues with one in each lifetime of a token. So a device is live from its first use until
+//!   its last token expires: on average half a lifetime beyond its last use, and for at least one
+//!   lifetime.
+//! - Every live device is validated once a period ([`sweep`]). A refresh proves as well, so the
+//!   real number is a little lower.
+//! - Users who never come back have no live token and do not count.
 //!
-//! Devices that are used in several short stretches, hours apart, are live for longer. Users in many time zones make the
-//! day flatter.
+//! Devices that are used in several short stretches, hours apart, are live for longer. Users in
+//! many time zones make the day flatter.
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
-use crate::sweep::{self, SLOTS};
+use crate::{SLOTS, sweep};
 
-/// Of a thousand devices so many begin to be used in each hour of the day, from midnight on. It is no measurement, but the
-/// shape of a place that people visit in their free time: a quiet night, and a peak from seven to nine in the evening.
+/// Devices per thousand whose use begins in each hour of the day, from midnight. This is not
+/// measured: it has the shape of a site for leisure, with a quiet night and a peak from seven to
+/// nine in the evening.
 pub const DAY_CURVE: [u32; 24] =
     [25, 15, 10, 7, 5, 6, 12, 22, 30, 34, 36, 40, 46, 46, 46, 50, 58, 68, 80, 92, 94, 80, 60, 38];
 
@@ -26,62 +31,62 @@ const DAY_CURVE_SUM: f64 = 1000.0;
 
 const HOURS_PER_DAY: f64 = 24.0;
 
-/// The peak is looked for in steps of five minutes.
+/// Steps per hour in the search for the peak: one every five minutes.
 const STEPS_PER_HOUR: u32 = 12;
 
-/// What is expected of users, and what is planned for them.
+/// The expected use, and the settings to plan for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Demand {
-    /// Users that come every day.
+    /// Users per day.
     pub users: u64,
-    /// Devices with a session, for each user on average.
+    /// Devices with a session, per user on average.
     pub devices_per_user: f64,
-    /// How long each device is used on a day, in hours.
+    /// Use of each device per day, in hours.
     pub active_hours_per_day: f64,
-    /// How long an access token lives.
+    /// Lifetime of an access token.
     pub token_lifetime: Duration,
-    /// Every live session is validated once in this time.
+    /// Time in which every live session is validated once.
     pub period: Duration,
-    /// Validations that may be sent in a second.
+    /// Maximum validations per second.
     pub budget_per_second: f64,
-    /// An outage to prepare for: nothing can be validated for so long.
+    /// The outage to prepare for, in which nothing can be validated.
     pub outage: Duration,
 }
 
-/// What follows from a [`Demand`].
+/// The result for a [`Demand`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
     /// All devices, live or not.
     pub devices: u64,
-    /// How long each device is live on a day, in hours.
+    /// How long each device is live per day, in hours.
     pub live_hours_per_day: f64,
     /// Live tokens, on average over the day.
     pub mean_live: u64,
-    /// Live tokens at the busiest time of day.
+    /// Live tokens at the busiest time.
     pub peak_live: u64,
-    /// Validations that fall due in a second, on average over the day.
+    /// Validations due per second, on average over the day.
     pub mean_validations_per_second: f64,
-    /// Validations that fall due in a second at the busiest time of day.
+    /// Validations due per second at the busiest time.
     pub peak_validations_per_second: f64,
-    /// By how much the busiest minute of a period is expected to surpass the average one, at the busiest time of day.
+    /// Expected ratio of the busiest minute of a period to the average one, at the busiest time.
     pub busiest_minute_over_mean: f64,
-    /// Refreshes in a second, on average over the day.
+    /// Refreshes per second, on average over the day.
     pub mean_refreshes_per_second: f64,
-    /// Refreshes in a second in the busiest hour.
+    /// Refreshes per second in the busiest hour.
     pub peak_refreshes_per_second: f64,
     /// Whether the budget suffices.
     pub fit: Fit,
-    /// The budget that would suffice, in validations a second: for the busiest time of day, with head-room. It is rounded up, as
-    /// budgets are whole numbers from 1.
+    /// The sufficient budget in validations per second: for the busiest time, with head-room.
+    /// Rounded up, since budgets are whole numbers from 1.
     pub sufficient_budget_per_second: u64,
-    /// Validations that are overdue after the outage, if it ends at the busiest time of day.
+    /// Overdue validations after the outage, if it ends at the busiest time.
     pub overdue_after_outage: u64,
-    /// How long they take with the budget that is given, while the load is as at the busiest time of day ([`sweep::catch_up`]).
-    /// None if it has nothing to spare for them.
+    /// Time to catch up with them with the given budget, at the load of the busiest time
+    /// ([`sweep::catch_up`]). `None` if the budget has nothing to spare.
     pub catch_up: Option<Duration>,
-    /// The same with the budget that would suffice.
+    /// The same with the sufficient budget.
     pub catch_up_with_sufficient_budget: Option<Duration>,
-    /// The hours of the day, from midnight on.
+    /// The hours of the day, from midnight.
     pub hours: [HourLoad; 24],
 }
 
@@ -90,20 +95,21 @@ pub struct Plan {
 pub struct HourLoad {
     /// Live tokens.
     pub live: f64,
-    /// Validations that fall due in a second.
+    /// Validations due per second.
     pub validations_per_second: f64,
-    /// Refreshes in a second.
+    /// Refreshes per second.
     pub refreshes_per_second: f64,
 }
 
 /// Whether a budget suffices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// For the busiest time of day, with head-room.
+    /// It suffices for the busiest time, with head-room.
     Ample,
-    /// For the busiest time of day, but with little to spare: what a short outage leaves may take a whole period.
+    /// It suffices for the busiest time with little to spare: after a short outage it may need a
+    /// whole period to catch up.
     Tight,
-    /// Not at the busiest time of day.
+    /// It does not suffice at the busiest time.
     Short,
 }
 
@@ -121,7 +127,7 @@ pub enum Quantity {
 }
 
 impl Quantity {
-    /// The least and the greatest value that is planned for; spans of time in seconds.
+    /// Returns the smallest and largest value allowed. Times are in seconds.
     pub const fn bounds(self) -> RangeInclusive<f64> {
         const DAY_SECS: f64 = 86_400.0;
         match self {
@@ -150,16 +156,16 @@ impl fmt::Display for Quantity {
     }
 }
 
-/// A quantity that nobody can plan with.
+/// The error for a quantity out of its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not {0}")]
 pub struct OutOfBounds(pub Quantity);
 
 impl Demand {
-    /// Works out what follows.
+    /// Computes the plan.
     ///
     /// # Errors
-    /// If a quantity is out of its [bounds](Quantity::bounds), or no number.
+    /// A quantity is out of its [bounds](Quantity::bounds), or not a number.
     pub fn plan(&self) -> Result<Plan, OutOfBounds> {
         self.check()?;
         let day = Day::of(self);
@@ -221,11 +227,12 @@ fn fit(budget_per_second: f64, needed_per_second: f64, sufficient_per_second: f6
     }
 }
 
-/// By how much the busiest minute of a period is expected to surpass the average one, where so many sessions have their
-/// slots by chance.
+/// Returns the expected ratio of the busiest minute of a period to the average one, for this many
+/// sessions with random slots.
 ///
-/// A minute's share is a Poisson variable, and the greatest of `n` lies below `sqrt(2 ln n)` deviations above the mean. And
-/// minutes have whole slots, some of them one more than others. With a few sessions in a minute it is a rough guide.
+/// A minute's share is a Poisson variable, and the greatest of `n` lies below `sqrt(2 ln n)`
+/// deviations above the mean. Minutes also have whole slots, some of them one more than others.
+/// With only a few sessions a minute it is a rough guide.
 pub fn busiest_minute_over_mean(live: u64, period: Duration) -> f64 {
     let minutes = (period.as_secs_f64() / 60.0).max(1.0);
     let slots = f64::from(SLOTS) / minutes;
@@ -233,7 +240,7 @@ pub fn busiest_minute_over_mean(live: u64, period: Duration) -> f64 {
     slots.ceil() / slots * (1.0 + (2.0 * minutes.ln() / in_a_minute).sqrt())
 }
 
-/// The devices over the day. Times are hours from midnight, and every day is like the other.
+/// The devices over the day. Times are in hours since midnight, and every day is the same.
 struct Day {
     devices: f64,
     /// From the first use until the last token expires.
@@ -260,7 +267,7 @@ impl Day {
         (0..24 * STEPS_PER_HOUR).map(|step| self.live_at(hours_of(step))).fold(0.0, f64::max)
     }
 
-    /// Those that began to be used not longer ago than a device is live.
+    /// Returns the devices whose use began within the last `live_hours`.
     fn live_at(&self, time: f64) -> f64 {
         self.devices * begun(time - self.live_hours, time)
     }
@@ -274,8 +281,8 @@ impl Day {
         self.devices * self.refreshes_per_device() / (HOURS_PER_DAY * 3600.0)
     }
 
-    /// The refreshes between two times: the first of a device when its use begins, the others a lifetime apart, the last
-    /// only for a part of the devices.
+    /// Returns the refreshes between two times: the first when a device's use begins, the others
+    /// one lifetime apart, the last for only a part of the devices.
     fn refreshes(&self, from: f64, to: f64) -> f64 {
         let mut left = self.refreshes_per_device();
         let mut later = 0.0;
@@ -292,7 +299,7 @@ impl Day {
         let mut hours = [HourLoad::default(); 24];
         for (hour, load) in (0..).zip(&mut hours) {
             let steps = hour * STEPS_PER_HOUR..(hour + 1) * STEPS_PER_HOUR;
-            // Between two steps the curve is almost straight, so the middle stands for the step.
+            // Within a step the curve is almost straight, so the middle represents it.
             let middle = 0.5 / f64::from(STEPS_PER_HOUR);
             let live: f64 = steps.map(|step| self.live_at(hours_of(step) + middle)).sum();
             let from = f64::from(hour);
@@ -308,12 +315,13 @@ fn hours_of(step: u32) -> f64 {
     f64::from(step) / f64::from(STEPS_PER_HOUR)
 }
 
-/// The share of devices that begin to be used between two times.
+/// Returns the share of devices whose use begins between two times.
 fn begun(from: f64, to: f64) -> f64 {
     begun_before(to) - begun_before(from)
 }
 
-/// The share that begins between midnight of the first day and a time; one more with each day. Within an hour they begin evenly.
+/// Returns the share whose use begins between midnight of the first day and a time; it grows by one
+/// a day. Within an hour it is even.
 fn begun_before(time: f64) -> f64 {
     let days = (time / HOURS_PER_DAY).floor();
     let hour_of_day = time - days * HOURS_PER_DAY;
@@ -324,7 +332,7 @@ fn begun_before(time: f64) -> f64 {
     days + permille / DAY_CURVE_SUM
 }
 
-/// To the nearest whole number; none of ours is negative.
+/// Rounds to the nearest whole number. None of ours is negative.
 fn whole(number: f64) -> u64 {
     number.round() as u64
 }

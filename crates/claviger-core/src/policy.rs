@@ -1,26 +1,40 @@
-//! Lifetimes, limits and what is known of a provider's habits: the data that the rules go by.
+//! Lifetimes, limits and provider habits: the data of the rules.
 
 use std::time::Duration;
+
+use crate::named;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a session lives, and how old its proof may grow. Both clocks are the server's (NIST SP 800-63B-4 section 5.2).
+/// Lifetimes of sessions and proofs. Both clocks are the server's (NIST SP 800-63B-4 section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// A session that nobody used for so long ends. Background work is no use (invariant IDLE).
+    /// Idle limit: a session that was not used for this long ends. Background work is not use
+    /// (IDLE).
     pub idle: Duration,
-    /// A session of this age ends, used or not.
+    /// Absolute limit: a session of this age ends, used or not.
     pub absolute: Duration,
-    /// A proof from the provider counts for so long with assurance `session` (Twitch asks for one an hour).
+    /// How long a proof counts with assurance `session`.
     pub proof: Duration,
-    /// Requests are served for so long on the last proof while the provider's answers prove nothing. After it the
-    /// session is parked: it needs a refresh.
+    /// How long requests are served on the last proof while the provider's answers prove nothing.
+    /// After it the session is parked and needs a refresh.
     pub max_unverified: Duration,
-    /// An access token is taken for expired so long before it is.
+    /// Margin before its expiry at which an access token counts as expired. For short-lived tokens
+    /// see [`Lifetimes::of_tokens`].
     pub refresh_margin: Duration,
-    /// A pair that is in use is refreshed up to so long before that, each session at its own moment.
+    /// Maximum time before that margin at which a pair in use is refreshed. Each session has its
+    /// own moment.
     pub refresh_spread: Duration,
+}
+
+impl Lifetimes {
+    /// Returns the lifetimes where access tokens live for this long: the margin is at most a
+    /// quarter of it, so that a short-lived token can be used.
+    #[must_use]
+    pub fn of_tokens(self, life: Duration) -> Self {
+        Self { refresh_margin: self.refresh_margin.min(life / 4), ..self }
+    }
 }
 
 impl Default for Lifetimes {
@@ -36,67 +50,69 @@ impl Default for Lifetimes {
     }
 }
 
-/// Who can open a refresh token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Custody {
-    /// Only the device, with the secret in its cookie. A stolen database with the server's keys opens none.
-    #[default]
-    Device,
-    /// The server, at any time: for work on behalf of users who are away.
-    Server,
-    /// Nobody: the token says once who signed in and is then revoked and forgotten.
-    None,
+named! {
+    /// Who can open a refresh token.
+    #[derive(Default)]
+    pub enum Custody {
+        /// Only the device, with the secret in its cookie. A stolen database with the server's keys
+        /// opens none.
+        #[default]
+        Device = "device",
+        /// The server, at any time: for work on behalf of absent users.
+        Server = "server",
+        /// Nobody: the token says once who the user is, and is then revoked and forgotten.
+        None = "none",
+    }
 }
 
-/// What a dead refresh token of one session means for the user's other sessions. A disconnect that the provider reports is
-/// looked into whatever is chosen here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Cascade {
-    /// The provider is asked about the user, and only its clear word ends the others. Costs a question for each dead token.
-    #[default]
-    Confirm,
-    /// All of the user's older sessions end at once. Safe from a thief who disconnects nothing, at the price that a token that
-    /// died alone signs the user out everywhere.
-    Always,
-    /// Each session is on its own: a disconnect is noticed by each when its own token is asked about.
-    Never,
+named! {
+    /// What a dead refresh token of one session means for the user's other sessions. A disconnect
+    /// that the provider reports is always investigated.
+    #[derive(Default)]
+    pub enum Cascade {
+        /// Ask the provider about the user. Only its clear answer ends the others. Costs one
+        /// question per dead token.
+        #[default]
+        Confirm = "confirm",
+        /// End all of the user's older sessions at once. This is safe from a thief who disconnects
+        /// nothing, but a single dead token signs the user out everywhere.
+        Always = "always",
+        /// Nothing: each session notices a disconnect when its own token is validated.
+        Never = "never",
+    }
 }
 
-/// What a refresh does to the refresh token that was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rotation {
-    /// The same token is good again and again.
-    None,
-    /// A new one may come, and the old one goes on for a while.
-    Rotates,
-    /// A new one comes, and the old one is spent at once.
-    OneTime,
+named! {
+    /// What a refresh does to the refresh token that was sent.
+    pub enum Rotation {
+        /// It stays good.
+        None = "none",
+        /// A new one may come, and the old one works for a while.
+        Rotates = "rotates",
+        /// A new one comes, and the old one is spent at once.
+        OneTime = "one_time",
+    }
 }
 
-/// What is known, or assumed, of a provider's habits. It decides what may be done about an answer that was lost.
+/// What is known, or assumed, of a provider's habits. It decides what may be done about an answer
+/// that was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProviderHabits {
     /// What a refresh does to the token that was sent.
     pub rotation: Rotation,
-    /// For so long after a refresh the spent token may be sent once more and buys the same answer.
+    /// How long after a refresh the spent token may be sent once more and buys the same answer.
     pub replay_window: Duration,
     /// Whether a spent token that is sent again ends the user's whole connection.
     pub reuse_kills_connection: bool,
-    /// Whether the access token from before a refresh goes on after it. Where it does not, a token that died before its
-    /// time tells that a refresh whose answer was lost did happen.
+    /// Whether the access token from before a refresh goes on after it. Where it does not, a token
+    /// that died before its time tells that a refresh whose answer was lost did happen.
     pub old_access_token_survives: bool,
 }
 
 impl ProviderHabits {
-    /// Twitch with a confidential client. None of it is promised, so every value can be configured.
-    ///
-    /// | habit | value | source |
-    /// |---|---|---|
-    /// | `rotation` | rotates | docs, "Refreshing access tokens" (dev.twitch.tv/docs/authentication/refresh-tokens): the answer's refresh token may differ, so it is always taken; its sample shows the same one |
-    /// | `replay_window` | a day | docs, same page: refresh tokens of confidential clients do not expire; nothing says that a refresh spends them |
-    /// | `reuse_kills_connection` | false | reported for public clients only (twitchdev/issues#903) |
-    /// | `old_access_token_survives` | true | docs, same page: up to 50 access tokens of one refresh token are valid at a time; reports of 401s at a rotation contradict it, and a 401 is answered with the newer token either way |
-    pub const TWITCH: Self = Self {
+    /// The mildest habits that still rotate: a spent token may be sent again for a day, and does no
+    /// harm. Tests, diagrams and the simulator vary them; each provider's own stand in its preset.
+    pub const FORGIVING: Self = Self {
         rotation: Rotation::Rotates,
         replay_window: DAY,
         reuse_kills_connection: false,
@@ -117,200 +133,272 @@ impl ProviderHabits {
     }
 }
 
-/// Everything has a limit. Here are those of the rules and the engine, each with its unit in its type or name; those of
-/// one adapter stand at the top of its file.
+/// The size of a share of a budget ([`shares`](crate::shares)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Number of places; at least one.
+    pub count: u32,
+    /// How long a used-up place takes to come back. They come back one after another.
+    pub back_after: Duration,
+}
+
+/// Everything has a limit. These are the limits of the rules and the engine, each with its unit in
+/// its type or name. The limits of an adapter stand at the top of its file.
 pub mod limits {
     use std::time::Duration;
 
-    /// A sign-in that was not finished by then starts again (OWASP ASVS 5.0, 10.1.2).
+    use super::Places;
+
+    /// Maximum duration of a sign-in (OWASP ASVS 5.0, 10.1.2).
     pub const LOGIN_LIFETIME: Duration = Duration::from_secs(10 * 60);
-    /// So many sign-ins may be open in one browser; the oldest makes room.
+    /// How long after a sign-in its callback, delivered again, leads to the same session.
+    pub const CALLBACK_REPEATS: Duration = Duration::from_secs(60);
+    /// Interval between looks for the session that another delivery of a callback begins.
+    pub const CALLBACK_POLL: Duration = Duration::from_millis(200);
+    /// Maximum number of open sign-ins in a browser. The oldest gives way.
     pub const LOGINS_PER_BROWSER: usize = 5;
-    /// The provider has so long for one answer.
+    /// Maximum time for an answer of the provider.
     pub const PROVIDER_ANSWER: Duration = Duration::from_secs(10);
-    /// The provider has so long to accept a connection.
+    /// Maximum time for the provider to accept a connection.
     pub const PROVIDER_CONNECT: Duration = Duration::from_secs(5);
-    /// A claim on a row holds so long: longer than [`PROVIDER_ANSWER`] and the commit after it.
+    /// How long a claim on a row holds: longer than [`PROVIDER_ANSWER`] and the commit after it.
     pub const CLAIM_LEASE: Duration = Duration::from_secs(30);
-    /// A request waits so long for somebody else's refresh.
+    /// How long a request waits for another instance's refresh.
     pub const ADOPTION_WAIT: Duration = Duration::from_secs(12);
-    /// An answer of the provider is read up to so many bytes.
+    /// How long a request waits for a refresh while its old access token is good.
+    pub const REFRESH_PATIENCE: Duration = Duration::from_secs(1);
+    /// Maximum length of a provider's answer, in bytes.
     pub const PROVIDER_ANSWER_BYTES: usize = 64 * 1024;
-    /// A token longer than this is refused: Twitch's have 30 to 60 characters, JWTs rarely 4,000.
+    /// Maximum length of a token. Opaque ones have 30 to 60 characters, JWTs rarely 4,000.
     pub const TOKEN_BYTES: usize = 8 * 1024;
-    /// `return_to` longer than this is refused.
+    /// Maximum length of `return_to`.
     pub const RETURN_TO_BYTES: usize = 1024;
-    /// A device's name is cut to so many characters.
+    /// Maximum length of a device's name, in characters; longer ones are cut.
     pub const DEVICE_LABEL_CHARS: usize = 80;
-    /// A user's display name is cut to so many characters.
+    /// Maximum length of a user's display name, in characters; longer ones are cut.
     pub const DISPLAY_NAME_CHARS: usize = 64;
-    /// A user may have so many devices, unless configured otherwise. Twitch keeps 50 live tokens for one user of one app.
+    /// Default maximum number of devices per user. Providers keep about 50 live tokens for one user
+    /// of one app.
     pub const DEVICES_PER_USER: u32 = 20;
-    /// A device list names so many sessions at most.
+    /// Maximum number of sessions in a device list.
     pub const DEVICES_LISTED: usize = 200;
-    /// The browser's Cookie header is read up to so many bytes.
-    pub const COOKIE_HEADER_BYTES: usize = 16 * 1024;
-    /// A session cookie's name and value together stay below so many bytes.
+    /// How long a browser that was led to the public host is not led there again.
+    pub const LED_HERE: Duration = Duration::from_secs(15);
+    /// Maximum length of all cookies of a request, in bytes: what nginx lets pass in four buffers.
+    pub const COOKIE_HEADER_BYTES: usize = 32 * 1024;
+    /// Maximum length of the session cookie's name and value together, in bytes.
     pub const SESSION_COOKIE_BYTES: usize = 300;
-    /// A cookie's name and value together may have so many octets (RFC 6265bis section 5.6); browsers drop larger ones.
+    /// Maximum length of a cookie's name and value together, in bytes (RFC 6265bis section 5.6).
+    /// Browsers drop larger ones.
     pub const COOKIE_BYTES: usize = 4096;
-    /// Uses of a session are written down at most so often.
+    /// Minimum time between two writes of a session's last use.
     pub const LAST_SEEN_EVERY: Duration = Duration::from_secs(60);
-    /// So many ids of sessions whose cookie alone is not to be believed are kept in memory.
+    /// Maximum number of sessions on the denylist in memory.
     pub const DISTRUSTED_SESSIONS: usize = 100_000;
-    /// So many sessions are kept in memory for requests with assurance `session`.
+    /// Default of how long an instance that is cut off from the changes of others believes cookies.
+    pub const COOKIE_WHEN_CUT_OFF: Duration = Duration::from_secs(60);
+    /// Maximum number of sessions cached for requests with assurance `session`.
     pub const CACHED_SESSIONS: usize = 10_000;
-    /// So many uses of sessions wait to be written down while the store cannot be written; more are forgotten.
+    /// Maximum number of uses in memory while the store cannot be written. Further ones are
+    /// dropped.
     pub const PENDING_USES: usize = 100_000;
-    /// A change of one row is tried so often when other writers are first.
+    /// Number of attempts to change a row when other writers win the race.
     pub const COMPARE_AND_SET_TRIES: usize = 16;
-    /// A request may need so many steps (prove, refresh, end) before it is served or denied.
+    /// Maximum number of steps (prove, refresh, end) before a request is served or denied.
     pub const STEPS_PER_REQUEST: usize = 6;
-    /// Pause between two looks at a row that another instance is refreshing.
+    /// Time between two looks at a row that another instance refreshes.
     pub const ADOPTION_POLL: Duration = Duration::from_millis(50);
-    /// The first pause after a write that failed with a pair in hand; it doubles up to [`COMMIT_PAUSE_MAX`].
+    /// An access token that lives for less is too short-lived to be used.
+    pub const TOKEN_LIFE_LEAST: Duration = Duration::from_secs(10);
+    /// First backoff after a failed write of a new pair. It doubles up to [`COMMIT_PAUSE_MAX`].
     pub const COMMIT_PAUSE: Duration = Duration::from_millis(50);
-    /// The longest pause between two tries to write a pair that is in hand.
+    /// Maximum backoff between two attempts to write a new pair.
     pub const COMMIT_PAUSE_MAX: Duration = Duration::from_secs(5);
-    /// Work in flight has so long to finish when the process stops.
+    /// How long a stop waits for work in progress.
     pub const SHUTDOWN_DRAIN: Duration = Duration::from_secs(20);
-    /// Background work takes so many rows at a time.
+    /// Number of rows in a batch of background work.
     pub const BATCH_ROWS: usize = 256;
-    /// So many sign-ins may ask the provider at the same time; more are told to try again.
-    pub const SIGN_INS_AT_ONCE: usize = 64;
-    /// The provider is asked so often whose a new token is, where it does not answer.
+    /// Places of all code exchanges together.
+    pub const EXCHANGES_OF_ALL: Places = Places { count: 80, back_after: Duration::from_millis(125) };
+    /// The same without those that are kept for browsers that signed in before.
+    pub const EXCHANGES_OF_STRANGERS: Places = Places { count: 64, ..EXCHANGES_OF_ALL };
+    /// Places of the code exchanges of one address.
+    pub const EXCHANGES_PER_ADDRESS: Places = Places { count: 16, back_after: Duration::from_secs(3) };
+    /// Places of the code exchanges of one browser that signed in before.
+    pub const EXCHANGES_PER_BROWSER: Places = Places { count: 4, back_after: Duration::from_secs(10) };
+    /// Maximum number of parties whose shares of a budget are counted. Further ones are limited
+    /// only together.
+    pub const PARTIES: usize = 10_000;
+    /// Number of attempts to validate a new token at sign-in.
     pub const IDENTIFY_TRIES: usize = 2;
-    /// So many revocations are taken at a time.
+    /// The same while the provider does not know the token yet, which it issued a moment ago.
+    pub const IDENTIFY_TRIES_UNKNOWN: usize = 4;
+    /// First pause between these attempts. It doubles.
+    pub const IDENTIFY_PAUSE: Duration = Duration::from_millis(250);
+    /// Number of revocations leased at a time.
     pub const REVOCATIONS_AT_ONCE: usize = 16;
-    /// Revocations that were taken are nobody else's for so long: longer than all of them take.
+    /// Lease of revocations: longer than all of them take.
     pub const REVOCATION_LEASE: Duration = Duration::from_secs(5 * 60);
-    /// The first pause after a revocation that failed; it doubles up to [`REVOCATION_PAUSE_MAX`].
+    /// First backoff after a failed revocation. It doubles up to [`REVOCATION_PAUSE_MAX`].
     pub const REVOCATION_PAUSE: Duration = Duration::from_secs(2);
-    /// The longest pause between two tries of a revocation.
+    /// Maximum backoff between two attempts of a revocation.
     pub const REVOCATION_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
-    /// A revocation that is still owed after so long is given up: no access token of a known provider lives longer.
+    /// After this time a pending revocation is given up: no access token of a known provider lives
+    /// longer.
     pub const REVOCATION_GIVEN_UP_AFTER: Duration = Duration::from_secs(60 * 24 * 60 * 60);
-    /// So many endings are kept for listeners that are slow to hear of them.
+    /// Maximum number of ends buffered for slow listeners.
     pub const ENDINGS_BUFFERED: usize = 1024;
-    /// Connections to the provider that nobody uses are kept so long.
+    /// How long an idle connection to the provider is kept.
     pub const PROVIDER_IDLE_CONNECTION: Duration = Duration::from_secs(20);
-    /// The longest pause after which a provider in trouble is asked again, unless it said when to come back.
+    /// Maximum pause before a failing provider is tried again, without Retry-After.
     pub const PROVIDER_PAUSE_MAX: Duration = Duration::from_secs(30);
-    /// A provider in trouble that said when to come back is left alone by all sessions for so long at most.
+    /// Maximum pause for all sessions after a Retry-After of a failing provider.
     pub const PROVIDER_PAUSE_ASKED_MAX: Duration = Duration::from_secs(60);
-    /// The pause after a second refresh of one session came to nothing; it doubles up to [`PROVIDER_PAUSE_MAX`].
+    /// Backoff after a second failed refresh of one session. It doubles up to
+    /// [`PROVIDER_PAUSE_MAX`].
     pub const REFRESH_PAUSE: Duration = Duration::from_secs(1);
-    /// A session with a pause is known for at most so many sessions; the pauses of others are forgotten.
+    /// Maximum number of per-session backoffs kept. The oldest are dropped.
     pub const REFRESH_PAUSES: usize = 10_000;
-    /// Refreshes that may be sent in a second, unless configured otherwise.
+    /// Default maximum of refreshes per second.
     pub const REFRESHES_PER_SECOND: u32 = 100;
-    /// Every live session is validated once in this time, unless configured otherwise: what is left of the hour that Twitch
-    /// asks for is for what comes late.
-    pub const SWEEP_PERIOD: Duration = Duration::from_secs(55 * 60);
-    /// A proof that would be younger than the greatest age by less than this at the next visit is renewed now.
+    /// A proof is renewed now if it would be within this time of the maximum age at the next visit.
     pub const SWEEP_SLACK: Duration = Duration::from_secs(2 * 60);
-    /// A budget of validations that suffices is so much more than what is needed, to catch up after an outage.
+    /// Ratio of a sufficient budget of validations to what is needed, for catching up after an
+    /// outage.
     pub const SWEEP_HEAD_ROOM: f64 = 1.2;
-    /// Validations that may be sent in a second, unless configured otherwise. Twitch publishes no limit; a 429 was reported
-    /// after a burst of over 120 (twurple#390), so the pace learns: it sends evenly, and slower after each 429.
+    /// Default maximum of validations per second, for providers that publish no limit. A 429 was
+    /// reported after a burst of over 120 (twurple#390), so the rate limit adapts: it sends evenly,
+    /// and more slowly after each 429.
     pub const VALIDATIONS_PER_SECOND: u32 = 20;
-    /// Validations are never sent slower than so many a second, whatever the provider answers, unless it asks for a pause.
-    pub const PACE_FLOOR_PER_SECOND: u32 = 1;
-    /// Places in the shared budget are taken so far ahead at most: so long an instance that dies wastes some, and so long
-    /// others go on after one heard a 429.
-    pub const PACE_AHEAD: Duration = Duration::from_secs(1);
-    /// A place in the shared budget may be used so long after its time: by then the store has written that it is taken.
-    pub const PACE_LATE: Duration = Duration::from_millis(250);
-    /// Places in the shared budget are taken so often in a second, as many at a time as that takes.
-    pub const PACE_RESERVATIONS_PER_SECOND: f64 = 8.0;
-    /// So many places are taken at a time at most.
-    pub const PACE_PLACES: u32 = 2048;
-    /// A request waits so long for a place in the budget of validations; then it is served on the proof that there is.
-    pub const PACE_PATIENCE: Duration = Duration::from_secs(2);
-    /// It is looked so often whether a slot is due: a slot's share of the hour is about three seconds.
+    /// Minimum rate of validations per second, except in a pause that the provider asks for.
+    pub const RATE_LIMIT_FLOOR_PER_SECOND: u32 = 1;
+    /// How far ahead permits of the shared budget are reserved. A crashed instance wastes at most
+    /// this much, and others continue for at most this long after one gets a 429.
+    pub const RATE_LIMIT_AHEAD: Duration = Duration::from_secs(1);
+    /// How late a reserved permit may be used: by then the store has written the reservation.
+    pub const RATE_LIMIT_LATE: Duration = Duration::from_millis(250);
+    /// Number of reservations per second, each with as many permits as that takes.
+    pub const RATE_LIMIT_RESERVATIONS_PER_SECOND: f64 = 8.0;
+    /// Maximum number of permits in a reservation.
+    pub const RATE_LIMIT_PLACES: u32 = 2048;
+    /// How long a request waits for a permit. After it, the request is served on the proof that
+    /// there is.
+    pub const RATE_LIMIT_PATIENCE: Duration = Duration::from_secs(2);
+    /// Minimum of the `max_age` that clients may ask for.
+    pub const MAX_AGE_FLOOR: Duration = Duration::from_secs(1);
+    /// Places of the validations that one user's requests ask for before they are due.
+    pub const EARLY_PROOFS_PER_USER: Places = Places { count: 20, back_after: Duration::from_secs(1) };
+    /// While the sweep waits for permits, one in this many is for early validations.
+    pub const PERMITS_PER_EARLY: u32 = 4;
+    /// Interval at which an early validation looks whether it is its turn.
+    pub const EARLY_TURN_POLL: Duration = Duration::from_millis(20);
+    /// How long a request waits to learn who is signed in, if it is served either way.
+    pub const RECOGNIZED_WITHIN: Duration = Duration::from_secs(1);
+    /// Interval between looks for due slots. A slot's share of 55 minutes is about three seconds.
     pub const SWEEP_LOOK_EVERY: Duration = Duration::from_secs(3);
-    /// A slot that is being visited is nobody else's for so long; who is at it prolongs this.
+    /// Lease of a slot in a visit, which the visitor extends.
     pub const SLOT_LEASE: Duration = Duration::from_secs(60);
-    /// So many slots are visited at a time at most, one behind the other.
+    /// Maximum number of slots visited at a time.
     pub const SLOTS_AT_ONCE: usize = 32;
-    /// So many at least, however many rows they have.
+    /// Minimum number of slots visited at a time, however many rows they have.
     pub const SLOTS_AT_ONCE_LEAST: usize = 4;
-    /// Slots with so many rows together are visited at a time, within these bounds, and no more than the budget allows in a moment.
+    /// Number of rows that limits the slots visited at a time, within these bounds and the budget.
     pub const ROWS_IN_LINE: usize = 512;
-    /// So many slots are probed at a time.
-    pub const PROBES_AT_ONCE: usize = 4;
-    /// So many tokens are asked about at a time by the sweep.
+    /// Number of slots at a time in the connection check.
+    pub const CONNECTION_CHECKS_AT_ONCE: usize = 4;
+    /// Number of concurrent validations in the sweep.
     pub const VALIDATIONS_AT_ONCE: usize = 64;
-    /// So many pairs are refreshed at a time though nobody asked.
+    /// Number of concurrent refreshes that no request asked for.
     pub const UNASKED_REFRESHES_AT_ONCE: usize = 16;
-    /// A token of which nothing was learnt is asked about again after so long.
+    /// Backoff of a token whose validation proved nothing.
     pub const VALIDATION_PAUSE: Duration = Duration::from_secs(1);
-    /// So many proofs are written in one step.
+    /// Maximum number of proofs written in one step.
     pub const PROOFS_RECORDED: usize = 128;
-    /// Proofs are gathered for so long before they are written.
+    /// How long proofs are collected before they are written.
     pub const PROOFS_GATHERED: Duration = Duration::from_millis(50);
-    /// A token about which nothing can be learnt is asked about so often in a visit: twice, so that one that has trouble of its own
-    /// opens the provider's breaker for a few seconds only.
+    /// Maximum validations of one token in a visit: two, so that a failing token opens the
+    /// provider's breaker for only a few seconds.
     pub const VALIDATION_TRIES: u32 = 2;
-    /// A slot is visited again after so long where the provider said nothing about one of its tokens, or a pair could not be
-    /// refreshed: together with a period it is less than an hour.
+    /// Time to a second visit of a slot where the provider gave no answer about a token, or a pair
+    /// could not be refreshed. A period leaves time for it ([`Schedule::of`]).
+    ///
+    /// [`Schedule::of`]: crate::sweep::Schedule::of
     pub const VISIT_AGAIN: Duration = Duration::from_secs(3 * 60);
-    /// Each user without a living token is asked about once in this time, unless configured otherwise.
-    pub const PROBE_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
-    /// It is looked so often whether a slot's users are to be asked about.
-    pub const PROBE_LOOK_EVERY: Duration = Duration::from_secs(60);
-    /// If the provider says of so many users, or more, that most are gone, that is taken for its own trouble.
-    pub const PROBE_BELIEVED_OF: usize = 10;
-    /// Of about so many users, the last ones, it is remembered what the provider said.
-    pub const PROBE_REMEMBERED: usize = 100;
-    /// A slot is visited again after so long where that was not believed.
-    pub const PROBE_AGAIN: Duration = Duration::from_secs(60 * 60);
-    /// An instance names a user who lets the app in to the others so often.
-    pub const WITNESS_EVERY: Duration = Duration::from_secs(10 * 60);
-    /// Pause after each question about users: the app's own calls share the provider's limit.
-    pub const PROBE_PAUSE: Duration = Duration::from_secs(1);
-    /// In a visit the provider is asked so often about the same users, where it does not answer.
-    pub const PROBE_TRIES: usize = 5;
-    /// The app's own token is replaced so long before it expires.
+    /// Default period of the connection check of users without a living token.
+    pub const CONNECTION_CHECK_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
+    /// Interval between looks for slots due for a connection check.
+    pub const CONNECTION_CHECK_LOOK_EVERY: Duration = Duration::from_secs(60);
+    /// From this number of users on, an answer that most of them are gone counts as the provider's
+    /// own failure.
+    pub const CONNECTION_CHECK_BELIEVED_OF: usize = 10;
+    /// Number of users whose last answers are remembered.
+    pub const CONNECTION_CHECK_REMEMBERED: usize = 100;
+    /// Time to a second visit of a slot after such an answer.
+    pub const CONNECTION_CHECK_AGAIN: Duration = Duration::from_secs(60 * 60);
+    /// Interval at which an instance publishes a connected user to the others.
+    pub const CONTROL_USER_EVERY: Duration = Duration::from_secs(10 * 60);
+    /// Pause after each connection check, since the app's own calls share the provider's limit.
+    pub const CONNECTION_CHECK_PAUSE: Duration = Duration::from_secs(1);
+    /// Number of attempts of a connection check in a visit.
+    pub const CONNECTION_CHECK_TRIES: usize = 5;
+    /// Time before its expiry at which the app's own token is replaced.
     pub const APP_TOKEN_MARGIN: Duration = Duration::from_secs(10 * 60);
-    /// It is looked so often whether a suspicion is due; a new one is looked into at once.
+    /// Number of suspicions taken at a time where the provider has no connection check.
+    pub const SUSPICIONS_AT_ONCE: usize = 16;
+    /// Interval between looks for due suspicions. A new one is investigated at once.
     pub const SUSPICIONS_LOOK_EVERY: Duration = Duration::from_secs(5);
-    /// Suspicions that were taken are nobody else's for so long: longer than looking into all of them takes.
+    /// Lease of suspicions: longer than the investigation of all of them takes.
     pub const SUSPICION_LEASE: Duration = Duration::from_secs(5 * 60);
-    /// The first pause before the provider is asked again about a suspicion; it doubles up to [`SUSPICION_PAUSE_MAX`].
+    /// First backoff before the provider is asked again about a suspicion. It doubles up to
+    /// [`SUSPICION_PAUSE_MAX`].
     pub const SUSPICION_PAUSE: Duration = Duration::from_secs(5);
-    /// The longest pause between two looks into a suspicion.
+    /// Maximum backoff between two investigations of a suspicion.
     pub const SUSPICION_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
-    /// A suspicion that nothing confirms or clears is dropped after so long, and its word not taken for a new one until then.
+    /// A suspicion that is neither confirmed nor cleared is dropped after this time. Until then a
+    /// repeated event creates no new one.
     pub const SUSPICION_GIVEN_UP_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-    /// Subscriptions to the provider's notices are compared with what they should be so often.
+    /// Interval between checks of the webhook subscriptions.
     pub const SUBSCRIPTIONS_EVERY: Duration = Duration::from_secs(60 * 60);
-    /// The same while they are not what they should be.
+    /// The same while the subscriptions are not as they should be.
     pub const SUBSCRIPTIONS_RETRY: Duration = Duration::from_secs(60);
-    /// A list of subscriptions is read up to so many pages.
+    /// Maximum number of pages in a list of subscriptions.
     pub const SUBSCRIPTION_PAGES: usize = 100;
-    /// All 429s in this time slow the pace once: they come in volleys.
-    pub const PACE_SLOWS_EVERY: Duration = Duration::from_secs(5);
-    /// The pace grows evenly, from nothing to its ceiling in this time. Where the provider's true limit is a tenth of the
-    /// ceiling, that is a 429 about twice a minute and not all the time; where the 429 was chance, the pace is back after half of it.
-    pub const PACE_RECOVERY: Duration = Duration::from_secs(10 * 60);
-    /// Clocks of instances differ by no more than this; what lies further ahead is from a clock that was set back.
+    /// All 429s within this time lower the rate limit once: they come in volleys.
+    pub const RATE_LIMIT_SLOWS_EVERY: Duration = Duration::from_secs(5);
+    /// Time in which the rate limit grows evenly from nothing to its ceiling. If the provider's
+    /// true limit is a tenth of the ceiling, this causes two 429s a minute. After a chance 429 the
+    /// rate is back in half of it.
+    pub const RATE_LIMIT_RECOVERY: Duration = Duration::from_secs(10 * 60);
+    /// Maximum difference between the clocks of instances. Anything further ahead comes from a
+    /// clock that was ahead.
     pub const CLOCK_SKEW: Duration = Duration::from_secs(10);
-    /// The longest pause that a provider may ask for.
+    /// Maximum time that an answer may take whose date is compared with our clock. The comparison
+    /// is wrong by at most half of it.
+    pub const CLOCK_ANSWER: Duration = Duration::from_secs(5);
+    /// From this difference on, a step between our clock and the monotonic one is a jump.
+    pub const CLOCK_JUMP: Duration = Duration::from_secs(5);
+    /// Interval between looks for a jump.
+    pub const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(5);
+    /// Minimum time between two questions to the provider for its time.
+    pub const CLOCK_ASKED_EVERY: Duration = Duration::from_secs(5);
+    /// How long a clock runs without a jump until it is trusted, where the provider's answers name
+    /// no time.
+    pub const CLOCK_TRUSTED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+    /// Maximum pause that a provider can ask for.
     pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
-    /// So many rows are sealed anew in a second after a change of keys: a million in half an hour.
+    /// Rows resealed per second after a change of keys: a million in half an hour.
     pub const RESEALS_PER_SECOND: u32 = 500;
-    /// So many of them are written at a time.
+    /// Number of concurrent writes of resealed rows.
     pub const RESEALS_AT_ONCE: usize = 32;
-    /// Who seals rows anew keeps the others from it for so long, and prolongs this.
+    /// Lease of the instance that reseals rows, which it extends.
     pub const RESEAL_LEASE: Duration = Duration::from_secs(60);
-    /// Where it stands with it is written down after so many slots.
+    /// Number of slots after which the progress of resealing is written.
     pub const RESEAL_SLOTS: u16 = 16;
-    /// It is looked so often whether rows are still, or again, sealed with an older key.
+    /// Interval between looks for rows sealed with an older key.
     pub const RESEAL_LOOK_EVERY: Duration = Duration::from_secs(60);
-    /// The same where the last look found none.
+    /// The same after a look that found none.
     pub const RESEAL_LOOK_EVERY_IDLE: Duration = Duration::from_secs(10 * 60);
-    /// A key that was taken out of the keyring opens rows for so long, which may have been read before.
+    /// How long a key that was removed from the keyring still opens rows that were read before.
     pub const KEY_LEAVES_AFTER: Duration = Duration::from_secs(10 * 60);
     /// Pause before a client tries again, where an operator has to act first.
     pub const RETRY_AFTER_OPERATOR: Duration = Duration::from_secs(60);
@@ -321,15 +409,33 @@ pub mod limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Named, Schedule};
+
+    #[test]
+    fn setting_values_have_distinct_names() {
+        fn check<T: Named + std::fmt::Debug>(values: &[T]) {
+            assert_eq!(T::NAMES.len(), values.len());
+            for value in values {
+                assert_eq!(T::from_name(value.name()), Some(*value));
+            }
+            assert_eq!(T::from_name("nonsense"), None);
+        }
+        check(&[Custody::Device, Custody::Server, Custody::None]);
+        check(&[Cascade::Confirm, Cascade::Always, Cascade::Never]);
+        check(&[Rotation::None, Rotation::Rotates, Rotation::OneTime]);
+    }
+
+    #[test]
+    fn the_refresh_margin_is_a_share_of_a_short_life() {
+        for (life_secs, margin_millis) in [(14_400, 30_000), (120, 30_000), (40, 10_000), (10, 2_500)] {
+            let lifetimes = Lifetimes::default().of_tokens(Duration::from_secs(life_secs));
+            assert_eq!(lifetimes.refresh_margin.as_millis(), margin_millis, "{life_secs}");
+        }
+    }
 
     #[test]
     fn a_lease_outlives_the_answer_it_waits_for() {
         assert!(limits::CLAIM_LEASE > limits::PROVIDER_ANSWER + limits::PROVIDER_CONNECT);
-    }
-
-    #[test]
-    fn the_sweep_keeps_proofs_young() {
-        assert!(limits::SWEEP_PERIOD + limits::SWEEP_SLACK < Lifetimes::default().proof);
     }
 
     #[test]
@@ -341,11 +447,11 @@ mod tests {
             (lifetimes.proof, 3_600),
             (lifetimes.max_unverified, 86_400),
             (lifetimes.refresh_spread, 600),
-            (ProviderHabits::TWITCH.replay_window, 86_400),
+            (ProviderHabits::FORGIVING.replay_window, 86_400),
             (limits::LOGIN_LIFETIME, 600),
-            (limits::SWEEP_PERIOD, 3_300),
+            (Schedule::default().period, 3_300),
             (limits::SWEEP_SLACK, 120),
-            (limits::PACE_RECOVERY, 600),
+            (limits::RATE_LIMIT_RECOVERY, 600),
             (limits::REVOCATION_LEASE, 300),
             (limits::REVOCATION_PAUSE_MAX, 900),
             (limits::REVOCATION_GIVEN_UP_AFTER, 5_184_000),

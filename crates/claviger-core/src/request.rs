@@ -1,27 +1,51 @@
-//! What a request needs before it may be served.
+//! What a request needs before it is served.
+//!
+//! | module | the question it answers |
+//! |---|---|
+//! | [`path`] | in which ways can a path be read |
+//! | [`routes`] | which assurance does a path need |
+//! | [`navigation`] | who shows the answer: a window, a frame, or a program |
+//! | [`host`] | whose host does the request name |
+//! | [`network`] | which addresses are in a network |
+//! | [`peer`] | who is the client, behind which proxies |
+
+pub mod host;
+pub mod navigation;
+pub mod network;
+pub mod path;
+pub mod peer;
+pub mod routes;
 
 use std::time::Duration;
 
 use crate::{
-    ids::SessionId,
-    policy::Lifetimes,
-    session::{EndReason, Holding, SealedPair, Session, State},
-    time::{Expiry, Timestamp},
+    ActiveState, EndReason, Expiry, Lifetimes, SealedPair, Session, SessionId, State, Timestamp, limits,
 };
 
 /// Who vouches for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Assurance {
-    /// The sealed cookie, and the list of sessions whose cookie alone is not to be believed. No store is read.
+    /// The sealed cookie, unless its session is on the denylist. No store is read.
     Cookie,
+    /// The sealed cookie, or else the row: the session has not ended. The provider is not asked.
+    Row,
     /// The row: it is live and was proven within the period.
     #[default]
     Session,
-    /// The provider, asked not longer ago than this.
+    /// The provider, asked at most this long ago.
     Provider {
-        /// The greatest age of its answer; zero asks now.
+        /// Maximum age of its answer. Zero asks now.
         max_age: Duration,
     },
+}
+
+impl Assurance {
+    /// The provider's word, asked at most this long ago, for a client that says how long. A
+    /// `max_age` below [`limits::MAX_AGE_FLOOR`] counts as that, so that no client makes each
+    /// request a question.
+    pub fn asked_by_client(max_age: Duration) -> Self {
+        Self::Provider { max_age: max_age.max(limits::MAX_AGE_FLOOR) }
+    }
 }
 
 /// What a request needs.
@@ -29,90 +53,148 @@ pub enum Assurance {
 pub enum Need {
     /// Nothing: serve it.
     Nothing,
-    /// The provider's word on the access token.
+    /// A validation of the access token.
     Proof,
-    /// A fresh pair.
+    /// A new pair.
     Refresh,
-    /// Nothing yet: serve it, and refresh the pair beside it, while the old access token still works.
+    /// Nothing: serve it, and refresh the pair in the background while the old access token works.
     RefreshEarly,
-    /// A new sign-in: there is no token to prove or to refresh with.
+    /// A new sign-in: there is no token to validate or to refresh with.
     SignIn,
-    /// The session to be ended first: its time is over.
+    /// Ending the session first, because its time is over.
     End(EndReason),
-    /// Nothing helps: the session has ended.
+    /// A refusal: the session has ended.
     Refuse(EndReason),
 }
 
 /// Decides what a request with this session needs.
 pub fn need(session: &Session, now: Timestamp, assurance: Assurance, lifetimes: &Lifetimes) -> Need {
-    let holding = match &session.state {
-        State::Ended { reason, .. } => return Need::Refuse(*reason),
-        State::Live(holding) | State::Parked(holding) | State::Suspect(holding) => holding,
-    };
-    if let Some(reason) = time_is_over(session, now, lifetimes) {
-        return Need::End(reason);
+    match time_is_over(session, now, lifetimes) {
+        Some(reason) if !session.ended() => Need::End(reason),
+        _ => need_in_time(session, now, assurance, lifetimes),
     }
-    let proof_age = now.since(holding.proven_at);
-    let Some(pair) = &holding.pair else {
+}
+
+/// Decides the same of a session whose time is not over, whatever our clock says.
+pub fn need_in_time(session: &Session, now: Timestamp, assurance: Assurance, lifetimes: &Lifetimes) -> Need {
+    let active = match &session.state {
+        State::Ended { reason, .. } => return Need::Refuse(*reason),
+        State::Live(active) | State::Parked(active) | State::Suspect(active) => active,
+    };
+    if assurance == Assurance::Row {
+        return Need::Nothing;
+    }
+    // A proof from the future proves nothing.
+    let proof_age = active.proven_at.age(now).unwrap_or(Duration::MAX);
+    let Some(pair) = &active.pair else {
         return match assurance {
             Assurance::Provider { max_age } if proof_age > max_age => Need::SignIn,
             _ => Need::Nothing,
         };
     };
-    let worn = !matches!(session.state, State::Live(_)) || pair.expiry.within(now, lifetimes.refresh_margin);
-    if worn {
+    let must_refresh =
+        !matches!(session.state, State::Live(_)) || pair.expiry.within(now, lifetimes.refresh_margin);
+    if must_refresh {
         return if pair.refresh.is_some() { Need::Refresh } else { Need::SignIn };
     }
     let oldest_proof = match assurance {
-        Assurance::Cookie | Assurance::Session => lifetimes.proof,
-        // Never laxer than the others, whatever is asked for.
+        Assurance::Cookie | Assurance::Row | Assurance::Session => lifetimes.proof,
+        // Never laxer than the others, whatever `max_age` is.
         Assurance::Provider { max_age } => max_age.min(lifetimes.proof),
     };
     if proof_age >= oldest_proof {
         Need::Proof
-    } else if pair.refresh.is_some() && pair.expiry.within(now, early(session.id, holding, pair, lifetimes)) {
+    } else if pair.refresh.is_some() && pair.expiry.within(now, early(session.id, active, pair, lifetimes)) {
         Need::RefreshEarly
     } else {
         Need::Nothing
     }
 }
 
-/// How long before its expiry a pair that is in use is refreshed: each session at its own moment, so that those who signed
-/// in together do not come back together.
+/// Returns whether a session is due for a proof, whatever a request asks for.
+pub fn is_proof_due(session: &Session, now: Timestamp, lifetimes: &Lifetimes) -> bool {
+    match &session.state {
+        State::Live(active) => now.since(active.proven_at) >= lifetimes.proof,
+        State::Parked(_) | State::Suspect(_) | State::Ended { .. } => true,
+    }
+}
+
+/// Returns whether the last proof is so young that it may stand in for another one, where a user's
+/// requests asked for more than their share.
+pub fn may_serve_over_share(session: &Session, now: Timestamp) -> bool {
+    matches!(&session.state, State::Live(active) if now.since(active.proven_at) <= limits::MAX_AGE_FLOOR)
+}
+
+/// Decides what a request that needs a proof needs where the provider has no validation.
 ///
-/// A token that lives shortly is not refreshed all the time: a quarter of what it had left when it was last proven is
-/// the most.
-fn early(id: SessionId, holding: &Holding, pair: &SealedPair, lifetimes: &Lifetimes) -> Duration {
+/// A refresh proves as much. Without a refresh token the last proof counts for as long as it would
+/// while the provider does not answer.
+pub fn need_without_validation(
+    session: &Session,
+    now: Timestamp,
+    assurance: Assurance,
+    lifetimes: &Lifetimes,
+) -> Need {
+    if session.pair().is_some_and(|pair| pair.refresh.is_some()) {
+        Need::Refresh
+    } else if may_serve_unproven(session, now, assurance, lifetimes) {
+        Need::Nothing
+    } else {
+        Need::SignIn
+    }
+}
+
+/// Returns how long before its expiry a pair in use is refreshed. Each session has its own moment,
+/// so that sessions that signed in together do not refresh together.
+///
+/// For a short-lived token it is at most a quarter of what was left at its last proof, so that it
+/// is not refreshed all the time.
+fn early(id: SessionId, active: &ActiveState, pair: &SealedPair, lifetimes: &Lifetimes) -> Duration {
     let Expiry::At(expires_at) = pair.expiry else { return Duration::ZERO };
-    let window = lifetimes.refresh_spread.min(expires_at.since(holding.proven_at) / 4);
+    let window = lifetimes.refresh_spread.min(expires_at.since(active.proven_at) / 4);
     lifetimes.refresh_margin + window.mul_f64(id.fraction())
 }
 
-/// Why a session's time is over, if it is. Only the user's own requests count as use.
+/// Returns why a session's time is over, if it is. Only the user's own requests count as use. A
+/// time in the future says nothing, and so ends nothing.
 pub fn time_is_over(session: &Session, now: Timestamp, lifetimes: &Lifetimes) -> Option<EndReason> {
-    if now.since(session.created_at) >= lifetimes.absolute {
+    let over = |at: Timestamp, limit| at.age(now).is_some_and(|age| age >= limit);
+    if over(session.created_at, lifetimes.absolute) {
         return Some(EndReason::TooOld);
     }
-    (now.since(session.last_seen_at) >= lifetimes.idle).then_some(EndReason::Idle)
+    over(session.last_seen_at, lifetimes.idle).then_some(EndReason::Idle)
 }
 
-/// Whether a request may be served on a pair that the provider neither confirmed nor rejected.
+/// Returns whether to serve a request on a pair that the provider neither confirmed nor rejected.
 pub fn may_serve_unproven(
     session: &Session,
     now: Timestamp,
     assurance: Assurance,
     lifetimes: &Lifetimes,
 ) -> bool {
-    let State::Live(holding) = &session.state else { return false };
-    let alive = holding.pair.as_ref().is_none_or(|pair| !pair.expiry.passed(now));
+    let State::Live(active) = &session.state else { return false };
+    let alive = active.pair.as_ref().is_none_or(|pair| !pair.expiry.passed(now));
     alive
         && !matches!(assurance, Assurance::Provider { .. })
-        && now.since(holding.proven_at) < lifetimes.max_unverified
+        && active.proven_at.age(now).is_some_and(|age| age < lifetimes.max_unverified)
 }
 
-/// Whether a cookie of this session is too old whatever the row says.
+/// Returns whether to serve a request on a pair that is being refreshed: its access token is good
+/// as yet, and its proof still counts.
+pub fn may_serve_unrefreshed(
+    session: &Session,
+    now: Timestamp,
+    assurance: Assurance,
+    lifetimes: &Lifetimes,
+) -> bool {
+    let is_proven = |active: &ActiveState| active.proven_at.age(now).is_some_and(|age| age < lifetimes.proof);
+    session.active().is_some_and(is_proven) && may_serve_unproven(session, now, assurance, lifetimes)
+}
+
+/// Returns whether a cookie of this session is too old, whatever the row says. One from the future
+/// does not count without the row either.
 pub fn cookie_is_over(id: SessionId, now: Timestamp, lifetimes: &Lifetimes) -> bool {
-    now.since(id.created_at()) >= lifetimes.absolute
+    id.created_at().age(now).is_none_or(|age| age >= lifetimes.absolute)
 }
 
 #[cfg(test)]

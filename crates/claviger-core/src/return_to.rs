@@ -1,19 +1,21 @@
-//! Where a sign-in may send the browser afterwards: a path of this site, and nothing else (RFC 9700 section 4.11.1).
+//! Where a sign-in may send the browser afterwards: only to a path of this site (RFC 9700 section
+//! 4.11.1).
 
 use std::fmt;
 
-use crate::policy::limits::RETURN_TO_BYTES;
+use crate::limits::RETURN_TO_BYTES;
 
 /// A path of this site with its query, such as `/inbox?page=2`. It cannot name another origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReturnTo(String);
 
 impl ReturnTo {
-    /// Checks what a client asked for. None if it could lead a browser anywhere but to this site.
+    /// Parses a client's text. Returns `None` if it could lead a browser away from this site.
     ///
-    /// A browser drops tabs and line breaks from an address, takes `\` for `/`, and reads `//` at the start as the
-    /// name of a host (WHATWG URL, "basic URL parser"). So the text must begin with one slash, must not go on with a
-    /// second one in any guise, and may hold printable ASCII only; everything else has to be percent-encoded.
+    /// A browser drops tabs and line breaks from an address, reads `\` as `/`, and takes `//` at
+    /// the start for a host name (WHATWG URL, "basic URL parser"). So the text must begin with
+    /// exactly one slash in any spelling, and contain only printable ASCII. Everything else must be
+    /// percent-encoded.
     pub fn parse(text: &str) -> Option<Self> {
         let second = text.strip_prefix('/')?.chars().next();
         let safe = text.len() <= RETURN_TO_BYTES
@@ -23,18 +25,18 @@ impl ReturnTo {
         safe.then(|| Self(text.to_owned()))
     }
 
-    /// The front page.
+    /// Returns the front page.
     pub fn root() -> Self {
         Self("/".to_owned())
     }
 
-    /// The path with its query.
+    /// Returns the path with its query.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Whether dot segments could move a later `//` to the front, as in `/.//host`.
+/// Returns whether dot segments could move a later `//` to the front, as in `/.//host`.
 fn climbs(text: &str) -> bool {
     let path = text.split(['?', '#']).next().unwrap_or_default();
     path.split('/').any(|segment| {
@@ -63,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_of_this_site_pass() {
+    fn paths_of_this_site_are_accepted() {
         for text in [
             "/",
             "/a",
@@ -148,7 +150,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
         #[test]
-        fn whatever_passes_stays_on_this_site(text in hostile()) {
+        fn accepted_paths_stay_on_this_site(text in hostile()) {
             if let Some(path) = ReturnTo::parse(&text) {
                 let base = Url::parse("https://app.example/auth/callback").unwrap();
                 let target = base.join(path.as_str()).unwrap();

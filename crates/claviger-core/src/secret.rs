@@ -1,4 +1,5 @@
-//! Secrets as types that cannot be printed: `Debug` redacts, there is no `Display`, and memory is wiped on drop.
+//! Secret types that cannot be printed: `Debug` redacts, there is no `Display`, and memory is wiped
+//! on drop.
 
 use std::fmt;
 
@@ -7,19 +8,20 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-macro_rules! secret_string {
-    ($(#[$doc:meta])* $name:ident) => {
+/// Declares types of secret texts.
+macro_rules! secret_strings {
+    ($($(#[$doc:meta])* $name:ident,)+) => {$(
         $(#[$doc])*
         #[derive(Clone)]
         pub struct $name(SecretString);
 
         impl $name {
-            /// Takes the value in; from here on it cannot be printed by accident.
+            /// Wraps a value, which cannot be printed by accident from here on.
             pub fn new(value: impl Into<String>) -> Self {
                 Self(SecretString::from(value.into()))
             }
 
-            /// The plain value. Each call is a place that a review looks at.
+            /// Returns the plain value. Review each call.
             pub fn expose(&self) -> &str {
                 self.0.expose_secret()
             }
@@ -30,46 +32,40 @@ macro_rules! secret_string {
                 f.write_str(concat!(stringify!($name), "(redacted)"))
             }
         }
-    };
+    )+};
 }
 
-secret_string! {
-    /// A token that calls the provider's API (RFC 6749 section 1.4).
-    AccessToken
-}
-secret_string! {
-    /// A token that buys the next pair (RFC 6749 section 1.5).
-    RefreshToken
-}
-secret_string! {
-    /// The code that a callback brings, good for one exchange (RFC 6749 section 4.1.2).
-    AuthorizationCode
-}
-secret_string! {
-    /// The app's own credential at the provider.
-    ClientSecret
-}
-secret_string! {
-    /// What binds a code to the sign-in that asked for it (RFC 7636 section 4.1).
-    CodeVerifier
+secret_strings! {
+    /// A token for calls of the provider's API (RFC 6749 section 1.4).
+    AccessToken,
+    /// A token that is exchanged for the next pair (RFC 6749 section 1.5).
+    RefreshToken,
+    /// The code of a callback, good for one exchange (RFC 6749 section 4.1.2).
+    AuthorizationCode,
+    /// The app's credential at the provider.
+    ClientSecret,
+    /// Binds a code to the sign-in that asked for it (RFC 7636 section 4.1).
+    CodeVerifier,
 }
 
-/// The 256-bit secret of one session. The browser holds it, sealed in its cookie; the store holds only its hash.
+/// The 256-bit secret of a session. The browser has it in its sealed cookie; the store has only its
+/// hash.
 #[derive(Clone)]
 pub struct SessionSecret(Zeroizing<[u8; 32]>);
 
 impl SessionSecret {
-    /// Wraps 32 random octets.
+    /// Wraps 32 random bytes.
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The plain octets.
+    /// Returns the plain bytes.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// What the store may know of this secret. SHA-256 is enough for 256 random bits (OWASP ASVS 5.0, 11.4).
+    /// Returns the hash for the store. SHA-256 is enough for 256 random bits (OWASP ASVS 5.0,
+    /// 11.4).
     pub fn hash(&self) -> SecretHash {
         SecretHash(Sha256::digest(self.0.as_slice()).into())
     }
@@ -82,7 +78,7 @@ impl fmt::Debug for SessionSecret {
 }
 
 /// SHA-256 of a [`SessionSecret`].
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SecretHash(pub [u8; 32]);
 
 impl SecretHash {
@@ -98,8 +94,8 @@ impl fmt::Debug for SecretHash {
     }
 }
 
-/// A keyed hash of a refresh token: tells two of them apart in a journal without telling what they are.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// A keyed hash of a refresh token. It distinguishes tokens in a journal without revealing them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 16]);
 
 impl fmt::Debug for Fingerprint {
@@ -125,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_matches_its_own_secret_only() {
+    fn a_hash_matches_only_its_secret() {
         let hash = SessionSecret::new([1; 32]).hash();
         assert!(hash.matches(&SessionSecret::new([1; 32])));
         assert!(!hash.matches(&SessionSecret::new([2; 32])));

@@ -1,67 +1,46 @@
 //! The suspicion that a user disconnected the app, and what confirms or clears it.
 //!
-//! Nothing that hints at a disconnect ends another session by itself: a token may die alone, a notice may be late, and the
-//! user may have come back meanwhile. So the provider is asked about the user, and its clear word decides.
+//! No single sign of a disconnect ends another session: a token may die alone, an event may be
+//! late, and the user may have come back. So the provider is asked about the user, and its clear
+//! answer decides.
 //!
-//! | provider on the user | its newest living session's token | what follows |
+//! | provider about the user | its newest living session's token | what follows |
 //! |---|---|---|
 //! | disconnected, or no such user | is rejected, or there is none, or nothing is proven | all sessions older than the event end |
-//! | disconnected, or no such user | is good | the two contradict each other: ask again later |
-//! | connected | | each session older than the event is asked about by itself |
-//! | cannot be asked | | the same, and the question stays |
+//! | disconnected, or no such user | is good | the answers contradict each other: ask again later |
+//! | connected | | each session older than the event is validated |
+//! | cannot be asked | | the same, and the suspicion stays |
 
-use crate::{
-    ids::Subject,
-    policy::Cascade,
-    session::{EndReason, Session, State},
-    time::Timestamp,
-    verdict::Verdict,
-};
+use crate::{Cascade, EndReason, Session, State, Subject, Timestamp, Verdict, named};
 
 /// The suspicion that a user disconnected the app.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Suspicion {
-    /// Who.
+    /// The user.
     pub subject: Subject,
-    /// When. Sessions that began at this time or later are not meant.
+    /// When. Sessions that began at this time or later are not concerned.
     pub at: Timestamp,
-    /// What gave rise to it.
+    /// The cause.
     pub cause: Cause,
 }
 
-/// What gives rise to a suspicion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Cause {
-    /// The provider sent word of it.
-    Notice,
-    /// The provider rejected an access token before its time.
-    AccessTokenRejected,
-    /// The provider rejected a refresh token.
-    RefreshTokenRejected,
-    /// The provider, asked about the user, said so.
-    Probe,
+named! {
+    /// What causes a suspicion.
+    #[derive(PartialOrd, Ord)]
+    pub enum Cause {
+        /// The provider sent an event.
+        WebhookEvent = "notice",
+        /// The provider rejected an access token before its time.
+        AccessTokenRejected = "access_token_rejected",
+        /// The provider rejected a refresh token.
+        RefreshTokenRejected = "refresh_token_rejected",
+        /// The provider said so when asked about the user.
+        ConnectionCheck = "probe",
+    }
 }
 
 impl Cause {
-    /// Every cause with its stable name, as stores write it.
-    pub const NAMES: [(Self, &'static str); 4] = [
-        (Self::Notice, "notice"),
-        (Self::AccessTokenRejected, "access_token_rejected"),
-        (Self::RefreshTokenRejected, "refresh_token_rejected"),
-        (Self::Probe, "probe"),
-    ];
-
-    /// The stable name.
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(cause, _)| *cause == self).map_or("unknown", |(_, name)| name)
-    }
-
-    /// The cause with this stable name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(cause, _)| *cause)
-    }
-
-    /// What a suspicion of this kind leads to by the operator's choice.
+    /// Returns the response to a suspicion of this kind that the operator chose.
     pub fn response(self, cascade: Cascade) -> Response {
         match (self, cascade) {
             (Self::RefreshTokenRejected, Cascade::Always) => Response::EndAll,
@@ -71,25 +50,25 @@ impl Cause {
     }
 }
 
-/// What a suspicion leads to.
+/// The response to a suspicion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Response {
-    /// The provider is asked.
+    /// Ask the provider.
     Confirm,
-    /// All of the user's sessions that are older end at once.
+    /// End all of the user's older sessions at once.
     EndAll,
-    /// Nothing: each session is on its own.
+    /// Do nothing: each session notices by itself.
     Nothing,
 }
 
-/// Whether a user still lets the app in, as the provider says.
+/// Whether a user has the app connected, as the provider says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Connection {
     /// Yes.
     Connected,
-    /// No: the user took the app's access away, or never gave it.
+    /// No: the user disconnected the app, or never connected it.
     Disconnected,
-    /// There is no such user.
+    /// The user does not exist.
     Gone,
 }
 
@@ -98,8 +77,8 @@ pub enum Connection {
 pub enum Finding {
     /// It is confirmed: end all of the user's sessions that are older than the event.
     EndAll(EndReason),
-    /// It says nothing of the user as a whole: ask about each older session by itself. Where the provider sent word and a
-    /// session's token is dead, these two end that session.
+    /// It proves nothing about the user as a whole: validate each older session. If the provider
+    /// sent an event and a session's token is dead, both together end that session.
     AskEach,
     /// The same, and ask about the user again later.
     AskEachAndAgain,
@@ -107,8 +86,8 @@ pub enum Finding {
     Contradiction,
 }
 
-/// Decides what to do. `connection` is None if the provider could not say; `newest` is the verdict on the access token of the
-/// user's youngest living session, if there is one.
+/// Decides what to do. `connection` is `None` if the provider could not say. `newest` is the
+/// verdict on the access token of the user's newest living session, if there is one.
 pub fn finding(connection: Option<Connection>, newest: Option<Verdict>) -> Finding {
     let reason = match connection {
         Some(Connection::Connected) => return Finding::AskEach,
@@ -118,27 +97,30 @@ pub fn finding(connection: Option<Connection>, newest: Option<Verdict>) -> Findi
     };
     match newest {
         Some(Verdict::Valid) => Finding::Contradiction,
-        // Our own misconfiguration may be why the user is unknown to the app that is asked about.
+        // Our own misconfiguration may be why the provider does not know the user.
         Some(Verdict::Misconfigured) => Finding::Contradiction,
         Some(Verdict::Rejected | Verdict::Unknown) | None => Finding::EndAll(reason),
     }
 }
 
 impl Suspicion {
-    /// Whether it is about this session.
+    /// Returns whether it concerns this session.
     pub fn concerns(&self, session: &Session) -> bool {
         !session.ended() && session.subject == self.subject && session.created_at < self.at
     }
 
-    /// Why a session that it concerns ends by itself, now that its access token was rejected; None if it does not.
+    /// Returns why a session that it concerns ends now that its access token was rejected, or
+    /// `None` if it does not end.
     ///
-    /// The provider's signed word and its rejection of this very token agree. Without such a word a rejected token makes the
-    /// session suspect, and its refresh decides. So it does where the token did not live beyond `lives_beyond`: then it may
-    /// have been rejected because it expired.
+    /// The provider's signed event and its rejection of this very token agree. Without an event a
+    /// rejected token makes the session suspect, and its refresh decides. The same holds if the
+    /// token does not live beyond `lives_beyond`, since it may have been rejected because it
+    /// expired.
     pub fn ends_alone(&self, session: &Session, lives_beyond: Timestamp) -> Option<EndReason> {
         let rejected = matches!(session.state, State::Suspect(_)) && self.concerns(session);
         let in_its_time = session.pair().is_some_and(|pair| !pair.expiry.passed(lives_beyond));
-        (rejected && in_its_time && self.cause == Cause::Notice).then_some(EndReason::DisconnectedAtProvider)
+        (rejected && in_its_time && self.cause == Cause::WebhookEvent)
+            .then_some(EndReason::DisconnectedAtProvider)
     }
 }
 
@@ -147,10 +129,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{ids::Version, time::Expiry};
+    use crate::{Expiry, Version};
 
     #[test]
-    fn only_a_clear_word_that_nothing_contradicts_ends_all() {
+    fn only_an_uncontradicted_answer_ends_all_sessions() {
         use Connection::{Connected, Disconnected, Gone};
         use EndReason::{AccountGone, DisconnectedAtProvider};
         let table = [
@@ -173,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_for_all_is_user_wide() {
+    fn reasons_for_all_sessions_are_user_wide() {
         for connection in [Connection::Disconnected, Connection::Gone] {
             let Finding::EndAll(reason) = finding(Some(connection), None) else { panic!("{connection:?}") };
             assert!(reason.user_wide(), "BLAST: {reason:?}");
@@ -181,8 +163,8 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_chooses_what_a_dead_token_means_for_the_others() {
-        use Cause::{AccessTokenRejected, Notice, Probe, RefreshTokenRejected};
+    fn cascade_decides_about_the_other_sessions() {
+        use Cause::{AccessTokenRejected, ConnectionCheck, RefreshTokenRejected, WebhookEvent};
         let table = [
             (RefreshTokenRejected, Cascade::Confirm, Response::Confirm),
             (RefreshTokenRejected, Cascade::Always, Response::EndAll),
@@ -190,9 +172,9 @@ mod tests {
             (AccessTokenRejected, Cascade::Confirm, Response::Confirm),
             (AccessTokenRejected, Cascade::Always, Response::Confirm),
             (AccessTokenRejected, Cascade::Never, Response::Nothing),
-            (Notice, Cascade::Never, Response::Confirm),
-            (Notice, Cascade::Always, Response::Confirm),
-            (Probe, Cascade::Never, Response::Confirm),
+            (WebhookEvent, Cascade::Never, Response::Confirm),
+            (WebhookEvent, Cascade::Always, Response::Confirm),
+            (ConnectionCheck, Cascade::Never, Response::Confirm),
         ];
         for (cause, cascade, expected) in table {
             assert_eq!(cause.response(cascade), expected, "{cause:?} {cascade:?}");
@@ -200,20 +182,20 @@ mod tests {
     }
 
     #[test]
-    fn a_word_and_a_token_that_died_before_its_time_end_one_session() {
+    fn an_event_and_a_dead_token_end_one_session() {
         use crate::session::tests::live;
-        let rejected = live().suspect(Version::FIRST).unwrap();
+        let rejected = live().suspect(Version::FIRST).unwrap().into_next();
         let Expiry::At(expires_at) = rejected.pair().unwrap().expiry else { panic!("it expires") };
         let (t0, later) = (rejected.created_at, rejected.created_at.after(Duration::from_secs(1)));
         let other = Subject { id: "another".to_owned(), ..rejected.subject.clone() };
         let ends = Some(EndReason::DisconnectedAtProvider);
         let table = [
-            (&rejected, Cause::Notice, later, t0, ends),
-            (&rejected, Cause::Notice, t0, t0, None),
-            (&rejected, Cause::Notice, later, expires_at, None),
+            (&rejected, Cause::WebhookEvent, later, t0, ends),
+            (&rejected, Cause::WebhookEvent, t0, t0, None),
+            (&rejected, Cause::WebhookEvent, later, expires_at, None),
             (&rejected, Cause::AccessTokenRejected, later, t0, None),
-            (&rejected, Cause::Probe, later, t0, None),
-            (&live(), Cause::Notice, later, t0, None),
+            (&rejected, Cause::ConnectionCheck, later, t0, None),
+            (&live(), Cause::WebhookEvent, later, t0, None),
         ];
         for (session, cause, at, now, expected) in table {
             let suspicion = Suspicion { subject: session.subject.clone(), at, cause };
@@ -232,15 +214,15 @@ mod tests {
     }
 
     #[test]
-    fn a_suspicion_concerns_the_users_older_sessions_that_have_not_ended() {
-        use crate::session::{EndReason, tests::live};
+    fn a_suspicion_concerns_the_users_older_open_sessions() {
+        use crate::{EndReason, session::tests::live};
         let row = live();
         let (before, at) = (row.created_at, row.created_at.after(Duration::from_millis(1)));
         let concerns = |row: &Session, subject: &Subject, at| {
-            Suspicion { subject: subject.clone(), at, cause: Cause::Notice }.concerns(row)
+            Suspicion { subject: subject.clone(), at, cause: Cause::WebhookEvent }.concerns(row)
         };
         let another = Subject { id: "another".to_owned(), ..row.subject.clone() };
-        let (ended, _) = row.clone().end(EndReason::SignedOut, at).unwrap();
+        let ended = row.clone().end(EndReason::SignedOut, at).unwrap().into_next();
         assert!(concerns(&row, &row.subject, at));
         assert!(!concerns(&row, &row.subject, before), "OTHERS: one that began at that moment is spared");
         assert!(!concerns(&row, &another, at), "BLAST");

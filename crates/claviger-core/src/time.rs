@@ -1,4 +1,4 @@
-//! Points in time as milliseconds since the Unix epoch, with arithmetic that saturates instead of overflowing.
+//! Points in time as milliseconds since the Unix epoch. Arithmetic saturates.
 
 use std::time::Duration;
 
@@ -15,29 +15,30 @@ impl Timestamp {
         Self(millis)
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the epoch.
     pub const fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// Whole seconds since the epoch, rounded down.
+    /// Returns the whole seconds since the epoch, rounded down.
     pub const fn as_secs(self) -> i64 {
         self.0.div_euclid(1000)
     }
 
-    /// This point moved into the future.
+    /// Returns the time `span` later.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(millis(span)))
     }
 
-    /// This point moved into the past.
+    /// Returns the time `span` earlier.
     #[must_use]
     pub fn before(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(millis(span)))
     }
 
-    /// How long ago `earlier` was; zero if it lies in the future (clocks of two machines may differ).
+    /// Returns how long ago `earlier` was; zero if it is in the future, since clocks of two
+    /// machines may differ.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -48,24 +49,25 @@ fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// When a token stops working, as far as the provider said (RFC 6749 section 5.1: `expires_in` is only recommended).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// When a token expires, as far as the provider said (RFC 6749 section 5.1: `expires_in` is only
+/// recommended).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Expiry {
     /// At this time.
     At(Timestamp),
     /// The provider did not say.
     Unknown,
-    /// The provider said that it does not expire (Twitch answers `expires_in: 0` for some old clients).
+    /// Never, says the provider (such as with `expires_in: 0`).
     Never,
 }
 
 impl Expiry {
-    /// Whether the token is certainly past its life.
+    /// Returns whether the token has certainly expired.
     pub fn passed(self, now: Timestamp) -> bool {
         matches!(self, Self::At(at) if at <= now)
     }
 
-    /// Whether the token is certainly past its life `margin` from now.
+    /// Returns whether the token will certainly have expired `margin` from now.
     pub fn within(self, now: Timestamp, margin: Duration) -> bool {
         self.passed(now.after(margin))
     }

@@ -1,151 +1,159 @@
-//! What goes on beside the requests: uses are written down, sessions whose time is over end, revocations are carried
-//! out, tokens are validated, suspicions are looked into, tombstones are purged.
+//! The background jobs: every loop of the engine stands in [`JOBS`], with its name and when it
+//! runs. ARCHITECTURE.md lists the loops of the other crates.
+//!
+//! To add a job, add a line. Its work is a method of a part that does the work once.
 
 use std::time::Duration;
 
-use claviger_core::{policy::limits, request::time_is_over};
+use claviger_core::limits;
 use claviger_store::StoreError;
+use futures_util::future::{BoxFuture, FutureExt, TryFutureExt, join_all};
+use tokio::{sync::Notify, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Engine, errors::EndError, meter};
+use crate::{Wiring, report::set_gauges};
+use When::{Always, Every, Signal};
 
-const USES_EVERY: Duration = Duration::from_secs(5);
-const GAUGES_EVERY: Duration = Duration::from_secs(10);
-const CENSUS_EVERY: Duration = Duration::from_secs(60);
-const OVERDUE_EVERY: Duration = Duration::from_secs(60);
-const PURGE_EVERY: Duration = Duration::from_secs(60 * 60);
+/// A background job.
+struct Job {
+    name: &'static str,
+    when: When,
+    work: Work,
+}
 
-impl Engine {
-    /// Works until `stop`, then writes down what is in memory and lets work in flight finish, within a bound.
-    pub async fn run(&self, stop: CancellationToken) {
-        tokio::join!(
-            self.every(USES_EVERY, &stop, || async { self.write_uses().await }),
-            self.every(GAUGES_EVERY, &stop, || async { self.take_gauges().await }),
-            self.every(OVERDUE_EVERY, &stop, || async { self.end_overdue().await }),
-            self.every(PURGE_EVERY, &stop, || async { self.purge().await }),
-            self.every(CENSUS_EVERY, &stop, || async { self.measure_load().await }),
-            self.keep_settling(&stop),
-            self.keep_confirming(&stop),
-            self.keep_sweeping(&stop),
-            self.keep_probing(&stop),
-            self.keep_subscribed(&stop),
-            self.keep_hearing(&stop),
-            self.keep_resealing(&stop),
-        );
-        self.drain().await;
+type Work = fn(&Wiring) -> BoxFuture<'_, Result<Next, StoreError>>;
+
+/// When a job runs. Each job runs once at the start.
+enum When {
+    /// Once in this time.
+    Every(Duration),
+    /// When this signal is given, and this long after its last run at the latest.
+    Signal(fn(&Wiring) -> &Notify, Duration),
+    /// All the time: its work is a loop of its own.
+    Always,
+}
+
+/// When a job runs next.
+enum Next {
+    /// As the table says.
+    Regular,
+    /// After this time, unless its signal is given before.
+    After(Duration),
+}
+
+const JOBS: &[Job] = &[
+    // First, because the jobs are polled in this order: memory must not fall behind the others.
+    job("follow the change feed", Always, |parts| regular(parts.change_feed.follow().map(Ok))),
+    job("close streams while cut off", Every(secs(1)), |parts| {
+        parts.rows.close_streams_if_cut_off();
+        regular(std::future::ready(Ok(())))
+    }),
+    job("watch the clock", Every(limits::CLOCK_LOOK_EVERY), |parts| {
+        parts.clock_watch.look();
+        regular(std::future::ready(Ok(())))
+    }),
+    job("write the last-seen times", Every(secs(5)), |parts| regular(parts.last_seen.flush())),
+    job("set gauges", Every(secs(10)), |parts| regular(set_gauges(parts))),
+    job("end overdue sessions", Every(secs(60)), |parts| regular(parts.housekeeping.end_overdue())),
+    job("purge", Every(secs(60 * 60)), |parts| regular(parts.housekeeping.purge())),
+    job("measure the load", Every(secs(60)), |parts| regular(parts.load.measure())),
+    job("carry out revocations", Signal(|parts| parts.outbox.added(), secs(5)), |parts| {
+        regular(parts.outbox.revoke_due())
+    }),
+    job(
+        "investigate suspicions",
+        Signal(|parts| parts.disconnects.noted(), limits::SUSPICIONS_LOOK_EVERY),
+        |parts| regular(parts.disconnects.investigate_due()),
+    ),
+    job("validate due tokens", Every(limits::SWEEP_LOOK_EVERY), |parts| regular(parts.sweep.validate_due())),
+    job("check due connections", Every(limits::CONNECTION_CHECK_LOOK_EVERY), |parts| {
+        regular(parts.connection_sweep.check_due())
+    }),
+    job("keep the webhook subscription", Always, |parts| regular(parts.subscriber.keep_subscribed().map(Ok))),
+    job(
+        "seal rows with the newest key",
+        Signal(|parts| parts.resealer.keys_changed(), limits::RESEAL_LOOK_EVERY),
+        |parts| parts.resealer.reseal().map_ok(after_reseal).boxed(),
+    ),
+];
+
+const fn job(name: &'static str, when: When, work: Work) -> Job {
+    Job { name, when, work }
+}
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// Work after which the job runs again as the table says.
+fn regular<'a, T: 'a>(
+    work: impl Future<Output = Result<T, StoreError>> + Send + 'a,
+) -> BoxFuture<'a, Result<Next, StoreError>> {
+    work.map_ok(|_| Next::Regular).boxed()
+}
+
+/// Counting what is left scans all rows. So it is done less often while nothing is left.
+fn after_reseal(left: u64) -> Next {
+    if left == 0 { Next::After(limits::RESEAL_LOOK_EVERY_IDLE) } else { Next::Regular }
+}
+
+/// Runs all jobs until `stop`.
+pub(crate) async fn run(parts: &Wiring, stop: &CancellationToken) {
+    // Work that is cancelled goes on from where it stood at the next start. `stop` is looked at
+    // first, so that no run begins after it and takes leases that nobody uses.
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        _ = join_all(JOBS.iter().map(|job| job.keep_running(parts))) => {}
     }
+}
 
-    /// Writes down what is in memory and lets work in flight finish, within [`limits::SHUTDOWN_DRAIN`].
-    pub async fn drain(&self) {
-        self.inner.tasks.close();
-        if tokio::time::timeout(limits::SHUTDOWN_DRAIN, self.inner.tasks.wait()).await.is_err() {
-            tracing::error!("work in flight did not finish in time; its rows tell of it at the next start");
-        }
-        if let Err(error) = self.write_uses().await {
-            tracing::error!(%error, "the last uses of sessions could not be written down");
-        }
+/// Writes down what is in memory and lets tasks finish, within [`limits::SHUTDOWN_DRAIN`].
+pub(crate) async fn drain(parts: &Wiring) {
+    let tasks = parts.env.tasks();
+    tasks.close();
+    if tokio::time::timeout(limits::SHUTDOWN_DRAIN, tasks.wait()).await.is_err() {
+        tracing::error!("some tasks did not finish in time; their rows are recovered at the next start");
     }
-
-    pub(crate) async fn every<F>(&self, period: Duration, stop: &CancellationToken, work: impl Fn() -> F)
-    where
-        F: Future<Output = Result<(), StoreError>>,
-    {
-        let mut ticks = tokio::time::interval(period);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            // Work that is cut short goes on from where it stood at the next start.
-            if let Some(Err(error)) = stop.run_until_cancelled(work()).await {
-                tracing::error!(%error, "background work has to wait");
-            }
-        }
+    if let Err(error) = parts.last_seen.flush().await {
+        tracing::error!(%error, "the last-seen times of some sessions could not be written down");
     }
+}
 
-    async fn keep_settling(&self, stop: &CancellationToken) {
-        loop {
-            match stop.run_until_cancelled(self.settle_owed()).await {
-                None => return,
-                Some(Ok(_)) => {}
-                Some(Err(error)) => tracing::error!(%error, "revocations have to wait"),
-            }
-            let wake = tokio::time::timeout(USES_EVERY, self.inner.owed.notified());
-            if stop.run_until_cancelled(wake).await.is_none() {
-                return;
-            }
-        }
-    }
-
-    /// Measures what is not counted as it happens.
-    async fn take_gauges(&self) -> Result<(), StoreError> {
-        meter::breakers(self.breakers());
-        meter::report(&self.report().await?);
-        Ok(())
-    }
-
-    /// Writes down when sessions were last used.
-    pub(crate) async fn write_uses(&self) -> Result<(), StoreError> {
-        let uses = self.inner.touches.take();
-        if uses.is_empty() {
-            return Ok(());
-        }
-        let engine = self.clone();
-        self.detached(async move {
-            let written = engine.inner.parts.store.touch(&uses).await;
-            if written.is_err() {
-                engine.inner.touches.put_back(uses);
-            }
-            written
-        })
-        .await
-    }
-
-    /// Ends the sessions whose time is over.
-    ///
-    /// # Errors
-    /// If the store cannot be used.
-    pub async fn end_overdue(&self) -> Result<(), StoreError> {
-        self.write_uses().await?;
-        let lifetimes = self.settings().lifetimes;
-        loop {
-            let now = self.now();
-            let (idle_since, created_until) = (now.before(lifetimes.idle), now.before(lifetimes.absolute));
-            let overdue =
-                self.inner.parts.store.overdue(idle_since, created_until, limits::BATCH_ROWS).await?;
-            let mut damaged = 0;
-            for id in &overdue {
-                let row = match self.inner.parts.store.load(*id).await {
-                    Ok(Some(row)) => row,
-                    Ok(None) => continue,
-                    // One damaged row must not keep the others.
-                    Err(error @ StoreError::Corrupt(_)) => {
-                        tracing::error!(session = %id, %error, "a session whose time is over cannot be ended");
-                        damaged += 1;
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                };
-                let Some(reason) = time_is_over(&row, now, &lifetimes) else { continue };
-                let meant = |row: &_| time_is_over(row, now, &lifetimes).is_some();
-                match self.end_one(*id, reason, meant).await {
-                    Ok(_) | Err(EndError::NotFound) => {}
-                    Err(EndError::Store(error)) => return Err(error),
+impl Job {
+    async fn keep_running(&self, parts: &Wiring) {
+        match self.when {
+            Every(period) => {
+                let mut ticks = tokio::time::interval(period);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    ticks.tick().await;
+                    self.run(parts).await;
                 }
             }
-            if overdue.len() < limits::BATCH_ROWS || damaged == overdue.len() {
-                return Ok(());
+            Signal(signal, period) => loop {
+                let pause = match self.run(parts).await {
+                    Next::Regular => period,
+                    Next::After(pause) => pause,
+                };
+                // Both the signal and the end of the pause start the next run.
+                let _ = tokio::time::timeout(pause, signal(parts).notified()).await;
+            },
+            Always => {
+                self.run(parts).await;
             }
         }
     }
 
-    /// Deletes tombstones that no cookie can name any more, and states of sign-ins that are long over.
-    ///
-    /// # Errors
-    /// If the store cannot be used.
-    pub async fn purge(&self) -> Result<(), StoreError> {
-        let now = self.now();
-        let created_until = now.before(self.settings().lifetimes.absolute);
-        while self.inner.parts.store.purge(created_until, limits::BATCH_ROWS).await? == limits::BATCH_ROWS {}
-        while self.inner.parts.store.forget_logins(now, limits::BATCH_ROWS).await? == limits::BATCH_ROWS {}
-        self.forget_suspicions(now).await?;
-        Ok(())
+    async fn run(&self, parts: &Wiring) -> Next {
+        (self.work)(parts).await.unwrap_or_else(|error| {
+            // An outage is logged by `store_health`, for all who meet it.
+            if error.is_outage() {
+                tracing::debug!(%error, job = self.name, "a background job failed; it is tried again");
+            } else {
+                tracing::error!(%error, job = self.name, "a background job failed; it is tried again");
+            }
+            Next::Regular
+        })
     }
 }

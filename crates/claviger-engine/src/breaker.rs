@@ -1,75 +1,65 @@
-//! Each kind of question to the provider has one [`Breaker`], shared by all sessions.
+//! Circuit breakers: one [`Breaker`] per kind of question to the provider, shared by all sessions.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use claviger_core::{
-    breaker::{Breaker, BreakerState},
-    time::Timestamp,
-    verdict::Trouble,
-};
+use claviger_core::{Breaker, BreakerState, ProviderFailure, Timestamp};
 
-use crate::Clock;
+use crate::{Clock, Lock};
 
+/// A breaker that all sessions share.
 #[derive(Default)]
-pub(crate) struct SharedBreaker(Mutex<Breaker>);
+pub(crate) struct SharedBreaker(Lock<Breaker>);
 
 impl SharedBreaker {
-    /// Asks to send one question.
+    /// Admits one question.
     ///
     /// # Errors
-    /// How long to wait, if the provider is to be left alone.
-    pub(crate) fn ask<'a>(&'a self, clock: &'a dyn Clock) -> Result<Permit<'a>, Duration> {
-        let probe = self.lock().ask(clock.now())?;
-        Ok(Permit { breaker: self, clock, probe, used: false })
+    /// How long to wait while the breaker is open.
+    pub(crate) fn admit<'a>(&'a self, clock: &'a dyn Clock) -> Result<Admission<'a>, Duration> {
+        let trial = self.0.lock().ask(clock.now())?;
+        Ok(Admission { breaker: self, clock, trial, used: false })
     }
 
-    /// How long nobody may ask yet, if so.
-    pub(crate) fn left(&self, now: Timestamp) -> Option<Duration> {
-        self.lock().left(now)
+    /// How long the breaker stays open, if it is open.
+    pub(crate) fn open_for(&self, now: Timestamp) -> Option<Duration> {
+        self.0.lock().left(now)
     }
 
     pub(crate) fn state(&self, now: Timestamp) -> BreakerState {
-        self.lock().state(now)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Breaker> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().state(now)
     }
 }
 
-/// Leave to send one question. One that is dropped was not sent.
+/// Permission to send one question. If it is dropped unused, nothing was sent.
 #[must_use]
-pub(crate) struct Permit<'a> {
+pub(crate) struct Admission<'a> {
     breaker: &'a SharedBreaker,
     clock: &'a dyn Clock,
-    /// Whether the others wait for the answer.
-    probe: bool,
+    /// Whether this is the half-open trial, whose answer the others wait for.
+    trial: bool,
     used: bool,
 }
 
-impl Permit<'_> {
+impl Admission<'_> {
     /// The provider answered.
     pub(crate) fn answered(mut self) {
         self.used = true;
-        self.breaker.lock().answered();
+        self.breaker.0.lock().answered();
     }
 
     /// The provider did not answer, or not what was asked.
-    pub(crate) fn troubled(mut self, trouble: &Trouble) {
+    pub(crate) fn failed(mut self, failure: &ProviderFailure) {
         self.used = true;
         let now = self.clock.now();
-        self.breaker.lock().troubled(now, trouble);
+        self.breaker.0.lock().troubled(now, failure);
     }
 }
 
-impl Drop for Permit<'_> {
+impl Drop for Admission<'_> {
     fn drop(&mut self) {
-        if self.probe && !self.used {
+        if self.trial && !self.used {
             let now = self.clock.now();
-            self.breaker.lock().unasked(now);
+            self.breaker.0.lock().unasked(now);
         }
     }
 }

@@ -1,20 +1,22 @@
-//! Caches by session. A session's id is random already, so its own bits serve as its hash; and since only ids of ours get here,
-//! nobody can choose them to collide.
+//! Bounded caches by session.
+//!
+//! A session's id is random, so its own bits serve as its hash. Only ids of ours get here, so an
+//! attacker cannot choose them to collide.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
-use claviger_core::ids::SessionId;
+use claviger_core::SessionId;
 use quick_cache::{UnitWeighter, sync::Cache};
 
 /// A bounded cache of something for each session.
 pub(crate) type BySession<T> = Cache<SessionId, T, UnitWeighter, BuildHasherDefault<OwnBits>>;
 
-/// Makes a cache for so many sessions.
+/// Makes a cache for at most this many sessions.
 pub(crate) fn cache<T: Clone>(sessions: usize) -> BySession<T> {
     Cache::with(sessions, sessions as u64, UnitWeighter, BuildHasherDefault::default(), Default::default())
 }
 
-/// Takes the last eight octets that it is given: of an id those are 62 random bits.
+/// A hasher that takes the last eight octets: in an id these are 62 random bits.
 #[derive(Default)]
 pub(crate) struct OwnBits(u64);
 
@@ -25,11 +27,11 @@ impl Hasher for OwnBits {
         }
     }
 
-    /// The length of the id comes first, and is the same for all.
+    /// The length of the id comes first. It is the same for all ids, so it is ignored.
     fn write_usize(&mut self, _: usize) {}
 
     fn finish(&self) -> u64 {
-        // The two fixed bits of a UUID's variant stand among the rest; turning them away from the ends costs nothing.
+        // The variant's two fixed bits are mixed with the others, which costs nothing.
         self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
@@ -38,12 +40,12 @@ impl Hasher for OwnBits {
 mod tests {
     use std::{collections::BTreeSet, hash::BuildHasher as _};
 
-    use claviger_core::time::Timestamp;
+    use claviger_core::Timestamp;
 
     use super::*;
 
     #[test]
-    fn ids_of_one_moment_have_hashes_of_their_own() {
+    fn ids_of_one_moment_have_different_hashes() {
         let hasher = BuildHasherDefault::<OwnBits>::default();
         let hash = |n: u8| hasher.hash_one(SessionId::new(Timestamp::EPOCH, [n; 10]));
         assert_eq!((0..=255).map(hash).collect::<BTreeSet<_>>().len(), 256);

@@ -2,12 +2,13 @@
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use claviger_core::policy::limits;
+use claviger_core::limits;
 use claviger_provider::Unanswered;
 
-use crate::ports::ProviderHttp;
+use crate::ProviderHttp;
 
-/// Sends requests to the provider: bounded in time and size, never twice, never along a redirect.
+/// Sends requests to the provider. It limits time and size, sends nothing twice, and follows no
+/// redirect.
 #[derive(Clone, Debug)]
 pub struct HttpClient {
     client: reqwest::Client,
@@ -50,7 +51,7 @@ impl ProviderHttp for HttpClient {
     }
 }
 
-/// How far a request got. The error itself may name the address, so it is logged without it.
+/// How far a request got. The error may contain the address, so only its causes are logged.
 fn how_far(error: &reqwest::Error) -> Unanswered {
     if error.is_connect() || error.is_builder() {
         tracing::warn!(error = %Causes(error), "the provider could not be reached");
@@ -60,7 +61,7 @@ fn how_far(error: &reqwest::Error) -> Unanswered {
     Unanswered::NoAnswer
 }
 
-/// The causes of an error, outermost left out: it holds the address with its query.
+/// The causes of an error without the outermost one, which holds the address with its query.
 struct Causes<'a>(&'a reqwest::Error);
 
 impl std::fmt::Display for Causes<'_> {

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use claviger_core::{
-    policy::limits,
-    session::{EndReason, Session, State},
-};
+use claviger_core::{EndReason, Session, SessionId, State, limits};
 use claviger_seal::{KeyId, OpenError};
 use claviger_store::StoreError;
 
@@ -18,28 +15,37 @@ pub enum Denied {
     /// The session has ended. The user may sign in again.
     #[error("the session has ended: {}", .0.name())]
     Ended(EndReason),
-    /// The session's tokens cannot be renewed. The user must sign in again; the cookie is left alone.
+    /// The session's tokens cannot be renewed. The user must sign in again; the cookie is left
+    /// alone.
     #[error("the sign-in must be renewed")]
     SignInAgain,
-    /// The provider cannot say. Nobody is signed out; try again.
+    /// The provider does not answer. Nobody is signed out; try again.
     #[error("the provider cannot be asked at the moment")]
-    ProviderTrouble {
+    ProviderUnavailable {
         /// When to try again.
         retry_after: Duration,
     },
     /// The provider refuses our own credentials. The operator must act; nobody is signed out.
     #[error("the provider refuses this app's credentials; the operator must check them")]
     Misconfigured,
+    /// The session's time is over by our clock, and the provider has not confirmed the clock.
+    /// Nobody is signed out; try again.
+    #[error("the server's clock is not confirmed")]
+    ClockUnconfirmed {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The store cannot be used. Nobody is signed out.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Something was sealed with a key that is not configured. The operator must add it; nobody is signed out.
+    /// Something was sealed with a key that is not configured. The operator must add it; nobody is
+    /// signed out.
     #[error("key {} is not in the keyring; the operator must add it", .0.0)]
     UnknownKey(KeyId),
 }
 
 impl Denied {
-    /// The denial that follows from a cookie that does not open.
+    /// The denial for a cookie that does not open.
     pub fn from_cookie(error: OpenError) -> Self {
         match error {
             OpenError::UnknownKey(id) => Self::UnknownKey(id),
@@ -47,7 +53,7 @@ impl Denied {
         }
     }
 
-    /// The denial that follows from a row that ended.
+    /// The denial for a row that ended.
     pub(crate) fn of_ended(row: &Session) -> Self {
         match row.state {
             State::Ended { reason, .. } => Self::Ended(reason),
@@ -55,13 +61,28 @@ impl Denied {
         }
     }
 
-    /// A task ended without an answer. Nobody is signed out.
+    /// The denial after a task that ended without an answer. Nobody is signed out.
     pub(crate) fn lost_task() -> Self {
         tracing::error!("a task for a session ended without an outcome");
-        Self::ProviderTrouble { retry_after: limits::RETRY_AFTER }
+        Self::ProviderUnavailable { retry_after: limits::RETRY_AFTER }
     }
 
-    /// The denial that follows from a row whose tokens do not open.
+    /// For work on many rows: the store's failure ends it, and any other denial concerns this row
+    /// alone. None then, so that the row is left out.
+    pub(crate) fn leave_out<T>(result: Result<T, Self>, row: SessionId) -> Result<Option<T>, StoreError> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(Self::Store(error @ StoreError::Corrupt(_))) => {
+                tracing::error!(session = %row, %error, "a token cannot be validated");
+                Ok(None)
+            }
+            Err(Self::Store(error)) => Err(error),
+            // A missing key was logged.
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The denial for a row whose tokens do not open.
     pub(crate) fn from_row(error: OpenError) -> Self {
         match error {
             OpenError::UnknownKey(id) => {
@@ -79,8 +100,9 @@ impl Denied {
 /// Why a sign-in did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoginError {
-    /// This browser has no such sign-in under way: it took too long, or began elsewhere. Start again.
-    #[error("no such sign-in is under way in this browser")]
+    /// This browser has no such sign-in in progress: it took too long, or began elsewhere. Start
+    /// again.
+    #[error("no such sign-in is in progress in this browser")]
     Stale,
     /// The callback was used before, as by a reload. Start again.
     #[error("this sign-in was finished before")]
@@ -94,10 +116,14 @@ pub enum LoginError {
     /// The callback names another provider than the one asked (RFC 9207).
     #[error("the answer came from another provider")]
     WrongIssuer,
-    /// Too many sign-ins ask the provider at the moment. Nothing of this one is used up: the same callback may be tried again.
+    /// Too many codes of this client, or of all together, were exchanged in vain or are being
+    /// exchanged. The same callback may be tried again, since nothing of it is used up.
     #[error("too many sign-ins at once")]
-    Busy,
-    /// The provider does not accept the code any more.
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The provider no longer accepts the code.
     #[error("the provider did not accept the code")]
     CodeRejected,
     /// The new token belongs to another app, or to no user.
@@ -106,15 +132,16 @@ pub enum LoginError {
     /// The user granted less than the app needs.
     #[error("the provider granted less than was asked for")]
     ScopesMissing,
-    /// The session was to be repaired, and the provider knows the browser as somebody else. Nothing is changed.
-    #[error("the provider knows the browser as another user than the session's")]
+    /// The session was to be repaired, but another user is signed in at the provider. Nothing is
+    /// changed.
+    #[error("another user than the session's is signed in at the provider")]
     AnotherUser,
-    /// The session was to be repaired, and has ended meanwhile. A repair revives nothing.
+    /// The session was to be repaired, but has ended. A repair revives nothing.
     #[error("the session that was to be repaired has ended")]
     SessionEnded,
     /// The provider cannot be asked. Try again.
     #[error("the provider cannot be asked at the moment")]
-    ProviderTrouble {
+    ProviderUnavailable {
         /// When to try again.
         retry_after: Duration,
     },
@@ -129,13 +156,36 @@ pub enum LoginError {
     UnknownKey(KeyId),
 }
 
+impl LoginError {
+    /// A stable name of the kind, for programs, logs and metrics.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Stale => "sign_in_stale",
+            Self::AlreadyUsed => "sign_in_used",
+            Self::DeniedByUser => "access_denied",
+            Self::RefusedByProvider(_) => "refused_by_provider",
+            Self::WrongIssuer => "wrong_issuer",
+            Self::Busy { .. } => "too_many_sign_ins",
+            Self::CodeRejected => "code_rejected",
+            Self::NotOurToken => "not_our_token",
+            Self::ScopesMissing => "scopes_missing",
+            Self::AnotherUser => "another_user",
+            Self::SessionEnded => "session_ended",
+            Self::ProviderUnavailable { .. } => "provider_unavailable",
+            Self::Misconfigured => "misconfigured",
+            Self::Store(_) => "store_unavailable",
+            Self::UnknownKey(_) => "key_missing",
+        }
+    }
+}
+
 /// Why sessions could not be ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndError {
-    /// There is no such session, or it is somebody else's.
+    /// There is no such session, or it belongs to another user.
     #[error("no such device")]
     NotFound,
-    /// The store cannot be used: nothing ended, or nobody can say.
+    /// The store cannot be used. Whether anything ended is unknown.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

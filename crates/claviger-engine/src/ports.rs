@@ -1,14 +1,25 @@
-//! What the engine needs of the world.
+//! What the engine needs of the world: a clock, random bytes, and HTTP to the provider.
+
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use claviger_core::time::Timestamp;
+use claviger_core::Timestamp;
 use claviger_provider::Unanswered;
 
 /// Tells the time.
 pub trait Clock: Send + Sync + 'static {
     /// Now.
     fn now(&self) -> Timestamp;
+
+    /// The time since some moment, by a clock that nobody sets. It tells when [`Clock::now`] jumps.
+    /// By default no jump is noticed.
+    fn monotonic(&self) -> Duration {
+        self.now().since(Timestamp::EPOCH)
+    }
 }
 
 /// Gives random bytes fit for keys.
@@ -19,10 +30,10 @@ pub trait Entropy: Send + Sync + 'static {
 
 /// Sends one request to the provider and gives the whole answer, or says how far the request got.
 ///
-/// It never sends twice by itself: neither a retry nor a redirect.
+/// An implementation neither retries nor follows redirects.
 #[async_trait]
 pub trait ProviderHttp: Send + Sync + 'static {
-    /// Sends.
+    /// Sends the request once.
     async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, Unanswered>;
 }
 
@@ -37,6 +48,12 @@ impl Clock for SystemClock {
             .duration_since(std::time::SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
         Timestamp::EPOCH.after(since_epoch)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place of the engine that reads this clock")]
+    fn monotonic(&self) -> Duration {
+        static FIRST: OnceLock<Instant> = OnceLock::new();
+        FIRST.get_or_init(Instant::now).elapsed()
     }
 }
 

@@ -1,75 +1,68 @@
 //! What an operator looks at: the same numbers for metrics and for the status command.
 
-use std::sync::{Mutex, PoisonError};
-
-use claviger_core::time::Timestamp;
+use claviger_core::{BreakerState, ClockState, Timestamp};
 use claviger_store::{Backlog, StoreError};
 
-use crate::{Breakers, Engine, load::Load, reseal::Resealing};
+use crate::{Load, Resealing, StoreState, Subscribed, Wiring, metrics};
 
-/// How things are.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The state of the engine.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// When this was asked for.
     pub now: Timestamp,
-    /// Which kinds of questions the provider is asked.
+    /// The circuit breakers.
     pub breakers: Breakers,
-    /// The revocations that are owed.
-    pub outbox: Backlog,
-    /// The sessions and the sweep, as they were counted last. None before the first time.
+    /// What fails at the store.
+    pub store: StoreState,
+    /// The pending revocations. None if the store cannot be read.
+    pub outbox: Option<Backlog>,
+    /// The sessions and the sweep, as they were last counted. None before the first time.
     pub load: Option<Load>,
-    /// Whether the provider tells by itself that a user disconnected the app.
+    /// Whether the provider reports by itself that a user disconnected the app.
     pub subscribed: Subscribed,
     /// What older keys sealed.
     pub resealing: Resealing,
+    /// Our clock.
+    pub clock: ClockState,
 }
 
-/// Whether the provider's notices come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Subscribed {
-    /// None are wanted.
-    #[default]
-    Unwanted,
-    /// They will, once the provider has been asked for them, or has asked our address.
-    Waiting,
-    /// The provider refuses the subscription; the operator must act.
-    Refused,
-    /// They do.
-    Works,
+/// The circuit breakers, one per kind of question to the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breakers {
+    /// Refreshes.
+    pub refreshes: BreakerState,
+    /// Validations of access tokens.
+    pub proofs: BreakerState,
 }
 
-/// How the subscription was found when it was last looked at.
-#[derive(Default)]
-pub(crate) struct LastSubscribed(Mutex<Subscribed>);
-
-impl LastSubscribed {
-    pub(crate) fn set(&self, subscribed: Subscribed) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = subscribed;
-    }
-
-    fn at(&self) -> Subscribed {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl Report {
+    /// The state of the engine. It costs one read of the store and one write.
+    pub(crate) async fn of(parts: &Wiring) -> Self {
+        let outbox = parts.outbox.backlog().await.ok();
+        Self {
+            now: parts.env.now(),
+            breakers: Breakers::of(parts),
+            store: parts.store_health.state().await,
+            outbox,
+            load: parts.load.last(),
+            subscribed: parts.subscriber.status(),
+            resealing: parts.resealer.progress(),
+            clock: parts.clock_watch.state(),
+        }
     }
 }
 
-impl Engine {
-    /// How things are. It costs one look into the store; the sessions were counted before.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub async fn report(&self) -> Result<Report, StoreError> {
-        let (store, now) = (&self.inner.parts.store, self.now());
-        let subscribed = match self.inner.last_subscribed.at() {
-            Subscribed::Unwanted if self.wants_notices() => Subscribed::Waiting,
-            subscribed => subscribed,
-        };
-        Ok(Report {
-            now,
-            breakers: self.breakers(),
-            outbox: store.owed_backlog().await?,
-            load: self.load(),
-            subscribed,
-            resealing: self.resealing(),
-        })
+impl Breakers {
+    fn of(parts: &Wiring) -> Self {
+        Self { refreshes: parts.refresher.breaker_state(), proofs: parts.validator.breaker_state() }
     }
+}
+
+/// Sets the gauges that do not change as things happen. The breakers' do not wait for the store.
+pub(crate) async fn set_gauges(parts: &Wiring) -> Result<(), StoreError> {
+    let breakers = Breakers::of(parts);
+    metrics::breakers(breakers.refreshes, breakers.proofs);
+    metrics::clock(&parts.clock_watch.state());
+    metrics::outbox(&parts.outbox.backlog().await?, parts.env.now());
+    Ok(())
 }

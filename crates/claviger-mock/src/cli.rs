@@ -14,9 +14,10 @@ use crate::server::Server;
 
 /// Runs a local stand-in for Twitch's login, to try "Log in with Twitch" without credentials.
 ///
-/// It offers a consent page with users to pick from, tokens, validation, revocation, OpenID Connect, a little of
-/// Helix, and EventSub webhooks. Point your app at the addresses that it prints. Settings and faults can be changed
-/// while it runs: open its address in a browser, or use the JSON API under /mock/.
+/// It offers a consent page with users to pick from, tokens, validation, revocation, OpenID
+/// Connect, a little of Helix, and EventSub webhooks. Point your app at the addresses that it
+/// prints. Settings and faults can be changed while it runs: open its address in a browser, or use
+/// the JSON API under /mock/.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
@@ -24,11 +25,11 @@ pub struct Args {
     #[arg(long, default_value = "127.0.0.1:8410", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
 
-    /// Allows an address that other machines can reach: whoever reaches it can sign in as anybody
+    /// Allows an address that other machines can reach; anybody on them can then sign in as anybody
     #[arg(long)]
     pub allow_anyone_on_the_network: bool,
 
-    /// Address under which apps and browsers reach the mock, if it differs from what they call it
+    /// Address under which apps and browsers reach the mock, if not that of their requests
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
 
@@ -48,7 +49,8 @@ pub struct Args {
     #[arg(long)]
     pub strict_redirects: bool,
 
-    /// User who can sign in, as ID:LOGIN; may be given several times, and replaces the three demo users
+    /// User who can sign in, as ID:LOGIN; may be given several times, and replaces the three demo
+    /// users
     #[arg(long = "user", value_name = "ID:LOGIN", value_parser = parse_user)]
     pub users: Vec<User>,
 
@@ -57,18 +59,18 @@ pub struct Args {
     pub token_lifetime_secs: u32,
 
     /// What a refresh does to the refresh token
-    #[arg(long, value_enum, default_value_t = Rotation::OneTime)]
+    #[arg(long, value_enum, default_value_t = Rotation::Rotates)]
     pub rotation: Rotation,
 
     /// A refresh kills the access tokens that came from the same sign-in
     #[arg(long)]
     pub refresh_kills_old_access_token: bool,
 
-    /// What one live access token too many for one user of one client does: off, kills-oldest:N or refuses:N
+    /// Limit of live access tokens for each user and client: off, kills-oldest:N or refuses:N
     #[arg(long, default_value_t = LiveTokenLimit::KillsOldest(50), value_name = "LIMIT")]
     pub live_token_limit: LiveTokenLimit,
 
-    /// What goes wrong from the start on, as described below; may be given several times
+    /// Fault from the start on, as described below; may be given several times
     #[arg(long = "fault", value_name = "FAULT")]
     pub faults: Vec<Fault>,
 
@@ -76,7 +78,7 @@ pub struct Args {
     #[arg(long)]
     pub pkce: bool,
 
-    /// Seed of all tokens, for runs that repeat exactly; random by default
+    /// Seed of all tokens, for repeatable runs; random by default
     #[arg(long)]
     pub seed: Option<u64>,
 }
@@ -86,7 +88,7 @@ pub struct Args {
 pub enum CliError {
     /// The address is not loopback, and the option that allows it is missing.
     #[error(
-        "{0} can be reached from other machines, and whoever reaches the mock can sign in as anybody; \
+        "{0} can be reached from other machines, and anybody who reaches the mock can sign in as anybody; \
          listen on 127.0.0.1, or add --allow-anyone-on-the-network"
     )]
     ReachableByOthers(SocketAddr),
@@ -98,7 +100,7 @@ pub enum CliError {
     Listen {
         /// The address asked for.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The banner cannot be written.
@@ -197,12 +199,31 @@ fn banner(args: &Args, server: &Server) -> String {
            client secret  {client_secret}\n\n\
          Redirect URIs    {redirect_uris}\n\
          Users            {users}\n\
-         Connections      {url}/settings/connections\n\
-         Overview         {url}/\n",
+         Connections      {url}/settings/connections\n\n\
+         For Claviger in front of an app on port 3000, this is the whole claviger.toml:\n\n\
+         {gateway}\n\
+         Make the key with `claviger keys generate --file claviger.keys`, start the gateway with\n\
+         `claviger serve --config claviger.toml`, and open http://localhost:8080.\n\n\
+         Change users, tokens, faults and settings, and watch the requests, at\n  {url}/\n",
+        gateway = gateway_config(url, &args.client_id, args.client_secret.expose()),
         listen = server.address(),
         client_id = args.client_id,
         client_secret = args.client_secret.expose(),
         users = users.join("\n                 "),
+    )
+}
+
+/// A configuration of the gateway that goes with this mock. The README shows it, too.
+fn gateway_config(url: &str, client_id: &str, client_secret: &str) -> String {
+    format!(
+        "public_url = \"http://localhost:8080\"\n\
+         upstream = \"http://127.0.0.1:3000\"\n\
+         keyring_file = \"claviger.keys\"\n\
+         insecure_plain_http_for_development = true\n\n\
+         [provider]\n\
+         client_id = \"{client_id}\"\n\
+         client_secret = \"{client_secret}\"\n\
+         mock_url_for_development = \"{url}\"\n"
     )
 }
 

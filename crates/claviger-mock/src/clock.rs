@@ -9,7 +9,7 @@ pub(crate) fn now_ms() -> i64 {
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A seed for a mock that was given none.
+/// A seed for a mock without one.
 #[expect(clippy::disallowed_methods, reason = "the command line is where randomness enters the mock")]
 pub(crate) fn random_seed() -> Result<u64, getrandom::Error> {
     let mut bytes = [0; 8];

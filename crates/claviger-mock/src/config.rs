@@ -16,7 +16,7 @@ pub const DEMO_CLIENT_SECRET: &str = "claviger0mock0demo0secret00000";
 /// The redirect URI registered for the demo client.
 pub const DEMO_REDIRECT_URI: &str = "http://localhost:3000/auth/callback";
 
-/// The clients, users and settings that a mock starts with and returns to on reset.
+/// The clients, users and settings of a new mock and of one after a reset.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The registered applications.
@@ -25,7 +25,8 @@ pub struct Config {
     pub users: Vec<User>,
     /// What can be changed while the mock runs.
     pub settings: Settings,
-    /// The address under which apps and browsers reach the mock, without a path; by default the `Host` header tells.
+    /// The address under which apps and browsers reach the mock, without a path; by default that of
+    /// the `Host` header.
     pub public_url: Option<String>,
 }
 
@@ -88,7 +89,8 @@ impl Config {
 pub struct Client {
     /// The public identifier.
     pub client_id: String,
-    /// The secret; `None` makes a Public client, which needs none (Twitch docs: registering your app).
+    /// The secret; `None` makes a Public client, which needs none (Twitch docs: registering your
+    /// app).
     #[serde(default)]
     pub client_secret: Option<Secret>,
     /// The name shown on the consent page.
@@ -132,7 +134,7 @@ impl Client {
         self
     }
 
-    /// Says what is wrong with a client that came from outside.
+    /// Checks a client from outside.
     ///
     /// # Errors
     /// A sentence for the person who registers the client.
@@ -158,12 +160,15 @@ pub struct User {
     pub id: String,
     /// The login name, lower case.
     pub login: String,
-    /// The name as people see it.
+    /// The display name.
     #[serde(default)]
     pub display_name: String,
     /// The verified e-mail address, if there is one.
     #[serde(default)]
     pub email: Option<String>,
+    /// Whether the account is suspended; see [`MockTwitch::patch_user`](crate::MockTwitch).
+    #[serde(default)]
+    pub suspended: bool,
 }
 
 impl User {
@@ -175,10 +180,11 @@ impl User {
             display_name: login.clone(),
             email: Some(format!("{login}@example.test")),
             login,
+            suspended: false,
         }
     }
 
-    /// Sets the name as people see it.
+    /// Sets the display name.
     #[must_use]
     pub fn display_name(mut self, name: impl Into<String>) -> Self {
         self.display_name = name.into();
@@ -192,7 +198,7 @@ impl User {
         self
     }
 
-    /// Takes the e-mail address away, as for an account that verified none.
+    /// Removes the e-mail address, as for an account without a verified one.
     #[must_use]
     pub fn without_email(mut self) -> Self {
         self.email = None;
@@ -204,7 +210,7 @@ impl User {
         format!("https://static-cdn.example.test/{}.png", self.id)
     }
 
-    /// Says what is wrong with a user who came from outside.
+    /// Checks a user from outside.
     ///
     /// # Errors
     /// A sentence for the person who adds the user.
@@ -216,19 +222,20 @@ impl User {
     }
 }
 
-/// What a refresh does to the refresh token; undocumented for confidential clients, so all four are offered.
+/// What a refresh does to the refresh token; undocumented for confidential clients, so all four are
+/// offered. The default is what Claviger assumes of Twitch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Rotation {
     /// The answer repeats the refresh token that was presented.
     None,
-    /// The answer carries a new one; the old one goes on working.
+    /// The answer carries a new one; the old one still works.
+    #[default]
     Rotates,
     /// The answer carries a new one; the old one is dead (Twitch docs: Public clients).
-    #[default]
     OneTime,
-    /// The answer carries a new one; presenting the old one kills the whole connection of user and client
-    /// (twitchdev/issues#903).
+    /// The answer carries a new one; presenting the old one kills the whole connection of user and
+    /// client (twitchdev/issues#903).
     OneTimeKillsConnection,
 }
 
@@ -245,14 +252,14 @@ pub enum LiveTokenLimit {
 }
 
 impl LiveTokenLimit {
-    /// Says what is wrong with a limit that came from outside.
+    /// Checks a limit from outside.
     ///
     /// # Errors
     /// A sentence for the person who sets the limit.
     pub fn check(self) -> Result<(), String> {
         match self {
             Self::KillsOldest(0) | Self::Refuses(0) => {
-                Err("the limit of live tokens is 1 at least".to_owned())
+                Err("the limit of live tokens must be at least 1".to_owned())
             }
             Self::Off | Self::KillsOldest(_) | Self::Refuses(_) => Ok(()),
         }
@@ -273,7 +280,7 @@ impl FromStr for LiveTokenLimit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |most: &str| most.parse().map_err(|_| format!("{most:?} is no number of tokens"));
+        let number = |most: &str| most.parse().map_err(|_| format!("{most:?} is not a number of tokens"));
         let limit = match text.split_once(':') {
             None if text == "off" => Self::Off,
             Some(("kills-oldest", most)) => Self::KillsOldest(number(most)?),
@@ -299,18 +306,29 @@ pub struct Settings {
     pub rotation: Rotation,
     /// Whether a refresh kills the access tokens that came from the same sign-in.
     pub refresh_kills_old_access_token: bool,
-    /// How many access tokens one client and user may have alive.
+    /// The limit of live access tokens of one client and user.
     pub live_token_limit: LiveTokenLimit,
-    /// Accepts every `http` redirect URI on localhost, 127.0.0.1 or `[::1]`; Twitch compares exactly.
+    /// Accepts every `http` redirect URI on localhost, 127.0.0.1 or `[::1]`; Twitch compares
+    /// exactly.
     pub allow_any_loopback_redirect: bool,
     /// Checks `code_verifier` against an S256 `code_challenge`; Twitch ignores both.
     pub pkce: bool,
     /// Adds `iss` to the callback (RFC 9207); Twitch does not.
     pub callback_iss: bool,
-    /// Refresh tokens end in characters that have to be URL-encoded, as the samples of Twitch's documentation do.
+    /// Refresh tokens end in characters that have to be URL-encoded, as the samples of Twitch's
+    /// documentation do.
     pub awkward_refresh_tokens: bool,
     /// Points a minute in each Helix bucket.
     pub helix_points_per_minute: u32,
+    /// Milliseconds for which validation, userinfo and Helix do not know a new access token:
+    /// read-after-write lag.
+    pub token_lag_ms: u64,
+    /// Lets users choose on the consent page which of the scopes they grant; at Twitch they grant
+    /// all or none.
+    pub partial_grants: bool,
+    /// Shows the callback as a link instead of redirecting, so that a person can open it twice,
+    /// late, or in another browser.
+    pub callback_by_hand: bool,
     /// Skips the consent page and authorizes as this user id.
     pub authorize_at_once_as: Option<String>,
     /// How EventSub messages are delivered; a patch names the fields of these to change, too.
@@ -318,7 +336,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Says what is wrong with settings that came from outside.
+    /// Checks settings from outside.
     ///
     /// # Errors
     /// A sentence for the person who sets them.
@@ -342,6 +360,9 @@ impl Default for Settings {
             callback_iss: false,
             awkward_refresh_tokens: true,
             helix_points_per_minute: 800,
+            token_lag_ms: 0,
+            partial_grants: false,
+            callback_by_hand: false,
             authorize_at_once_as: None,
             eventsub: EventsubSettings::default(),
         }
@@ -370,5 +391,5 @@ fn check_name(what: &str, value: &str) -> Result<(), String> {
     let fine = !value.is_empty()
         && value.len() <= limits::NAME_BYTES
         && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    if fine { Ok(()) } else { Err(format!("{what} must be of letters, digits, '-', '_' and '.'")) }
+    if fine { Ok(()) } else { Err(format!("{what} must consist of letters, digits, '-', '_' and '.'")) }
 }

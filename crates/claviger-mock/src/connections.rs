@@ -1,4 +1,4 @@
-//! `/settings/connections`: the page where a user takes an app's access away.
+//! `/settings/connections`: the page where a user disconnects an app.
 
 use http::StatusCode;
 
@@ -8,7 +8,8 @@ use crate::oauth::authorize::{USER_COOKIE, set_user_cookie};
 use crate::pages;
 
 impl MockTwitch {
-    /// Answers GET (the page) and POST (`action=disconnect` with `user` and `client_id`, or `action=logout`).
+    /// Answers GET (the page) and POST (`action=disconnect` with `user` and `client_id`, or
+    /// `action=logout`).
     pub(crate) fn connections(&mut self, call: &mut Call<'_>) -> Answer {
         if call.is_get() {
             let current = call.cookie(USER_COOKIE).filter(|id| self.users.contains_key(*id));

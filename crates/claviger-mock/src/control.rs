@@ -11,14 +11,15 @@ use crate::faults::Fault;
 use crate::limits;
 use crate::log::LogEntry;
 use crate::mock::MockTwitch;
+use crate::page::{self, Said};
 use crate::pages;
 use crate::secret::Secret;
 use crate::state::SignIn;
 
-/// Tokens, subscriptions or deliveries that one listing shows.
+/// Maximum number of tokens, subscriptions or deliveries in one listing.
 pub(crate) const LISTED: usize = 1_000;
 
-/// A client to register; id and secret are made up where they are missing.
+/// A client to register; a missing id or secret is generated.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewClient {
@@ -50,15 +51,25 @@ impl MockTwitch {
     pub(crate) fn control(&mut self, call: &mut Call<'_>) -> Answer {
         if !call.is_get() && call.is_cross_site() {
             let refusal =
-                Refusal::new(StatusCode::FORBIDDEN, "the control API takes no orders from other sites");
+                Refusal::new(StatusCode::FORBIDDEN, "the control API refuses requests from other sites");
             return refusal.into_answer();
         }
         let answer = match call.request.uri().path() {
-            "/" | "/mock" | "/mock/" if call.is_get() => Ok(pages::index(self, &self.base_url(call))),
+            "/" | "/mock" | "/mock/" if call.is_get() => Ok(self.show_page(call)),
             "/mock/style.css" if call.is_get() => Ok(pages::style()),
+            "/mock/page.js" if call.is_get() => Ok(page::script()),
+            page::ORDERS if call.is_post() => Ok(self.order(call)),
             path => self.control_api(call, path),
         };
         answer.unwrap_or_else(Refusal::into_answer)
+    }
+
+    /// The page at `/`. The words of the last order are shown once; a page that keeps itself up to
+    /// date (`?live`) leaves them.
+    fn show_page(&mut self, call: &Call<'_>) -> Answer {
+        let said = if call.params.get("live").is_some() { None } else { self.said.take() };
+        let said = said.map(|words| Said { words, is_error: false });
+        self.page(&self.base_url(call), said).answer()
     }
 
     fn control_api(&mut self, call: &Call<'_>, path: &str) -> Result<Answer, Refusal> {
@@ -89,7 +100,12 @@ impl MockTwitch {
     }
 
     fn patch_settings(&mut self, call: &Call<'_>) -> Result<Answer, Refusal> {
-        let patch: serde_json::Map<String, Value> = body(call)?;
+        self.change_settings(body(call)?)?;
+        Ok(exchange::json(StatusCode::OK, &self.settings))
+    }
+
+    /// Changes the settings that a patch names, also those within `eventsub`.
+    pub(crate) fn change_settings(&mut self, patch: serde_json::Map<String, Value>) -> Result<(), Refusal> {
         let mut merged = match serde_json::to_value(&self.settings) {
             Ok(Value::Object(fields)) => fields,
             _ => serde_json::Map::new(),
@@ -107,7 +123,7 @@ impl MockTwitch {
         let settings: Settings = serde_json::from_value(Value::Object(merged)).map_err(unreadable)?;
         settings.check().map_err(Refusal::bad_request)?;
         self.settings = settings;
-        Ok(exchange::json(StatusCode::OK, &self.settings))
+        Ok(())
     }
 
     fn post_fault(&mut self, call: &Call<'_>) -> Result<Answer, Refusal> {
@@ -145,17 +161,13 @@ impl MockTwitch {
             client_secret: (!new.public).then_some(secret),
             redirect_uris: new.redirect_uris,
         };
-        client.check().map_err(Refusal::bad_request)?;
-        if self.clients.len() >= limits::CLIENTS {
-            return Err(Refusal::bad_request("too many clients"));
-        }
         let answer = json!({
             "client_id": client.client_id,
             "client_secret": client.client_secret.as_ref().map(Secret::expose),
             "name": client.name,
             "redirect_uris": client.redirect_uris,
         });
-        self.add_client(client);
+        self.take_client(client)?;
         Ok(exchange::json(StatusCode::CREATED, &answer))
     }
 
@@ -184,6 +196,10 @@ impl MockTwitch {
         }
         match (method.as_str(), order) {
             ("DELETE", []) => Ok(done(|| self.delete_user(user_id))),
+            ("PATCH", []) => {
+                let user = self.patch_user(user_id, &body(call)?).map_err(Refusal::bad_request)?;
+                Ok(exchange::json(StatusCode::OK, user))
+            }
             ("POST", ["disconnect"]) => self.disconnect_order(call, user_id),
             ("POST", ["expire-access-tokens"]) => {
                 Ok(ok(&json!({ "expired": self.expire_access_tokens(user_id) })))
@@ -230,16 +246,21 @@ impl MockTwitch {
         let token = match body(call)? {
             KillOrder::Token(token) => token,
             KillOrder::Fingerprint(wanted) => {
-                let access = self.state.live_access(call.now_ms).map(|(value, _)| value);
-                let mut values = access.chain(self.state.live_refresh().map(|(value, _)| value));
-                let found = values.find(|value| self.fingerprint(value) == wanted);
-                found.cloned().ok_or_else(|| unknown("token"))?
+                self.token_named(&wanted, call.now_ms).ok_or_else(|| unknown("token"))?
             }
         };
         Ok(ok(&json!({ "killed": self.kill_token(&token) })))
     }
 
-    /// The log, oldest first; `endpoint`, `grant_type` and `after` (a sequence number) choose entries.
+    /// The live token with this fingerprint.
+    pub(crate) fn token_named(&self, fingerprint: &str, now_ms: i64) -> Option<String> {
+        let access = self.state.live_access(now_ms).map(|(value, _)| value);
+        let mut values = access.chain(self.state.live_refresh().map(|(value, _)| value));
+        values.find(|value| self.fingerprint(value) == fingerprint).cloned()
+    }
+
+    /// The log, oldest first; `endpoint`, `grant_type` and `after` (a sequence number) select
+    /// entries.
     fn list_log(&self, call: &Call<'_>) -> Answer {
         let endpoint = call.params.filled("endpoint");
         let grant_type = call.params.filled("grant_type");

@@ -1,7 +1,7 @@
 //! Sends EventSub messages to webhooks, each as soon as it is due.
 //!
-//! Only plain `http` is spoken, as to a receiver on the same machine. A message to an `https` callback is never
-//! sent and counts as not answered.
+//! It speaks only plain `http`, to a receiver on the same machine. A message to an `https` callback
+//! is never sent and counts as unanswered.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use tokio::task::JoinSet;
 
 use crate::eventsub::{Delivery, WebhookAnswer};
 use crate::limits;
-use crate::server::Shared;
+use crate::shared::Shared;
 
-/// Sends what is due until it is dropped, and with it what is under way.
+/// Sends what is due. Dropping it also stops the deliveries in flight.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut under_way = JoinSet::new();
     loop {
-        // After a reset of the mock, deliveries from before may still be under way.
+        // After a reset of the mock, older deliveries may still be in flight.
         let (due, wait) = if under_way.len() < limits::DELIVERIES_UNDER_WAY {
             shared.due_deliveries()
         } else {
@@ -54,7 +54,7 @@ async fn carry(delivery: Delivery, shared: Arc<Shared>) {
     shared.delivered(delivery.id, &answer.ok().flatten().unwrap_or(WebhookAnswer::NoAnswer));
 }
 
-/// One request on a connection of its own; `None` where no answer comes.
+/// One request on a connection of its own; `None` if no answer comes.
 async fn send(mut request: Request<Bytes>) -> Option<WebhookAnswer> {
     let uri = std::mem::take(request.uri_mut());
     if uri.scheme_str() != Some("http") {
@@ -63,7 +63,7 @@ async fn send(mut request: Request<Bytes>) -> Option<WebhookAnswer> {
     let authority = uri.authority()?;
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await.ok()?;
-    // Only speed is at stake.
+    // Without it connections are only slower.
     let _slower = stream.set_nodelay(true);
     request.headers_mut().insert(HOST, HeaderValue::from_str(authority.as_str()).ok()?);
     *request.uri_mut() = uri.path_and_query().map_or_else(Uri::default, |target| Uri::from(target.clone()));
@@ -75,7 +75,7 @@ async fn send(mut request: Request<Bytes>) -> Option<WebhookAnswer> {
         let status = response.status().as_u16();
         let body = match Limited::new(response.into_body(), limits::WEBHOOK_ANSWER_BYTES).collect().await {
             Ok(body) => body.to_bytes(),
-            // The status counts all the same; a body so long is no challenge.
+            // The status counts anyway. A body of this length is not a challenge.
             Err(error) if error.is::<LengthLimitError>() => Bytes::new(),
             Err(_) => return None,
         };
@@ -86,7 +86,7 @@ async fn send(mut request: Request<Bytes>) -> Option<WebhookAnswer> {
     loop {
         tokio::select! {
             answer = &mut exchange => return answer,
-            // The connection may end before its answer has been read.
+            // The connection may end before its answer is read.
             _ = &mut connection, if is_open => is_open = false,
         }
     }

@@ -1,7 +1,7 @@
 //! Reading requests and building answers.
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, LOCATION};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, DATE, Entry, LOCATION};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use serde::Serialize;
 
@@ -73,7 +73,7 @@ impl<'a> Call<'a> {
         *self.request.method() == Method::POST
     }
 
-    /// A header as text, if it is there once and is visible ASCII.
+    /// A header as text, if it occurs once and is visible ASCII.
     pub(crate) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&'a str> {
         self.request.headers().get(name).and_then(|value| value.to_str().ok())
     }
@@ -95,7 +95,7 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// Whether a browser says that another site caused this request.
+    /// Whether the browser's headers show that another site caused this request.
     pub(crate) fn is_cross_site(&self) -> bool {
         if let Some(site) = self.header("sec-fetch-site") {
             return !matches!(site, "same-origin" | "none");
@@ -109,7 +109,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The parameters of query string and form body together; Twitch takes both on POST.
+/// The parameters of query string and form body together; Twitch accepts both on POST.
 #[derive(Debug, Default)]
 pub(crate) struct Params {
     pairs: Vec<(String, String)>,
@@ -144,7 +144,7 @@ impl Params {
         self.pairs.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Refuses parameters that stand twice (RFC 6749, section 3.1) or are too many.
+    /// Refuses repeated parameters (RFC 6749, section 3.1) and too many.
     pub(crate) fn unambiguous(&self) -> Result<(), Refusal> {
         if self.overflow {
             return Err(Refusal::bad_request("too many parameters"));
@@ -175,8 +175,8 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Answer {
 /// An HTML answer that loads nothing from elsewhere and cannot be framed.
 pub(crate) fn html(status: StatusCode, page: String) -> Answer {
     let mut answer = typed(status, "text/html; charset=utf-8", Bytes::from(page));
-    let policy =
-        "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
+    let policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; \
+         base-uri 'none'; frame-ancestors 'none'";
     let headers = answer.headers_mut();
     headers.insert(http::header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     headers.insert(http::header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
@@ -192,7 +192,7 @@ pub(crate) fn typed(status: StatusCode, kind: &'static str, body: Bytes) -> Answ
     answer
 }
 
-/// A redirect; `None` where the address cannot stand in a header.
+/// A redirect; `None` if the address cannot be sent in a header.
 pub(crate) fn redirect(status: StatusCode, location: &str) -> Option<Answer> {
     let location = HeaderValue::from_str(location).ok()?;
     let mut answer = Response::new(Bytes::new());
@@ -202,12 +202,28 @@ pub(crate) fn redirect(status: StatusCode, location: &str) -> Option<Answer> {
     Some(answer)
 }
 
-/// What an unknown path, or a known one with the wrong method, answers (twitchdev/issues#862 for GET on `/token`).
+/// The answer of an unknown path, or of a known one with the wrong method (twitchdev/issues#862 for
+/// GET on `/token`).
 pub(crate) fn not_found() -> Answer {
     typed(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", Bytes::from_static(b"404 page not found\n"))
 }
 
-/// An answer whose headers are as given and whose body is empty.
+/// The answer with the time at which it was written, unless it names one.
+pub(crate) fn dated(mut answer: Answer, now_ms: i64) -> Answer {
+    if let Entry::Vacant(date) = answer.headers_mut().entry(DATE) {
+        date.insert(http_date(now_ms / 1_000));
+    }
+    answer
+}
+
+/// The date of this second. The formatter supports years up to 9999.
+pub(crate) fn http_date(unix_secs: i64) -> HeaderValue {
+    let secs = u64::try_from(unix_secs).unwrap_or(0).min(253_402_300_799);
+    let date = std::time::UNIX_EPOCH + std::time::Duration::from_secs(secs);
+    HeaderValue::from_str(&httpdate::fmt_http_date(date)).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// An answer with these headers and an empty body.
 pub(crate) fn empty(status: StatusCode) -> Answer {
     let mut answer = Response::new(Bytes::new());
     *answer.status_mut() = status;

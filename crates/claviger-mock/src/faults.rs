@@ -1,5 +1,8 @@
-//! Faults on demand: what goes wrong, where, and how often.
+//! Faults on demand: endpoint, kind, and number of calls.
+//!
+//! Nothing here knows a provider, except for the names of [`Endpoint`].
 
+mod change;
 mod text;
 
 use std::collections::VecDeque;
@@ -13,20 +16,24 @@ use serde::{Deserialize, Serialize};
 use crate::limits;
 use crate::log::Endpoint;
 
+pub use change::{Change, Encoding};
 pub(crate) use text::HELP;
 
-/// One fault. Delays add up; of the other faults that fit a request the oldest acts.
+/// One fault.
+///
+/// Of the faults that match a request, delays add up and changes apply one after the other, the
+/// oldest first. Of the others only the oldest applies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// The endpoint that misbehaves.
+    /// The endpoint that fails.
     pub endpoint: Endpoint,
     /// Only calls with this grant type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant_type: Option<String>,
-    /// Calls that still pass unharmed before the fault begins.
+    /// Number of calls that still pass before the fault begins.
     #[serde(default)]
     pub skip: u32,
-    /// Calls that still fail; `None` until cleared.
+    /// Number of calls that still fail; `None` means all until cleared.
     #[serde(default)]
     pub calls: Option<u32>,
     /// What happens.
@@ -50,7 +57,7 @@ impl Fault {
         Self { calls: Some(calls), ..Self::always(endpoint, kind) }
     }
 
-    /// Concerns only `/oauth2/token` calls with this grant type.
+    /// Applies only to `/oauth2/token` calls with this grant type.
     #[must_use]
     pub fn grant_type(mut self, grant_type: impl Into<String>) -> Self {
         self.grant_type = Some(grant_type.into());
@@ -64,15 +71,14 @@ impl Fault {
         self
     }
 
-    /// Says what is wrong with a fault that came from outside.
+    /// Checks a fault from outside.
     ///
     /// # Errors
     /// A sentence for the person who adds the fault.
     pub fn check(&self) -> Result<(), String> {
-        match self.kind {
-            FaultKind::Status { status, .. } if !(400..600).contains(&status) => {
-                Err(format!("the status of a fault is from 400 to 599, not {status}"))
-            }
+        match &self.kind {
+            FaultKind::Status { status, .. } => check_status(*status),
+            FaultKind::Change(change) => change.check(),
             _ => Ok(()),
         }
     }
@@ -82,9 +88,9 @@ impl Fault {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FaultKind {
-    /// Nothing takes effect; this answer is given.
+    /// Nothing takes effect; this answer is given. A change adds headers to it.
     Status {
-        /// The status, 400 to 599.
+        /// The status, 200 to 599.
         status: u16,
         /// The body, empty by default.
         #[serde(default)]
@@ -102,11 +108,20 @@ pub enum FaultKind {
     CloseBefore,
     /// The request takes effect, then the connection closes without an answer.
     CloseAfter,
-    /// The request takes effect; the answer has status 200 and a body that is no use.
+    /// The request takes effect; the answer has status 200 and an unusable body.
     Malformed {
         /// What the body looks like.
         body: MalformedBody,
     },
+    /// The request takes effect; parts of the answer are different.
+    Change(Change),
+}
+
+fn check_status(status: u16) -> Result<(), String> {
+    if (200..600).contains(&status) {
+        return Ok(());
+    }
+    Err(format!("the status of a fault must be from 200 to 599, not {status}"))
 }
 
 impl FaultKind {
@@ -115,7 +130,8 @@ impl FaultKind {
         Self::Status { status, body: String::new(), retry_after: None }
     }
 
-    /// 429 with an empty body, as seen from `/validate` (twurple#390), with or without `Retry-After`.
+    /// 429 with an empty body, as seen from `/validate` (twurple#390), with or without
+    /// `Retry-After`.
     pub fn too_many_requests(retry_after: Option<RetryAfter>) -> Self {
         Self::Status { status: 429, body: String::new(), retry_after }
     }
@@ -141,22 +157,19 @@ impl RetryAfter {
         match self {
             Self::Seconds(seconds) => HeaderValue::from(seconds),
             Self::DateInSeconds(seconds) => {
-                let unix_secs = u64::try_from(now_ms / 1_000).unwrap_or(0).saturating_add(u64::from(seconds));
-                // The formatter knows the years up to 9999.
-                let date = std::time::UNIX_EPOCH + Duration::from_secs(unix_secs.min(253_402_300_799));
-                HeaderValue::from_str(&httpdate::fmt_http_date(date)).unwrap_or(HeaderValue::from(seconds))
+                crate::exchange::http_date((now_ms / 1_000).saturating_add(i64::from(seconds)))
             }
         }
     }
 }
 
-/// A body that is no use.
+/// An unusable body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MalformedBody {
     /// Bytes that are not UTF-8, as JSON.
     Garbage,
-    /// The first half of the true answer, as JSON.
+    /// The first half of the real answer, as JSON.
     Truncated,
     /// An HTML page.
     Html,
@@ -164,25 +177,26 @@ pub enum MalformedBody {
     OtherShape,
 }
 
-/// What the faults ask of one request.
+/// The effect of all faults on one request.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) delay: Duration,
     pub(crate) kind: Option<FaultKind>,
+    pub(crate) changes: Vec<Change>,
 }
 
 impl Plan {
     pub(crate) fn is_faulty(&self) -> bool {
-        self.kind.is_some() || !self.delay.is_zero()
+        self.kind.is_some() || !self.delay.is_zero() || !self.changes.is_empty()
     }
 }
 
-/// The faults waiting, oldest first.
+/// The faults that still apply, oldest first.
 #[derive(Default)]
 pub(crate) struct Faults(VecDeque<Fault>);
 
 impl Faults {
-    /// Adds a fault; beyond the limit the oldest goes.
+    /// Adds a fault. Beyond the limit the oldest is dropped.
     pub(crate) fn add(&mut self, fault: Fault) {
         if self.0.len() >= limits::FAULTS {
             self.0.pop_front();
@@ -198,19 +212,25 @@ impl Faults {
         self.0.clear();
     }
 
-    /// Takes what applies to a request and uses it up.
+    /// Removes the fault at this place of the list, and returns whether there was one.
+    pub(crate) fn remove(&mut self, index: usize) -> bool {
+        self.0.remove(index).is_some()
+    }
+
+    /// The effect on a request. It counts the call.
     pub(crate) fn plan(&mut self, endpoint: Endpoint, grant_type: Option<&str>) -> Plan {
         let mut plan = Plan::default();
         let mut delay_ms: u64 = 0;
         for fault in &mut self.0 {
             let fits = fault.endpoint == endpoint
                 && fault.grant_type.as_deref().is_none_or(|wanted| grant_type == Some(wanted));
-            let delays = matches!(fault.kind, FaultKind::Delay { .. });
-            if !fits || (plan.kind.is_some() && !delays) || !fault.strike() {
+            let adds = matches!(fault.kind, FaultKind::Delay { .. } | FaultKind::Change(_));
+            if !fits || (plan.kind.is_some() && !adds) || !fault.strike() {
                 continue;
             }
             match &fault.kind {
                 FaultKind::Delay { delay_ms: more } => delay_ms = delay_ms.saturating_add(*more),
+                FaultKind::Change(change) => plan.changes.push(change.clone()),
                 kind => plan.kind = Some(kind.clone()),
             }
         }
@@ -221,7 +241,7 @@ impl Faults {
 }
 
 impl Fault {
-    /// Counts one call; says whether the fault acts on it.
+    /// Counts one call, and returns whether the fault applies to it.
     fn strike(&mut self) -> bool {
         if self.skip > 0 {
             self.skip -= 1;
@@ -258,7 +278,7 @@ pub(crate) fn status_answer(
     response
 }
 
-/// Spoils a true answer.
+/// Turns a real answer into a malformed one.
 pub(crate) fn malform(mut response: Response<Bytes>, body: MalformedBody) -> Response<Bytes> {
     *response.status_mut() = StatusCode::OK;
     let half = response.body().len() / 2;

@@ -1,4 +1,5 @@
-//! A little of Helix: users, authorizations, one endpoint with a scope, and the rate limit (Twitch docs: API guide).
+//! A little of Helix: users, authorizations, one endpoint with a scope, and the rate limit (Twitch
+//! docs: API guide).
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use crate::log::Endpoint;
 use crate::mock::MockTwitch;
 use crate::state::{Pair, SignIn};
 
-/// A token bucket: fills evenly, holds a minute's points.
+/// A token bucket that fills evenly and holds a minute's points.
 #[derive(Clone, Copy)]
 struct Bucket {
     /// Thousandths of a point.
@@ -25,7 +26,7 @@ struct Bucket {
 #[derive(Default)]
 pub(crate) struct Buckets(BTreeMap<Pair, Bucket>);
 
-/// What the `Ratelimit-*` headers say.
+/// The values of the `Ratelimit-*` headers.
 struct Level {
     limit: u32,
     remaining: i64,
@@ -54,7 +55,7 @@ impl Buckets {
 }
 
 impl Bucket {
-    /// Thousandths of a point now; a minute brings `rate` points.
+    /// Thousandths of a point now; a minute adds `rate` points.
     fn filled(self, rate: i64, now_ms: i64) -> i64 {
         let passed_ms = now_ms.saturating_sub(self.at_ms).clamp(0, 60_000);
         (self.millipoints + passed_ms * rate / 60).min(rate * 1_000)
@@ -62,7 +63,8 @@ impl Bucket {
 }
 
 impl MockTwitch {
-    /// Answers GET under `/helix/`, and what else EventSub takes: token, client id, rate limit, then the endpoint.
+    /// Answers GET under `/helix/`, and EventSub's other methods: token, client id, rate limit,
+    /// then the endpoint.
     pub(crate) fn helix(&mut self, call: &mut Call<'_>, endpoint: Endpoint) -> Result<Answer, Refusal> {
         let changes = endpoint == Endpoint::HelixEventsubSubscriptions
             && matches!(*call.request.method(), Method::POST | Method::DELETE);
@@ -108,10 +110,11 @@ impl MockTwitch {
         let me = sign_in.pair.user_id.as_deref();
         let users: Vec<&User> = match (asked, me) {
             (0, None) => return Err(helix_bad_request("Must provide an ID, Login or OAuth Token.")),
-            (0, Some(me)) => self.users.get(me).into_iter().collect(),
+            (0, Some(me)) => self.active_user(me).into_iter().collect(),
             _ => self
                 .users
                 .values()
+                .filter(|user| !user.suspended)
                 .filter(|user| {
                     let login = user.login.to_ascii_lowercase();
                     call.params.all("id").any(|id| id == user.id)
@@ -127,7 +130,8 @@ impl MockTwitch {
         Ok(helix_json(StatusCode::OK, &json!({ "data": data })))
     }
 
-    /// Get Authorization By User: at most ten ids, app access token only; unknown ids are left out.
+    /// Get Authorization By User: at most ten ids, app access token only; unknown and
+    /// suspended users are left out.
     fn helix_authorization_users(&self, call: &Call<'_>, sign_in: &SignIn) -> Result<Answer, Refusal> {
         if sign_in.pair.user_id.is_some() {
             return Err(Refusal::helix(StatusCode::UNAUTHORIZED, "Incorrect token authorization"));
@@ -139,7 +143,7 @@ impl MockTwitch {
         if ids.len() > limits::AUTHORIZATION_USER_IDS {
             return Err(helix_bad_request("The parameter \"user_id\" must not have more than 10 values"));
         }
-        let known = ids.into_iter().filter_map(|id| self.users.get(id));
+        let known = ids.into_iter().filter_map(|id| self.active_user(id));
         let data: Vec<Value> = known
             .map(|user| {
                 let scopes = self.state.authorized_scopes(&Pair::user(&sign_in.pair.client_id, &user.id));
@@ -156,7 +160,7 @@ impl MockTwitch {
     }
 }
 
-/// Get Broadcaster Subscriptions, always empty: there to try what a missing scope looks like.
+/// Get Broadcaster Subscriptions, always empty. It shows the answer to a missing scope.
 fn helix_subscriptions(sign_in: &SignIn) -> Result<Answer, Refusal> {
     let needed = ["channel:read:subscriptions", "channel_subscriptions"];
     if !sign_in.scopes.iter().any(|scope| needed.contains(&scope.as_str())) {
@@ -185,7 +189,7 @@ fn user_json(user: &User, with_email: bool) -> Value {
     value
 }
 
-/// A JSON answer with the media type that Helix gives.
+/// A JSON answer with Helix's media type.
 pub(crate) fn helix_json(status: StatusCode, body: &impl Serialize) -> Answer {
     let mut answer = exchange::json(status, body);
     let kind = HeaderValue::from_static("application/json; charset=utf-8");

@@ -8,9 +8,9 @@ pub(crate) const PARAMETERS: usize = 256;
 pub(crate) const SCOPES: usize = 200;
 /// Bytes of one scope.
 pub(crate) const SCOPE_BYTES: usize = 120;
-/// Entries that the request log keeps, newest first to stay.
+/// Entries in the request log; the oldest are dropped.
 pub(crate) const LOG_ENTRIES: usize = 10_000;
-/// Faults waiting at the same time.
+/// Faults at the same time.
 pub(crate) const FAULTS: usize = 1_000;
 /// Milliseconds that one request may be delayed by faults.
 pub(crate) const DELAY_MS: u64 = 10 * 60 * 1_000;
@@ -18,7 +18,7 @@ pub(crate) const DELAY_MS: u64 = 10 * 60 * 1_000;
 pub(crate) const CLIENTS: usize = 1_000;
 /// Users that the control API adds.
 pub(crate) const USERS: usize = 100_000;
-/// Dead or replaced refresh tokens that are still remembered.
+/// Dead or replaced refresh tokens that are remembered.
 pub(crate) const SPENT_REFRESH_TOKENS: usize = 100_000;
 /// Authorization codes waiting to be exchanged.
 pub(crate) const CODES: usize = 10_000;
@@ -34,19 +34,21 @@ pub(crate) const CONNECTIONS: usize = 4_096;
 pub(crate) const NAME_BYTES: usize = 2_000;
 /// Seconds that an id_token lives (Twitch docs: OIDC, both samples).
 pub(crate) const ID_TOKEN_SECS: i64 = 900;
-/// Living subscriptions of one client and type (Twitch docs: Create EventSub Subscription; twitch4j has the number).
+/// Live subscriptions of one client and type (Twitch docs: Create EventSub Subscription; twitch4j
+/// has the number).
 pub(crate) const SAME_SUBSCRIPTIONS: usize = 3;
-/// Subscriptions kept, dead ones included; beyond it the oldest dead one is forgotten.
+/// Subscriptions kept, dead ones included; beyond it the oldest dead one is dropped.
 pub(crate) const SUBSCRIPTIONS: usize = 10_000;
-/// What all living subscriptions of a client may cost (Twitch docs: managing event subscriptions).
+/// Total cost of a client's live subscriptions (Twitch docs: managing event subscriptions).
 pub(crate) const MAX_TOTAL_COST: usize = 10_000;
 /// Characters of a subscription's secret (Twitch docs: verifying the event message).
 pub(crate) const WEBHOOK_SECRET_CHARS: std::ops::RangeInclusive<usize> = 10..=100;
-/// Seconds that a webhook has to answer; Twitch says "a few seconds" (Twitch docs: handling webhook events).
+/// Seconds that a webhook has to answer; Twitch says "a few seconds" (Twitch docs: handling webhook
+/// events).
 pub(crate) const WEBHOOK_ANSWER_SECS: u64 = 10;
 /// Bytes read of a webhook's answer.
 pub(crate) const WEBHOOK_ANSWER_BYTES: usize = 64 * 1024;
-/// Deliveries that are sent and not answered at the same time.
+/// Deliveries in flight at the same time.
 pub(crate) const DELIVERIES_UNDER_WAY: usize = 64;
 /// Deliveries that wait or are held; beyond it new ones are dropped.
 pub(crate) const DELIVERIES_WAITING: usize = 10_000;
@@ -54,7 +56,7 @@ pub(crate) const DELIVERIES_WAITING: usize = 10_000;
 pub(crate) const DELIVERIES_ENDED: usize = 10_000;
 /// Times that a message is sent again.
 pub(crate) const RETRIES: usize = 20;
-/// Times that each notification is sent on purpose.
+/// Copies of each notification.
 pub(crate) const COPIES: u32 = 100;
-/// Milliseconds that a setting may move a delivery or a timestamp: a year.
+/// Milliseconds by which a setting may shift a delivery or a timestamp: a year.
 pub(crate) const SHIFT_MS: i64 = 366 * 24 * 60 * 60 * 1_000;

@@ -1,4 +1,4 @@
-//! The request log: what was called and how it was answered, without a single secret.
+//! The request log: calls and answers, without secrets.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 
-/// What a request was for.
+/// The purpose of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Endpoint {
@@ -105,7 +105,8 @@ pub enum Outcome {
     Answered(u16),
     /// The connection was closed and nothing happened.
     ClosedBefore,
-    /// It took effect, the answer would have had this status, and the connection was closed instead.
+    /// It took effect, the answer would have had this status, and the connection was closed
+    /// instead.
     ClosedAfter(u16),
 }
 
@@ -124,11 +125,11 @@ pub struct LogEntry {
     pub outcome: Outcome,
     /// Whether a fault shaped the answer.
     pub faulty: bool,
-    /// The grant type; `other` for one that the mock does not know.
+    /// The grant type; `other` for an unknown one.
     pub grant_type: Option<String>,
-    /// The client, where it is a registered one.
+    /// The client, if it is registered.
     pub client_id: Option<String>,
-    /// The user, where the request concerns one.
+    /// The user, if the request concerns one.
     pub user_id: Option<String>,
     /// The fingerprint of the token presented, not its value; see `MockTwitch::fingerprint`.
     pub token: Option<String>,
@@ -136,7 +137,7 @@ pub struct LogEntry {
     pub reused: bool,
 }
 
-/// What an endpoint learns about a request for the log.
+/// What an endpoint notes about a request, for the log.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Note {
     pub(crate) grant_type: Option<String>,
@@ -188,7 +189,7 @@ impl Log {
         &self.counters
     }
 
-    /// Forgets the entries; totals and sequence go on.
+    /// Forgets the entries; totals and sequence continue.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
     }

@@ -21,7 +21,8 @@ use crate::state::{AccessToken, OidcRequest, Pair, SignIn, State};
 
 /// A local Twitch without clock, randomness or IO.
 ///
-/// The same seed and the same calls give the same tokens; only the key that signs id_tokens is random.
+/// The same seed and the same calls give the same tokens; only the key that signs id_tokens is
+/// random.
 pub struct MockTwitch {
     initial: Config,
     pub(crate) clients: BTreeMap<String, Client>,
@@ -34,12 +35,14 @@ pub struct MockTwitch {
     pub(crate) faults: Faults,
     pub(crate) eventsub: Eventsub,
     pub(crate) log: Log,
+    /// What the last order on the page did, until it is shown.
+    pub(crate) said: Option<String>,
     pub(crate) last_now_ms: i64,
 }
 
-/// What the socket has to do with a request.
+/// What the socket does with a request.
 pub struct Reply {
-    /// The answer; not to be sent where the connection closes.
+    /// The answer; not sent if the connection closes.
     pub response: Response<Bytes>,
     /// How long to wait before answering or closing.
     pub delay: Duration,
@@ -94,7 +97,7 @@ impl fmt::Debug for SignedIn {
 }
 
 impl MockTwitch {
-    /// A mock with these clients, users and settings, whose tokens follow from the seed.
+    /// A mock with these clients, users and settings. The seed determines the tokens.
     pub fn new(config: Config, seed: u64) -> Self {
         let mut mock = Self {
             initial: config,
@@ -108,6 +111,7 @@ impl MockTwitch {
             faults: Faults::default(),
             eventsub: Eventsub::default(),
             log: Log::default(),
+            said: None,
             last_now_ms: 0,
         };
         mock.reset();
@@ -121,7 +125,8 @@ impl MockTwitch {
         let Some(endpoint) = Endpoint::of_path(request.uri().path()) else {
             let answer =
                 if request.body().len() > limits::BODY_BYTES { too_large() } else { self.control(&mut call) };
-            return Reply { response: answer, delay: Duration::ZERO, connection: Connection::Keep };
+            let response = exchange::dated(answer, now_ms);
+            return Reply { response, delay: Duration::ZERO, connection: Connection::Keep };
         };
         if endpoint == Endpoint::Token {
             call.note.grant_type = call.params.get("grant_type").map(|name| grant_type_name(name).to_owned());
@@ -133,11 +138,11 @@ impl MockTwitch {
             Outcome::Answered(_) => Connection::Keep,
             Outcome::ClosedBefore | Outcome::ClosedAfter(_) => Connection::CloseWithoutAnswer,
         };
-        Reply { response, delay: plan.delay, connection }
+        Reply { response: exchange::dated(response, now_ms), delay: plan.delay, connection }
     }
 
     fn answer(&mut self, call: &mut Call<'_>, endpoint: Endpoint, plan: &Plan) -> (Answer, Outcome) {
-        let answer = match &plan.kind {
+        let mut answer = match &plan.kind {
             Some(FaultKind::CloseBefore) => {
                 return (exchange::empty(StatusCode::BAD_GATEWAY), Outcome::ClosedBefore);
             }
@@ -150,8 +155,9 @@ impl MockTwitch {
                 let outcome = Outcome::ClosedAfter(answer.status().as_u16());
                 return (answer, outcome);
             }
-            Some(FaultKind::Delay { .. }) | None => self.route(call, endpoint),
+            Some(FaultKind::Delay { .. } | FaultKind::Change(_)) | None => self.route(call, endpoint),
         };
+        plan.changes.iter().for_each(|change| change.apply(&mut answer));
         let outcome = Outcome::Answered(answer.status().as_u16());
         (answer, outcome)
     }
@@ -195,15 +201,20 @@ impl MockTwitch {
         });
     }
 
-    /// A live access token of a user who still exists; tells the log whose it is.
+    /// A live access token that reads know already (`token_lag_ms`). The log gets its client and
+    /// user.
     pub(crate) fn live_token(&self, presented: &str, call: &mut Call<'_>) -> Option<&AccessToken> {
         let token = self.state.access(presented, call.now_ms)?;
+        if token.known_from_ms > call.now_ms {
+            return None;
+        }
         call.note.client_id = Some(token.sign_in.pair.client_id.clone());
         call.note.user_id = token.sign_in.pair.user_id.clone();
         Some(token)
     }
 
-    /// The id of a registered client, for the log; anything else could be a secret put in the wrong place.
+    /// The id of a registered client, for the log; anything else could be a secret put in the wrong
+    /// place.
     pub(crate) fn known_client(&self, client_id: &str) -> Option<String> {
         self.clients.get(client_id).map(|client| client.client_id.clone())
     }
@@ -218,9 +229,10 @@ impl MockTwitch {
     }
 }
 
-/// What tests and the control API do besides sending requests.
+/// Calls for tests and the control API, besides requests.
 impl MockTwitch {
-    /// Returns to the clients, users and settings of the start; forgets tokens, faults, subscriptions, log and totals.
+    /// Restores the initial clients, users and settings, and forgets tokens, faults, subscriptions,
+    /// log and totals.
     pub fn reset(&mut self) {
         let by_id = self.initial.clients.iter().map(|client| (client.client_id.clone(), client.clone()));
         self.clients = by_id.collect();
@@ -233,7 +245,7 @@ impl MockTwitch {
         self.log = Log::default();
     }
 
-    /// Tells the mock what time it is, in Unix milliseconds, for what happens without a request.
+    /// Sets the time, in Unix milliseconds, for changes that happen without a request.
     pub fn set_now(&mut self, now_ms: i64) {
         self.last_now_ms = now_ms;
     }
@@ -258,16 +270,7 @@ impl MockTwitch {
         self.users.insert(user.id.clone(), user);
     }
 
-    /// Deletes an account: all its connections end, which subscribers learn without the user's login and name.
-    pub fn delete_user(&mut self, user_id: &str) -> bool {
-        let existed = self.users.remove(user_id).is_some();
-        for pair in self.state.pairs_of(user_id) {
-            self.end_connection(&pair);
-        }
-        existed
-    }
-
-    fn end_connection(&mut self, pair: &Pair) -> bool {
+    pub(crate) fn end_connection(&mut self, pair: &Pair) -> bool {
         let was_connected = self.state.disconnect(pair);
         if was_connected {
             self.announce(SubscriptionType::UserAuthorizationRevoke, pair);
@@ -290,9 +293,14 @@ impl MockTwitch {
         self.faults.add(fault);
     }
 
-    /// The faults that still wait.
+    /// The faults that still apply.
     pub fn faults(&self) -> impl Iterator<Item = &Fault> {
         self.faults.list()
+    }
+
+    /// Ends the fault at this place of the list, and returns whether there was one.
+    pub fn remove_fault(&mut self, index: usize) -> bool {
+        self.faults.remove(index)
     }
 
     /// Ends all faults.
@@ -315,23 +323,23 @@ impl MockTwitch {
         self.log.counters()
     }
 
-    /// How often an endpoint was called.
+    /// Number of calls of an endpoint.
     pub fn calls(&self, endpoint: Endpoint) -> u64 {
         self.counters().endpoints.get(&endpoint).copied().unwrap_or(0)
     }
 
-    /// How often `/oauth2/token` was called with a grant type.
+    /// Number of calls of `/oauth2/token` with a grant type.
     pub fn token_calls(&self, grant_type: &str) -> u64 {
         self.counters().grant_types.get(grant_type).copied().unwrap_or(0)
     }
 
-    /// The name that a token has in the log.
+    /// The name of a token in the log.
     pub fn fingerprint(&self, token: &str) -> String {
         self.mint.fingerprint(token)
     }
 
-    /// The user takes an app's access away: all tokens between the two die (Twitch docs: authentication), and the
-    /// app's subscribers are told.
+    /// The user disconnects an app: all tokens between the two die (Twitch docs: authentication),
+    /// and the app's subscribers are notified.
     pub fn disconnect(&mut self, user_id: &str, client_id: &str) -> bool {
         self.end_connection(&Pair::user(client_id, user_id))
     }
@@ -341,12 +349,13 @@ impl MockTwitch {
         self.state.authorized_scopes(&Pair::user(client_id, user_id)).is_some()
     }
 
-    /// Ends all access tokens of a user; refresh tokens go on working. Returns how many ended.
+    /// Ends all access tokens of a user; refresh tokens still work. Returns how many ended.
     pub fn expire_access_tokens(&mut self, user_id: &str) -> usize {
         self.state.expire_access(user_id)
     }
 
-    /// Kills all access and refresh tokens of a user, as a changed password does; authorizations stay.
+    /// Kills all access and refresh tokens of a user, as a changed password does; authorizations
+    /// stay.
     pub fn kill_tokens(&mut self, user_id: &str) -> usize {
         self.state.pairs_of(user_id).iter().map(|pair| self.state.kill_tokens(pair)).sum()
     }
@@ -356,19 +365,20 @@ impl MockTwitch {
         self.state.kill(token)
     }
 
-    /// How many access tokens of a user live, at the time that the mock was last told.
+    /// Number of live access tokens of a user, at the time that was set last.
     pub fn live_access_tokens(&self, user_id: &str) -> usize {
         let of_user = |token: &AccessToken| token.sign_in.pair.user_id.as_deref() == Some(user_id);
         self.state.live_access(self.last_now_ms).filter(|(_, token)| of_user(token)).count()
     }
 
-    /// How many refresh tokens of a user live.
+    /// Number of live refresh tokens of a user.
     pub fn live_refresh_tokens(&self, user_id: &str) -> usize {
         let of_user = |pair: &Pair| pair.user_id.as_deref() == Some(user_id);
         self.state.live_refresh().filter(|(_, token)| of_user(&token.sign_in.pair)).count()
     }
 
-    /// The user authorizes an app; subscribers are told where that is new, or where the user was asked.
+    /// The user authorizes an app. Subscribers are notified if that is new, or if the user was
+    /// asked.
     pub(crate) fn grant(&mut self, pair: &Pair, scopes: &[String], was_asked: bool) {
         let is_new = self.state.authorized_scopes(pair).is_none();
         self.state.authorize(pair, scopes);
@@ -377,7 +387,7 @@ impl MockTwitch {
         }
     }
 
-    /// Signs a user in without a browser; `None` where client or user is unknown.
+    /// Signs a user in without a browser; `None` if client or user is unknown.
     pub fn sign_in(
         &mut self,
         user_id: &str,

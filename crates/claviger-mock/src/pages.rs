@@ -1,20 +1,19 @@
-//! The pages for people; askama escapes every value.
+//! The HTML pages; askama escapes every value.
 
 use askama::Template;
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::config::{Client, Settings, User};
+use crate::config::User;
 use crate::exchange::{self, Answer, Params, Refusal};
-use crate::log::{LogEntry, Outcome};
 use crate::mock::MockTwitch;
 use crate::oauth::authorize::Request;
 use crate::scopes;
 
-/// People shown on a page; a mock with more is driven by programs.
+/// Maximum number of users shown on a page; a mock with more is used by programs.
 const SHOWN: usize = 100;
 
-/// The parameters that the consent form carries from the page to the decision.
+/// The parameters that the consent form passes on to the decision.
 const CARRIED: [&str; 10] = [
     "client_id",
     "redirect_uri",
@@ -36,6 +35,8 @@ struct ConsentPage<'a> {
     scopes: Vec<(&'a str, &'static str)>,
     users: Vec<(&'a User, bool)>,
     carried: Vec<(&'a str, &'a str)>,
+    /// Whether the user chooses among the scopes.
+    partial: bool,
 }
 
 #[derive(Template)]
@@ -59,23 +60,12 @@ struct ConnectionRow<'a> {
 }
 
 #[derive(Template)]
-#[template(path = "index.html")]
-struct IndexPage<'a> {
-    base: &'a str,
-    users: Vec<&'a User>,
-    clients: Vec<&'a Client>,
-    settings: Vec<(String, String)>,
-    faults: usize,
-    log: Vec<LogRow<'a>>,
+#[template(path = "callback.html")]
+struct CallbackPage<'a> {
+    location: &'a str,
 }
 
-struct LogRow<'a> {
-    entry: &'a LogEntry,
-    endpoint: &'static str,
-    outcome: String,
-}
-
-/// The consent page: who are you, and may this app do that?
+/// The consent page: choose a user, and authorize the app or not.
 pub(crate) fn consent(
     mock: &MockTwitch,
     request: &Request,
@@ -94,6 +84,7 @@ pub(crate) fn consent(
             redirect_uri: &request.redirect_uri,
             scopes: request.scopes.iter().map(|scope| (scope.as_str(), scopes::in_words(scope))).collect(),
             users,
+            partial: mock.settings.partial_grants,
             carried: CARRIED.iter().filter_map(|name| Some((*name, params.get(name)?))).collect(),
         },
     )
@@ -126,24 +117,9 @@ pub(crate) fn connections(mock: &MockTwitch, current: Option<&str>) -> Answer {
     page(StatusCode::OK, &ConnectionsPage { current, connections })
 }
 
-/// The page at `/`.
-pub(crate) fn index(mock: &MockTwitch, base: &str) -> Answer {
-    let log = mock.log().rev().take(SHOWN).map(|entry| LogRow {
-        entry,
-        endpoint: entry.endpoint.name(),
-        outcome: outcome_in_words(entry.outcome),
-    });
-    page(
-        StatusCode::OK,
-        &IndexPage {
-            base,
-            users: mock.users().take(SHOWN).collect(),
-            clients: mock.clients().take(SHOWN).collect(),
-            settings: settings_in_words(&mock.settings),
-            faults: mock.faults().count(),
-            log: log.collect(),
-        },
-    )
+/// The page that shows a callback instead of redirecting to it.
+pub(crate) fn callback(location: &str) -> Answer {
+    page(StatusCode::OK, &CallbackPage { location })
 }
 
 /// The style sheet of all pages.
@@ -152,21 +128,7 @@ pub(crate) fn style() -> Answer {
     exchange::typed(StatusCode::OK, "text/css; charset=utf-8", sheet)
 }
 
-fn settings_in_words(settings: &Settings) -> Vec<(String, String)> {
-    let value = serde_json::to_value(settings).unwrap_or_default();
-    let fields = value.as_object().into_iter().flatten();
-    fields.map(|(name, value)| (name.clone(), value.to_string())).collect()
-}
-
-fn outcome_in_words(outcome: Outcome) -> String {
-    match outcome {
-        Outcome::Answered(status) => status.to_string(),
-        Outcome::ClosedBefore => "closed before the effect".to_owned(),
-        Outcome::ClosedAfter(status) => format!("closed after the effect ({status})"),
-    }
-}
-
 fn page(status: StatusCode, template: &impl Template) -> Answer {
-    // Rendering into a string fails only if a value refuses to be displayed, and all values are strings.
+    // Rendering into a string fails only if `Display` of a value fails, and all values are strings.
     exchange::html(status, template.render().unwrap_or_default())
 }

@@ -1,6 +1,6 @@
 //! Scopes in words, for the consent page.
 
-/// What a scope allows, in words; a scope that is not listed is shown by its name alone.
+/// What a scope allows, in words. A scope that is not listed is shown by its name.
 pub(crate) fn in_words(scope: &str) -> &'static str {
     match scope {
         "openid" => "Know who you are",

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// A client secret: compares and clones, but shows nothing in `Debug` and has no `Display`.
+/// A client secret. `Debug` shows nothing of it, and it has no `Display`.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -33,7 +33,7 @@ impl From<&str> for Secret {
     }
 }
 
-/// What a minted string is for; two kinds never collide.
+/// The purpose of a generated string; two kinds never collide.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     AccessToken,
@@ -42,7 +42,7 @@ pub(crate) enum Kind {
     ClientSecret,
 }
 
-/// Makes tokens from a seed and a counter, so that the same calls give the same tokens.
+/// Generates tokens from a seed and a counter, so the same calls give the same tokens.
 pub(crate) struct Mint {
     seed: u64,
     counter: u64,
@@ -59,10 +59,11 @@ impl Mint {
         self.next(Kind::AccessToken, 30)
     }
 
-    /// The next refresh token: 50 characters, or with `awkward` a tail that a hand-built form body breaks.
+    /// The next refresh token: 50 characters, or with `awkward` a tail that needs URL-encoding in a
+    /// form body.
     ///
-    /// Twitch's documentation says that refresh tokens have to be URL-encoded (Twitch docs: refreshing access
-    /// tokens).
+    /// Twitch's documentation says that refresh tokens have to be URL-encoded (Twitch docs:
+    /// refreshing access tokens).
     pub(crate) fn refresh_token(&mut self, awkward: bool) -> String {
         let token = self.next(Kind::RefreshToken, 50);
         if awkward { format!("{token}%2F+/=") } else { token }
@@ -78,13 +79,14 @@ impl Mint {
         self.next(Kind::ClientSecret, 30)
     }
 
-    /// Bytes for the ids, challenges and nanoseconds of EventSub; counted apart, so that tokens do not depend on them.
+    /// Bytes for the ids, challenges and nanoseconds of EventSub; with a counter of their own, so
+    /// that tokens do not depend on them.
     pub(crate) fn eventsub_bytes(&mut self) -> [u8; 32] {
         self.eventsub_counter += 1;
         self.digest(b"eventsub", &self.eventsub_counter.to_be_bytes())
     }
 
-    /// Twelve hexadecimal characters that name a token in the log without giving it away.
+    /// Twelve hexadecimal characters that name a token in the log without revealing it.
     pub(crate) fn fingerprint(&self, token: &str) -> String {
         let digest = self.digest(b"fingerprint", token.as_bytes());
         digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()

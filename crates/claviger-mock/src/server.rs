@@ -1,9 +1,8 @@
-//! The socket around the mock: connections, delays, answers that never come, and when the courier looks.
+//! The socket around the mock: connections, delays, dropped answers, and waking the courier.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -13,36 +12,26 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::clock;
 use crate::courier;
-use crate::eventsub::{Delivery, DeliveryId, WebhookAnswer};
 use crate::exchange::Refusal;
 use crate::limits;
 use crate::mock::{Connection, MockTwitch};
+use crate::shared::Shared;
 
-/// Tells the time in Unix milliseconds.
-type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
-
-/// A mock that listens on a socket and sends EventSub messages; dropping it closes the socket and all connections.
+/// A mock that listens on a socket and sends EventSub messages; dropping it closes the socket and
+/// all connections.
 ///
-/// Messages go out over plain `http`, for webhooks on the same machine: a subscription with an `https` callback can
-/// be made, but fails its verification.
+/// Messages go out over plain `http`, for webhooks on the same machine: a subscription with an
+/// `https` callback can be made, but fails its verification.
 pub struct Server {
     shared: Arc<Shared>,
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
-}
-
-/// What the connections and the courier share.
-pub(crate) struct Shared {
-    mock: Mutex<MockTwitch>,
-    clock: Clock,
-    /// Tells the courier that other deliveries are due, or at another time.
-    outbox_changed: Notify,
 }
 
 impl std::fmt::Debug for Server {
@@ -52,7 +41,8 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Serves on a bound listener, by the system's clock. Must be called inside a tokio runtime with IO.
+    /// Serves on a bound listener, with the system's clock. Must be called inside a tokio runtime
+    /// with IO.
     ///
     /// # Errors
     /// The listener cannot be used.
@@ -68,7 +58,7 @@ impl Server {
         Self::start(mock, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?)
     }
 
-    /// Serves on a bound listener, by a clock of the caller's, in Unix milliseconds.
+    /// Serves on a bound listener, with the caller's clock in Unix milliseconds.
     ///
     /// # Errors
     /// The listener cannot be used.
@@ -80,17 +70,14 @@ impl Server {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
-            mock: Mutex::new(mock),
-            clock: Arc::new(clock),
-            outbox_changed: Notify::new(),
-        });
+        let shared = Arc::new(Shared::new(mock, Arc::new(clock)));
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(serve_and_deliver(listener, Arc::clone(&shared), stopped));
         Ok(Self { shared, address, stop: Some(stop), task })
     }
 
-    /// The address for callers on this machine, for example `http://127.0.0.1:8410`, without a path.
+    /// The address for callers on this machine, for example `http://127.0.0.1:8410`, without a
+    /// path.
     pub fn url(&self) -> String {
         if self.address.ip().is_unspecified() {
             return format!("http://localhost:{}", self.address.port());
@@ -103,17 +90,15 @@ impl Server {
         self.address
     }
 
-    /// Looks at the mock or changes it, between two requests; what becomes due by it is delivered at once.
+    /// Reads or changes the mock between two requests. Deliveries that become due are sent at once.
     ///
-    /// What is changed without naming a time happens at the time of the server's clock. Where a clock of the caller's
-    /// has moved on, this makes deliveries go out that have become due.
+    /// A change without a time happens at the time of the server's clock. If the caller's clock has
+    /// moved on, this also sends the deliveries that have become due.
     pub fn with<T>(&self, look: impl FnOnce(&mut MockTwitch) -> T) -> T {
-        let looked = self.shared.at_now(|mock, _| look(mock));
-        self.shared.outbox_changed.notify_one();
-        looked
+        self.shared.with(look)
     }
 
-    /// Closes the socket and all connections; deliveries under way are broken off.
+    /// Closes the socket and all connections; deliveries in flight are aborted.
     pub async fn stop(mut self) {
         if let Some(stop) = self.stop.take() {
             // The task may have ended already.
@@ -129,52 +114,7 @@ impl Drop for Server {
     }
 }
 
-impl Shared {
-    fn at_now<T>(&self, look: impl FnOnce(&mut MockTwitch, i64) -> T) -> T {
-        // A test that panicked inside `with` must not take the other tests' answers away.
-        let mut mock = self.mock.lock().unwrap_or_else(PoisonError::into_inner);
-        let now_ms = (self.clock)();
-        mock.set_now(now_ms);
-        look(&mut mock, now_ms)
-    }
-
-    /// As `at_now`, and wakes the courier if it has to look earlier or later than before.
-    fn change<T>(&self, change: impl FnOnce(&mut MockTwitch, i64) -> T) -> T {
-        let (result, changed) = self.at_now(|mock, now_ms| {
-            let before = mock.next_delivery_at_ms();
-            let result = change(mock, now_ms);
-            (result, mock.next_delivery_at_ms() != before)
-        });
-        if changed {
-            self.outbox_changed.notify_one();
-        }
-        result
-    }
-
-    /// What is due, and how long nothing more will be unless something changes.
-    pub(crate) fn due_deliveries(&self) -> (Vec<Delivery>, Option<Duration>) {
-        self.at_now(|mock, now_ms| {
-            let due = mock.due_deliveries(now_ms);
-            let wait = mock.next_delivery_at_ms().map(|next_ms| {
-                // A wait of nothing would turn in circles where the clock stands still.
-                Duration::from_millis(u64::try_from(next_ms.saturating_sub(now_ms)).unwrap_or(0).max(1))
-            });
-            (due, wait)
-        })
-    }
-
-    /// Waits until deliveries are due at another time than when this was last asked.
-    pub(crate) async fn changed(&self) {
-        self.outbox_changed.notified().await;
-    }
-
-    /// Tells the mock what a webhook answered.
-    pub(crate) fn delivered(&self, id: DeliveryId, answer: &WebhookAnswer) {
-        self.change(|mock, now_ms| mock.delivered(id, answer, now_ms));
-    }
-}
-
-/// Serves until told to stop; deliveries go out as long.
+/// Serves until stopped, and sends deliveries meanwhile.
 async fn serve_and_deliver(
     listener: tokio::net::TcpListener,
     shared: Arc<Shared>,
@@ -186,7 +126,7 @@ async fn serve_and_deliver(
     }
 }
 
-/// Accepts until told to stop; the connections end with the set that holds them.
+/// Accepts until stopped. Dropping the set of connections ends them.
 async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
     let slots = Arc::new(Semaphore::new(limits::CONNECTIONS));
     let mut connections = JoinSet::new();
@@ -215,7 +155,7 @@ async fn accept_one(
     match listener.accept().await {
         Ok((stream, _)) => Some((stream, slot)),
         Err(_) => {
-            // Such as too many open files: others may close some meanwhile.
+            // Such as too many open files: others may be closed in the meantime.
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             None
         }
@@ -223,13 +163,13 @@ async fn accept_one(
 }
 
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    // Only speed is at stake.
+    // Without it connections are only slower.
     let _slower = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
         async move { answer(request, &shared).await }
     });
-    // An error here is a caller who went away, or a fault that closes the connection.
+    // An error here means that the caller disconnected, or that a fault closes the connection.
     let _ended = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 

@@ -6,7 +6,7 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 use crate::config::LiveTokenLimit;
 use crate::limits;
 
-/// A client and, but for app tokens, a user.
+/// A client and a user; app tokens have no user.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Pair {
     pub(crate) client_id: String,
@@ -27,7 +27,7 @@ impl Pair {
     }
 }
 
-/// What an authorization asked of OpenID Connect (Twitch docs: OIDC authorization code grant flow).
+/// The OpenID Connect parts of an authorization (Twitch docs: OIDC authorization code grant flow).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OidcRequest {
     pub(crate) nonce: Option<String>,
@@ -35,13 +35,13 @@ pub(crate) struct OidcRequest {
     pub(crate) userinfo_claims: BTreeSet<String>,
 }
 
-/// What every token of one sign-in shares.
+/// Data that all tokens of one sign-in share.
 #[derive(Clone)]
 pub(crate) struct SignIn {
     pub(crate) pair: Pair,
     pub(crate) scopes: Vec<String>,
     pub(crate) oidc: OidcRequest,
-    /// The number of the sign-in: all tokens that came from one code have the same.
+    /// The number of the sign-in, which all tokens of one code share.
     pub(crate) family: u64,
 }
 
@@ -55,33 +55,35 @@ pub(crate) struct Code {
 
 pub(crate) struct AccessToken {
     pub(crate) sign_in: SignIn,
+    /// Reads do not know it earlier.
+    pub(crate) known_from_ms: i64,
     pub(crate) expires_at_ms: i64,
 }
 
 pub(crate) struct RefreshToken {
     pub(crate) sign_in: SignIn,
-    /// A newer one has taken its place.
+    /// A newer one has replaced it.
     pub(crate) spent: bool,
     pub(crate) live: bool,
     remembered: bool,
 }
 
-/// What one client and user hold: live access tokens, oldest first, and live refresh tokens.
+/// The live access tokens of one client and user, oldest first, and their live refresh tokens.
 #[derive(Default)]
-struct Holdings {
+struct PairTokens {
     access: VecDeque<String>,
     refresh: BTreeSet<String>,
 }
 
-/// That a user has connected an app.
+/// A user's connection with an app.
 struct Authorization {
     scopes: BTreeSet<String>,
-    /// Sign-ins with a greater number belong to this connection, not to one that ended before.
+    /// Sign-ins with a greater number belong to this connection, and not to an earlier one.
     after_family: u64,
 }
 
-/// What is looked up with each request. It hashes without a seed of its own, and what is listed of it is sorted first, so that
-/// the same calls give the same answers.
+/// A map for each request's lookups. It hashes without a random seed, and listings of it are sorted
+/// first, so the same calls give the same answers.
 type Lookup<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
 /// All tokens, codes and authorizations.
@@ -91,15 +93,15 @@ pub(crate) struct State {
     code_order: VecDeque<String>,
     access: Lookup<String, AccessToken>,
     refresh: Lookup<String, RefreshToken>,
-    /// Refresh tokens that are spent or dead, oldest first: remembered so that reuse is noticed.
+    /// Spent or dead refresh tokens, oldest first, remembered to detect reuse.
     graveyard: VecDeque<String>,
-    holdings: Lookup<Pair, Holdings>,
+    pair_tokens: Lookup<Pair, PairTokens>,
     authorizations: Lookup<Pair, Authorization>,
     families: u64,
 }
 
 impl State {
-    /// Starts a sign-in: a number that its tokens share.
+    /// Starts a sign-in and returns the number that its tokens share.
     pub(crate) fn new_family(&mut self) -> u64 {
         self.families += 1;
         self.families
@@ -112,12 +114,12 @@ impl State {
         self.authorizations.entry(pair.clone()).or_insert_with(fresh).scopes.extend(scopes.iter().cloned());
     }
 
-    /// The scopes that the user has authorized; `None` where the app is not connected.
+    /// The scopes that the user has authorized; `None` if the app is not connected.
     pub(crate) fn authorized_scopes(&self, pair: &Pair) -> Option<&BTreeSet<String>> {
         self.authorizations.get(pair).map(|authorization| &authorization.scopes)
     }
 
-    /// Whether the connection from which a sign-in came still stands.
+    /// Whether the connection of a sign-in still exists.
     pub(crate) fn is_connected(&self, sign_in: &SignIn) -> bool {
         let connection = self.authorizations.get(&sign_in.pair);
         connection.is_some_and(|connection| sign_in.family > connection.after_family)
@@ -161,7 +163,8 @@ impl State {
         self.refresh.get(token)
     }
 
-    /// Whether one more access token would break a limit that refuses; counts after `dying_family` has lost its own.
+    /// Whether one more access token would exceed a limit that refuses. The tokens of
+    /// `dying_family` do not count.
     pub(crate) fn is_full(
         &mut self,
         pair: &Pair,
@@ -173,16 +176,16 @@ impl State {
             return false;
         };
         self.drop_expired(pair, now_ms);
-        let Some(holdings) = self.holdings.get(pair) else {
+        let Some(pair_tokens) = self.pair_tokens.get(pair) else {
             return most == 0;
         };
         let stays = |token: &&String| {
             self.access.get(*token).is_some_and(|access| Some(access.sign_in.family) != dying_family)
         };
-        holdings.access.iter().filter(stays).count() >= most as usize
+        pair_tokens.access.iter().filter(stays).count() >= most as usize
     }
 
-    /// Adds an access token; where the limit kills the oldest, that one dies.
+    /// Adds an access token. If the limit kills the oldest, that one dies.
     pub(crate) fn add_access(
         &mut self,
         value: String,
@@ -192,23 +195,23 @@ impl State {
     ) {
         let pair = token.sign_in.pair.clone();
         self.drop_expired(&pair, now_ms);
-        let holdings = self.holdings.entry(pair).or_default();
+        let pair_tokens = self.pair_tokens.entry(pair).or_default();
         if let LiveTokenLimit::KillsOldest(most) = limit {
-            while holdings.access.len() >= most.max(1) as usize {
-                let oldest = holdings.access.pop_front().unwrap_or_default();
+            while pair_tokens.access.len() >= most.max(1) as usize {
+                let oldest = pair_tokens.access.pop_front().unwrap_or_default();
                 self.access.remove(&oldest);
             }
         }
-        holdings.access.push_back(value.clone());
+        pair_tokens.access.push_back(value.clone());
         self.access.insert(value, token);
     }
 
     pub(crate) fn add_refresh(&mut self, value: String, sign_in: SignIn) {
-        self.holdings.entry(sign_in.pair.clone()).or_default().refresh.insert(value.clone());
+        self.pair_tokens.entry(sign_in.pair.clone()).or_default().refresh.insert(value.clone());
         self.refresh.insert(value, RefreshToken { sign_in, spent: false, live: true, remembered: false });
     }
 
-    /// A newer refresh token has taken this one's place; `dies` says whether it stops working.
+    /// Marks a refresh token as replaced by a newer one; `dies` says whether it stops working.
     pub(crate) fn spend_refresh(&mut self, value: &str, dies: bool) {
         if let Some(token) = self.refresh.get_mut(value) {
             token.spent = true;
@@ -221,8 +224,8 @@ impl State {
             return;
         };
         token.live = false;
-        if let Some(holdings) = self.holdings.get_mut(&token.sign_in.pair) {
-            holdings.refresh.remove(value);
+        if let Some(pair_tokens) = self.pair_tokens.get_mut(&token.sign_in.pair) {
+            pair_tokens.refresh.remove(value);
         }
         self.remember(value);
     }
@@ -236,31 +239,31 @@ impl State {
         if self.graveyard.len() > limits::SPENT_REFRESH_TOKENS {
             let oldest = self.graveyard.pop_front().unwrap_or_default();
             if let Some(forgotten) = self.refresh.remove(&oldest)
-                && let Some(holdings) = self.holdings.get_mut(&forgotten.sign_in.pair)
+                && let Some(pair_tokens) = self.pair_tokens.get_mut(&forgotten.sign_in.pair)
             {
-                holdings.refresh.remove(&oldest);
+                pair_tokens.refresh.remove(&oldest);
             }
         }
     }
 
-    /// Kills one access token; its refresh token goes on working (twitchdev/issues#943).
+    /// Kills one access token; its refresh token still works (twitchdev/issues#943).
     pub(crate) fn kill_access(&mut self, value: &str) -> bool {
         let Some(token) = self.access.remove(value) else {
             return false;
         };
-        if let Some(holdings) = self.holdings.get_mut(&token.sign_in.pair) {
-            holdings.access.retain(|held| held != value);
+        if let Some(pair_tokens) = self.pair_tokens.get_mut(&token.sign_in.pair) {
+            pair_tokens.access.retain(|held| held != value);
         }
         true
     }
 
     /// Kills the access tokens of one sign-in.
     pub(crate) fn kill_family_access(&mut self, pair: &Pair, family: u64) {
-        let Some(holdings) = self.holdings.get_mut(pair) else {
+        let Some(pair_tokens) = self.pair_tokens.get_mut(pair) else {
             return;
         };
         let access = &mut self.access;
-        holdings.access.retain(|token| {
+        pair_tokens.access.retain(|token| {
             let dies = access.get(token).is_none_or(|held| held.sign_in.family == family);
             if dies {
                 access.remove(token);
@@ -269,14 +272,15 @@ impl State {
         });
     }
 
-    /// Kills a token of either kind; says whether it lived.
+    /// Kills a token of either kind, and returns whether it was live.
     pub(crate) fn kill(&mut self, value: &str) -> bool {
         let refreshes = self.refresh.get(value).is_some_and(|token| token.live);
         self.kill_refresh(value);
         self.kill_access(value) || refreshes
     }
 
-    /// Ends a connection: the authorization, its waiting codes and all its tokens (Twitch docs: authentication).
+    /// Ends a connection: the authorization, its waiting codes and all its tokens (Twitch docs:
+    /// authentication).
     pub(crate) fn disconnect(&mut self, pair: &Pair) -> bool {
         self.kill_tokens(pair);
         self.codes.retain(|_, code| code.sign_in.pair != *pair);
@@ -285,33 +289,33 @@ impl State {
 
     /// Kills all tokens of a client and user; the authorization stays.
     pub(crate) fn kill_tokens(&mut self, pair: &Pair) -> usize {
-        let Some(holdings) = self.holdings.remove(pair) else {
+        let Some(pair_tokens) = self.pair_tokens.remove(pair) else {
             return 0;
         };
-        let killed = holdings.access.len() + holdings.refresh.len();
-        for token in &holdings.access {
+        let killed = pair_tokens.access.len() + pair_tokens.refresh.len();
+        for token in &pair_tokens.access {
             self.access.remove(token);
         }
-        for token in &holdings.refresh {
+        for token in &pair_tokens.refresh {
             self.kill_refresh(token);
         }
         killed
     }
 
-    /// Ends all access tokens of a user; refresh tokens go on working.
+    /// Ends all access tokens of a user; refresh tokens still work.
     pub(crate) fn expire_access(&mut self, user_id: &str) -> usize {
         let mut expired = 0;
-        for (_, holdings) in self.holdings.iter_mut().filter(|(pair, _)| pair.concerns(user_id)) {
-            for token in holdings.access.drain(..) {
+        for (_, pair_tokens) in self.pair_tokens.iter_mut().filter(|(pair, _)| pair.concerns(user_id)) {
+            for token in pair_tokens.access.drain(..) {
                 expired += usize::from(self.access.remove(&token).is_some());
             }
         }
         expired
     }
 
-    /// The pairs in which a user takes part.
+    /// The pairs that include a user.
     pub(crate) fn pairs_of(&self, user_id: &str) -> Vec<Pair> {
-        let holders = self.holdings.keys().chain(self.authorizations.keys());
+        let holders = self.pair_tokens.keys().chain(self.authorizations.keys());
         let pairs: BTreeSet<&Pair> = holders.filter(|pair| pair.concerns(user_id)).collect();
         pairs.into_iter().cloned().collect()
     }
@@ -328,11 +332,11 @@ impl State {
     }
 
     fn drop_expired(&mut self, pair: &Pair, now_ms: i64) {
-        let Some(holdings) = self.holdings.get_mut(pair) else {
+        let Some(pair_tokens) = self.pair_tokens.get_mut(pair) else {
             return;
         };
         let access = &mut self.access;
-        holdings.access.retain(|token| {
+        pair_tokens.access.retain(|token| {
             let lives = access.get(token).is_some_and(|held| held.expires_at_ms > now_ms);
             if !lives {
                 access.remove(token);

@@ -1,26 +1,19 @@
 //! The app's own access token, and calls of the API that are made with it.
 //!
-//! Such a token proves nothing of any user and costs one request, so doubt counts against it: whatever refuses it sends its
-//! holder for a new one, and signs nobody out.
+//! Such a token proves nothing of any user and costs one request, so doubt counts against it. A
+//! refusal means that a new one is needed, and signs nobody out.
 
 use bytes::Bytes;
-use claviger_core::{
-    secret::AccessToken,
-    time::Timestamp,
-    verdict::{Lifespan, Trouble, TroubleKind},
-};
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use claviger_core::{AccessToken, FailureKind, Lifespan, ProviderFailure, Timestamp};
+use http::{Method, Request, Response, StatusCode};
 
 use crate::{
-    answer::{Unanswered, judges_the_token, refusal, trouble},
+    answer::{Answer, failure, judges_the_token, refusal},
     body,
-    provider::{Provider, below},
-    request::{authorize, empty, post},
-    words::{Meaning, Refusal},
+    client::{Client, below},
+    dialect::Meaning,
+    request::empty,
 };
-
-/// The header that names our client to Twitch's API (Twitch docs, "Twitch API concepts").
-const CLIENT_ID: HeaderName = HeaderName::from_static("client-id");
 
 /// What the token endpoint answered to our own credentials.
 #[derive(Clone, Debug)]
@@ -35,7 +28,7 @@ pub enum AppTokenAnswer {
     /// Our client or its secret is wrong.
     Misconfigured,
     /// No token, for now. A lost answer is no loss: nothing was spent.
-    Unknown(Trouble),
+    Unknown(ProviderFailure),
 }
 
 /// Why a call of the API with the app's token brought nothing.
@@ -46,32 +39,23 @@ pub(crate) enum Fault {
     /// Our client is wrong.
     Misconfigured,
     /// Nothing is proven.
-    Unknown(Trouble),
+    Unknown(ProviderFailure),
 }
 
 impl Fault {
     /// The API answered with something that is not understood.
-    pub(crate) const UNREADABLE: Self = Self::Unknown(Trouble::new(TroubleKind::Unreadable));
+    pub(crate) const UNREADABLE: Self = Self::Unknown(ProviderFailure::new(FailureKind::Unreadable));
 }
 
-impl Provider {
-    /// Asks for a token of the app itself (RFC 6749 section 4.4.2; Twitch docs, "Getting OAuth access tokens", "Client
-    /// credentials grant flow").
+impl Client {
+    /// Asks for a token of the app itself (RFC 6749 section 4.4.2).
     pub fn app_token_request(&self) -> Request<Bytes> {
-        let fields = [
-            ("client_id", self.client_id.as_str()),
-            ("client_secret", self.client_secret.expose()),
-            ("grant_type", "client_credentials"),
-        ];
-        post(&self.endpoints.token, &fields)
+        self.post(&self.endpoints.token, &[("grant_type", "client_credentials")])
     }
 
-    /// What the answer to [`app_token_request`](Self::app_token_request) brings (RFC 6749 sections 4.4.3 and 5.2).
-    pub fn read_app_token(
-        &self,
-        answer: Result<Response<Bytes>, Unanswered>,
-        now: Timestamp,
-    ) -> AppTokenAnswer {
+    /// What the answer to [`app_token_request`](Self::app_token_request) brings (RFC 6749 sections
+    /// 4.4.3 and 5.2).
+    pub fn read_app_token(&self, answer: Answer, now: Timestamp) -> AppTokenAnswer {
         let answer = match answer {
             Ok(answer) => answer,
             Err(unanswered) => return AppTokenAnswer::Unknown(unanswered.into()),
@@ -80,18 +64,18 @@ impl Provider {
         if status == StatusCode::OK {
             return match body::issued(answer.body()) {
                 Some(pair) => AppTokenAnswer::Issued { token: pair.access, lifespan: pair.lifespan },
-                None => AppTokenAnswer::Unknown(Trouble::new(TroubleKind::Unreadable)),
+                None => AppTokenAnswer::Unknown(ProviderFailure::new(FailureKind::Unreadable)),
             };
         }
         let said = refusal(&answer);
-        match said.as_ref().and_then(Refusal::meaning) {
+        match said.as_ref().and_then(|said| said.meaning(&self.dialect)) {
             _ if said.is_some() && status == StatusCode::FORBIDDEN => AppTokenAnswer::Misconfigured,
             Some(Meaning::OurFault) => AppTokenAnswer::Misconfigured,
-            _ => AppTokenAnswer::Unknown(trouble(&answer, now)),
+            _ => AppTokenAnswer::Unknown(failure(&answer, now)),
         }
     }
 
-    /// A call of the API with the app's token (Twitch docs, "Twitch API concepts").
+    /// A call of the API with the app's token. A token that no header can carry is left out.
     pub(crate) fn api_request(
         &self,
         method: Method,
@@ -104,27 +88,25 @@ impl Provider {
             url.query_pairs_mut().extend_pairs(query);
         }
         let mut request = empty(method, &url);
-        // A client id that no header can carry is nobody's: the API says so.
-        if let Ok(client_id) = HeaderValue::try_from(self.client_id.as_str()) {
-            request.headers_mut().insert(CLIENT_ID, client_id);
-        }
-        authorize(&mut request, "Bearer", app);
+        let _ = self.authorize_call(request.headers_mut(), app);
         request
     }
-}
 
-/// What a refused call of the API with the app's token is about.
-///
-/// A 401 without known words counts against the token, as long as the API itself said it; a page of something in between
-/// does not. No scope and no other client can be wrong about an app's token but by our own configuration.
-pub(crate) fn fault(answer: &Response<Bytes>, now: Timestamp) -> Fault {
-    let status = answer.status();
-    let said = refusal(answer);
-    match said.as_ref().and_then(Refusal::meaning) {
-        Some(Meaning::OurFault | Meaning::NotTheToken) => Fault::Misconfigured,
-        _ if said.is_some() && status == StatusCode::FORBIDDEN => Fault::Misconfigured,
-        _ if status == StatusCode::UNAUTHORIZED && judges_the_token(answer) => Fault::TokenDead,
-        _ => Fault::Unknown(trouble(answer, now)),
+    /// What a refused call of the API with the app's token is about.
+    ///
+    /// A 401 without known words counts against the token if the API itself answered, and not if
+    /// something on the way did. A missing scope or a wrong client comes from our configuration.
+    pub(crate) fn fault(&self, answer: &Response<Bytes>, now: Timestamp) -> Fault {
+        let status = answer.status();
+        let said = refusal(answer);
+        match said.as_ref().and_then(|said| said.meaning(&self.dialect)) {
+            Some(Meaning::OurFault | Meaning::NotTheToken) => Fault::Misconfigured,
+            _ if said.is_some() && status == StatusCode::FORBIDDEN => Fault::Misconfigured,
+            _ if status == StatusCode::UNAUTHORIZED && judges_the_token(answer, &self.dialect) => {
+                Fault::TokenDead
+            }
+            _ => Fault::Unknown(failure(answer, now)),
+        }
     }
 }
 

@@ -1,11 +1,11 @@
-//! The bodies of good answers. A field that we rely on is checked; a field that we do not know is passed over.
+//! The bodies of good answers. A field that we rely on is checked. A field that we do not know is
+//! ignored.
 
 use std::{fmt, marker::PhantomData, time::Duration};
 
 use claviger_core::{
-    policy::limits::{DISPLAY_NAME_CHARS, PROVIDER_ANSWER_BYTES, TOKEN_BYTES},
-    secret::{AccessToken, RefreshToken},
-    verdict::{IssuedPair, Lifespan, Proof},
+    AccessToken, IssuedPair, Lifespan, RefreshToken, display::shows_itself, limits::DISPLAY_NAME_CHARS,
+    limits::PROVIDER_ANSWER_BYTES, limits::TOKEN_BYTES,
 };
 use serde::{
     Deserialize, Deserializer,
@@ -13,12 +13,10 @@ use serde::{
 };
 use serde_json::Value;
 
-use crate::words::text_or_none;
-
 /// Ids of users and clients are at most this long (OpenID Connect Core section 2 on `sub`).
-const ID_BYTES: usize = 255;
-/// A life span beyond this is cut to it: ten years, so that no date computed from it leaves the calendar.
-const LIFESPAN_SECS: u64 = 10 * 365 * 24 * 60 * 60;
+pub(crate) const ID_BYTES: usize = 255;
+/// A life span is cut to ten years, so that no date computed from it leaves the calendar.
+pub(crate) const LIFESPAN_SECS: u64 = 10 * 365 * 24 * 60 * 60;
 
 /// A successful token response (RFC 6749 section 5.1). A key that stands twice is refused.
 #[derive(Deserialize)]
@@ -30,31 +28,22 @@ struct TokenBody {
     scope: Option<Value>,
 }
 
-/// A successful validation (Twitch docs, "Validating tokens").
-#[derive(Deserialize)]
-struct ValidateBody {
-    client_id: String,
-    user_id: Option<String>,
-    #[serde(default, deserialize_with = "text_or_none")]
-    login: Option<String>,
-    expires_in: Option<Value>,
-    scopes: Option<Value>,
-}
-
 /// Reads a token response. None if a pair cannot be relied on.
 ///
-/// A missing `token_type` is allowed, as older answers of Twitch had none. A life span of zero tells nothing: nobody issues a
-/// token that is dead already, and taking it at its word would refresh on every request.
+/// A missing `token_type` is allowed, since some providers leave it out. A life span of zero tells
+/// nothing: no provider issues a dead token, and believing it would refresh on every request.
 pub(crate) fn issued(body: &[u8]) -> Option<IssuedPair> {
     let body: TokenBody = object(body)?;
-    let bearer = body.token_type.is_none_or(|kind| kind.eq_ignore_ascii_case("bearer"));
-    let sound = is_token(&body.access_token) && body.refresh_token.as_deref().is_none_or(is_token);
+    let bearer = body.token_type.is_none_or(|kind| kind.is_empty() || kind.eq_ignore_ascii_case("bearer"));
+    // Some providers write an empty text for a token that they do not issue.
+    let refresh = body.refresh_token.filter(|token| !token.is_empty());
+    let sound = is_token(&body.access_token) && refresh.as_deref().is_none_or(is_token);
     if !bearer || !sound {
         return None;
     }
     Some(IssuedPair {
         access: AccessToken::new(body.access_token),
-        refresh: body.refresh_token.map(RefreshToken::new),
+        refresh: refresh.map(RefreshToken::new),
         lifespan: match seconds(body.expires_in.as_ref()) {
             None | Some(0) => Lifespan::Unknown,
             Some(secs) => Lifespan::Lasts(Duration::from_secs(secs)),
@@ -63,27 +52,10 @@ pub(crate) fn issued(body: &[u8]) -> Option<IssuedPair> {
     })
 }
 
-/// Reads a validation. None if it does not say whose token it is. A user id of `null`, or none, is an app's own token.
-///
-/// Here a life span of zero means endless, as Twitch says of some old clients (twitchdev/issues#312).
-pub(crate) fn proof(body: &[u8]) -> Option<Proof> {
-    let body: ValidateBody = object(body)?;
-    let sound = is_id(&body.client_id) && body.user_id.as_deref().is_none_or(is_id);
-    sound.then(|| Proof {
-        client_id: body.client_id,
-        subject_id: body.user_id,
-        display_name: body.login.as_deref().and_then(display_name),
-        lifespan: match seconds(body.expires_in.as_ref()) {
-            None => Lifespan::Unknown,
-            Some(0) => Lifespan::Endless,
-            Some(secs) => Lifespan::Lasts(Duration::from_secs(secs)),
-        },
-        scopes: scopes(body.scopes).unwrap_or_default(),
-    })
-}
-
 /// Reads a JSON object. An array of the right length would pass for one with serde alone.
 pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    // A byte order mark may be ignored (RFC 8259 section 8.1).
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let object = body.len() <= PROVIDER_ANSWER_BYTES && body.trim_ascii_start().starts_with(b"{");
     object.then(|| serde_json::from_slice(body).ok()).flatten()
 }
@@ -121,21 +93,21 @@ pub(crate) fn is_id(text: &str) -> bool {
     (1..=ID_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// A name without control characters and of a length we store; none if nothing is left.
-fn display_name(text: &str) -> Option<String> {
+/// A name of characters that show as themselves and of a length we store. None if nothing is left.
+pub(crate) fn display_name(text: &str) -> Option<String> {
     readable(text, DISPLAY_NAME_CHARS)
 }
 
-/// Somebody else's text for a person to read: at most so many characters, and none that control what shows them.
+/// Foreign text for a person to read: at most `most` characters, all of which show as themselves.
 pub(crate) fn readable(text: &str, most: usize) -> Option<String> {
-    let kept: String = text.chars().filter(|c| !c.is_control()).take(most).collect();
+    let kept: String = text.chars().filter(|c| shows_itself(*c)).take(most).collect();
     let kept = kept.trim();
     (!kept.is_empty()).then(|| kept.to_owned())
 }
 
 /// Whole seconds, from a number or a number in quotes. None if it is no number, or a negative one.
-/// A fraction is cut off, and what is too large for the type becomes its greatest value, as `as` does.
-fn seconds(value: Option<&Value>) -> Option<u64> {
+/// A fraction is cut off, and what is too large becomes the greatest life span.
+pub(crate) fn seconds(value: Option<&Value>) -> Option<u64> {
     let number = match value? {
         Value::Number(number) => number.clone(),
         Value::String(text) => text.trim().parse().ok()?,
@@ -145,9 +117,9 @@ fn seconds(value: Option<&Value>) -> Option<u64> {
     number.as_u64().or_else(fraction).map(|secs| secs.min(LIFESPAN_SECS))
 }
 
-/// The scopes, from an array as Twitch writes it (twitchdev/issues#164) or from a list with spaces (RFC 6749 section 3.3).
-/// None if there is neither. What cannot be a scope is left out.
-fn scopes(value: Option<Value>) -> Option<Vec<String>> {
+/// The scopes, from a list with spaces (RFC 6749 section 3.3) or from an array, which several
+/// providers write instead. None if there is neither. What cannot be a scope is left out.
+pub(crate) fn scopes(value: Option<Value>) -> Option<Vec<String>> {
     let names: Vec<String> = match value? {
         Value::String(list) => list.split(' ').map(str::to_owned).collect(),
         Value::Array(values) => values
@@ -165,4 +137,4 @@ fn is_scope(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,17 +1,21 @@
-//! Requests to a provider. Secrets stand in bodies and in headers marked as sensitive, never in an address.
+//! Requests to a provider. Secrets stand in bodies and in headers marked as sensitive, never in an
+//! address.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use claviger_core::secret::{AccessToken, AuthorizationCode, CodeVerifier, RefreshToken};
+use claviger_core::{AccessToken, AuthorizationCode, CodeVerifier, RefreshToken};
 use form_urlencoded::Serializer;
 use http::{
-    HeaderValue, Method, Request, Uri,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, InvalidHeaderValue},
 };
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use crate::provider::Provider;
+use crate::client::Client;
+
+/// The scheme of RFC 6750.
+const BEARER: &str = "Bearer";
 
 /// What one sign-in brings to its authorization request.
 #[derive(Clone, Copy)]
@@ -20,28 +24,31 @@ pub struct LoginRequest<'a> {
     pub state: &'a str,
     /// Binds the code to this sign-in, where the provider understands PKCE.
     pub verifier: &'a CodeVerifier,
-    /// Whether the provider should ask again although the user agreed before; lets the user switch accounts.
-    pub force_verify: bool,
+    /// Whether the provider should ask again although the user agreed before. It lets the user
+    /// switch accounts.
+    pub ask_again: bool,
 }
 
-impl Provider {
+impl Client {
     /// The address that a browser is sent to (RFC 6749 section 4.1.1).
     ///
-    /// PKCE is S256 or nothing: the plain method protects from nobody who sees this address (RFC 9700 section 2.1.1).
-    /// `force_verify` is Twitch's (Twitch docs, "Getting OAuth access tokens"), and so is `scope` without any scope.
+    /// PKCE is S256 or nothing: the plain method does not protect from a reader of this address
+    /// (RFC 9700 section 2.1.1). `scope` is sent even where there is none, since some providers
+    /// insist on it.
     pub fn authorize_url(&self, login: &LoginRequest<'_>) -> Url {
         let mut url = self.endpoints.authorize.clone();
         let mut query = url.query_pairs_mut();
         query
-            .append_pair("client_id", &self.client_id)
+            .append_pair("client_id", &self.id)
             .append_pair("redirect_uri", &self.redirect_uri)
             .append_pair("response_type", "code")
             .append_pair("scope", &self.scopes.join(" "))
             .append_pair("state", login.state);
-        if login.force_verify {
-            query.append_pair("force_verify", "true");
+        if login.ask_again {
+            let (name, value) = self.dialect.ask_again;
+            query.append_pair(name, value);
         }
-        if self.pkce {
+        if self.dialect.pkce {
             query
                 .append_pair("code_challenge", &challenge(login.verifier))
                 .append_pair("code_challenge_method", "S256");
@@ -50,7 +57,17 @@ impl Provider {
         url
     }
 
-    /// Exchanges a code for a pair (RFC 6749 section 4.1.3). `redirect_uri` is that of the sign-in's own request.
+    /// Asks for the headers of an answer, whatever its status, to read the provider's time in them.
+    /// It carries no secret.
+    pub fn time_request(&self) -> Request<Bytes> {
+        let mut request = Request::new(Bytes::new());
+        *request.method_mut() = Method::HEAD;
+        *request.uri_mut() = uri(&self.endpoints.authorize);
+        request
+    }
+
+    /// Exchanges a code for a pair (RFC 6749 section 4.1.3). `redirect_uri` is that of the
+    /// sign-in's own request.
     pub fn exchange_code(
         &self,
         code: &AuthorizationCode,
@@ -58,51 +75,44 @@ impl Provider {
         redirect_uri: &str,
     ) -> Request<Bytes> {
         let mut fields = vec![
-            ("client_id", self.client_id.as_str()),
-            ("client_secret", self.client_secret.expose()),
             ("code", code.expose()),
             ("grant_type", "authorization_code"),
             ("redirect_uri", redirect_uri),
         ];
-        if self.pkce {
+        if self.dialect.pkce {
             fields.push(("code_verifier", verifier.expose()));
         }
-        post(&self.endpoints.token, &fields)
+        self.post(&self.endpoints.token, &fields)
     }
 
-    /// Buys the next pair (RFC 6749 section 6; Twitch docs, "Refreshing access tokens").
+    /// Exchanges a refresh token for the next pair (RFC 6749 section 6).
     pub fn refresh(&self, token: &RefreshToken) -> Request<Bytes> {
-        let fields = [
-            ("client_id", self.client_id.as_str()),
-            ("client_secret", self.client_secret.expose()),
-            ("grant_type", "refresh_token"),
-            ("refresh_token", token.expose()),
-        ];
-        post(&self.endpoints.token, &fields)
+        let fields = [("grant_type", "refresh_token"), ("refresh_token", token.expose())];
+        self.post(&self.endpoints.token, &fields)
     }
 
-    /// Asks whether an access token is good (Twitch docs, "Validating tokens": the scheme is `OAuth`).
-    pub fn validate(&self, token: &AccessToken) -> Request<Bytes> {
-        let mut request = empty(Method::GET, &self.endpoints.validate);
-        authorize(&mut request, "OAuth", token);
-        request
+    /// A form with our credentials before these fields (RFC 6749 section 2.3.1).
+    pub(crate) fn post(&self, to: &Url, fields: &[(&str, &str)]) -> Request<Bytes> {
+        let credentials = [("client_id", self.id.as_str()), ("client_secret", self.secret.expose())];
+        post(to, &[&credentials, fields].concat())
     }
 
-    /// Revokes a refresh token (RFC 7009 section 2.1). The hint saves the provider a search.
-    pub fn revoke_refresh(&self, token: &RefreshToken) -> Request<Bytes> {
-        let fields = [
-            ("client_id", self.client_id.as_str()),
-            ("client_secret", self.client_secret.expose()),
-            ("token", token.expose()),
-            ("token_type_hint", "refresh_token"),
-        ];
-        post(&self.endpoints.revoke, &fields)
-    }
-
-    /// Revokes an access token (RFC 7009 section 2.1; Twitch docs, "Revoking access tokens": no secret is needed).
-    pub fn revoke(&self, token: &AccessToken) -> Request<Bytes> {
-        let fields = [("client_id", self.client_id.as_str()), ("token", token.expose())];
-        post(&self.endpoints.revoke, &fields)
+    /// Names the caller's token and our client in the headers of a call of the API.
+    ///
+    /// # Errors
+    /// If no header can carry the token. Such a token was not issued by a provider.
+    pub fn authorize_call(
+        &self,
+        headers: &mut HeaderMap,
+        token: &AccessToken,
+    ) -> Result<(), InvalidHeaderValue> {
+        // A client id that no header can carry is nobody's: the API says so.
+        if let Some(name) = self.dialect.client_id_header
+            && let Ok(client_id) = HeaderValue::try_from(self.id.as_str())
+        {
+            headers.insert(HeaderName::from_static(name), client_id);
+        }
+        authorize(headers, BEARER, token)
     }
 }
 
@@ -128,15 +138,19 @@ pub(crate) fn empty(method: Method, to: &Url) -> Request<Bytes> {
 }
 
 /// Puts a token into its header, where nothing prints it.
-pub(crate) fn authorize(request: &mut Request<Bytes>, scheme: &str, token: &AccessToken) {
-    // A token that no header can carry was not issued by a provider: the answer parser refuses such tokens.
-    if let Ok(mut value) = HeaderValue::try_from(format!("{scheme} {}", token.expose())) {
-        value.set_sensitive(true);
-        request.headers_mut().insert(AUTHORIZATION, value);
-    }
+pub(crate) fn authorize(
+    headers: &mut HeaderMap,
+    scheme: &str,
+    token: &AccessToken,
+) -> Result<(), InvalidHeaderValue> {
+    let mut value = HeaderValue::try_from(format!("{scheme} {}", token.expose()))?;
+    value.set_sensitive(true);
+    headers.insert(AUTHORIZATION, value);
+    Ok(())
 }
 
-/// An address of over 64 KiB, which `http` cannot hold, becomes one that nothing can be sent to: no answer, no verdict.
+/// An address of over 64 KiB, which `http` cannot hold, becomes one that nothing can be sent to: no
+/// answer, no verdict.
 fn uri(url: &Url) -> Uri {
     Uri::try_from(url.as_str()).unwrap_or_default()
 }

@@ -1,20 +1,20 @@
-//! Points in time as text: RFC 3339, in the one form in which the provider writes them.
+//! Points in time as text: RFC 3339, in its strictest form.
 //!
 //! The libraries for dates bring a clock with them, and this crate reads none.
 
-use claviger_core::time::Timestamp;
+use claviger_core::Timestamp;
 
-/// Fractions of a second have at most nanoseconds (Twitch docs, "Getting Events Using Webhook Callbacks").
+/// A fraction of a second names nanoseconds at most.
 const FRACTION_DIGITS: usize = 9;
 const DAY_SECS: i64 = 24 * 60 * 60;
 /// Days from 0000-01-01 to 1970-01-01.
 const EPOCH_DAYS: i64 = 719_528;
 
-/// Reads `2026-11-20T00:00:00.123456789Z` (RFC 3339 section 5.6), with or without a fraction; what is finer than a
-/// millisecond is cut off.
+/// Reads `2026-11-20T00:00:00.123456789Z` (RFC 3339 section 5.6), with or without a fraction; what
+/// is finer than a millisecond is cut off.
 ///
-/// Only what names a real time in UTC is read. An offset, even of zero, and small letters are refused, and so is the 60th
-/// second: who counts in Unix time never writes one.
+/// Only what names a real time in UTC is read. An offset, even of zero, and small letters are
+/// refused, and so is the 60th second, which Unix time does not have.
 pub(crate) fn read(text: &str) -> Option<Timestamp> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let (year, rest) = date.split_once('-')?;
@@ -32,7 +32,7 @@ pub(crate) fn read(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_millis(secs * 1000 + fraction))
 }
 
-/// Exactly so many digits.
+/// Exactly `length` digits.
 fn number(digits: &str, length: usize) -> Option<i64> {
     let fits = digits.len() == length && digits.bytes().all(|byte| byte.is_ascii_digit());
     fits.then(|| digits.parse().ok()).flatten()
@@ -76,7 +76,7 @@ mod tests {
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
     #[test]
-    fn times_of_the_provider_are_read() {
+    fn strict_times_are_read() {
         let table = [
             ("1970-01-01T00:00:00Z", 0),
             ("1969-12-31T23:59:59.999Z", -1),

@@ -1,60 +1,20 @@
-//! The words of providers and what they mean. This is the only place that knows them.
+//! The words of refusals and what they mean. The codes here are those of the RFCs; a provider's own
+//! messages stand in its [`Dialect`].
 //!
-//! A word counts if it is all of the message, or its beginning where the table says so; case does not count. A message
-//! that stands nowhere in the table means nothing, so a provider that changes its words signs nobody out.
+//! A message counts if it is the whole text, or its beginning where the table says so, in either
+//! case. A message that stands in no table means nothing, so a provider that changes its words
+//! signs nobody out.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use claviger_core::policy::limits::PROVIDER_ANSWER_BYTES;
+use claviger_core::limits::PROVIDER_ANSWER_BYTES;
 
-/// What the words of a refusal mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Meaning {
-    /// The code or the refresh token is dead.
-    DeadGrant,
-    /// The access token is dead.
-    DeadToken,
-    /// No token came with the request, so none was judged.
-    NoToken,
-    /// Our client, its secret, or how we asked is wrong.
-    OurFault,
-    /// The API wants something else of the token, such as a scope.
-    NotTheToken,
-}
-
-enum Words {
-    Are(&'static str),
-    Begin(&'static str),
-}
-
-use Meaning::{DeadGrant, DeadToken, NoToken, NotTheToken, OurFault};
-use Words::{Are, Begin};
-
-/// Twitch's messages, from its documentation and from recorded answers.
-const MESSAGES: [(Words, Meaning); 14] = [
-    // POST /token
-    (Are("invalid refresh token"), DeadGrant),
-    (Are("invalid authorization code"), DeadGrant),
-    (Are("missing refresh token"), OurFault),
-    (Are("parameter redirect_uri does not match registered uri"), OurFault),
-    (Begin("invalid scope requested"), OurFault),
-    // Any of them: "invalid client", "invalid client secret", "Invalid client_id: x"
-    (Begin("invalid client"), OurFault),
-    (Are("missing client secret"), OurFault),
-    (Are("missing client id"), OurFault),
-    (Are("client does not exist"), OurFault),
-    // GET /validate, POST /revoke, and the API
-    (Are("invalid access token"), DeadToken),
-    (Are("invalid oauth token"), DeadToken),
-    (Are("missing authorization token"), NoToken),
-    (Are("client id and oauth token do not match"), NotTheToken),
-    (Begin("missing scope"), NotTheToken),
-];
-
-/// Messages of POST /revoke alone: elsewhere they could mean any token.
-const REVOCATION_MESSAGES: [(Words, Meaning); 2] =
-    [(Are("invalid token"), DeadToken), (Are("missing oauth token"), OurFault)];
+use crate::dialect::{
+    Dialect,
+    Meaning::{self, DeadGrant, DeadToken, NotTheToken, OurFault},
+    Words,
+};
 
 /// The codes of RFC 6749 section 5.2 and RFC 7009 section 2.2.1. Codes are compared exactly.
 const CODES: [(&str, Meaning); 7] = [
@@ -67,11 +27,45 @@ const CODES: [(&str, Meaning); 7] = [
     ("unsupported_token_type", OurFault),
 ];
 
+/// Why a provider sends a browser back without a code, by who can act (RFC 6749 section 4.1.2.1,
+/// OpenID Connect Core section 3.1.2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthorizationError {
+    /// The user said no.
+    Denied,
+    /// Our registration or our request is wrong. The operator must act.
+    OurFault,
+    /// The provider fails at the moment.
+    Passing,
+    /// Something else.
+    Other,
+}
+
+impl AuthorizationError {
+    /// Reads the parameter `error`.
+    pub fn of(code: &str) -> Self {
+        match code {
+            "access_denied" => Self::Denied,
+            // Twitch, and others, say of a redirect URI that is not registered:
+            "redirect_mismatch"
+            | "redirect_uri_mismatch"
+            | "invalid_redirect_uri"
+            | "invalid_client"
+            | "unauthorized_client"
+            | "invalid_request"
+            | "invalid_scope"
+            | "unsupported_response_type" => Self::OurFault,
+            "server_error" | "temporarily_unavailable" => Self::Passing,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// The codes of a bearer challenge (RFC 6750 section 3.1).
 const CHALLENGES: [(&str, Meaning); 3] =
     [("invalid_token", DeadToken), ("insufficient_scope", NotTheToken), ("invalid_request", NotTheToken)];
 
-/// A refusal as RFC 6749 section 5.2 and as Twitch write it.
+/// A refusal: the `error` of RFC 6749 section 5.2, and the `message` that many write beside it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Refusal {
     #[serde(default, deserialize_with = "text_or_none")]
@@ -89,10 +83,10 @@ impl Refusal {
         serde_json::from_slice(body).ok()
     }
 
-    /// What it means to one who asked for a pair, asked about a token, or called the API. Our own fault outweighs the
-    /// rest: a refusal that names both proves nothing of the token.
-    pub(crate) fn meaning(&self) -> Option<Meaning> {
-        let said = self.message().and_then(|message| look_up(&MESSAGES, message));
+    /// What it means in answer to a token request, a validation or a call of the API. Our own fault
+    /// outweighs the rest: a refusal that names both proves nothing of the token.
+    pub(crate) fn meaning(&self, dialect: &Dialect) -> Option<Meaning> {
+        let said = self.message().and_then(|message| look_up(dialect.messages, message));
         [self.code(), said].into_iter().flatten().reduce(weigh)
     }
 
@@ -101,9 +95,10 @@ impl Refusal {
         self.message.as_deref()
     }
 
-    /// What it means to one who asked for a revocation.
-    pub(crate) fn meaning_for_revocation(&self) -> Option<Meaning> {
-        self.meaning().or_else(|| self.message().and_then(|message| look_up(&REVOCATION_MESSAGES, message)))
+    /// What it means in answer to a revocation.
+    pub(crate) fn meaning_for_revocation(&self, dialect: &Dialect) -> Option<Meaning> {
+        let special = || look_up(dialect.revocation_messages, self.message()?);
+        self.meaning(dialect).or_else(special)
     }
 
     fn code(&self) -> Option<Meaning> {
@@ -112,7 +107,8 @@ impl Refusal {
     }
 }
 
-/// What a `WWW-Authenticate` header says of a bearer token. Other schemes have other codes and count for nothing.
+/// What a `WWW-Authenticate` header says of a bearer token. Other schemes have other codes and
+/// count for nothing.
 pub(crate) fn challenge_meaning(header: &str) -> Option<Meaning> {
     let code = bearer_error(header)?;
     CHALLENGES.iter().find(|(known, _)| *known == code).map(|(_, meaning)| *meaning)
@@ -125,15 +121,16 @@ fn weigh(one: Meaning, other: Meaning) -> Meaning {
 fn look_up(table: &[(Words, Meaning)], message: &str) -> Option<Meaning> {
     let message = message.trim();
     let says = |words: &Words| match words {
-        Are(words) => message.eq_ignore_ascii_case(words),
-        Begin(words) => {
+        Words::Are(words) => message.eq_ignore_ascii_case(words),
+        Words::Begin(words) => {
             message.get(..words.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(words))
         }
     };
     table.iter().find(|(words, _)| says(words)).map(|(_, meaning)| *meaning)
 }
 
-/// The `error` of the first bearer challenge in a header that may hold several (RFC 9110 section 11.6.1).
+/// The `error` of the first bearer challenge in a header that may hold several (RFC 9110 section
+/// 11.6.1).
 fn bearer_error(header: &str) -> Option<&str> {
     let mut bearer = false;
     for piece in pieces(header) {
@@ -180,6 +177,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::twitch;
 
     #[test]
     fn only_a_bearer_challenge_has_a_meaning() {
@@ -204,6 +202,25 @@ mod tests {
     }
 
     #[test]
+    fn an_authorization_error_says_who_can_act() {
+        use AuthorizationError::{Denied, Other, OurFault, Passing};
+        let table = [
+            ("access_denied", Denied),
+            ("redirect_mismatch", OurFault),
+            ("invalid_scope", OurFault),
+            ("unauthorized_client", OurFault),
+            ("server_error", Passing),
+            ("temporarily_unavailable", Passing),
+            ("login_required", Other),
+            ("ACCESS_DENIED", Other),
+            ("", Other),
+        ];
+        for (code, expected) in table {
+            assert_eq!(AuthorizationError::of(code), expected, "{code}");
+        }
+    }
+
+    #[test]
     fn contradictory_words_are_our_fault() {
         let table = [
             (r#"{"error":"invalid_client","message":"Invalid refresh token"}"#, Some(OurFault)),
@@ -217,7 +234,8 @@ mod tests {
             (r#"{"message":"Invalid refresh token or so"}"#, None),
         ];
         for (body, expected) in table {
-            assert_eq!(Refusal::read(body.as_bytes()).unwrap().meaning(), expected, "{body}");
+            let refusal = Refusal::read(body.as_bytes()).unwrap();
+            assert_eq!(refusal.meaning(&twitch::DIALECT), expected, "{body}");
         }
     }
 
@@ -250,7 +268,8 @@ mod tests {
 
         #[test]
         fn no_message_makes_the_table_panic(message in "\\PC{0,60}|(missing scop|invalid clien)\\PC{0,3}") {
-            let _ = Refusal { error: Some(message.clone()), message: Some(message) }.meaning_for_revocation();
+            let refusal = Refusal { error: Some(message.clone()), message: Some(message) };
+            let _ = refusal.meaning_for_revocation(&twitch::DIALECT);
         }
     }
 }

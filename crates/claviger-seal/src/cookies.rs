@@ -1,13 +1,11 @@
-//! What our cookies hold, and how much of it fits.
+//! The contents of our cookies, and their limits.
 
 use std::fmt;
 
+use aws_lc_rs::hmac;
 use claviger_core::{
-    ids::{ProviderName, SessionId, Subject, Version},
-    policy::limits::{COOKIE_BYTES, SESSION_COOKIE_BYTES},
-    return_to::ReturnTo,
-    secret::{AccessToken, CodeVerifier, SessionSecret},
-    time::Timestamp,
+    AccessToken, CodeVerifier, ProviderName, ReturnTo, SessionId, SessionSecret, Subject, Timestamp, Version,
+    limits::COOKIE_BYTES, limits::SESSION_COOKIE_BYTES,
 };
 
 use crate::{
@@ -16,46 +14,52 @@ use crate::{
     keyring::{CookiePurpose, Keyring},
 };
 
-/// Cookie names are taken to be at most this long, `__Host-` included.
+/// Maximum length of a cookie's name, `__Host-` included.
 pub const NAME_BYTES: usize = 40;
 
-/// The most octets that the session cookie may hold inside, so that name and value stay below their limit.
+/// Maximum plaintext of the session cookie, in bytes, so that name and value stay within their
+/// limit.
 const SESSION_PLAIN_BYTES: usize = plain_bytes(SESSION_COOKIE_BYTES - NAME_BYTES - 1);
-/// The session's id, its secret, and until when it is good.
+/// The session's id, its secret, and the end of its validity.
 const SESSION_FIXED_BYTES: usize = 16 + 32 + 8;
-/// The same for the other cookies, whose limit is the browsers'.
+const SESSION_ID: &[u8] = b"claviger session id of a sign-in, format 1";
+const SESSION_SECRET: &[u8] = b"claviger session secret of a sign-in, format 1";
+/// Maximum plaintext of the other cookies, in bytes. Browsers set this limit.
 const PLAIN_BYTES: usize = plain_bytes(COOKIE_BYTES - NAME_BYTES);
 
-/// What fits inside a sealed value of so many characters: base64 has four for three octets.
+/// Returns how many bytes fit into a sealed value: base64 writes four characters for three bytes.
 const fn plain_bytes(value_chars: usize) -> usize {
     value_chars * 3 / 4 - OVERHEAD_BYTES
 }
 
-/// The session cookie: it names the session and holds the secret that opens it. Set at sign-in, cleared at sign-out.
+/// The session cookie: the session's id and the secret that proves its possession. Set at sign-in,
+/// removed at sign-out.
 #[derive(Clone, Debug)]
 pub struct SessionCookie {
     /// The session.
     pub session: SessionId,
-    /// What proves that the browser may use it.
+    /// Proves that the browser may use the session.
     pub secret: SessionSecret,
-    /// Until when the cookie alone may vouch for its session. Later settings and forgotten tombstones cannot extend it.
+    /// Until when the cookie alone vouches for its session. Neither later settings nor a forgotten
+    /// tombstone extend it.
     pub good_until: Timestamp,
-    /// Who signed in, if it fits.
+    /// The user, if it fits.
     pub identity: Option<CookieIdentity>,
 }
 
-/// Who signed in, so that a request with assurance `cookie` is answered without reading the store.
+/// The user of a session, so that assurance `cookie` needs no read of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CookieIdentity {
     /// The user.
     pub subject: Subject,
-    /// What the user is called; the beginning of it, if it is long.
+    /// The user's name, cut if it is long.
     pub display_name: String,
 }
 
 impl SessionCookie {
-    /// Seals the cookie's value. With a name of up to [`NAME_BYTES`] it stays below [`SESSION_COOKIE_BYTES`]: a long
-    /// display name is cut, and an identity whose subject does not fit is left out.
+    /// Seals the cookie. With a name of up to [`NAME_BYTES`] it stays below
+    /// [`SESSION_COOKIE_BYTES`]: a long display name is cut, and an identity whose subject does not
+    /// fit is left out.
     pub fn seal(&self, ring: &Keyring, nonce: Nonce) -> String {
         let mut writer = Writer::with_capacity(SESSION_PLAIN_BYTES);
         writer.fixed(self.session.as_bytes()).fixed(self.secret.expose());
@@ -66,7 +70,7 @@ impl SessionCookie {
         ring.seal_cookie(CookiePurpose::Session, writer.bytes(), nonce)
     }
 
-    /// Opens a cookie's value.
+    /// Opens a cookie.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -83,9 +87,10 @@ impl SessionCookie {
 }
 
 impl CookieIdentity {
-    /// The identity and as much of the display name as fits; none if the subject alone is too long.
+    /// Returns the identity and the part of the display name that fits, or `None` if the subject is
+    /// too long.
     fn fitting(&self) -> Option<(&Self, &str)> {
-        // Each of the three lengths takes one octet: what they count is below 128.
+        // Each of the three lengths is below 128, so it takes one byte.
         const { assert!(SESSION_PLAIN_BYTES - SESSION_FIXED_BYTES < 128) };
         let taken = SESSION_FIXED_BYTES + 3 + self.subject.provider.0.len() + self.subject.id.len();
         let room = SESSION_PLAIN_BYTES.checked_sub(taken)?;
@@ -101,9 +106,10 @@ impl CookieIdentity {
     }
 }
 
-/// The cookie of `carry_access_token`: a copy of the access token that saves a read of the store. A hint, never authority.
+/// A copy of the access token in a cookie of its own (`carry_access_token`). It saves a read of the
+/// store and proves nothing.
 #[derive(Clone, Debug)]
-pub struct AccessHint {
+pub struct CachedToken {
     /// The session whose token it is.
     pub session: SessionId,
     /// The generation of the pair.
@@ -114,8 +120,8 @@ pub struct AccessHint {
     pub expires_at: Timestamp,
 }
 
-impl AccessHint {
-    /// Seals the cookie's value; none if it would be larger than a browser keeps.
+impl CachedToken {
+    /// Seals the cookie. Returns `None` if it would be larger than browsers accept.
     pub fn seal(&self, ring: &Keyring, nonce: Nonce) -> Option<String> {
         let mut writer = Writer::with_room_for([16, 8, 8, self.token.expose().len()].into_iter());
         writer
@@ -124,49 +130,51 @@ impl AccessHint {
             .fixed(&self.expires_at.as_millis().to_be_bytes())
             .text(self.token.expose());
         let fits = writer.bytes().len() <= PLAIN_BYTES;
-        fits.then(|| ring.seal_cookie(CookiePurpose::AccessHint, writer.bytes(), nonce))
+        fits.then(|| ring.seal_cookie(CookiePurpose::CachedToken, writer.bytes(), nonce))
     }
 
-    /// Opens a cookie's value.
+    /// Opens a cookie.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open(ring: &Keyring, value: &str) -> Result<Self, OpenError> {
-        let plain = ring.open_cookie(CookiePurpose::AccessHint, value)?;
+        let plain = ring.open_cookie(CookiePurpose::CachedToken, value)?;
         let mut reader = Reader::new(&plain);
-        let hint = Self {
+        let cached = Self {
             session: SessionId::from_bytes(reader.fixed()?),
             generation: Version(u64::from_be_bytes(reader.fixed()?)),
             expires_at: Timestamp::from_millis(i64::from_be_bytes(reader.fixed()?)),
             token: AccessToken::new(reader.text()?),
         };
         reader.end()?;
-        Ok(hint)
+        Ok(cached)
     }
 }
 
-/// The cookie of a sign-in that is under way: it binds the provider's callback to the browser that asked for it.
+/// The cookie of a sign-in in progress. It binds the provider's callback to the browser that began
+/// it.
 #[derive(Clone)]
 pub struct LoginCookie {
-    /// The provider that was asked.
+    /// The provider.
     pub provider: ProviderName,
-    /// What the callback must bring back (RFC 6749 section 10.12).
+    /// The state that the callback must bring back (RFC 6749 section 10.12).
     pub state: [u8; 32],
-    /// What the exchange of the code must bring (RFC 7636 section 4.1).
+    /// The verifier for the exchange of the code (RFC 7636 section 4.1).
     pub verifier: CodeVerifier,
-    /// The redirect URI of the request, for its exchange (RFC 6749 section 4.1.3).
+    /// The redirect URI of the authorization request, repeated in the exchange (RFC 6749 section
+    /// 4.1.3).
     pub redirect_uri: String,
-    /// Where the browser wants to go afterwards.
+    /// Where the browser goes afterwards.
     pub return_to: ReturnTo,
     /// When the sign-in began.
     pub started_at: Timestamp,
-    /// The session that it shall repair, instead of beginning a new one.
+    /// The session to repair. `None` creates a new one.
     pub repairs: Option<SessionId>,
 }
 
 impl LoginCookie {
-    /// Seals the cookie's value. A `return_to` that would make it larger than a browser keeps gives way to the front page:
-    /// the sign-in matters more.
+    /// Seals the cookie. If a long `return_to` would make it larger than browsers accept, the front
+    /// page takes its place, so that the sign-in still works.
     pub fn seal(&self, ring: &Keyring, nonce: Nonce) -> String {
         let whole = self.write(&self.return_to);
         let fits = whole.bytes().len() <= PLAIN_BYTES;
@@ -174,7 +182,7 @@ impl LoginCookie {
         ring.seal_cookie(CookiePurpose::Login, writer.bytes(), nonce)
     }
 
-    /// Opens a cookie's value.
+    /// Opens a cookie.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -195,6 +203,20 @@ impl LoginCookie {
         }
         reader.end()?;
         Ok(login)
+    }
+
+    /// Returns the session that this sign-in begins, and its secret. Both follow from the verifier,
+    /// which only this cookie holds, so a callback that comes twice leads to one session.
+    pub fn session(&self) -> (SessionId, SessionSecret) {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.verifier.expose().as_bytes());
+        let derive = |label: &[u8]| {
+            let mut bytes = [0; 32];
+            bytes.copy_from_slice(hmac::sign(&key, &[label, &self.state].concat()).as_ref());
+            bytes
+        };
+        let mut random = [0; 10];
+        random.iter_mut().zip(derive(SESSION_ID)).for_each(|(byte, derived)| *byte = derived);
+        (SessionId::new(self.started_at, random), SessionSecret::new(derive(SESSION_SECRET)))
     }
 
     fn write(&self, return_to: &ReturnTo) -> Writer {

@@ -1,15 +1,15 @@
-//! Fields one after the other, each with its length in front: the inside of everything sealed.
+//! The encoding inside everything sealed: fields in order, each text with its length in front.
 
 use zeroize::Zeroizing;
 
 use crate::envelope::OpenError;
 
-/// Blobs in the store have a length that is a multiple of this, so that it tells little of what they hold.
+/// Blobs in the store are padded to a multiple of this, which hides the length of their contents.
 const BLOCK_BYTES: usize = 64;
-/// The most octets that a length takes: seven bits each.
+/// Maximum bytes of a length, at seven bits each.
 const LENGTH_BYTES: usize = 10;
 
-/// Writes fields into memory that is wiped and, with the right capacity, never moves.
+/// Writes fields into memory that is wiped on drop. With the right capacity the memory never moves.
 pub(crate) struct Writer(Zeroizing<Vec<u8>>);
 
 impl Writer {
@@ -17,19 +17,19 @@ impl Writer {
         Self(Zeroizing::new(Vec::with_capacity(bytes)))
     }
 
-    /// Room for fields of these lengths, padded.
+    /// Reserves room for fields of these lengths and the padding.
     pub(crate) fn with_room_for(lengths: impl Iterator<Item = usize>) -> Self {
         let bytes: usize = lengths.map(|length| length + LENGTH_BYTES).sum();
         Self::with_capacity(bytes + BLOCK_BYTES)
     }
 
-    /// Octets whose number the reader knows.
+    /// Appends bytes whose number the reader knows.
     pub(crate) fn fixed(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.extend_from_slice(bytes);
         self
     }
 
-    /// A number in the fewest octets of seven bits (LEB128).
+    /// Appends a number in LEB128: seven bits a byte, as few bytes as possible.
     pub(crate) fn number(&mut self, mut number: usize) -> &mut Self {
         while number >= 0x80 {
             self.0.push((number & 0x7f) as u8 | 0x80);
@@ -39,12 +39,12 @@ impl Writer {
         self
     }
 
-    /// Text with its length in front.
+    /// Appends a text after its length.
     pub(crate) fn text(&mut self, text: &str) -> &mut Self {
         self.number(text.len()).fixed(text.as_bytes())
     }
 
-    /// Zeros up to the next whole block.
+    /// Appends zeros up to the next whole block.
     pub(crate) fn pad(&mut self) -> &mut Self {
         let whole = self.0.len().next_multiple_of(BLOCK_BYTES);
         self.0.resize(whole, 0);
@@ -93,12 +93,12 @@ impl<'a> Reader<'a> {
         self.0.is_empty()
     }
 
-    /// Nothing may follow.
+    /// Checks that nothing follows.
     pub(crate) fn end(self) -> Result<(), OpenError> {
         if self.0.is_empty() { Ok(()) } else { Err(OpenError::Invalid) }
     }
 
-    /// Nothing but padding may follow.
+    /// Checks that only padding follows.
     pub(crate) fn end_of_padded(self) -> Result<(), OpenError> {
         let padding = self.0.len() < BLOCK_BYTES && self.0.iter().all(|octet| *octet == 0);
         if padding { Ok(()) } else { Err(OpenError::Invalid) }
@@ -113,7 +113,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fields_come_back(first in any::<[u8; 5]>(), number in 0..usize::MAX >> 8, text in ".{0,300}") {
+        fn fields_are_read_as_written(first in any::<[u8; 5]>(), number in 0..usize::MAX >> 8, text in ".{0,300}") {
             let mut writer = Writer::with_room_for([first.len(), text.len(), 0].into_iter());
             let place = writer.bytes().as_ptr();
             writer.fixed(&first).number(number).text(&text).pad();
@@ -127,7 +127,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let mut reader = Reader::new(&bytes);
             while reader.text().is_ok() {
                 if reader.0.is_empty() { break }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_fields_is_refused() {
+    fn bytes_after_the_last_field_are_refused() {
         assert_eq!(Reader::new(&[]).end(), Ok(()));
         assert_eq!(Reader::new(&[0]).end(), Err(OpenError::Invalid));
         assert_eq!(Reader::new(&[0; 63]).end_of_padded(), Ok(()));

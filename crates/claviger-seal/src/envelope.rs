@@ -1,4 +1,6 @@
-//! The one form of everything sealed, and the only place where bytes are sealed and opened.
+//! The envelope around everything sealed. Only this module seals and opens bytes.
+
+use std::fmt;
 
 use aws_lc_rs::{
     aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce as OneTimeNonce, UnboundKey},
@@ -6,30 +8,57 @@ use aws_lc_rs::{
     hkdf::Prk,
     hmac,
 };
+use claviger_core::BlobHead;
 use zeroize::Zeroizing;
 
-use crate::keyring::KeyId;
+/// The id of a root key. Everything sealed with the key begins with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(pub u32);
 
-/// Twelve octets that should not repeat under one key. If they do, equal messages show as equal (RFC 8452 section 1).
+impl KeyId {
+    /// Marks what a device's secret seals, without a root key.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// Returns the root key of a blob that begins like this. `None` if it has no root key or
+    /// another format.
+    pub fn of(head: BlobHead) -> Option<Self> {
+        match head.0 {
+            [FORMAT, a, b, c, d] => {
+                Some(Self(u32::from_be_bytes([a, b, c, d]))).filter(|id| *id != Self::NONE)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Twelve bytes that should not repeat under one key. If they do, equal messages can be recognised
+/// as equal (RFC 8452 section 1).
 pub type Nonce = [u8; NONCE_LEN];
 
-/// Why something does not open.
+/// Why a sealed value does not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// It is sealed with a key that the keyring does not have: the operator must bring the key back.
+    /// The keyring lacks its key. The operator must add the key again.
     #[error("sealed with key {0}, which is not in the keyring")]
     UnknownKey(KeyId),
-    /// It was not sealed here, not for this place, or was changed on the way. Which of these is nobody's business.
+    /// It was sealed elsewhere, for another place, or was changed. Callers cannot tell which.
     #[error("does not open")]
     Invalid,
 }
 
-/// What something is sealed for. The number is authenticated and part of the key's derivation; it never changes.
+/// What a value is sealed for. The number is authenticated and part of the key derivation, so it
+/// never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Purpose {
     SessionCookie = 1,
-    AccessHintCookie = 2,
+    CachedTokenCookie = 2,
     LoginCookie = 3,
     Access = 4,
     RefreshDevice = 5,
@@ -40,16 +69,16 @@ pub(crate) enum Purpose {
 pub(crate) const FORMAT: u8 = 1;
 const HEADER_BYTES: usize = 1 + size_of::<u32>() + NONCE_LEN;
 const TAG_BYTES: usize = 16;
-/// What sealing adds to a message.
+/// Bytes that sealing adds to a message.
 pub(crate) const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
 
-/// The part of the associated data that everything sealed shares.
+/// The first part of the associated data, the same for everything sealed.
 pub(crate) fn binding(key: KeyId, purpose: Purpose) -> [u8; 6] {
     let [a, b, c, d] = key.0.to_be_bytes();
     [FORMAT, a, b, c, d, purpose as u8]
 }
 
-/// Derives the key that seals for one purpose and context. The context has a fixed length for each purpose.
+/// Derives the key for one purpose and context. A purpose has contexts of one fixed length.
 pub(crate) fn derive(root: &Prk, purpose: Purpose, context: &[u8]) -> LessSafeKey {
     let info: [&[u8]; 2] = [&[purpose as u8], context];
     certain(root.expand(&info, &AES_256_GCM_SIV).map(|okm| LessSafeKey::new(UnboundKey::from(okm))))
@@ -73,7 +102,7 @@ pub(crate) fn seal(key: &LessSafeKey, id: KeyId, bound_to: &[u8], nonce: Nonce, 
     sealed
 }
 
-/// The id of the key that something claims to be sealed with. Only opening it proves the claim.
+/// Returns the id of the key that a value names. Only opening the value proves it.
 pub(crate) fn key_id(sealed: &[u8]) -> Result<KeyId, OpenError> {
     match sealed {
         &[FORMAT, a, b, c, d, ..] if sealed.len() >= OVERHEAD_BYTES => {
@@ -83,7 +112,7 @@ pub(crate) fn key_id(sealed: &[u8]) -> Result<KeyId, OpenError> {
     }
 }
 
-/// Opens in place: the message takes the place of what sealed it.
+/// Opens a sealed value in place.
 pub(crate) fn open(
     key: &LessSafeKey,
     bound_to: &[u8],
@@ -99,7 +128,8 @@ pub(crate) fn open(
     Ok(sealed)
 }
 
-/// Sealing has no way to fail that a caller could act on, and a made-up result would lose a token for good.
+/// Sealing fails only for reasons that no caller can act on. A made-up result would lose a token
+/// for good, so it panics.
 #[expect(
     clippy::expect_used,
     reason = "fails only for messages over 2^36 octets (RFC 8452 section 6), keys of a wrong length, or without memory"

@@ -1,7 +1,8 @@
-//! Sealing: what leaves the process as a cookie or lies in the store opens only here, and only in its own place.
+//! Seals what leaves the process as a cookie or lies in the store. It opens only here, and only in
+//! its own place.
 //!
-//! Everything is sealed with AES-256-GCM-SIV (RFC 8452), which forgives a repeated nonce: equal messages would show as
-//! equal, and nothing else. No clock is read and nothing is drawn at random; nonces are arguments.
+//! Everything is sealed with AES-256-GCM-SIV (RFC 8452). A repeated nonce shows only that two
+//! messages are equal. The crate reads no clock and draws no random numbers; nonces are arguments.
 //!
 //! | what | opens with | bound to |
 //! |---|---|---|
@@ -10,16 +11,30 @@
 //! | a refresh token in custody `server` | the same, for its own purpose | the same |
 //! | a refresh token in custody `device` | a key derived from the secret in the device's cookie | the same; its key id is 0 |
 //!
-//! Every sealed thing has one form, of which [`Keyring::seal_cookie`] writes the base64url:
+//! All of it has one format. Cookies are its base64url.
 //!
 //! ```text
 //! format (1) | key id (4, big-endian) | nonce (12) | ciphertext | tag (16)
 //! ```
 //!
-//! The key is found by the id in front and never by trial, and the id is authenticated with the rest. Rotation: a
-//! new key has a higher id than all before it. Anywhere in the list it opens; first in the list it seals, and what keys of
-//! lower ids sealed is sealed anew, until an older key can go because nothing is sealed with it. A key id that is missing in
-//! the list is the operator's error ([`OpenError::UnknownKey`]) and signs nobody out.
+//! The key is found by its id, never by trial, and the id is authenticated.
+//!
+//! # Key rotation
+//!
+//! A new key has a higher id than all before it. First in the list it seals; elsewhere in the list
+//! it only opens. Whatever keys with lower ids sealed is resealed, and such a key can be removed
+//! when nothing is sealed with it. A key that is missing in the list is the operator's error
+//! ([`OpenError::UnknownKey`]) and signs nobody out.
+//!
+//! # How to add
+//!
+//! * **A sealed kind:** a new number in `envelope::Purpose`, never one that was used before. For a
+//!   blob of a row, add a pair of seal and open functions to `rows`, which bind it to its row and
+//!   generation, and a line to `KINDS` in its tests.
+//! * **A cookie:** a struct in `cookies` with `seal` and `open`, a `CookiePurpose` with its own
+//!   number, and its key in `Keys`. Check its size against `plain_bytes`. Its name and attributes
+//!   are in claviger-axum's `site`.
+//! * **A field:** append it and let `open` accept values without it, since old values live on.
 
 pub mod cookies;
 mod encoding;
@@ -27,7 +42,7 @@ mod envelope;
 mod keyring;
 mod rows;
 
-pub use cookies::{AccessHint, CookieIdentity, LoginCookie, SessionCookie};
-pub use envelope::{Nonce, OpenError};
-pub use keyring::{CookiePurpose, KeyFormatError, KeyId, Keyring, KeyringError, RootKey};
+pub use cookies::{CachedToken, CookieIdentity, LoginCookie, SessionCookie};
+pub use envelope::{KeyId, Nonce, OpenError};
+pub use keyring::{CookiePurpose, KeyFormatError, Keyring, KeyringError, RootKey};
 pub use rows::{AccessPlain, PairBinding, RefreshLock};

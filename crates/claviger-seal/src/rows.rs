@@ -1,43 +1,40 @@
-//! The blobs of a row: an access token and a refresh token, each opening only in its own row, generation and column.
+//! The blobs of a row: an access token and a refresh token. Each opens only in its own row,
+//! generation and column.
 
 use aws_lc_rs::{
     aead::LessSafeKey,
     hkdf::{HKDF_SHA256, Salt},
 };
-use claviger_core::{
-    ids::{ProviderName, SessionId, Version},
-    secret::{AccessToken, RefreshToken, SessionSecret},
-    session::SealedBlob,
-};
+use claviger_core::{AccessToken, ProviderName, RefreshToken, SealedBlob, SessionId, SessionSecret, Version};
 use zeroize::Zeroizing;
 
 use crate::{
     encoding::{Reader, Writer},
-    envelope::{self, Nonce, OpenError, Purpose},
-    keyring::{KeyId, Keyring},
+    envelope::{self, KeyId, Nonce, OpenError, Purpose},
+    keyring::Keyring,
 };
 
-/// Where a token pair belongs. A blob that was moved anywhere else does not open.
+/// The place of a token pair. A blob that was moved does not open.
 #[derive(Clone, Copy, Debug)]
 pub struct PairBinding<'a> {
-    /// Who issued the pair.
+    /// The provider that issued the pair.
     pub provider: &'a ProviderName,
     /// The row.
     pub session: SessionId,
-    /// The version of the row at which the pair was written.
+    /// The row's version when the pair was written.
     pub generation: Version,
 }
 
-/// Who can open a refresh token.
+/// What opens a refresh token.
 #[derive(Clone, Copy, Debug)]
 pub enum RefreshLock<'a> {
-    /// Only who has the device's secret. The keyring adds nothing and opens nothing.
+    /// The secret in the device's cookie. The keyring is not involved.
     Device(&'a SessionSecret),
-    /// The server.
+    /// The server's keys.
     Server,
 }
 
-/// An access token with its scopes: sealed together, so that no two generations of them can mix.
+/// An access token and its scopes, sealed together so that they are always of one generation.
 #[derive(Clone, Debug)]
 pub struct AccessPlain {
     /// The token.
@@ -49,7 +46,7 @@ pub struct AccessPlain {
 const DEVICE_SALT: &[u8] = b"claviger device secret, format 1";
 
 impl Keyring {
-    /// Seals an access token and its scopes for one row and generation. The length of the blob tells them to 64 octets.
+    /// Seals an access token and its scopes for one row and generation, padded to 64 bytes.
     pub fn seal_access(&self, at: PairBinding<'_>, plain: &AccessPlain, nonce: Nonce) -> SealedBlob {
         let lengths = plain.scopes.iter().map(String::len).chain([plain.token.expose().len(), 0]);
         let mut writer = Writer::with_room_for(lengths);
@@ -74,7 +71,7 @@ impl Keyring {
         Ok(AccessPlain { token, scopes })
     }
 
-    /// Seals a refresh token for one row and generation, under the lock that the session's custody asks for.
+    /// Seals a refresh token for one row and generation, under the lock of the session's custody.
     pub fn seal_refresh(
         &self,
         at: PairBinding<'_>,
@@ -94,10 +91,12 @@ impl Keyring {
         }
     }
 
-    /// Opens what [`Keyring::seal_refresh`] sealed for the same row and generation, under the same lock.
+    /// Opens what [`Keyring::seal_refresh`] sealed for the same row and generation, under the same
+    /// lock.
     ///
     /// # Errors
-    /// [`OpenError`]. A blob locked by a device is never a matter of missing keys: it is [`OpenError::Invalid`].
+    /// [`OpenError`]. For a device's blob it is always [`OpenError::Invalid`], since no key can be
+    /// missing.
     pub fn open_refresh(
         &self,
         at: PairBinding<'_>,
@@ -136,13 +135,14 @@ impl Keyring {
     }
 }
 
-/// The key that only a device's next request can bring: derived from its secret and nothing of the server's.
+/// Derives the key from the device's secret alone, so that only the device's next request brings
+/// it.
 fn device_key(secret: &SessionSecret, session: SessionId) -> LessSafeKey {
     let root = Salt::new(HKDF_SHA256, DEVICE_SALT).extract(secret.expose());
     envelope::derive(&root, Purpose::RefreshDevice, session.as_bytes())
 }
 
-/// The associated data. The provider's name comes last, so that no two places read the same.
+/// The associated data. The provider's name comes last, so that two places never read the same.
 fn bound_to(key: KeyId, purpose: Purpose, at: PairBinding<'_>) -> Vec<u8> {
     let mut bound_to = envelope::binding(key, purpose).to_vec();
     bound_to.extend_from_slice(at.session.as_bytes());
@@ -151,7 +151,7 @@ fn bound_to(key: KeyId, purpose: Purpose, at: PairBinding<'_>) -> Vec<u8> {
     bound_to
 }
 
-/// Opening works in place and wipes the place.
+/// Copies a blob, since opening works in place and wipes its input.
 fn copy(sealed: &SealedBlob) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(sealed.0.clone())
 }

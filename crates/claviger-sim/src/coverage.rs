@@ -1,10 +1,11 @@
-//! What must happen in a run of many histories, so that a run without a violation says something.
+//! Lists what many histories must reach together, so that a run without a violation means
+//! something.
 
 use std::collections::BTreeMap;
 
-use crate::Point;
+use crate::fate::Point;
 
-/// Everything that a run of a thousand histories reaches, besides the crashes of [`Point::ALL`].
+/// Everything that a thousand histories reach, besides the crashes of [`Point::ALL`].
 pub const WANTED: &[&str] = &[
     "browser: callback sent twice",
     "browser: sign-out sent twice",
@@ -16,6 +17,10 @@ pub const WANTED: &[&str] = &[
     "caller: told of our own mistake",
     "caller: told to come back",
     "caller: went away",
+    "clock: ahead",
+    "clock: all jumped",
+    "clock: back",
+    "clock: one jumped",
     "device: ended the others",
     "device: repaired",
     "device: signed out",
@@ -45,8 +50,8 @@ pub const WANTED: &[&str] = &[
     "mail: taken",
     "mail: twice",
     "network: request sent twice",
-    "outbox: postponed",
-    "outbox: settled",
+    "outbox: rescheduled",
+    "outbox: acknowledged",
     "pair: owed, since no row could hold it",
     "provider: spent token arrived",
     "replay: a pair",
@@ -73,7 +78,7 @@ pub const WANTED: &[&str] = &[
     "user: disconnects around a sign-in",
 ];
 
-/// What should have happened and did not.
+/// Returns what should have happened and did not.
 pub fn missing(counts: &BTreeMap<&'static str, u64>) -> Vec<&'static str> {
     let crashes = Point::ALL.iter().map(|(_, name)| *name);
     WANTED.iter().copied().chain(crashes).filter(|name| !counts.contains_key(name)).collect()

@@ -1,15 +1,16 @@
-//! What the users' devices do: they ask, sign in and out, and are repaired; and what is checked of the answers.
+//! What the users' devices do: requests, sign-ins, repairs and sign-outs; and the checks of the
+//! answers.
 
 use std::{sync::Arc, time::Duration};
 
-use claviger_core::{request::Assurance, return_to::ReturnTo, session::EndReason, verdict::ApiRefusal};
+use claviger_core::{ApiRefusal, Assurance, EndReason, ReturnTo};
 use claviger_engine::{Clock as _, Denied, LoginError, LoginStarted, SignedIn, Target};
 use claviger_seal::SessionCookie;
 
 use crate::{
-    Asks, Tab,
-    history::{Instance, World},
-    twice,
+    duplicate_callback,
+    plan::{Asks, Tab},
+    world::{Instance, World},
 };
 
 pub(crate) async fn ask(world: Arc<World>, device: usize, tab: Tab) {
@@ -19,6 +20,7 @@ pub(crate) async fn ask(world: Arc<World>, device: usize, tab: Tab) {
     let who = instance.fate.who;
     let work = asked(&world, &instance, &cookie, tab.asks);
     let before = world.ledger.last(cookie.session);
+    world.ledger.used(cookie.session, instance.fate.now());
     let told_before = instance.fate.told_end(cookie.session);
     let patience = tab.gives_up_after.unwrap_or(Duration::from_secs(24 * 60 * 60));
     let outcome = tokio::select! {
@@ -26,7 +28,7 @@ pub(crate) async fn ask(world: Arc<World>, device: usize, tab: Tab) {
         () = instance.fate.died() => None,
         outcome = tokio::time::timeout(patience, work) => Some(outcome),
     };
-    // A use may count at any moment until the answer.
+    // The use may have counted at any moment until the answer.
     world.ledger.used(cookie.session, instance.fate.now());
     match outcome {
         None => world.record.count("caller: connection lost", who),
@@ -44,7 +46,7 @@ pub(crate) async fn ask(world: Arc<World>, device: usize, tab: Tab) {
     }
 }
 
-/// Asks, and checks what is handed out.
+/// Sends a request to the engine, and checks the tokens that it gets.
 pub(crate) async fn asked(
     world: &World,
     instance: &Instance,
@@ -97,7 +99,7 @@ pub(crate) async fn sign_in(world: &World, device: usize, instance: usize) {
     }
 }
 
-/// The browser goes to the provider and comes back. None if the instance died meanwhile.
+/// The browser goes to the provider and comes back. Returns `None` if the instance died meanwhile.
 pub(crate) async fn come_back(
     world: &World,
     device: usize,
@@ -110,11 +112,11 @@ pub(crate) async fn come_back(
     tokio::select! {
         biased;
         () = instance.fate.died() => None,
-        outcome = twice::callback(world, device, instance, &callback, started, shown) => Some(outcome),
+        outcome = duplicate_callback::callback(world, device, instance, &callback, started, shown) => Some(outcome),
     }
 }
 
-/// Whether the device's session goes on with a new pair.
+/// Returns whether the device's session got a new pair.
 pub(crate) async fn repair(world: &World, device: usize, instance: usize) -> bool {
     let (Some(instance), Some(cookie)) = (world.instance(instance), world.device(device).cookie) else {
         return false;
@@ -152,7 +154,7 @@ pub(crate) async fn sign_out(world: &World, device: usize, instance: usize) {
     let ended = tokio::select! {
         biased;
         () = instance.fate.died() => return,
-        ended = twice::sign_out(world, device, &instance, &cookie) => ended,
+        ended = duplicate_callback::sign_out(world, device, &instance, &cookie) => ended,
     };
     if ended.is_ok() {
         world.record.count("device: signed out", device);
@@ -192,8 +194,8 @@ pub(crate) async fn end_others(world: &World, device: usize, instance: usize) {
     let user = world.user(device);
     let Some(row) = world.ledger.last(own.session) else { return };
     world.ledger.all_may_end(user, &[EndReason::SignedOutFromAnotherDevice]);
-    // Sign-ins of the last moments may be on either side, since clocks differ.
-    let before = instance.fate.now().before(Duration::from_secs(5));
+    // Clocks differ, so very recent sign-ins may be on either side.
+    let before = world.provider.now().before(Duration::from_secs(5));
     let target = Target::Others(row.subject, own.session);
     let ended = tokio::select! {
         biased;
@@ -209,7 +211,8 @@ pub(crate) async fn end_others(world: &World, device: usize, instance: usize) {
         if meant && !row.ended() {
             world.record.violate("OTHERS", format!("{} was left in force", row.id));
         } else if meant && world.ledger.ended_by(instance.fate.who, row.id) {
-            // Instances tell each other nothing: of what another one ended before, this one need not know.
+            // Instances do not notify each other here, so this one may not know of an end by
+            // another.
             instance.fate.tells_end(row.id);
         }
     }

@@ -1,40 +1,43 @@
-//! What befalls one instance of the engine: it crashes, it stalls, its clock is off, it loses the store.
+//! The faults of one instance of the engine: crashes, stalls, a wrong clock, store failures.
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
-use claviger_core::{ids::SessionId, time::Timestamp};
+use claviger_core::{SessionId, Timestamp};
 use claviger_engine::{Clock, Denied};
 use tokio_util::sync::CancellationToken;
 
 use crate::{record::Record, rng::Rng};
 
-/// Where a refresh can be cut off.
+/// Points at which a refresh can be interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Point {
-    /// The claim is about to be written.
+    /// Before the claim is written.
     ClaimUnwritten,
-    /// The claim is written, and its owner has not heard of it.
+    /// After the claim is written, before its owner knows.
     ClaimUnheard,
-    /// The request is about to leave.
+    /// Before the request is sent.
     RequestUnsent,
-    /// The request is under way.
+    /// While the request is under way.
     RequestSent,
-    /// The provider answered, and the answer is under way.
+    /// While the answer is under way.
     AnswerUnheard,
-    /// The new pair is about to be written.
+    /// Before the new pair is written.
     PairUnwritten,
-    /// The new pair is written, and its owner has not heard of it.
+    /// After the new pair is written, before its owner knows.
     PairUnheard,
-    /// What became of a refresh without a pair is about to be written.
+    /// Before the result of a refresh without a pair is written.
     LossUnwritten,
 }
 
 impl Point {
-    /// All of them, with the name under which crashes there are counted.
+    /// All points, with the names under which their crashes are counted.
     pub const ALL: [(Self, &'static str); 8] = [
         (Self::ClaimUnwritten, "crash: claim unwritten"),
         (Self::ClaimUnheard, "crash: claim unheard"),
@@ -51,40 +54,41 @@ impl Point {
     }
 }
 
-/// What waits for an instance at a point.
+/// What happens to an instance at a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trap {
     /// The process dies.
     Crash,
-    /// The process stands still for so long.
+    /// The process stops for this time.
     Stall(Duration),
 }
 
-/// One life of one instance. After a crash the next life has another fate.
+/// One life of an instance, from a start to a crash.
 pub(crate) struct Fate {
     pub(crate) who: usize,
     pub(crate) record: Arc<Record>,
     pub(crate) rng: Arc<Rng>,
-    /// How far its clock is ahead, in milliseconds.
-    skew_ms: i64,
+    /// The clock of its machine, which outlives it.
+    clock: Arc<MachineClock>,
     dead: CancellationToken,
     traps: Mutex<Vec<(Point, Trap)>>,
     store_down: Mutex<bool>,
-    /// So many writes in a thousand fail, some of them after they happened.
+    /// Writes per thousand that fail, some of them after they were done.
     store_trouble_permille: Mutex<u64>,
-    /// Grows when a caller goes away, for the variant in which its work goes with it.
+    /// Number of callers that went away, for
+    /// [`Variant::DropsWithCaller`](crate::Variant::DropsWithCaller).
     pub(crate) callers_gone: Mutex<u64>,
-    /// Sessions of which it told somebody that they are over.
+    /// Sessions that it has reported as ended.
     ends_told: Mutex<BTreeSet<SessionId>>,
 }
 
 impl Fate {
-    pub(crate) fn new(who: usize, record: Arc<Record>, rng: Arc<Rng>, skew_ms: i64) -> Self {
+    pub(crate) fn new(who: usize, record: Arc<Record>, rng: Arc<Rng>, clock: Arc<MachineClock>) -> Self {
         Self {
             who,
             record,
             rng,
-            skew_ms,
+            clock,
             dead: CancellationToken::new(),
             traps: Mutex::default(),
             store_down: Mutex::default(),
@@ -108,7 +112,7 @@ impl Fate {
         self.dead.cancelled().await;
     }
 
-    /// Nothing of a dead process goes on.
+    /// Stops here for ever if the process is dead.
     pub(crate) async fn live_on(&self) {
         if !self.alive() {
             std::future::pending::<()>().await;
@@ -123,7 +127,7 @@ impl Fate {
         self.lock(&self.traps).clear();
     }
 
-    /// A refresh passes a point.
+    /// A refresh passes a point, where a trap may wait.
     pub(crate) async fn pass(&self, point: Point) {
         let trap = {
             let mut traps = self.lock(&self.traps);
@@ -169,7 +173,7 @@ impl Fate {
         *self.lock(&self.callers_gone) += 1;
     }
 
-    /// It told somebody that a session is over.
+    /// Notes that it reported a session's end.
     pub(crate) fn tells_end(&self, id: SessionId) {
         self.lock(&self.ends_told).insert(id);
     }
@@ -178,11 +182,11 @@ impl Fate {
         self.lock(&self.ends_told).contains(&id)
     }
 
-    /// ENDED: a request that began after it had told of the session's end is not served.
+    /// ENDED: a request that began after the session's end was reported is not served.
     pub(crate) fn answers(&self, id: SessionId, told_before: bool, outcome: &Result<(), Denied>) {
         match outcome {
             Ok(()) if told_before => {
-                let what = format!("{id} was served after instance {} had told of its end", self.who);
+                let what = format!("{id} was served after instance {} reported its end", self.who);
                 self.record.violate("ENDED", what);
             }
             Err(Denied::Ended(_)) => self.tells_end(id),
@@ -195,12 +199,43 @@ impl Fate {
     }
 }
 
-/// When histories begin.
+/// Clocks of instances differ by less than this, so events closer together may have happened in
+/// either order.
+pub(crate) const CLOCKS_APART: Duration = Duration::from_secs(5);
+
+/// The start of every history.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+/// The clock of an instance's machine.
+pub(crate) struct MachineClock {
+    /// How far it is always ahead, in milliseconds.
+    skew_ms: i64,
+    /// How far it jumped, in milliseconds.
+    jumped_ms: AtomicI64,
+}
+
+impl MachineClock {
+    pub(crate) fn new(skew_ms: i64) -> Self {
+        Self { skew_ms, jumped_ms: AtomicI64::new(0) }
+    }
+
+    /// Sets it wrong by this much, or right with zero.
+    pub(crate) fn set_wrong(&self, by_ms: i64) {
+        self.jumped_ms.store(by_ms, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_right(&self) -> bool {
+        self.jumped_ms.load(Ordering::SeqCst) == 0
+    }
+}
 
 impl Clock for Fate {
     fn now(&self) -> Timestamp {
-        let shifted = START.as_millis().saturating_add(self.skew_ms);
-        Timestamp::from_millis(shifted).after(self.record.elapsed())
+        let ahead_ms = self.clock.skew_ms.saturating_add(self.clock.jumped_ms.load(Ordering::SeqCst));
+        Timestamp::from_millis(START.as_millis().saturating_add(ahead_ms)).after(self.record.elapsed())
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.record.elapsed()
     }
 }

@@ -1,6 +1,7 @@
-//! The one store that all instances share, and what is known of every row that was ever committed.
+//! The store that all instances share, and a record of every row ever committed.
 //!
-//! Whatever an instance believes, this is what happened: MONO, ENDED, BLAST, TRANSIENT and SPENT are checked with each commit.
+//! The record says what really happened. Each commit is checked against MONO, ENDED, BLAST,
+//! TRANSIENT and SPENT.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,23 +10,17 @@ use std::{
 };
 
 use claviger_core::{
-    ids::{SessionId, Version},
-    policy::ProviderHabits,
-    secret::RefreshToken,
-    session::{EndReason, OwedRevocation, Session, State},
-    time::Timestamp,
+    Change, EndReason, PendingRevocation, ProviderHabits, RefreshToken, Session, SessionId, State, Timestamp,
+    Version,
 };
 use claviger_seal::{Keyring, PairBinding};
-use claviger_store::{MemoryStore, Replaced, Store as _, StoreError};
+use claviger_store::{Applied, MemoryStore, Store as _, StoreError};
 
 use crate::{
-    fate::START,
+    fate::{CLOCKS_APART, START},
     record::Record,
     spent::{Heard, Sends, Sent},
 };
-
-/// Clocks of instances differ by less than this; whatever happens closer together may have happened in either order.
-pub(crate) const CLOCKS_APART: Duration = Duration::from_secs(5);
 
 pub(crate) struct Ledger {
     pub(crate) memory: MemoryStore,
@@ -37,23 +32,25 @@ pub(crate) struct Ledger {
 
 #[derive(Default)]
 struct Facts {
-    /// Each row as it was committed last.
+    /// Each row as last committed.
     rows: BTreeMap<SessionId, Session>,
-    /// Every access token that was ever committed, and its row.
+    /// Every access token ever committed, and its row.
     tokens: BTreeMap<String, SessionId>,
-    /// The access token that each row held last.
+    /// The last access token of each row.
     last_tokens: BTreeMap<SessionId, String>,
-    /// Every access token whose revocation was ever owed.
+    /// Every access token whose revocation was ever pending.
     owed: BTreeSet<String>,
     /// Why each row may end.
     causes: BTreeMap<SessionId, Vec<EndReason>>,
-    /// Which instance ended each row.
+    /// The instance that ended each row.
     ended_by: BTreeMap<SessionId, usize>,
     /// Rows whose cookie reached a browser.
     delivered: BTreeSet<SessionId>,
     /// When each user disconnected the app, since the history began.
     disconnected: Vec<(String, Duration)>,
-    /// When its user last used each row, at the latest.
+    /// When each row was first committed, since the history began.
+    begun: BTreeMap<SessionId, Duration>,
+    /// Last use of each row by its user, at the latest.
     used_at: BTreeMap<SessionId, Timestamp>,
 }
 
@@ -63,12 +60,12 @@ impl Ledger {
         Self { memory: MemoryStore::new(), record, keyring, facts: Mutex::default(), sends }
     }
 
-    /// The row as it is now, without any instance in between.
+    /// Returns the row as stored, without an instance in between.
     pub(crate) async fn row(&self, id: SessionId) -> Option<Session> {
         self.memory.load(id).await.ok().flatten()
     }
 
-    /// All rows that were ever committed, as they were last.
+    /// Returns all rows ever committed, as last committed.
     pub(crate) fn rows(&self) -> Vec<Session> {
         self.facts().rows.values().cloned().collect()
     }
@@ -77,17 +74,17 @@ impl Ledger {
         self.facts().rows.get(&id).cloned()
     }
 
-    /// Whose access token it is, if it was ever committed.
+    /// Returns the row of an access token, if it was ever committed.
     pub(crate) fn owner(&self, token: &str) -> Option<SessionId> {
         self.facts().tokens.get(token).copied()
     }
 
-    /// Every access token that was ever committed, with its row.
+    /// Returns every access token ever committed, with its row.
     pub(crate) fn tokens(&self) -> Vec<(String, SessionId)> {
         self.facts().tokens.iter().map(|(token, id)| (token.clone(), *id)).collect()
     }
 
-    /// Whether no younger token of the row was committed.
+    /// Returns whether this is the last token of the row.
     pub(crate) fn was_last(&self, token: &str, id: SessionId) -> bool {
         self.facts().last_tokens.get(&id).is_some_and(|last| last == token)
     }
@@ -96,17 +93,17 @@ impl Ledger {
         self.facts().owed.contains(token)
     }
 
-    /// Whether this instance ended the row, in this life or another.
+    /// Returns whether this instance ended the row, in any of its lives.
     pub(crate) fn ended_by(&self, who: usize, id: SessionId) -> bool {
         self.facts().ended_by.get(&id) == Some(&who)
     }
 
-    /// From now on this row may end for this reason.
+    /// Allows this row to end for this reason from now on.
     pub(crate) fn may_end(&self, id: SessionId, reason: EndReason) {
         self.facts().causes.entry(id).or_default().push(reason);
     }
 
-    /// From now on every row of this user may end for these reasons.
+    /// Allows every row of this user to end for these reasons from now on.
     pub(crate) fn all_may_end(&self, user: &str, reasons: &[EndReason]) {
         let mut facts = self.facts();
         let of_user: Vec<_> =
@@ -116,18 +113,24 @@ impl Ledger {
         }
     }
 
-    /// The cookie of a new row reached its browser.
+    /// Notes that the cookie of a new row reached its browser.
     pub(crate) fn delivered(&self, id: SessionId) {
         self.facts().delivered.insert(id);
     }
 
-    /// A user disconnected the app: tokens that were issued before are dead, also of rows that are just being made.
+    /// Notes that a user disconnected the app. Tokens issued before are dead, even those of rows
+    /// not yet inserted.
     pub(crate) fn disconnected(&self, user: &str) {
         let at = self.record.elapsed();
         self.facts().disconnected.push((user.to_owned(), at));
     }
 
-    /// When this user disconnected the app for the last time.
+    /// Returns when the row was first committed, since the history began. No clock was asked.
+    pub(crate) fn begun(&self, row: &Session) -> Duration {
+        self.facts().begun.get(&row.id).copied().unwrap_or_default()
+    }
+
+    /// Returns when this user last disconnected the app.
     pub(crate) fn last_disconnect(&self, user: &str) -> Option<Duration> {
         let facts = self.facts();
         facts.disconnected.iter().filter(|(own, _)| own == user).map(|(_, at)| *at).max()
@@ -139,7 +142,7 @@ impl Ledger {
         *used_at = at.max(*used_at);
     }
 
-    /// IDLE: nothing but a use moves the idle clock.
+    /// IDLE: only a use moves the idle clock.
     pub(crate) fn check_idle_clocks(&self, rows: &[Session]) {
         let facts = self.facts();
         for row in rows {
@@ -150,27 +153,24 @@ impl Ledger {
         }
     }
 
-    /// Changes a row for an instance.
-    pub(crate) async fn replace(
-        &self,
-        who: usize,
-        next: &Session,
-        owed: Option<&OwedRevocation>,
-    ) -> Result<Replaced, StoreError> {
-        let replaced = self.memory.replace(next, owed).await?;
-        if replaced == Replaced::Done {
-            self.committed(who, next);
-            if let Some(owed) = owed {
+    /// Replaces a row for an instance.
+    pub(crate) async fn apply(&self, who: usize, change: &Change) -> Result<Applied, StoreError> {
+        let applied = self.memory.apply(change).await?;
+        if applied == Applied::Done {
+            self.committed(who, change.next());
+            if let Some(owed) = change.revocation() {
                 self.owes(owed);
             }
         }
-        Ok(replaced)
+        Ok(applied)
     }
 
-    /// A row was committed.
+    /// Records and checks a committed row.
     pub(crate) fn committed(&self, who: usize, next: &Session) {
         let token = self.token_of(next);
+        let elapsed = self.record.elapsed();
         let mut facts = self.facts();
+        facts.begun.entry(next.id).or_insert(elapsed);
         let before = facts.rows.insert(next.id, next.clone());
         if let Some(token) = token {
             facts.last_tokens.insert(next.id, token.clone());
@@ -194,7 +194,7 @@ impl Ledger {
         self.record.say(who, || format!("{} is {:?} at version {}", next.id, Short(next), next.version.0));
     }
 
-    /// SPENT: a request with this refresh token leaves an instance.
+    /// SPENT: records that a request with this refresh token leaves an instance.
     pub(crate) fn leaves(&self, who: usize, token: &str) -> Option<Sent> {
         let fingerprint = self.keyring.fingerprint(&RefreshToken::new(token));
         let sent = self.sends().leaves(who, fingerprint, self.now());
@@ -204,12 +204,12 @@ impl Ledger {
         sent.ok()
     }
 
-    /// What the request came to, as its sender heard it.
+    /// Records the answer as its sender received it.
     pub(crate) fn heard(&self, sent: Sent, heard: Heard) {
         self.sends().heard(sent.attempt, heard);
     }
 
-    pub(crate) fn owes(&self, owed: &OwedRevocation) {
+    pub(crate) fn owes(&self, owed: &PendingRevocation) {
         let at = PairBinding { provider: &owed.provider, session: owed.session, generation: owed.generation };
         if let Ok(plain) = self.keyring.open_access(at, &owed.access) {
             self.facts().owed.insert(plain.token.expose().to_owned());
@@ -220,7 +220,7 @@ impl Ledger {
         self.facts().owed.insert(token);
     }
 
-    /// The access token that a row holds.
+    /// Returns the access token of a row.
     pub(crate) fn token_of(&self, row: &Session) -> Option<String> {
         let pair = row.pair()?;
         let at =
@@ -272,14 +272,14 @@ impl Ledger {
     }
 }
 
-/// Who disconnected the app, where a row ends for it that should not.
+/// Who disconnected the app, for a row that ends without a cause.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Away {
     /// No user.
     Nobody,
     /// Other users.
     Another,
-    /// The row's own, before it began.
+    /// The row's own user, before the row began.
     Before,
 }
 
@@ -296,16 +296,18 @@ impl Facts {
     fn causes_of(&self, row: &Session) -> Vec<EndReason> {
         let mut causes = self.causes.get(&row.id).cloned().unwrap_or_default();
         if !self.delivered.contains(&row.id) {
-            // A sign-in that came to nothing takes its row back.
+            // A failed sign-in takes its row back.
             causes.push(EndReason::ReplacedBySignIn);
         }
-        let created_at = row.created_at.since(START);
+        // A clock that was ahead may have written the one.
+        let begun = self.begun.get(&row.id).copied().unwrap_or_default();
+        let created_at = row.created_at.since(START).min(begun);
         let own = self.disconnected.iter().filter(|(user, _)| *user == row.subject.id);
         for at in own.map(|(_, at)| *at) {
             if created_at < at + CLOCKS_APART {
                 causes.extend([EndReason::DisconnectedAtProvider, EndReason::AccountGone]);
             }
-            // A sign-in that was on its way brings a token that is dead already.
+            // A sign-in in progress may bring a token that is already dead.
             if created_at <= at + Duration::from_secs(60) {
                 causes.push(EndReason::RefreshTokenRejected);
             }
@@ -314,9 +316,9 @@ impl Facts {
     }
 }
 
-/// What a commit did, for the coverage.
+/// Names what a commit did, for the coverage.
 fn kind_of(before: &Session, next: &Session) -> &'static str {
-    let claim = |row: &Session| row.holding().and_then(|holding| holding.claim);
+    let claim = |row: &Session| row.active().and_then(|active| active.claim);
     match (&next.state, claim(before), claim(next)) {
         (State::Ended { reason: EndReason::RefreshTokenRejected, .. }, ..) => "row: ended, rejected",
         (State::Ended { reason: EndReason::DisconnectedAtProvider, .. }, ..) => "row: ended, disconnected",
@@ -351,7 +353,7 @@ impl std::fmt::Debug for Short<'_> {
             State::Ended { reason, .. } => reason.name(),
         };
         f.write_str(state)?;
-        if let Some(claim) = self.0.holding().and_then(|holding| holding.claim) {
+        if let Some(claim) = self.0.active().and_then(|active| active.claim) {
             write!(f, " claimed (replay {}, lost {})", claim.replay, claim.answer_lost)?;
         }
         Ok(())

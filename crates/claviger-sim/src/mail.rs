@@ -1,18 +1,19 @@
-//! Users who disconnect the app, and the provider's notices of it on their way: prompt, late, twice, out of order or lost.
+//! Users who disconnect the app, and the delivery of the provider's webhook events: prompt, late,
+//! twice, out of order or never.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use claviger_engine::{NoticeError, NoticeTaken};
+use claviger_engine::{WebhookError, WebhookReply};
 use claviger_mock::{Delivery, DeliveryId, MockTwitch, ReleaseOrder, WebhookAnswer};
 
 use crate::{
-    Mail,
     devices::sign_in,
-    history::{USERS, World},
+    plan::Mail,
+    world::{USERS, World},
 };
 
-/// The provider waits so long for the answer to a notice.
+/// How long the provider waits for the answer to an event.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The user disconnects the app.
@@ -33,7 +34,8 @@ pub(crate) fn delete_account(world: &World, user: usize) {
     }
 }
 
-/// A device signs in, and its user disconnects the app so long after the sign-in began, or before it.
+/// A device signs in, and its user disconnects the app `gap_ms` after that began, or before it if
+/// negative.
 pub(crate) async fn reconnect(world: Arc<World>, device: usize, instance: usize, gap_ms: i64) {
     let gap = Duration::from_millis(gap_ms.unsigned_abs());
     let user = world.plan.user_of(device);
@@ -49,7 +51,7 @@ pub(crate) async fn reconnect(world: Arc<World>, device: usize, instance: usize,
     disconnect(&world, user);
 }
 
-/// From now on notices fare like this.
+/// Sets how webhook events are delivered from now on.
 pub(crate) fn set_mail(world: &World, mail: Mail) {
     world.provider.beside(|mock| {
         let settings = &mut mock.settings_mut().eventsub;
@@ -72,7 +74,7 @@ pub(crate) fn set_mail(world: &World, mail: Mail) {
     world.record.count(name, 8);
 }
 
-/// Notices that were held go their way.
+/// Delivers the events that were held.
 pub(crate) fn release(world: &World, newest_first: bool) {
     let order = if newest_first { ReleaseOrder::NewestFirst } else { ReleaseOrder::OldestFirst };
     let released = world.provider.beside(|mock| mock.release_deliveries(order));
@@ -81,7 +83,7 @@ pub(crate) fn release(world: &World, newest_first: bool) {
     }
 }
 
-/// Carries what the provider sends, for as long as the history lasts.
+/// Delivers the provider's events for as long as the history lasts.
 pub(crate) async fn carry(world: Arc<World>) {
     loop {
         let now_ms = world.provider.now().as_millis();
@@ -107,7 +109,7 @@ async fn deliver(world: Arc<World>, delivery: Delivery) {
     answered(&world, id, &answer);
 }
 
-/// Some instance takes the notice, as the gateway behind a load balancer would.
+/// A random instance takes the event, as behind a load balancer.
 async fn take(world: &World, request: &http::Request<Bytes>) -> WebhookAnswer {
     let Some(instance) = world.instance(world.rng.below(world.plan.instances)) else {
         return WebhookAnswer::NoAnswer;
@@ -119,13 +121,13 @@ async fn take(world: &World, request: &http::Request<Bytes>) -> WebhookAnswer {
             world.record.count("mail: instance died", who);
             return WebhookAnswer::NoAnswer;
         }
-        taken = instance.engine.take_notice(request.headers(), request.body()) => taken,
+        taken = instance.engine.take_webhook_event(request.headers(), request.body()) => taken,
     };
     let (status, body, name) = match taken {
-        Ok(NoticeTaken::Challenge(text)) => (200, Bytes::from(text), "mail: challenge answered"),
-        Ok(NoticeTaken::Noted) => (204, Bytes::new(), "mail: taken"),
-        Err(NoticeError::Store(_)) => (503, Bytes::new(), "mail: store trouble"),
-        Err(NoticeError::Refused(_) | NoticeError::Unwanted) => (403, Bytes::new(), "mail: refused"),
+        Ok(WebhookReply::Challenge(text)) => (200, Bytes::from(text), "mail: challenge answered"),
+        Ok(WebhookReply::Noted) => (204, Bytes::new(), "mail: taken"),
+        Err(WebhookError::Store(_)) => (503, Bytes::new(), "mail: store trouble"),
+        Err(WebhookError::Refused(_) | WebhookError::Unwanted) => (403, Bytes::new(), "mail: refused"),
     };
     world.record.count(name, who);
     WebhookAnswer::Answered { status, body }

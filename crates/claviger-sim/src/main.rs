@@ -1,5 +1,5 @@
-//! Runs histories and says what came of them.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "telling people what happens is its work")]
+//! Runs histories and prints the results.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing the results is its purpose")]
 
 use std::{
     collections::BTreeMap,
@@ -21,25 +21,27 @@ use claviger_sim::{
     run, shrink,
 };
 
-/// Runs Claviger's engine through histories of crashes, lost answers, outages and races, in virtual time.
+/// Runs Claviger's engine through histories of crashes, lost answers, outages and races, in virtual
+/// time.
 ///
-/// A history follows from its seed. One that violates an invariant is shrunk, and printed step by step with the command that
-/// replays it. At the end the run says what happened how often; what never did is named, and fails a run of 1000 histories.
+/// A seed determines its history. A history that violates an invariant is shrunk, and printed step
+/// by step with the command that replays it. The summary counts what happened. In a run of 1000
+/// histories, anything that never happened is a failure.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// How many histories
+    /// Number of histories
     #[arg(long, default_value_t = 100, conflicts_with = "seed")]
     seeds: u64,
-    /// The seed of the first; the others follow
+    /// Seed of the first history; the others follow
     #[arg(long, default_value_t = 1)]
     first: u64,
     /// Replay one history and print every step
     #[arg(long)]
     seed: Option<u64>,
-    /// Leave a history that violates an invariant as long as it is
+    /// Do not shrink a history that violates an invariant
     #[arg(long)]
     no_shrink: bool,
 }
@@ -48,31 +50,31 @@ struct Cli {
 enum Command {
     /// A day of very many sessions, with an outage, 429s, and an instance that dies each hour
     Day {
-        /// How many sessions
+        /// Number of sessions
         #[arg(long, default_value_t = 1_000_000)]
         sessions: usize,
-        /// All numbers follow from it
+        /// All random numbers follow from it
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Write the load over the day to this file, as an SVG
+        /// Write the load over the day to this file as an SVG
         #[arg(long)]
         svg: Option<PathBuf>,
     },
-    /// All sessions are overdue when the instances start
+    /// A restart with all sessions overdue
     Restart {
-        /// How many sessions
+        /// Number of sessions
         #[arg(long, default_value_t = 1_000_000)]
         sessions: usize,
-        /// All numbers follow from it
+        /// All random numbers follow from it
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// They were down for so many minutes
+        /// Minutes that the instances were down
         #[arg(long, default_value_t = 120)]
         down_minutes: u64,
     },
 }
 
-/// From so many histories on, everything that should happen must have happened.
+/// With at least this many histories, nothing may be missing in the coverage.
 const TELLING: u64 = 1000;
 const SHRINK_TRIES: usize = 200;
 
@@ -122,9 +124,7 @@ fn day(sessions: usize, seed: u64, svg: Option<&Path>) -> Result<bool> {
         std::fs::write(path, report.chart())?;
         println!("the chart is in {}", path.display());
     }
-    println!(
-        "the same again: cargo run --release -p claviger-sim -- day --sessions {sessions} --seed {seed}"
-    );
+    println!("to repeat: cargo run --release -p claviger-sim -- day --sessions {sessions} --seed {seed}");
     Ok(report.violated == 0)
 }
 
@@ -139,7 +139,7 @@ fn restart(sessions: usize, seed: u64, down_minutes: u64) -> Result<bool> {
     print!("{report}");
     machine(begun);
     println!(
-        "the same again: cargo run --release -p claviger-sim -- restart --sessions {sessions} --seed {seed} --down-minutes {down_minutes}"
+        "to repeat: cargo run --release -p claviger-sim -- restart --sessions {sessions} --seed {seed} --down-minutes {down_minutes}"
     );
     Ok(report.violations.is_empty())
 }
@@ -149,7 +149,7 @@ fn real_time() -> std::time::Instant {
     std::time::Instant::now()
 }
 
-/// What it took of this machine.
+/// Prints the time and memory that the run took.
 fn machine(begun: std::time::Instant) {
     println!("{:<44} {:.0} s", "real time", begun.elapsed().as_secs_f64());
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -157,7 +157,7 @@ fn machine(begun: std::time::Instant) {
     println!("{:<44} {}", "peak memory, all of it", peak.map_or("unknown", str::trim));
 }
 
-/// What many histories came to.
+/// The totals of many histories.
 #[derive(Default)]
 struct Totals {
     histories: u64,
@@ -210,7 +210,7 @@ fn run_many(cli: &Cli) -> Result<bool> {
     Ok(missing.is_empty() || cli.seeds < TELLING)
 }
 
-/// One line that changes, where somebody looks; else a line now and then.
+/// Updates one line on a terminal. Elsewhere, prints a line now and then.
 fn progress(done: u64, all: u64) {
     let every = (all / 20).max(1);
     if std::io::stderr().is_terminal() {
@@ -247,6 +247,6 @@ fn explain(cli: &Cli, seed: u64, violation: &Violation) -> Result<()> {
         println!("{line}");
     }
     println!("\n{} is violated: {}", violation.invariant, violation.what);
-    println!("the whole history again: cargo run --release -p claviger-sim -- --seed {seed}");
+    println!("to repeat the whole history: cargo run --release -p claviger-sim -- --seed {seed}");
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! What will happen in a history: drawn from the seed before it begins, so that it can be cut when it fails.
+//! The acts of a history, drawn from the seed in advance, so that a failing one can be shrunk.
 
 use std::time::Duration;
 
-use claviger_core::policy::{ProviderHabits, Rotation, limits};
+use claviger_core::{ProviderHabits, Rotation, limits};
 use claviger_mock::{FaultKind, MalformedBody, RetryAfter};
 
 use crate::{
@@ -10,126 +10,154 @@ use crate::{
     rng::Rng,
 };
 
-/// A history before it happened.
+/// The plan of a history.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where it came from.
+    /// The seed that it was drawn from.
     pub seed: u64,
-    /// How many instances of the engine share the store.
+    /// Number of instances that share the store.
     pub instances: usize,
-    /// How many devices each user has.
+    /// Number of devices of each user.
     pub devices: Vec<usize>,
-    /// What the provider does with refresh tokens, and is known to do.
+    /// What the provider does with refresh tokens, as configured in the engine.
     pub habits: ProviderHabits,
+    /// What the provider offers.
+    pub offers: Offers,
     /// Whether the server can open refresh tokens.
     pub custody_server: bool,
-    /// How far the clock of each instance is ahead, in milliseconds.
+    /// How far each instance's clock is ahead, in milliseconds.
     pub skews_ms: Vec<i64>,
-    /// Whether pairs in the server's custody are refreshed though nobody uses them.
+    /// Whether unused pairs in the server's custody are refreshed.
     pub keep_alive: bool,
-    /// Whether the provider sends notices of users who disconnect.
-    pub notices: bool,
-    /// So many validations are sent in a second at most.
+    /// Whether the provider sends webhook events.
+    pub webhook: bool,
+    /// Maximum validations per second.
     pub validations_per_second: u32,
-    /// What happens.
+    /// The acts.
     pub steps: Vec<Step>,
 }
 
-/// One thing that happens.
+/// The capabilities that some providers lack. The mock has them all; what is false here is switched
+/// off in the engine's provider, and the judges see to it that its endpoint is never called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offers {
+    /// Access tokens can be validated at any time.
+    pub validation: bool,
+    /// Tokens can be revoked.
+    pub revocation: bool,
+}
+
+impl Offers {
+    /// All of them.
+    pub const ALL: Self = Self { validation: true, revocation: true };
+
+    /// Draws from numbers of its own, so that a seed has the same acts whatever the provider
+    /// offers.
+    fn draw(seed: u64) -> Self {
+        let rng = Rng::new(seed ^ 0x0ffe_25ca_b1e5_0001);
+        Self { validation: !rng.chance(100), revocation: !rng.chance(100) }
+    }
+}
+
+/// An act and when it happens.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// So long after the one before.
+    /// Time since the step before.
     pub after: Duration,
-    /// What.
+    /// The act.
     pub act: Act,
 }
 
-/// Something that happens. Numbers name a device, an instance or a user; they are taken modulo how many there are.
+/// Something that happens. Devices, instances and users are numbers, taken modulo how many there
+/// are.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "each act says what its fields are for")]
 pub enum Act {
-    /// So many tabs of a device ask at the same time. Their users may go away before the answer.
+    /// Tabs of a device send requests at the same time. Their users may go away before the answer.
     Ask { device: usize, tabs: Vec<Tab> },
-    /// A device signs in, again if it is signed in already.
+    /// A device signs in, even if it is signed in already.
     SignIn { device: usize, instance: usize },
     /// A device whose pair no refresh can save goes to the provider and back.
     Repair { device: usize, instance: usize },
     /// A device signs out.
     SignOut { device: usize, instance: usize },
-    /// A device ends another one of its user.
+    /// A device ends another device of its user.
     EndOther { device: usize, other: usize, instance: usize },
-    /// A device ends all others of its user.
+    /// A device ends all other devices of its user.
     EndOthers { device: usize, instance: usize },
     /// A user disconnects the app at the provider.
     Disconnect { user: usize },
-    /// A device signs in, and its user disconnects the app so many milliseconds after that began; before it, if negative.
+    /// A device signs in, and its user disconnects the app `gap_ms` after that began, or before it
+    /// if negative.
     Reconnect { device: usize, instance: usize, gap_ms: i64 },
     /// A user's account at the provider is deleted.
     DeleteAccount { user: usize },
-    /// The provider's notices fare like this from now on.
+    /// Webhook events are delivered like this from now on.
     Mail { mail: Mail },
-    /// Notices that were held go their way, the newest first or last.
+    /// Held webhook events are delivered, newest or oldest first.
     ReleaseMail { newest_first: bool },
-    /// The provider answers the next calls about access tokens so.
+    /// The provider fails the next validations like this.
     ValidateFault { kind: FaultKind, calls: u32 },
     /// The provider forgets a device's access token before its time.
     KillAccessToken { device: usize },
-    /// An instance meets this the next time that a refresh passes the point.
+    /// An instance falls into this trap the next time that a refresh passes the point.
     Trap { instance: usize, point: Point, trap: Trap },
     /// An instance dies.
     Crash { instance: usize },
-    /// The provider answers the next call of its token endpoint so.
+    /// The provider fails the next call of its token endpoint like this.
     TokenFault { kind: FaultKind },
-    /// The provider answers every call so for a while.
+    /// The provider fails every call like this for a while.
     Outage { kind: FaultKind, lasts: Duration },
-    /// The way to the provider is so for a while.
+    /// The network to the provider is like this for a while.
     Network { unplugged: bool, slow: bool, loses_permille: u64, lasts: Duration },
     /// An instance cannot reach the store for a while.
     StoreDown { instance: usize, lasts: Duration },
-    /// Writes of an instance fail now and then for a while.
+    /// The clock of an instance, or of all, is wrong by `by_ms` for a while.
+    Clock { instance: Option<usize>, by_ms: i64, lasts: Duration },
+    /// Some writes of an instance fail for a while.
     StoreTrouble { instance: usize, permille: u64, lasts: Duration },
 }
 
-/// How the provider's notices fare.
+/// How webhook events are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mail {
-    /// Each arrives once and soon.
+    /// Once, and soon.
     Prompt,
-    /// They arrive so late.
+    /// This late.
     Late(Duration),
-    /// Each is sent twice.
+    /// Twice.
     Twice,
-    /// They wait until they are let go.
+    /// When they are released.
     Held,
-    /// They never arrive.
+    /// Never.
     Lost,
 }
 
 /// One request.
 #[derive(Clone, Copy, Debug)]
 pub struct Tab {
-    /// Who answers it.
+    /// The instance that answers it.
     pub instance: usize,
-    /// What it asks.
+    /// The request.
     pub asks: Asks,
-    /// Whether its user goes away after so long.
+    /// After how long its user goes away.
     pub gives_up_after: Option<Duration>,
 }
 
-/// What a request asks of the engine.
+/// A request to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asks {
     /// Assurance `cookie`.
     Cookie,
     /// Assurance `session`.
     Session,
-    /// Assurance `provider`, asked now.
+    /// Assurance `provider` with `max_age` zero.
     Provider,
     /// The access token.
     Grant,
-    /// The access token, and another one since the API said that it is dead.
+    /// The access token, and a new one because the API said that it is dead.
     GrantDead,
-    /// The access token, and another one if the API's unclear refusal is about it.
+    /// The access token, and a new one if the API's unclear refusal is about it.
     GrantUnclear,
 }
 
@@ -137,7 +165,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// So long do the access tokens of histories live.
+/// Lifetime of access tokens in histories.
 pub(crate) const TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
 
 impl Plan {
@@ -152,14 +180,16 @@ impl Plan {
             .collect();
         let count = 30 + rng.below(60);
         steps.extend((0..count).map(|_| step(&rng, all, instances)));
+        add_clock_jumps(&mut steps, seed, instances);
         let custody_server = rng.chance(300);
         Self {
             seed,
             instances,
             habits: habits(&rng),
+            offers: Offers::draw(seed),
             custody_server,
             keep_alive: custody_server && rng.chance(500),
-            notices: rng.chance(700),
+            webhook: rng.chance(700),
             validations_per_second: rng.pick(&[1, 2, 20], 20),
             skews_ms: (0..instances).map(|_| i64::try_from(rng.below(4_001)).unwrap_or(0) - 2_000).collect(),
             devices,
@@ -167,7 +197,12 @@ impl Plan {
         }
     }
 
-    /// The device's user, and which of all devices are the same user's.
+    /// Returns whether a clock jumps.
+    pub(crate) fn clocks_jump(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.act, Act::Clock { .. }))
+    }
+
+    /// Returns the user of a device.
     pub(crate) fn user_of(&self, device: usize) -> usize {
         let mut first = 0;
         for (user, count) in self.devices.iter().enumerate() {
@@ -184,6 +219,35 @@ impl Plan {
     }
 }
 
+/// Adds jumps of clocks to every third history: seconds to a year, both ways, of one instance or of
+/// all. It draws from numbers of its own, so that a seed has the same other acts.
+fn add_clock_jumps(steps: &mut Vec<Step>, seed: u64, instances: usize) {
+    const FAR: [Duration; 8] = [
+        Duration::from_secs(3),
+        Duration::from_secs(8),
+        Duration::from_secs(20),
+        Duration::from_secs(2 * 60),
+        Duration::from_secs(60 * 60),
+        Duration::from_secs(24 * 60 * 60),
+        Duration::from_secs(20 * 24 * 60 * 60),
+        Duration::from_secs(365 * 24 * 60 * 60),
+    ];
+    let rng = Rng::new(seed ^ 0xc10c_6a3b_5e77_0001);
+    if !rng.chance(333) {
+        return;
+    }
+    for _ in 0..1 + rng.below(4) {
+        let far_ms = i64::try_from(rng.pick(&FAR, SECOND).as_millis()).unwrap_or(i64::MAX);
+        let act = Act::Clock {
+            instance: rng.chance(500).then(|| rng.below(instances)),
+            by_ms: if rng.chance(500) { far_ms } else { -far_ms },
+            lasts: rng.span(SECOND, HOUR),
+        };
+        let place = rng.below(steps.len() + 1);
+        steps.insert(place, Step { after: rng.span(Duration::ZERO, SECOND), act });
+    }
+}
+
 fn habits(rng: &Rng) -> ProviderHabits {
     let one_time = ProviderHabits {
         rotation: Rotation::OneTime,
@@ -193,15 +257,15 @@ fn habits(rng: &Rng) -> ProviderHabits {
     };
     let hopeful = ProviderHabits { replay_window: HOUR, reuse_kills_connection: false, ..one_time };
     let table = [
-        ProviderHabits::TWITCH,
+        ProviderHabits::FORGIVING,
         one_time,
         one_time,
         ProviderHabits { old_access_token_survives: false, ..one_time },
         hopeful,
         ProviderHabits { old_access_token_survives: false, ..hopeful },
-        ProviderHabits { rotation: Rotation::None, ..ProviderHabits::TWITCH },
+        ProviderHabits { rotation: Rotation::None, ..ProviderHabits::FORGIVING },
     ];
-    rng.pick(&table, ProviderHabits::TWITCH)
+    rng.pick(&table, ProviderHabits::FORGIVING)
 }
 
 fn step(rng: &Rng, devices: usize, instances: usize) -> Step {
@@ -227,7 +291,7 @@ fn step(rng: &Rng, devices: usize, instances: usize) -> Step {
         79..81 => Act::Crash { instance },
         81..87 => Act::TokenFault { kind: fault(rng) },
         87..89 => Act::ValidateFault { kind: fault(rng), calls: 1 + below(rng, 4) },
-        89..92 => Act::Outage { kind: trouble(rng), lasts: rng.span(SECOND, 2 * HOUR) },
+        89..92 => Act::Outage { kind: failure(rng), lasts: rng.span(SECOND, 2 * HOUR) },
         92..95 => network(rng),
         95..97 => Act::StoreDown { instance, lasts: rng.span(SECOND, 10 * MINUTE) },
         _ => Act::StoreTrouble { instance, permille: 300, lasts: rng.span(SECOND, 5 * MINUTE) },
@@ -235,13 +299,13 @@ fn step(rng: &Rng, devices: usize, instances: usize) -> Step {
     Step { after, act }
 }
 
-/// A user leaves, with or without coming back at once.
+/// A user disconnects or deletes the account, and may come back at once.
 fn goes_away(rng: &Rng, device: usize, instance: usize) -> Act {
     let user = rng.below(2);
     match rng.below(20) {
         0..9 => Act::Disconnect { user },
         9 => Act::DeleteAccount { user },
-        // A sign-in takes up to some seconds.
+        // A sign-in takes up to a few seconds.
         10..17 => Act::Reconnect { device, instance, gap_ms: i64::from(below(rng, 8_000)) - 4_000 },
         _ => Act::Reconnect { device, instance, gap_ms: -i64::from(below(rng, 600_000)) },
     }
@@ -282,8 +346,8 @@ fn ask(rng: &Rng, device: usize, instances: usize) -> Act {
     Act::Ask { device, tabs: (0..1 + rng.below(5)).map(tab).collect() }
 }
 
-/// A process that stands still between its last look at the clock and the sending cannot know that its lease is over, so it
-/// does not stall there.
+/// Draws a trap. It never stalls before the sending: a process that stops between its last look at
+/// the clock and the sending cannot know that its lease is over.
 fn trap(rng: &Rng, instance: usize) -> Act {
     let (point, _) = Point::ALL.get(rng.below(Point::ALL.len())).copied().unwrap_or(Point::ALL[0]);
     let longest = limits::CLAIM_LEASE * 2;
@@ -303,11 +367,11 @@ fn fault(rng: &Rng) -> FaultKind {
             body: r#"{"status":403,"message":"invalid client secret"}"#.to_owned(),
             retry_after: None,
         },
-        _ => trouble(rng),
+        _ => failure(rng),
     }
 }
 
-fn trouble(rng: &Rng) -> FaultKind {
+fn failure(rng: &Rng) -> FaultKind {
     match rng.below(6) {
         0 => FaultKind::status(500),
         1 => FaultKind::status(503),

@@ -1,4 +1,4 @@
-//! What happened in a history: how often each thing of interest did, what was violated, and, if asked for, every step.
+//! What happened in a history: counts, violations, and a trace on request.
 
 use std::{
     collections::BTreeMap,
@@ -9,15 +9,15 @@ use std::{
 /// An invariant that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Its name, as in ARCHITECTURE.md.
+    /// The invariant's name, as in ARCHITECTURE.md.
     pub invariant: &'static str,
     /// What was seen.
     pub what: String,
-    /// When, since the history began.
+    /// Time since the history began.
     pub at: Duration,
 }
 
-/// Takes notes for everybody who takes part in a history.
+/// Takes notes of a history.
 pub(crate) struct Record {
     begun: tokio::time::Instant,
     verbose: bool,
@@ -29,20 +29,20 @@ struct Notes {
     counts: BTreeMap<&'static str, u64>,
     violations: Vec<Violation>,
     trace: Vec<String>,
-    /// Follows from every step and its time: two runs of one seed have the same.
+    /// A hash of every step and its time. Two runs of one seed have the same.
     digest: u64,
 }
 
-/// What is left of a history.
+/// The result of a history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// How often each thing happened.
     pub counts: BTreeMap<&'static str, u64>,
-    /// What did not hold.
+    /// The violations.
     pub violations: Vec<Violation>,
-    /// Every step, if asked for.
+    /// Every step, on request.
     pub trace: Vec<String>,
-    /// Follows from every step and its time: two runs of one seed have the same.
+    /// A hash of every step and its time. Two runs of one seed have the same.
     pub digest: u64,
 }
 
@@ -57,7 +57,7 @@ impl Record {
         self.begun.elapsed()
     }
 
-    /// Something of interest happened.
+    /// Counts something that happened.
     pub(crate) fn count(&self, what: &'static str, who: usize) {
         let at = self.elapsed();
         let mut notes = self.lock();
@@ -72,7 +72,7 @@ impl Record {
         }
     }
 
-    /// Says more about what happened, for whoever reads the trace.
+    /// Adds a line to the trace.
     pub(crate) fn say(&self, who: usize, what: impl FnOnce() -> String) {
         if self.verbose {
             let line = format!("{:>12.3} s  [{who}] {}", self.elapsed().as_secs_f64(), what());
@@ -80,7 +80,7 @@ impl Record {
         }
     }
 
-    /// An invariant does not hold.
+    /// Notes a violation.
     pub(crate) fn violate(&self, invariant: &'static str, what: impl Into<String>) {
         let violation = Violation { invariant, what: what.into(), at: self.elapsed() };
         self.say(0, || format!("VIOLATED {invariant}: {}", violation.what));

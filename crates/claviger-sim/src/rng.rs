@@ -1,4 +1,4 @@
-//! Numbers that follow from a seed, and nothing else (the mixer of SplitMix64). Not for keys of anybody.
+//! Random numbers that follow from a seed (SplitMix64). Not for cryptography.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -7,7 +7,7 @@ use std::{
 
 use claviger_engine::Entropy;
 
-/// A source of numbers. All who draw from the same one draw in the order in which they run.
+/// A source of random numbers. Tasks that share it draw in the order in which they run.
 pub(crate) struct Rng(AtomicU64);
 
 impl Rng {
@@ -22,13 +22,13 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// From 0 to `end`, `end` left out.
+    /// Returns a number from 0 up to but not including `end`.
     pub(crate) fn below(&self, end: usize) -> usize {
         let end = u64::try_from(end.max(1)).unwrap_or(u64::MAX);
         usize::try_from(self.number() % end).unwrap_or(0)
     }
 
-    /// True so many times in a thousand.
+    /// Returns true with this probability in thousandths.
     pub(crate) fn chance(&self, permille: u64) -> bool {
         self.number() % 1000 < permille
     }
@@ -37,7 +37,7 @@ impl Rng {
         from.get(self.below(from.len())).copied().unwrap_or(otherwise)
     }
 
-    /// A span from `shortest` to `longest`.
+    /// Returns a span from `shortest` to `longest`, both included.
     pub(crate) fn span(&self, shortest: Duration, longest: Duration) -> Duration {
         let width = u64::try_from(longest.saturating_sub(shortest).as_millis()).unwrap_or(u64::MAX);
         shortest + Duration::from_millis(self.number() % width.saturating_add(1))

@@ -1,22 +1,24 @@
-//! The faults stop. Then each device must get a living token in bounded time, and what was promised must have come about.
+//! The end of a history, without faults: each device must get a living token in bounded time, and
+//! every promise must be kept.
 
 use std::time::Duration;
 
-use claviger_core::session::{Holding, Session, State};
+use claviger_core::{ActiveState, Session, State, limits};
 use claviger_engine::Denied;
 use claviger_seal::SessionCookie;
+use claviger_store::{Queue, Store as _};
 
 use crate::{
-    Asks, Mail, devices,
-    fate::START,
-    history::{self, World},
-    ledger::CLOCKS_APART,
+    devices,
+    fate::CLOCKS_APART,
     mail,
+    plan::{Asks, Mail, TOKEN_LIFE},
+    world::{self, World},
 };
 
-/// Longer than every lease, pause and breaker.
+/// Longer than every lease, backoff and breaker.
 const CALM: Duration = Duration::from_secs(2 * 60);
-/// Longer than a revocation waits for its next try.
+/// Longer than a revocation waits for its next attempt.
 const OUTBOX: Duration = Duration::from_secs(20 * 60);
 const TRIES: usize = 12;
 
@@ -27,17 +29,24 @@ pub(crate) async fn settle(world: &World) {
         instance.fate.set_store_down(false);
         instance.fate.set_store_trouble(0);
     }
+    world.set_clocks(None, 0);
     world.restart_all().await;
     mail::set_mail(world, Mail::Prompt);
     mail::release(world, false);
     world.record.say(0, || "the faults have stopped".to_owned());
     tokio::time::sleep(CALM).await;
-    tokio::time::sleep(history::PERIOD).await;
+    tokio::time::sleep(world::PERIOD).await;
     check_live(world);
     for device in 0..world.plan.device_count() {
         reaches_a_living_token(world, device).await;
     }
-    tokio::time::sleep(OUTBOX).await;
+    // A clock that was ahead may have put a revocation off for as long as any can be.
+    tokio::time::sleep(if world.plan.clocks_jump() { limits::RETRY_AFTER_MAX + OUTBOX } else { OUTBOX })
+        .await;
+    if !world.plan.offers.validation {
+        // A token that died early is noticed at its next use, or when its user is away.
+        tokio::time::sleep(TOKEN_LIFE + world::PERIOD + world::CONNECTION_CHECK_PERIOD).await;
+    }
     check_outbox(world).await;
     check_disconnects(world);
     check_deliveries(world);
@@ -45,17 +54,24 @@ pub(crate) async fn settle(world: &World) {
     check_rows(world).await;
 }
 
-/// HOURLY, and no user who disconnected has a live session: within a period the sweep has asked about each living token.
+/// HOURLY, and LIVE for users who disconnected: within a period the sweep has validated each living
+/// token, if the provider has a validation.
 fn check_live(world: &World) {
+    if !world.plan.offers.validation {
+        return;
+    }
     let now = world.provider.now();
-    let visited_before = history::PERIOD + CLOCKS_APART;
+    let visited_before = world::PERIOD + CLOCKS_APART;
     for row in world.ledger.rows() {
-        let State::Live(Holding { pair: Some(pair), proven_at, .. }) = &row.state else { continue };
+        let State::Live(ActiveState { pair: Some(pair), proven_at, .. }) = &row.state else { continue };
         if pair.expiry.passed(now.after(CLOCKS_APART)) {
-            // It is set aside at the next visit, and a request finds out sooner.
+            // The next visit parks it; a request notices sooner.
             continue;
         }
-        if now.since(*proven_at) > history::PROOF {
+        if proven_at.age(now.after(CLOCKS_APART)).is_none() {
+            world.record.violate("CLOCK", format!("{} keeps a proof from the future", row.id));
+        }
+        if now.since(*proven_at) > world::PROOF {
             let age = now.since(*proven_at);
             world.record.violate("HOURLY", format!("{} is Live and was proven {age:?} ago", row.id));
         }
@@ -66,19 +82,19 @@ fn check_live(world: &World) {
     }
 }
 
-/// Whoever disconnected the app and did not come back is out everywhere: noticed by the probe at the latest. But of an account that
-/// is gone the provider says nothing, and that counts only beside the name of somebody who is still there
-/// (docs/decisions/0012).
+/// LIVE: users who disconnected the app and did not come back are out everywhere, at the latest
+/// after the connection check. The provider does not mention deleted accounts, which counts only if
+/// it names somebody else (docs/decisions/0012).
 fn check_disconnects(world: &World) {
     let rows = world.ledger.rows();
     let anybody_left = rows.iter().any(|row| !row.ended() && world.provider.connected(&row.subject.id));
     for row in rows.into_iter().filter(|row| !row.ended()) {
         let told = anybody_left || world.provider.exists(&row.subject.id);
         if told && !world.provider.connected(&row.subject.id) {
-            world.record.violate("LIVE", format!("{} goes on without its user", row.id));
+            world.record.violate("LIVE", format!("{} is in force without its user", row.id));
         }
         let Some(at) = world.ledger.last_disconnect(&row.subject.id) else { continue };
-        let older = row.created_at.since(START) + CLOCKS_APART < at;
+        let older = world.ledger.begun(&row) + CLOCKS_APART < at;
         let dead = world.ledger.token_of(&row).is_some_and(|token| !world.provider.takes(&token));
         if older && dead && matches!(row.state, State::Live(_)) {
             world.record.violate("LIVE", format!("{} is older than a disconnect, and Live", row.id));
@@ -86,7 +102,7 @@ fn check_disconnects(world: &World) {
     }
 }
 
-/// LIVE: a device in force is served with a token that the provider takes, within so many tries.
+/// LIVE: a device in force gets a token that the provider accepts, within a few tries.
 async fn reaches_a_living_token(world: &World, device: usize) {
     for n in 0..TRIES {
         let (Some(cookie), Some(instance)) = (world.device(device).cookie, world.instance(n % 3)) else {
@@ -100,11 +116,11 @@ async fn reaches_a_living_token(world: &World, device: usize) {
             Err(Denied::SignInAgain) => {
                 devices::repair(world, device, n % 3).await;
             }
-            Err(Denied::ProviderTrouble { retry_after }) => tokio::time::sleep(retry_after).await,
+            Err(Denied::ProviderUnavailable { retry_after }) => tokio::time::sleep(retry_after).await,
             Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
         }
     }
-    // Whose account is gone cannot come back. The probe ends what is left.
+    // A deleted account cannot come back. The connection check ends its sessions.
     let exists = world.provider.exists(world.user(device));
     if let Some(cookie) = world.device(device).cookie.filter(|_| exists) {
         let row = world.ledger.last(cookie.session);
@@ -112,7 +128,7 @@ async fn reaches_a_living_token(world: &World, device: usize) {
     }
 }
 
-async fn check_token(world: &World, instance: &history::Instance, cookie: &SessionCookie) {
+async fn check_token(world: &World, instance: &world::Instance, cookie: &SessionCookie) {
     match instance.engine.grant(cookie, None).await {
         Ok(grant) => {
             world.check_grant(cookie, &grant);
@@ -126,15 +142,16 @@ async fn check_token(world: &World, instance: &history::Instance, cookie: &Sessi
     }
 }
 
-/// CASCADE: whatever a row held last, or nobody could keep, is dead at the provider.
+/// CASCADE: no revocation is still pending.
 async fn check_outbox(world: &World) {
-    let backlog = claviger_store::Store::owed_backlog(&world.ledger.memory).await.unwrap_or_default();
+    let backlog = world.ledger.memory.backlog(Queue::Revocations).await.unwrap_or_default();
     if backlog.count > 0 {
-        world.record.violate("CASCADE", format!("{} revocations are still owed", backlog.count));
+        world.record.violate("CASCADE", format!("{} revocations are still pending", backlog.count));
     }
 }
 
-/// STRAND: a pair that reached a process is in its row, or was, or was revoked, unless the process died.
+/// STRAND: a pair that reached a process is or was in its row, or was revoked, unless the process
+/// died.
 fn check_deliveries(world: &World) {
     for pair in world.provider.delivered() {
         let kept = world.ledger.owner(&pair.access).is_some();
@@ -143,7 +160,7 @@ fn check_deliveries(world: &World) {
         }
         if !kept && world.ledger.was_owed(&pair.access) {
             world.record.count("pair: owed, since no row could hold it", pair.to.who);
-            if world.provider.takes(&pair.access) {
+            if world.plan.offers.revocation && world.provider.takes(&pair.access) {
                 world.record.violate("CASCADE", "a pair that no row holds lives on");
             }
         }
@@ -163,7 +180,8 @@ async fn check_rows(world: &World) {
         }
     }
     for (token, session) in world.ledger.tokens() {
-        let ended = world.ledger.last(session).is_none_or(|row| row.ended());
+        let owed = world.plan.offers.revocation;
+        let ended = owed && world.ledger.last(session).is_none_or(|row| row.ended());
         if ended && world.ledger.was_last(&token, session) && world.provider.takes(&token) {
             world.record.violate("CASCADE", format!("the last token of {session} lives on"));
         }

@@ -1,37 +1,35 @@
-//! SPENT: a refresh token is sent once, and once more at the most where its answer was lost.
+//! SPENT: a refresh token is sent once, and at most once more after its answer was lost.
 //!
-//! The rule of docs/decisions/0006, said a second time and by other means: by what the instances wrote down, what left them, and
-//! what came back. What a claim may do hangs on the claims on the same pair before it that were not given back:
+//! This states the rule of docs/decisions/0006 a second time, by other means: what the instances
+//! wrote, what they sent, and what came back. Earlier claims on the same pair that were not given
+//! back decide what a claim may do:
 //!
 //! | claims before | this one is | allowed |
 //! |---|---|---|
 //! | none | the first sending | yes |
-//! | one | the replay | if that one's answer was lost or its lease is over, and if the replay arrives within the provider's window |
+//! | one | the replay | if the first answer was lost or its lease is over, and if the replay arrives within the provider's window |
 //! | two or more | a third sending | never |
 //!
-//! A claim is given back only if its token did not leave, or if the answer says that nothing was done with it. A word that the
-//! token is dead, an answer that may hide a success, and none at all use it up. Each request has a claim of its own.
+//! A claim is given back only if its token was not sent, or if the answer says that nothing was
+//! done. A dead token, an answer that may hide a success, and no answer at all use it up. Each
+//! request has its own claim.
 
 use bytes::Bytes;
 use claviger_core::{
-    ids::{AttemptId, SessionId, Version},
-    policy::{ProviderHabits, Rotation, limits},
-    secret::Fingerprint,
-    session::{Claim, Session},
-    time::Timestamp,
+    AttemptId, Claim, Fingerprint, ProviderHabits, Rotation, Session, SessionId, Timestamp, Version, limits,
 };
 use claviger_provider::Unanswered;
 use http::{Response, StatusCode, header::RETRY_AFTER};
 
-use crate::ledger::CLOCKS_APART;
+use crate::fate::CLOCKS_APART;
 
-/// Every claim that was ever committed, the oldest first.
+/// Every claim ever committed, oldest first.
 pub(crate) struct Sends {
     habits: ProviderHabits,
     attempts: Vec<Attempt>,
 }
 
-/// One claim.
+/// A claim.
 struct Attempt {
     id: AttemptId,
     by: usize,
@@ -42,20 +40,20 @@ struct Attempt {
     given_back: bool,
 }
 
-/// What came back to somebody who sent a refresh token.
+/// What the sender of a refresh token received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
-    /// Somebody says that nothing was done.
+    /// An answer which says that nothing was done.
     TurnedAway,
-    /// A pair, a word that the token is dead, something that may hide a success, or nothing.
+    /// A pair, a dead token, an answer that may hide a success, or nothing.
     Anything,
 }
 
-/// A refresh token that leaves.
+/// A refresh token that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sent {
     pub(crate) attempt: AttemptId,
-    /// Whether it was sent before and may be spent.
+    /// Whether it was sent before, and may be spent.
     pub(crate) again: bool,
 }
 
@@ -64,7 +62,7 @@ impl Sends {
         Self { habits, attempts: Vec::new() }
     }
 
-    /// A row was committed. Says what about it is against the rule.
+    /// Records a committed row. Returns how it breaks the rule.
     pub(crate) fn committed(
         &mut self,
         by: usize,
@@ -72,7 +70,7 @@ impl Sends {
         next: &Session,
         now: Timestamp,
     ) -> Option<&'static str> {
-        let claim = |row: &Session| row.holding().and_then(|holding| holding.claim);
+        let claim = |row: &Session| row.active().and_then(|active| active.claim);
         match (claim(before), claim(next)) {
             (old, Some(new)) if old.is_none_or(|old| old.attempt != new.attempt) => {
                 self.takes(by, (next.id, next.generation()?), old, new, now)
@@ -121,10 +119,10 @@ impl Sends {
         (spends && !unspent).then_some("a claim was given back whose refresh token may be spent")
     }
 
-    /// A request with this refresh token leaves.
+    /// Records that a request with this refresh token leaves.
     ///
     /// # Errors
-    /// What about it is against the rule.
+    /// How it breaks the rule.
     pub(crate) fn leaves(
         &mut self,
         by: usize,
@@ -150,7 +148,7 @@ impl Sends {
         Ok(Sent { attempt: id, again: first.is_some() })
     }
 
-    /// Something came back to the request of this claim.
+    /// Records what came back to the request of this claim.
     pub(crate) fn heard(&mut self, attempt: AttemptId, heard: Heard) {
         if let Some(own) = self.attempts.iter_mut().find(|own| own.id == attempt) {
             own.heard = Some(heard);
@@ -162,12 +160,12 @@ impl Sends {
     }
 }
 
-/// What an answer says of the refresh token that was sent.
+/// Returns what an answer says of the refresh token.
 pub(crate) fn heard(answer: &Result<Response<Bytes>, Unanswered>, habits: &ProviderHabits) -> Heard {
     let Ok(answer) = answer else { return Heard::Anything };
     let dead = String::from_utf8_lossy(answer.body()).contains("Invalid refresh token");
     match answer.status() {
-        // Some gateways say so when they lost the provider after they had passed the request on.
+        // Some gateways answer 503 after they passed the request on and lost the provider.
         StatusCode::SERVICE_UNAVAILABLE
             if habits.reuse_is_harmful() && !answer.headers().contains_key(RETRY_AFTER) =>
         {
@@ -187,14 +185,14 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(60 * 60);
 
-    /// What happens, with the numbers of claims. Each is taken by the instance of its number.
+    /// An event, with the number of its claim. The instance of the same number takes the claim.
     #[derive(Clone, Copy)]
     enum Event {
         Take(u8),
         Leave(u8),
         Hear(u8, Heard),
         GiveBack(u8),
-        /// The answer to the claim in the row is written down as lost.
+        /// The row records that the answer to its claim was lost.
         Lose,
         Pass(Duration),
     }
@@ -302,7 +300,7 @@ mod tests {
             }
             Ok(answer)
         };
-        let harmless = ProviderHabits::TWITCH;
+        let harmless = ProviderHabits::FORGIVING;
         let table = [
             (says(200, "{}", None), Anything, Anything),
             (says(400, r#"{"message":"Invalid refresh token"}"#, None), Anything, Anything),

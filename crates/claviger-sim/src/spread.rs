@@ -1,35 +1,41 @@
-//! SPREAD: in any window the provider is asked about access tokens no more often than the budget allows.
+//! SPREAD: in no window are more validations sent than the budget allows.
 
 use std::time::Duration;
 
-/// Watches requests as they leave. For every window of every length at once: over any `t` seconds no more than
-/// `burst + (t + slack) * per_second` may be sent, which is a bucket that leaks and must not run over.
+/// Checks requests as they leave, for windows of every length at once: in any `t` seconds at most
+/// `burst + (t + slack) * per_second` may be sent. A leaky bucket that must not overflow checks
+/// exactly that.
 #[derive(Debug)]
 pub(crate) struct Spread {
     per_second: f64,
     capacity: f64,
     level: f64,
     last: Duration,
-    /// The fullest that it ever was, of its capacity.
+    /// The fullest that the bucket ever was, as a share of its capacity.
     pub(crate) fullest: f64,
 }
 
 impl Spread {
-    /// `slack` is how far apart two requests may be moved that had the same place: their lateness, and what the clocks of the
-    /// instances differ by.
+    /// `slack` is how far two requests with the same reservation may be apart: their lateness, and
+    /// the difference of the instances' clocks.
     pub(crate) fn new(per_second: u32, burst: u32, slack: Duration) -> Self {
         let rate = f64::from(per_second);
         let capacity = f64::from(burst) + slack.as_secs_f64() * rate;
         Self { per_second: rate, capacity, level: 0.0, last: Duration::ZERO, fullest: 0.0 }
     }
 
-    /// A request leaves. True if the budget allows it.
+    /// Forgets what was sent.
+    pub(crate) fn forget(&mut self) {
+        self.level = 0.0;
+    }
+
+    /// Records a request. Returns whether the budget allows it.
     pub(crate) fn sent(&mut self, at: Duration) -> bool {
         let leaked = at.saturating_sub(self.last).as_secs_f64() * self.per_second;
         self.level = (self.level - leaked).max(0.0) + 1.0;
         self.last = at;
         self.fullest = self.fullest.max(self.level / self.capacity);
-        // Below a thousandth of a request it is the rounding of the sum.
+        // Less than a thousandth of a request is a rounding error.
         self.level <= self.capacity + 0.001
     }
 }
@@ -38,7 +44,7 @@ impl Spread {
 mod tests {
     use super::*;
 
-    /// As the definition says it, window by window.
+    /// Checks each window by the definition.
     fn within(sent: &[Duration], per_second: f64, allowed_at_once: f64) -> bool {
         sent.iter().enumerate().all(|(first, from)| {
             sent.iter().enumerate().skip(first).all(|(last, to)| {

@@ -1,22 +1,22 @@
-//! The provider, and each instance's way to it: the mock's pure handler behind a network that loses, delays and breaks.
+//! The provider, and each instance's way to it: the mock's pure handler behind a network that
+//! loses, delays and breaks.
 //!
-//! A request that was sent goes on by itself, whatever becomes of its sender. The network sends some of them twice: validations,
-//! revocations, and refreshes where they spend nothing. A proxy that did that with one-time tokens would break every client, and
-//! no client could tell.
+//! A request that was sent continues even if its sender dies. The network sends some requests
+//! twice: validations, revocations, and refreshes that spend nothing. It does not do that with
+//! one-time tokens, since no client could survive it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use claviger_core::{
-    policy::{ProviderHabits, Rotation, limits},
-    secret::AuthorizationCode,
-    time::Timestamp,
-};
+use claviger_core::{AuthorizationCode, ProviderHabits, Rotation, Timestamp, limits};
 use claviger_engine::{Callback, ProviderHttp};
 use claviger_mock::{Config, Connection, Endpoint, Fault, FaultKind, MockTwitch, Settings};
 use claviger_provider::Unanswered;
@@ -24,13 +24,14 @@ use http::{Request, Response, StatusCode};
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
-    Variant,
     fate::{Fate, Point, START},
     ledger::Ledger,
+    plan::Offers,
     record::Record,
     rng::Rng,
     spent::{self, Heard, Sent},
     spread::Spread,
+    variant::Variant,
 };
 
 pub(crate) struct Provider {
@@ -38,39 +39,42 @@ pub(crate) struct Provider {
     record: Arc<Record>,
     rng: Arc<Rng>,
     habits: ProviderHabits,
+    offers: Offers,
     network: Mutex<Network>,
     facts: Mutex<Facts>,
     spread: Mutex<Spread>,
-    /// Something may have happened to the mail.
+    /// SPREAD needs clocks that agree.
+    spread_holds: AtomicBool,
+    /// Wakes the delivery of webhook events.
     pub(crate) mail: Notify,
 }
 
-/// How the network is at the moment.
+/// The state of the network.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Network {
     /// No request leaves.
     pub(crate) unplugged: bool,
     /// Requests and answers may take longer than anybody waits.
     pub(crate) slow: bool,
-    /// So many requests in a thousand never arrive, and as many answers.
+    /// Requests per thousand that never arrive, and as many answers.
     pub(crate) loses_permille: u64,
 }
 
 #[derive(Default)]
 struct Facts {
-    /// Refresh tokens whose answer is waited for.
+    /// Refresh tokens whose answer is awaited.
     awaited: Vec<Awaited>,
     /// How often a spent refresh token arrived.
     reused: BTreeMap<String, u32>,
     /// Pairs whose answer reached a process.
     delivered: Vec<Delivered>,
-    /// The refresh token that was issued with each access token.
+    /// The refresh token issued with each access token.
     issued: BTreeMap<String, String>,
     /// Refresh tokens that a refresh spent.
     spent: BTreeSet<String>,
 }
 
-/// A refresh token whose answer is waited for: by whom, and since when.
+/// A refresh token whose answer is awaited: by whom, and since when.
 struct Awaited {
     token: String,
     by: Arc<Fate>,
@@ -88,6 +92,7 @@ impl Provider {
     pub(crate) fn new(
         settings: Settings,
         habits: ProviderHabits,
+        offers: Offers,
         spread: Spread,
         record: Arc<Record>,
         rng: Arc<Rng>,
@@ -99,9 +104,11 @@ impl Provider {
             record,
             rng,
             habits,
+            offers,
             network: Mutex::default(),
             facts: Mutex::default(),
             spread: Mutex::new(spread),
+            spread_holds: AtomicBool::new(true),
             mail: Notify::new(),
         }
     }
@@ -118,7 +125,7 @@ impl Provider {
         *self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with the mock that no request does.
+    /// Changes the mock directly, without a request.
     pub(crate) fn beside<T>(&self, work: impl FnOnce(&mut MockTwitch) -> T) -> T {
         let mut mock = self.mock();
         mock.set_now(self.now().as_millis());
@@ -128,7 +135,7 @@ impl Provider {
         done
     }
 
-    /// The next calls fail so.
+    /// Makes the next calls fail like this.
     pub(crate) fn fails(&self, endpoint: Endpoint, kind: FaultKind, calls: u32) {
         let fault = Fault::times(calls, endpoint, kind);
         self.mock().add_fault(fault);
@@ -147,24 +154,24 @@ impl Provider {
         self.facts().delivered.clone()
     }
 
-    /// Whether the provider takes this access token. Faults get in the way.
+    /// Returns whether the provider accepts this access token. Faults apply.
     pub(crate) fn takes(&self, token: &str) -> bool {
         let request = Request::get("/oauth2/validate").header("authorization", format!("OAuth {token}"));
         let Ok(request) = request.body(Bytes::new()) else { return false };
         self.handle(&request).0.response.status() == StatusCode::OK
     }
 
-    /// Whether the user lets the app in.
+    /// Returns whether the user has the app connected.
     pub(crate) fn connected(&self, user: &str) -> bool {
         self.mock().is_connected(user, claviger_mock::DEMO_CLIENT_ID)
     }
 
-    /// Whether there is such a user.
+    /// Returns whether the user exists.
     pub(crate) fn exists(&self, user: &str) -> bool {
         self.mock().users().any(|own| own.id == user)
     }
 
-    /// Leads a browser to the authorization page, where this user agrees at once, and back.
+    /// Sends a browser to the authorization page, where this user agrees at once, and back.
     pub(crate) fn authorize(&self, user: &str, location: &str) -> Option<Callback> {
         self.mock().settings_mut().authorize_at_once_as = Some(user.to_owned());
         let request = Request::get(location).body(Bytes::new()).ok()?;
@@ -177,6 +184,7 @@ impl Provider {
             code: param("code").map(AuthorizationCode::new),
             error: param("error"),
             iss: param("iss"),
+            address: None,
         })
     }
 
@@ -184,7 +192,7 @@ impl Provider {
         START.after(self.record.elapsed())
     }
 
-    /// Handles one request, and says whether it brought a spent refresh token.
+    /// Handles a request. Returns whether it brought a spent refresh token.
     fn handle(&self, request: &Request<Bytes>) -> (claviger_mock::Reply, bool) {
         let now_ms = self.now().as_millis();
         let mut mock = self.mock();
@@ -195,8 +203,8 @@ impl Provider {
         (reply, reused)
     }
 
-    /// Whether a refresh has spent the refresh token that came with this access token. Where the old one goes on, it does not
-    /// matter.
+    /// Returns whether a refresh has spent the refresh token that came with this access token. Only
+    /// one-time tokens can be spent.
     pub(crate) fn spent(&self, access: &str) -> bool {
         let facts = self.facts();
         self.habits.rotation == Rotation::OneTime
@@ -229,10 +237,10 @@ impl Provider {
         reply
     }
 
-    /// SPENT: nobody sends a refresh token while somebody who lives, and holds the lease, waits for the answer to it.
+    /// SPENT: no refresh token is sent while a living holder of the lease awaits its answer.
     fn awaits(&self, token: &str, fate: &Arc<Fate>) {
         let since = self.record.elapsed();
-        // The clocks of two instances may differ by some seconds.
+        // The clocks of two instances may differ by a few seconds.
         let leased = limits::CLAIM_LEASE.saturating_sub(Duration::from_secs(5));
         let mut facts = self.facts();
         let in_flight =
@@ -252,11 +260,26 @@ impl Provider {
         }
     }
 
-    /// SPREAD: a validation within the budget leaves.
-    fn asks_about_a_token(&self) {
+    /// SPREAD: counts a validation against the budget.
+    fn validates(&self) {
         let allowed = self.spread.lock().unwrap_or_else(PoisonError::into_inner).sent(self.record.elapsed());
-        if !allowed {
+        if !allowed && self.spread_holds.load(Ordering::SeqCst) {
             self.record.violate("SPREAD", "more validations were sent than the budget allows");
+        }
+    }
+
+    /// Checks SPREAD afresh, or not while clocks are wrong.
+    pub(crate) fn watch_spread(&self, clocks_are_right: bool) {
+        self.spread_holds.store(clocks_are_right, Ordering::SeqCst);
+        self.spread.lock().unwrap_or_else(PoisonError::into_inner).forget();
+    }
+
+    /// CAPABILITY: no endpoint is called that the provider lacks. A sign-in may ask whose its new
+    /// token is: every provider answers that.
+    fn check_capabilities(&self, validates: bool, request: &Request<Bytes>) {
+        let revokes = Endpoint::of_path(request.uri().path()) == Some(Endpoint::Revoke);
+        if (validates && !self.offers.validation) || (revokes && !self.offers.revocation) {
+            self.record.violate("CAPABILITY", format!("{} was called", request.uri().path()));
         }
     }
 
@@ -284,7 +307,7 @@ impl Wire {
         }
     }
 
-    /// Sends the request off, and waits for its answer for as long as the engine's client does.
+    /// Sends the request, and waits for its answer as long as the engine's client does.
     async fn exchange(
         &self,
         request: Request<Bytes>,
@@ -318,13 +341,13 @@ impl Wire {
             self.fate.record.count("fault: no answer", self.fate.who);
         }
         if let Some(sent) = sent {
-            self.hears(sent, &answer);
+            self.note_answer(sent, &answer);
         }
         answer
     }
 
-    /// The sender of a refresh token hears what became of it.
-    fn hears(&self, sent: Sent, answer: &Result<Response<Bytes>, Unanswered>) {
+    /// Records what the sender of a refresh token received.
+    fn note_answer(&self, sent: Sent, answer: &Result<Response<Bytes>, Unanswered>) {
         let heard = spent::heard(answer, &self.provider.habits);
         self.ledger.heard(sent, heard);
         let issued = answer.as_ref().ok().and_then(pair_of).is_some();
@@ -337,7 +360,7 @@ impl Wire {
     }
 }
 
-/// A request goes to the provider and its answer back, whoever waits for it.
+/// Carries a request to the provider and its answer back, even if nobody waits.
 async fn travel(
     provider: Arc<Provider>,
     network: Network,
@@ -348,7 +371,7 @@ async fn travel(
     let longest = Duration::from_millis(if network.slow { 9_000 } else { 200 });
     tokio::time::sleep(provider.rng.span(Duration::from_millis(1), longest)).await;
     if network.slow && provider.rng.chance(200) {
-        // It arrives when its sender has given up, and perhaps when the lease is over.
+        // It arrives after its sender has given up, and perhaps after the lease.
         provider.record.count("fault: request late", 8);
         tokio::time::sleep(provider.rng.span(limits::PROVIDER_ANSWER, limits::CLAIM_LEASE * 3)).await;
     }
@@ -360,7 +383,7 @@ async fn travel(
     if network.loses_permille > 0 && reply.response.status() == StatusCode::OK && provider.rng.chance(200) {
         provider.record.count("fault: gateway error after the deed", 8);
         let mut broken = Response::new(Bytes::new());
-        // Where a second use does harm, a 503 that does not say when to come back is not believed either.
+        // Where reuse is harmful, the engine does not trust a 503 without Retry-After either.
         let either = provider.habits.reuse_is_harmful() && provider.rng.chance(500);
         *broken.status_mut() = if either { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
         let _ = answer.send(broken);
@@ -370,7 +393,7 @@ async fn travel(
     if lost || reply.connection == Connection::CloseWithoutAnswer {
         return provider.record.count("fault: answer lost", 8);
     }
-    // Nobody waiting any more is fine.
+    // The receiver may be gone.
     let _ = answer.send(reply.response);
 }
 
@@ -378,10 +401,12 @@ async fn travel(
 impl ProviderHttp for Wire {
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Unanswered> {
         self.fate.live_on().await;
-        // A token that no row holds yet is asked about by a sign-in, which is not part of the budget.
-        if validated(&request).is_some_and(|token| self.ledger.owner(&token).is_some()) {
-            self.provider.asks_about_a_token();
+        // A sign-in validates its token before any row holds it; that is not part of the budget.
+        let asks = validated(&request).is_some_and(|token| self.ledger.owner(&token).is_some());
+        if asks {
+            self.provider.validates();
         }
+        self.provider.check_capabilities(asks, &request);
         let (refresh_token, gone_before) = (refresh_token_of(&request), self.fate.gone());
         if let Some(token) = &refresh_token {
             self.fate.pass(Point::RequestUnsent).await;
@@ -410,7 +435,7 @@ impl ProviderHttp for Wire {
     }
 }
 
-/// The access token that the request asks about, if it does.
+/// Returns the access token that the request validates.
 fn validated(request: &Request<Bytes>) -> Option<String> {
     let asks = request.uri().path() == "/oauth2/validate";
     let value = request.headers().get(http::header::AUTHORIZATION).filter(|_| asks)?;
@@ -422,7 +447,7 @@ fn refresh_token_of(request: &Request<Bytes>) -> Option<String> {
     form.find(|(name, _)| name == "refresh_token").map(|(_, value)| value.into_owned())
 }
 
-/// The access and the refresh token that an answer brings.
+/// Returns the access and refresh token of an answer.
 fn pair_of(answer: &Response<Bytes>) -> Option<(String, String)> {
     let body: serde_json::Value = serde_json::from_slice(answer.body()).ok()?;
     let text = |name| Some(body.get(name)?.as_str()?.to_owned());

@@ -1,4 +1,4 @@
-//! A few hours of a smaller day, and a smaller restart, as the simulator runs them with a million sessions.
+//! Smaller versions of the simulated day and restart: a few hours, and fewer sessions.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail as a test does")]
 
@@ -21,7 +21,7 @@ fn evening(sessions: usize) -> Day {
 }
 
 #[test]
-fn an_evening_keeps_what_is_promised() {
+fn an_evening_violates_nothing() {
     let report = evening(20_000).run(|_| ()).unwrap();
     assert_eq!(report.violated, 0, "{report}");
     assert!(report.samples.len() > 170 && report.by_minute.iter().sum::<u64>() > 10_000, "{report}");
@@ -29,25 +29,25 @@ fn an_evening_keeps_what_is_promised() {
     assert!(report.chart().ends_with("</svg>\n"));
 }
 
-/// The checks would notice: with a third of what is needed, proofs grow too old.
+/// Shows that HOURLY is checked: a third of the needed budget lets proofs grow too old.
 #[test]
-fn an_evening_with_too_small_a_budget_violates_the_hour() {
+fn a_budget_that_is_too_small_violates_hourly() {
     let day = Day { budget_per_second: Some(1), outage: None, storm: None, ..evening(20_000) };
     let report = day.run(|_| ()).unwrap();
     assert!(report.violations.iter().any(|violation| violation.starts_with("HOURLY")), "{report}");
 }
 
 #[test]
-fn a_seed_has_one_evening() {
+fn an_evening_is_deterministic() {
     let run = || evening(1_000).run(|_| ()).unwrap();
     let (first, again) = (run(), run());
     assert_eq!(first.to_string(), again.to_string());
     assert_eq!(first.by_minute, again.by_minute);
 }
 
-/// Whatever part of a period the wheel stands at when the instances come back.
+/// The instances come back at three different parts of a sweep period.
 #[test]
-fn a_restart_catches_up_as_foretold() {
+fn a_restart_catches_up_as_forecast() {
     for down_minutes in [55, 85, 120] {
         let down_for = down_minutes * MINUTE;
         let report = Restart { sessions: 10_000, seed: 1, down_for }.run(|_, _| ()).unwrap();

@@ -1,4 +1,4 @@
-//! What the simulator finds and what it does not, and that it can be believed.
+//! Random histories, broken variants that the simulator must catch, and reproductions of bugs.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,14 +9,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use claviger_core::policy::{ProviderHabits, Rotation};
+use claviger_core::{ProviderHabits, Rotation};
 use claviger_mock::FaultKind;
-use claviger_sim::{Act, Asks, Mail, Plan, Point, Step, Tab, Trap, Variant, coverage, run};
+use claviger_sim::{Act, Asks, Mail, Offers, Plan, Point, Step, Tab, Trap, Variant, coverage, run};
 
 const HISTORIES: u64 = 40;
 
 #[test]
-fn histories_violate_nothing_and_reach_what_matters() {
+fn random_histories_violate_nothing() {
     let mut counts = BTreeMap::<&str, u64>::new();
     for seed in 1..=HISTORIES {
         let outcome = run(&Plan::new(seed), Variant::Shipped, false).unwrap();
@@ -26,11 +26,11 @@ fn histories_violate_nothing_and_reach_what_matters() {
         }
     }
     let missing = coverage::missing(&counts);
-    assert!(missing.len() <= 12, "so few histories need not reach everything, but most of it: {missing:?}");
+    assert!(missing.len() <= 12, "few histories reach most of it, not all: {missing:?}");
 }
 
 #[test]
-fn a_seed_has_one_history() {
+fn a_history_is_deterministic() {
     for seed in [3, 30, 41] {
         let plan = Plan::new(seed);
         let first = run(&plan, Variant::Shipped, true).unwrap();
@@ -41,7 +41,7 @@ fn a_seed_has_one_history() {
     assert_ne!(run(&Plan::new(3), Variant::Shipped, false).unwrap().digest, 0);
 }
 
-/// Each variant breaks what the engine relies on, and is found out by an invariant that it must violate.
+/// Each variant breaks something that the engine relies on, and must violate one of its invariants.
 #[test]
 fn every_broken_variant_is_caught() {
     let table = [
@@ -63,7 +63,7 @@ fn every_broken_variant_is_caught() {
 }
 
 #[test]
-fn what_never_happened_is_named() {
+fn missing_coverage_is_listed() {
     assert!(coverage::missing(&BTreeMap::new()).contains(&"crash: claim unheard"));
     assert!(
         !coverage::missing(&BTreeMap::from([("crash: claim unheard", 1)])).contains(&"crash: claim unheard")
@@ -88,28 +88,30 @@ fn kept_alive(habits: ProviderHabits, steps: Vec<Step>) -> Plan {
         instances: 1,
         devices: vec![1],
         habits,
+        offers: Offers::ALL,
         custody_server: true,
         skews_ms: vec![0],
         keep_alive: true,
-        notices: false,
+        webhook: false,
         validations_per_second: 20,
         steps,
     }
 }
 
-/// Found by seed 45: a kept pair that no refresh could save stayed Live after its token had expired, so neither the sweep nor the
-/// probe asked about it, and a user who was gone was never noticed.
+/// Found by seed 45. A kept pair that no refresh could save stayed Live after its token had
+/// expired. Neither the sweep nor the connection check covered it, so a disconnect was never
+/// noticed.
 #[test]
-fn a_kept_pair_that_no_refresh_can_save_is_set_aside() {
+fn a_kept_pair_that_no_refresh_can_save_is_parked() {
     let one_time = ProviderHabits {
         rotation: Rotation::OneTime,
         replay_window: Duration::ZERO,
-        ..ProviderHabits::TWITCH
+        ..ProviderHabits::FORGIVING
     };
     let steps = vec![
         step(1, Act::SignIn { device: 0, instance: 0 }),
         step(300, Act::TokenFault { kind: FaultKind::CloseAfter }),
-        // Silence about a lone user proves nothing; a clear word does.
+        // With one user, a missing name in the connection check proves nothing. An event does.
         step(900, Act::Disconnect { user: 0 }),
         step(60, Act::Mail { mail: Mail::Prompt }),
     ];
@@ -119,17 +121,17 @@ fn a_kept_pair_that_no_refresh_can_save_is_set_aside() {
     assert_eq!(outcome.counts.get("row: parked"), Some(&1), "{}", outcome.trace.join("\n"));
 }
 
-/// Found by seed 6: while only refreshes failed, a visit tried them again and again without a pause, asked about nobody else,
-/// and kept its slot for as long.
+/// Found by seed 6. While only refreshes failed, a visit repeated them without a backoff, validated
+/// no other session, and held its slot all the time.
 #[test]
-fn refreshes_that_fail_keep_nobody_from_being_asked_about() {
+fn failing_refreshes_do_not_stop_validations() {
     let unavailable = || step(0, Act::TokenFault { kind: FaultKind::status(503) });
     let mut steps = vec![step(1, Act::SignIn { device: 0, instance: 0 }), step(300, asks(Asks::Cookie))];
     steps.extend((0..40).map(|_| unavailable()));
     steps.push(step(590, asks(Asks::Cookie)));
-    let outcome = run(&kept_alive(ProviderHabits::TWITCH, steps), Variant::Shipped, true).unwrap();
+    let outcome = run(&kept_alive(ProviderHabits::FORGIVING, steps), Variant::Shipped, true).unwrap();
     assert_eq!(outcome.violations, [], "{}", outcome.trace.join("\n"));
-    // The visit after 777 s is the first whose refresh fails; the token lives for another two minutes.
+    // The visit at 777 s is the first whose refresh fails. The token lives for two more minutes.
     let proven_at = |line: &String| {
         line.split_once(" s  ").filter(|(_, what)| what.ends_with("row: proven"))?.0.trim().parse().ok()
     };
@@ -137,18 +139,19 @@ fn refreshes_that_fail_keep_nobody_from_being_asked_about() {
     assert!(proven.iter().any(|at| (700.0..890.0).contains(at)), "{}", outcome.trace.join("\n"));
 }
 
-/// Found by seed 30: where no refresh spends a token, its replay was refused for ever after the user had disconnected the app,
-/// and the row neither recovered nor ended.
+/// Found by seed 30. Where refreshes do not spend a token, its replay was refused for ever after
+/// the user had disconnected the app, and the row neither recovered nor ended.
 #[test]
-fn a_token_that_no_refresh_spends_may_die_after_its_answer_was_lost() {
+fn a_reusable_token_may_die_after_its_answer_was_lost() {
     let plan = Plan {
         seed: 1,
         instances: 1,
         devices: vec![1],
-        habits: ProviderHabits { rotation: Rotation::None, ..ProviderHabits::TWITCH },
+        habits: ProviderHabits { rotation: Rotation::None, ..ProviderHabits::FORGIVING },
+        offers: Offers::ALL,
         custody_server: false,
         keep_alive: false,
-        notices: false,
+        webhook: false,
         validations_per_second: 20,
         skews_ms: vec![0],
         steps: vec![
@@ -160,16 +163,16 @@ fn a_token_that_no_refresh_spends_may_die_after_its_answer_was_lost() {
     };
     let outcome = run(&plan, Variant::Shipped, true).unwrap();
     assert_eq!(outcome.violations, [], "{}", outcome.trace.join("\n"));
-    // The device's next request finds out, or the probe.
+    // The device's next request notices, or the connection check.
     let ends = ["row: ended, rejected", "row: ended, disconnected"];
     let ended: u64 = ends.iter().filter_map(|name| outcome.counts.get(name)).sum();
     assert_eq!(ended, 1, "{}", outcome.trace.join("\n"));
 }
 
-/// Writing the claim took so long that the answer could not be there before the lease is over: the token is not sent, the claim is
-/// given back, and the next request refreshes.
+/// The claim was written so slowly that the answer could not arrive within the lease. The token is
+/// not sent, the claim is given back, and the next request refreshes.
 #[test]
-fn a_claim_whose_write_took_too_long_is_given_back_unsent() {
+fn a_claim_that_was_written_too_slowly_is_given_back_unsent() {
     let one_time = ProviderHabits {
         rotation: Rotation::OneTime,
         replay_window: Duration::ZERO,
@@ -183,10 +186,11 @@ fn a_claim_whose_write_took_too_long_is_given_back_unsent() {
             instances: 2,
             devices: vec![1],
             habits: one_time,
+            offers: Offers::ALL,
             custody_server: false,
             skews_ms: vec![0, 0],
             keep_alive: false,
-            notices: false,
+            webhook: false,
             validations_per_second: 20,
             steps: vec![
                 step(1, Act::SignIn { device: 0, instance: 0 }),
@@ -207,27 +211,28 @@ fn a_claim_whose_write_took_too_long_is_given_back_unsent() {
     }
 }
 
-/// The claim of a replay was judged within the provider's window and written so slowly that the request would have arrived outside
-/// of it: the token was sent all the same.
+/// A bug: the claim of a replay was allowed within the provider's window, but written so slowly
+/// that the request arrived outside of it.
 #[test]
-fn a_replay_whose_claim_was_written_too_late_for_the_window_is_not_sent() {
+fn a_replay_that_would_arrive_outside_the_window_is_not_sent() {
     let hopeful = ProviderHabits {
         rotation: Rotation::OneTime,
         replay_window: Duration::from_secs(60 * 60),
         reuse_kills_connection: false,
         old_access_token_survives: true,
     };
-    // The window ends 3600 s after the first sending, and the longest way of a request takes 15 of them.
+    // The window ends 3600 s after the first sending. A request may travel for 15 s.
     for (replay_after_secs, replayed) in [(3_000, true), (3_579, false)] {
         let plan = Plan {
             seed: 1,
             instances: 1,
             devices: vec![1],
             habits: hopeful,
+            offers: Offers::ALL,
             custody_server: false,
             skews_ms: vec![0],
             keep_alive: false,
-            notices: false,
+            webhook: false,
             validations_per_second: 20,
             steps: vec![
                 step(1, Act::SignIn { device: 0, instance: 0 }),
@@ -252,21 +257,23 @@ fn a_replay_whose_claim_was_written_too_late_for_the_window_is_not_sent() {
     }
 }
 
-/// Found by seed 2287: one instance ended a session, and another one, asked to end all others, had nothing left to end. Instances tell
-/// each other nothing, so the second goes on believing that session's cookie where a cookie is enough, until it reads the row.
+/// Found by seed 2287. One instance ended a session, and another one, asked to end all others,
+/// found nothing to end. Without a change feed the second accepts the cookie alone until it reads
+/// the row.
 #[test]
-fn what_another_instance_ended_is_learned_from_the_row() {
+fn an_end_by_another_instance_is_found_in_the_row() {
     for (instance, ended) in [(0, false), (1, true)] {
         let ask = |asks| Act::Ask { device: 1, tabs: vec![Tab { instance, asks, gives_up_after: None }] };
         let plan = Plan {
             seed: 1,
             instances: 2,
             devices: vec![2],
-            habits: ProviderHabits::TWITCH,
+            habits: ProviderHabits::FORGIVING,
+            offers: Offers::ALL,
             custody_server: false,
             skews_ms: vec![0, 0],
             keep_alive: false,
-            notices: false,
+            webhook: false,
             validations_per_second: 20,
             steps: vec![
                 step(1, Act::SignIn { device: 0, instance: 0 }),

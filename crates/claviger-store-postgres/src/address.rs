@@ -1,4 +1,4 @@
-//! Where the database is, and how the way there is protected.
+//! Address of the database, and how the connection to it is protected.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,38 +12,41 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::AddressError;
 
-/// A connection has so long to be made.
+/// Time limit for making a connection.
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);
-/// By this name the database knows the connections of gateways, unless the address says otherwise.
+/// Application name of a gateway's connections, unless its address sets another.
 pub(crate) const GATEWAY: &str = "claviger";
-/// And by this one those of who copies.
+/// Application name of the connections of a copy.
 const COPY: &str = "claviger store copy";
-/// And by this one those of who opens the store, and may change its schema.
+/// Application name of the connections that inspect the database and may change its schema.
 const OPENING: &str = "claviger opening";
-/// A connection on which nothing comes back for so long is dead.
+/// Port where an address names none.
+const USUAL_PORT: u16 = 5432;
+/// A connection that stays silent for this long is dead.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// How the way to the database is protected. Sockets in the file system need no protection.
+/// How the connection to the database is protected. Sockets in the file system need no protection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// TLS, and the server has to show a certificate of its name.
+    /// TLS. The server must present a certificate for its host name.
     Tls {
-        /// A PEM file with the certificates of the authorities that are believed; without it, those that the operating
-        /// system believes.
+        /// A PEM file with the certificates of trusted authorities. Without it, the authorities
+        /// that the operating system trusts.
         authorities: Option<PathBuf>,
     },
-    /// None: whoever is between here and the database reads and changes everything. Also where the server offers TLS.
+    /// Plain text, even if the server offers TLS. Anybody on the network path can read and change
+    /// everything.
     InsecurePlaintext,
 }
 
-/// Where a database is, and how the way there is protected.
+/// Where a database is, and how the connection to it is protected.
 #[derive(Clone)]
 pub struct Address {
     pub(crate) config: tokio_postgres::Config,
     pub(crate) tls: Option<MakeRustlsConnect>,
 }
 
-/// An address holds a password.
+/// Hides the address, which may hold a password.
 impl std::fmt::Debug for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Address").field("tls", &self.tls.is_some()).finish_non_exhaustive()
@@ -51,8 +54,9 @@ impl std::fmt::Debug for Address {
 }
 
 impl Address {
-    /// Reads an address as libpq takes it (PostgreSQL's documentation, section 34.1.1): `postgres://user:password@host/name`, or
-    /// `host=/run/postgresql user=claviger dbname=claviger`.
+    /// Parses an address in libpq's format (PostgreSQL's documentation, section 34.1.1):
+    /// `postgres://user:password@host/name`, or `host=/run/postgresql user=claviger
+    /// dbname=claviger`.
     ///
     /// # Errors
     /// [`AddressError`]; each says what the operator can do.
@@ -85,21 +89,31 @@ impl Address {
         Ok(Self { config, tls })
     }
 
-    /// Whether it is a socket in the file system.
+    /// Whether the database is reached by a socket in the file system.
     pub fn is_local(&self) -> bool {
         self.config.get_hosts().iter().all(|host| !matches!(host, Host::Tcp(_)))
     }
 
-    /// Whether it holds a password.
+    /// Whether the address holds a password.
     pub fn has_password(&self) -> bool {
         self.config.get_password().is_some()
     }
 
-    /// Where it leads, without who goes there and by which password.
+    /// The hosts and the database name, and the user, without the password.
+    pub(crate) fn place_and_user(&self) -> String {
+        let user = self.config.get_user().unwrap_or("the one of this process");
+        format!("{}, user {user}", self.place())
+    }
+
+    /// The hosts and the database name, without user and password.
     pub fn place(&self) -> String {
-        let hosts = self.config.get_hosts().iter().map(|host| match host {
-            Host::Tcp(name) => name.clone(),
-            Host::Unix(path) => path.display().to_string(),
+        let ports = self.config.get_ports();
+        let hosts = self.config.get_hosts().iter().enumerate().map(|(index, host)| {
+            let port = ports.get(index).or(ports.first()).copied().unwrap_or(USUAL_PORT);
+            match host {
+                Host::Tcp(name) => format!("{name}:{port}"),
+                Host::Unix(path) => format!("{}, port {port}", path.display()),
+            }
         });
         let hosts: Vec<String> = hosts.collect();
         match self.config.get_dbname() {
@@ -108,12 +122,13 @@ impl Address {
         }
     }
 
-    /// The same address for who copies, told apart from gateways by the database.
+    /// The same address under the application name of a copy.
     pub(crate) fn of_copy(&self) -> Self {
         self.named(COPY)
     }
 
-    /// The same for who looks at the database before it is served from, and changes its schema.
+    /// The same address under the application name that is used to inspect the database and change
+    /// its schema.
     pub(crate) fn of_opening(&self) -> Self {
         self.named(OPENING)
     }
@@ -124,8 +139,7 @@ impl Address {
         own
     }
 
-    /// Lets the database itself bound what we ask of it, so that a statement of ours that nobody waits for any more holds
-    /// nothing up.
+    /// Sets time limits in the database itself, so that an abandoned statement stops holding locks.
     pub(crate) fn bounded(&self, patience: Duration) -> tokio_postgres::Config {
         let mut config = self.config.clone();
         let millis = patience.as_millis();
@@ -173,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_over_a_network_is_protected_unless_the_operator_says_otherwise() {
+    fn network_connections_use_tls_unless_the_operator_allows_plain_text() {
         let remote = "postgres://claviger:canary@db.example/claviger";
         assert_eq!(mode(remote, &TLS), Ok(SslMode::Require));
         assert_eq!(mode(remote, &Way::InsecurePlaintext), Ok(SslMode::Disable));
@@ -185,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_told_without_its_password() {
+    fn an_unusable_address_is_reported_without_its_password() {
         for (text, word) in [
             ("postgres://claviger:canary@db.example/claviger?sslmode=disable", "sslmode"),
             ("postgres://claviger:canary@db.example:port/claviger", "postgres://"),
@@ -199,21 +213,21 @@ mod tests {
     }
 
     #[test]
-    fn an_address_says_where_it_leads_and_no_more() {
+    fn place_holds_hosts_and_database_only() {
         let address = Address::parse("postgres://ada:canary@db.example/claviger", &TLS).unwrap();
         assert_eq!(
             (address.place().as_str(), address.has_password()),
-            ("the database claviger at db.example", true)
+            ("the database claviger at db.example:5432", true)
         );
         let address = Address::parse("postgres://ada@%2Frun%2Fpostgresql", &TLS).unwrap();
         assert_eq!(
             (address.place().as_str(), address.has_password()),
-            ("the database at /run/postgresql", false)
+            ("the database at /run/postgresql, port 5432", false)
         );
     }
 
     #[test]
-    fn a_file_without_certificates_is_told() {
+    fn a_file_without_certificates_is_reported() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let way = Way::Tls { authorities: Some(file.path().to_owned()) };
         let told = Address::parse("postgres://db.example", &way).unwrap_err();

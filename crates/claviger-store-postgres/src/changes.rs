@@ -1,14 +1,15 @@
-//! How instances hear of each other's ends: PostgreSQL's NOTIFY, sent with the change that it tells of.
+//! Notifies instances of each other's changes by PostgreSQL's NOTIFY.
 //!
-//! Commits with a message wait for each other, which is a matter of a few hundred a second. Ends and suspicions are rare and must
-//! not be missed. New pairs are many and may be missed by an instance that was killed just then: whoever waits for one looks
-//! from time to time. So these are told afterwards, all at once that came up meanwhile.
+//! Commits that notify wait for each other, so PostgreSQL does only a few hundred a second. Ends
+//! and suspicions are rare and must not be missed, so the change itself sends their notification.
+//! New pairs are frequent, and a waiting instance also polls for them. So their notifications are
+//! sent afterwards in batches, and may be lost if an instance is killed.
 
 use std::{future::poll_fn, time::Duration};
 
 use async_trait::async_trait;
-use claviger_core::{ids::SessionId, time::Timestamp};
-use claviger_store::{Change, News};
+use claviger_core::{SessionId, Timestamp};
+use claviger_store::{FeedEvent, Subscriber};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
@@ -23,26 +24,21 @@ use crate::{
     clock::DatabaseClock,
     database::Database,
     error::words,
-    sessions,
+    notify::{CHANNEL, notify},
 };
 
-/// Under this name changes are told, each as a list of session ids in hexadecimal digits.
-pub(crate) const CHANNEL: &str = "claviger_changes";
-/// A message has at most 8000 octets, and an id takes 33.
-pub(crate) const IDS_A_MESSAGE: i64 = 200;
-
-/// The link says so often that it is alive.
+/// Interval of the connection's heartbeats.
 const BEAT: Duration = Duration::from_secs(2);
-/// And is taken for lost if nothing is heard of that for so long.
+/// A connection is lost if its heartbeat is this late.
 const SILENCE: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// New pairs are told so often: what came up meanwhile, in one commit.
+/// Interval between two batches of notifications of new pairs.
 const PAIRS: Duration = Duration::from_millis(20);
-/// So many changes wait for their reader. More wait in the database.
+/// At most this many changes wait in memory for their reader. More wait in the database.
 const WAITING: usize = 4096;
 
-/// Tells of new pairs.
+/// Notifies other instances of new pairs.
 #[derive(Debug)]
 pub(crate) struct PairTeller {
     untold: mpsc::Sender<Uuid>,
@@ -55,7 +51,8 @@ impl PairTeller {
         Self { untold, teller: tokio::spawn(tell(database, queue)) }
     }
 
-    /// Has it told soon. While the database is away more pairs come up than anybody waits for: those are not told.
+    /// Queues a notification of a new pair. Drops it if the queue is full, as while the database is
+    /// away.
     pub(crate) fn of(&self, session: Uuid) {
         let _told = self.untold.try_send(session);
     }
@@ -71,19 +68,19 @@ async fn tell(database: Database, mut queue: mpsc::Receiver<Uuid>) {
     let mut ids = Vec::new();
     while queue.recv_many(&mut ids, WAITING).await > 0 {
         let told = &ids;
-        let telling = database.write("tell", |link| async move { sessions::tell(&link, told).await });
+        let telling = database.write("tell", |connection| async move { notify(&connection, told).await });
         if let Err(error) = telling.await {
-            tracing::debug!(%error, "new pairs were not told to the other instances");
+            tracing::debug!(%error, "other instances were not notified of new pairs");
         }
         ids.clear();
         tokio::time::sleep(PAIRS).await;
     }
 }
 
-/// A stream of changes. It connects again by itself. Dropping it ends it.
+/// A stream of changes that reconnects by itself until it is dropped.
 #[derive(Debug)]
 pub struct Changes {
-    heard: mpsc::Receiver<Change>,
+    heard: mpsc::Receiver<FeedEvent>,
     over: bool,
     listener: JoinHandle<()>,
 }
@@ -96,15 +93,16 @@ impl Changes {
 }
 
 #[async_trait]
-impl News for Changes {
-    async fn next(&mut self) -> Change {
+impl Subscriber for Changes {
+    async fn next(&mut self) -> FeedEvent {
         match self.heard.recv().await {
             Some(change) => change,
-            // The listener runs until it is dropped; should it not, then nothing is heard from now on.
+            // The listener ends only with this stream. If it ended early, no further change
+            // arrives.
             None if self.over => std::future::pending().await,
             None => {
                 self.over = true;
-                Change::Lost
+                FeedEvent::Lost
             }
         }
     }
@@ -116,10 +114,10 @@ impl Drop for Changes {
     }
 }
 
-/// The reader went away.
+/// The reader was dropped.
 struct Unread;
 
-/// Why a link ended.
+/// Why a connection ended.
 enum End {
     Unread,
     Lost(String),
@@ -138,34 +136,35 @@ impl From<tokio_postgres::Error> for End {
 }
 
 struct Teller {
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<FeedEvent>,
     clock: DatabaseClock,
-    /// Whether the reader believes that it hears all.
+    /// Whether the reader believes that it receives every change.
     up: bool,
     pause: Duration,
 }
 
 impl Teller {
-    async fn tell(&mut self, change: Change) -> Result<(), Unread> {
+    async fn tell(&mut self, change: FeedEvent) -> Result<(), Unread> {
         match change {
-            Change::Resync => (self.up, self.pause) = (true, FIRST_PAUSE),
-            Change::Lost => self.up = false,
-            Change::Session(_) | Change::Heard { .. } => {}
+            FeedEvent::Resync => (self.up, self.pause) = (true, FIRST_PAUSE),
+            FeedEvent::Lost => self.up = false,
+            FeedEvent::Session(_) | FeedEvent::UpToDate { .. } => {}
         }
         self.changes.send(change).await.map_err(|_| Unread)
     }
 
-    /// Tells that everything was told that was committed before this time.
+    /// Reports that every change committed before this time was delivered.
     async fn tell_all_heard(&mut self, before: Timestamp) -> Result<(), Unread> {
-        self.tell(Change::Heard { until: before.after(BEAT + SILENCE) }).await
+        self.tell(FeedEvent::UpToDate { until: before.after(BEAT + SILENCE) }).await
     }
 
-    /// Tells what a message says. What a newer version says otherwise may concern anything.
+    /// Passes on a notification's session ids. A payload of a newer version may concern anything,
+    /// so it becomes a resync.
     async fn pass_on(&mut self, payload: &str) -> Result<(), Unread> {
         for id in payload.split(',') {
             let change = match Uuid::try_parse(id) {
-                Ok(id) => Change::Session(SessionId::from_bytes(id.into_bytes())),
-                Err(_) => Change::Resync,
+                Ok(id) => FeedEvent::Session(SessionId::from_bytes(id.into_bytes())),
+                Err(_) => FeedEvent::Resync,
             };
             self.tell(change).await?;
         }
@@ -173,17 +172,17 @@ impl Teller {
     }
 }
 
-async fn listen(address: Address, changes: mpsc::Sender<Change>, clock: DatabaseClock) {
+async fn listen(address: Address, changes: mpsc::Sender<FeedEvent>, clock: DatabaseClock) {
     let mut teller = Teller { changes, clock, up: false, pause: FIRST_PAUSE };
     loop {
-        let Err(end) = link(&address, &mut teller).await;
+        let Err(end) = connect_and_follow(&address, &mut teller).await;
         let why = match end {
             End::Unread => return,
             End::Lost(why) => why,
         };
         if teller.up {
-            tracing::warn!(%why, "changes by other instances are not heard until the link is back");
-            if teller.tell(Change::Lost).await.is_err() {
+            tracing::warn!(%why, "changes by other instances do not arrive until the connection is back");
+            if teller.tell(FeedEvent::Lost).await.is_err() {
                 return;
             }
         }
@@ -194,7 +193,7 @@ async fn listen(address: Address, changes: mpsc::Sender<Change>, clock: Database
 
 type Never = std::convert::Infallible;
 
-async fn link(address: &Address, teller: &mut Teller) -> Result<Never, End> {
+async fn connect_and_follow(address: &Address, teller: &mut Teller) -> Result<Never, End> {
     let slow = |_| End::Lost("no connection in time".to_owned());
     match address.tls.clone() {
         Some(tls) => {
@@ -212,9 +211,10 @@ async fn link(address: &Address, teller: &mut Teller) -> Result<Never, End> {
 
 /// Listens until the connection is lost.
 ///
-/// The link tells itself something again and again, under a name of its own. Messages come in the order of their commits,
-/// so hearing that proves that everything before it was heard, which an answer to a question would not. It says when it was sent,
-/// since it may lie unread for a while.
+/// The connection sends heartbeats to a channel of its own. Notifications arrive in the order of
+/// their commits, so a heartbeat proves that every earlier change has arrived. The answer to a
+/// query would not prove that. Each heartbeat carries the time at which it was sent, since it may
+/// lie unread for a while.
 async fn follow<T>(
     client: &Client,
     mut connection: Connection<Socket, T>,
@@ -242,7 +242,7 @@ where
             payload = hear(&mut connection) => drop(payload?),
         }
     };
-    teller.tell(Change::Resync).await?;
+    teller.tell(FeedEvent::Resync).await?;
     teller.tell_all_heard(begun_at).await?;
     let own = notify.trim_start_matches("NOTIFY ").to_owned();
     let clock = teller.clock.clone();
@@ -255,7 +255,7 @@ where
             }
         }
     });
-    // It begins anew with each beat that is heard.
+    // Each heartbeat restarts it.
     let mut deaf = std::pin::pin!(tokio::time::sleep(BEAT + SILENCE));
     loop {
         tokio::select! {
@@ -277,10 +277,10 @@ where
 }
 
 fn silent() -> End {
-    End::Lost("nothing is heard".to_owned())
+    End::Lost("no heartbeat in time".to_owned())
 }
 
-/// The next message, with the name under which it was told. None for what is no such message.
+/// The next notification, as channel and payload. None for any other message.
 async fn hear<T>(connection: &mut Connection<Socket, T>) -> Result<Option<(String, String)>, End>
 where
     T: AsyncRead + AsyncWrite + Unpin,

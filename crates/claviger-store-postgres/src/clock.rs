@@ -1,4 +1,4 @@
-//! What time it is for all instances: the database's.
+//! The database's clock, which all instances share.
 
 use std::{
     sync::{
@@ -8,25 +8,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use claviger_core::time::Timestamp;
-use claviger_store::StoreError;
+use claviger_core::Timestamp;
+use claviger_store::{StoreError, codec::ColumnReader as _};
 
 use crate::{
-    database::{Database, Link, bounds},
+    database::{Database, PooledConnection, bounds},
     error::Fault,
     values::Columns,
 };
 
-/// The clock is compared with the database's so often.
+/// Interval between two comparisons with the database's clock.
 pub(crate) const EVERY: Duration = Duration::from_secs(15);
-/// A comparison that took longer tells too little.
+/// A comparison that takes longer is too inexact to use.
 const SLOWEST: Duration = Duration::from_millis(500);
 
 const NOW: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
-/// Tells the database's time: what it said last, and how long that is ago by a clock that nobody sets. So instances agree on
-/// the time within the length of a round trip, however wrong their own clocks are, and go on agreeing while the
-/// database is away.
+/// Estimates the database's time: its last answer, plus the time since then by the monotonic clock.
+///
+/// So instances agree within one round trip, however wrong their own clocks are. They go on
+/// agreeing while the database is away.
 #[derive(Clone, Debug)]
 pub struct DatabaseClock {
     started: Instant,
@@ -41,15 +42,22 @@ impl DatabaseClock {
         Ok(clock)
     }
 
-    /// Now.
+    /// The database's time now.
     pub fn now(&self) -> Timestamp {
         let start = Timestamp::from_millis(self.offset_millis.load(Ordering::Relaxed));
         start.after(self.started.elapsed())
     }
 
-    /// Asks the database, and believes that it looked at its clock in the middle of the round trip.
+    /// The time since this clock was made, by the clock of this computer that nobody sets.
+    pub fn monotonic(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Asks the database for its time, and assumes that it read its clock in the middle of the
+    /// round trip.
     async fn compare(&self, database: &Database, slowest: Duration) -> Result<(), StoreError> {
-        let (asked, answered, told) = database.read("read the clock", |link| self.ask(link)).await?;
+        let (asked, answered, told) =
+            database.read("read the clock", |connection| self.ask(connection)).await?;
         if answered.saturating_sub(asked) <= slowest {
             let start = told.before((asked + answered) / 2);
             self.offset_millis.store(start.as_millis(), Ordering::Relaxed);
@@ -57,14 +65,14 @@ impl DatabaseClock {
         Ok(())
     }
 
-    async fn ask(&self, link: Link) -> Result<(Duration, Duration, Timestamp), Fault> {
+    async fn ask(&self, connection: PooledConnection) -> Result<(Duration, Duration, Timestamp), Fault> {
         let asked = self.started.elapsed();
-        let row = link.query_one(NOW, &bounds![]).await?;
+        let row = connection.query_one(NOW, &bounds![]).await?;
         let answered = self.started.elapsed();
         Ok((asked, answered, Columns::of(&row, "the clock").time()?))
     }
 
-    /// Compares again and again, for ever.
+    /// Compares the clocks at each interval, for ever.
     pub(crate) async fn keep(self, database: Database) {
         loop {
             tokio::time::sleep(EVERY).await;

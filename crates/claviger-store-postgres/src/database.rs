@@ -1,4 +1,4 @@
-//! Who gets a connection, how long it may take, and what is tried again.
+//! Gives connections to work, limits how long it may take, and repeats what may be repeated.
 
 use std::{
     ops::Deref,
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use claviger_store::StoreError;
+use claviger_store::{StoreError, codec::ColumnReader as _};
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -26,9 +26,9 @@ use crate::{
     values::Columns,
 };
 
-/// Work that others' work undid is done so often before that is told.
+/// Maximum number of attempts at work that collides with other transactions.
 const ATTEMPTS: u32 = 8;
-/// And after so long at first, twice as long each time.
+/// Pause before the second attempt. It doubles with each further attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 
 /// A value for a statement, with the type that the statement expects.
@@ -42,32 +42,34 @@ macro_rules! bounds {
 }
 pub(crate) use bounds;
 
-/// A few connections to the database.
+/// A pool of connections to the database.
 #[derive(Clone)]
 pub(crate) struct Database {
     pool: Pool,
-    /// So many connections may be busy with writes, so that reads get one also while no write gets an answer: a standby that
-    /// commits wait for is lost, or a table is locked.
+    /// At most this many connections are busy with writes. Reads get a connection even while writes
+    /// hang: a synchronous standby is lost, or a table is locked.
     for_writes: Arc<Semaphore>,
     named_statements: bool,
     patience: Duration,
+    /// Where the database is, for errors.
+    place: Arc<str>,
 }
 
 /// One connection, for one piece of work.
 #[derive(Clone)]
-pub(crate) struct Link {
-    client: Arc<Lent>,
+pub(crate) struct PooledConnection {
+    client: Arc<PooledClient>,
     named_statements: bool,
 }
 
-/// A connection of the pool until it goes back there.
-struct Lent {
+/// A pooled client that returns to the pool when it is dropped.
+struct PooledClient {
     client: Object,
     in_transaction: AtomicBool,
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl Deref for Lent {
+impl Deref for PooledClient {
     type Target = Object;
 
     fn deref(&self) -> &Object {
@@ -90,7 +92,7 @@ impl Database {
         transaction_pooler: bool,
         patience: Duration,
     ) -> Result<Self, StoreError> {
-        // A pooler refuses connections that set anything.
+        // A pooler refuses connections that set options.
         let config = if transaction_pooler { address.config.clone() } else { address.bounded(patience) };
         let settings = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = match address.tls.clone() {
@@ -98,7 +100,7 @@ impl Database {
             None => Manager::from_config(config, NoTls, settings),
         };
         let connections = connections.max(1);
-        // A quarter is kept for reads, and one at least where there are several.
+        // Keeps a quarter for reads, and at least one if there are several.
         let for_writes = connections - (connections / 4).max(1).min(connections - 1);
         let pool = Pool::builder(manager)
             .max_size(connections)
@@ -109,14 +111,15 @@ impl Database {
             .build()
             .map_err(|_| StoreError::Unavailable("connections cannot be made".to_owned()))?;
         let for_writes = Arc::new(Semaphore::new(for_writes));
-        Ok(Self { pool, for_writes, named_statements: !transaction_pooler, patience })
+        let place = address.place_and_user().into();
+        Ok(Self { pool, for_writes, named_statements: !transaction_pooler, patience, place })
     }
 
-    /// Has work done that changes nothing. It is done again on another connection where one was lost.
+    /// Runs work that changes nothing. Repeats it on another connection if the first is lost.
     pub(crate) async fn read<T, F>(
         &self,
         name: &'static str,
-        work: impl Fn(Link) -> F,
+        work: impl Fn(PooledConnection) -> F,
     ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Fault>>,
@@ -124,11 +127,12 @@ impl Database {
         self.persist(name, Work::Read, &work).await
     }
 
-    /// Has one statement done that changes something. Where the connection is lost nobody can say whether it was.
+    /// Runs one statement that changes something. If the connection is lost, its outcome is
+    /// unknown.
     pub(crate) async fn write<T, F>(
         &self,
         name: &'static str,
-        work: impl Fn(Link) -> F,
+        work: impl Fn(PooledConnection) -> F,
     ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Fault>>,
@@ -136,43 +140,44 @@ impl Database {
         self.persist(name, Work::Write, &work).await
     }
 
-    /// Has several statements done, all of them or none. `opening` begins the transaction. Run it in a task of its own: of one that
-    /// is left midway nobody can say whether it was committed.
+    /// Runs several statements in one transaction. `opening` begins it. Call this from a task of
+    /// its own: the outcome of a transaction that is dropped midway is unknown.
     pub(crate) async fn transact<T, F>(
         &self,
         name: &'static str,
         opening: &str,
-        work: impl Fn(Link) -> F,
+        work: impl Fn(PooledConnection) -> F,
     ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        let whole = |link: Link| {
-            let work = work(link.clone());
+        let whole = |connection: PooledConnection| {
+            let work = work(connection.clone());
             async move {
-                link.client.in_transaction.store(true, Ordering::Relaxed);
+                connection.client.in_transaction.store(true, Ordering::Relaxed);
                 let done = async {
-                    link.run(opening).await?;
+                    connection.run(opening).await?;
                     let done = work.await?;
-                    link.run("COMMIT").await?;
+                    connection.run("COMMIT").await?;
                     Ok::<T, Fault>(done)
                 };
                 let done = done.await;
-                // Whatever failed: also an opening that failed halfway has begun, and a commit that is refused has ended nothing.
-                let left = done.is_ok() || link.run(UNDO).await.is_ok();
-                link.client.in_transaction.store(!left, Ordering::Relaxed);
+                // Undo after every failure: an opening that failed halfway has begun, and a refused
+                // commit leaves the transaction open.
+                let left = done.is_ok() || connection.run(UNDO).await.is_ok();
+                connection.client.in_transaction.store(!left, Ordering::Relaxed);
                 done
             }
         };
         self.persist(name, Work::Write, &whole).await
     }
 
-    /// Tries again while the others' work is all that is in the way.
+    /// Repeats work while collisions with other transactions are its only obstacle.
     async fn persist<T, F>(
         &self,
         name: &'static str,
         kind: Work,
-        work: &impl Fn(Link) -> F,
+        work: &impl Fn(PooledConnection) -> F,
     ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Fault>>,
@@ -185,24 +190,24 @@ impl Database {
             };
             let again = fault.is_collision() || (kind == Work::Read && fault.is_lost_connection());
             if !again || attempt == ATTEMPTS {
-                return Err(fault.into());
+                return Err(fault.at(&self.place));
             }
-            tracing::info!(transaction = name, attempt, reason = %StoreError::from(fault), "a transaction is done again");
+            tracing::info!(transaction = name, attempt, reason = %StoreError::from(fault), "a transaction is repeated");
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
         Err(StoreError::Unavailable("tried too often".to_owned()))
     }
 
-    /// One connection, for as long as it is kept.
-    pub(crate) async fn link(&self, kind: Work) -> Result<Link, Fault> {
+    /// Takes a connection until it is dropped.
+    pub(crate) async fn connection(&self, kind: Work) -> Result<PooledConnection, Fault> {
         let place = match kind {
             Work::Read => None,
             Work::Write => Some(self.place().await?),
         };
         let (client, in_transaction) = (self.pool.get().await?, AtomicBool::new(false));
-        let client = Arc::new(Lent { client, in_transaction, _place: place });
-        Ok(Link { client, named_statements: self.named_statements })
+        let client = Arc::new(PooledClient { client, in_transaction, _place: place });
+        Ok(PooledConnection { client, named_statements: self.named_statements })
     }
 
     async fn place(&self) -> Result<OwnedSemaphorePermit, Fault> {
@@ -211,21 +216,25 @@ impl Database {
         place.ok().and_then(Result::ok).ok_or_else(none)
     }
 
-    async fn attempt<T, F>(&self, kind: Work, work: &impl Fn(Link) -> F) -> Result<T, Fault>
+    async fn attempt<T, F>(&self, kind: Work, work: &impl Fn(PooledConnection) -> F) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        self.on(self.link(kind).await?, work).await
+        self.on(self.connection(kind).await?, work).await
     }
 
-    /// Has work done on this connection, once.
-    pub(crate) async fn on<T, F>(&self, link: Link, work: impl FnOnce(Link) -> F) -> Result<T, Fault>
+    /// Runs work on this connection, once.
+    pub(crate) async fn on<T, F>(
+        &self,
+        connection: PooledConnection,
+        work: impl FnOnce(PooledConnection) -> F,
+    ) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        let mut held = Held { client: Some(Arc::clone(&link.client)), patience: self.patience };
-        let done = timeout(self.patience, work(link)).await.unwrap_or(Err(Fault::TooLong));
-        if let Some(client) = held.client.take()
+        let mut guard = ReturnGuard { client: Some(Arc::clone(&connection.client)), patience: self.patience };
+        let done = timeout(self.patience, work(connection)).await.unwrap_or(Err(Fault::TooLong));
+        if let Some(client) = guard.client.take()
             && (matches!(done, Err(Fault::TooLong)) || client.in_transaction.load(Ordering::Relaxed))
         {
             close(client);
@@ -234,17 +243,18 @@ impl Database {
     }
 }
 
-/// Ends a transaction, whatever it came to.
+/// Ends a transaction in any state.
 const UNDO: &str = "ROLLBACK";
 
-/// The connection of work that may be left midway. Nobody else gets it before the database is done with that work: else they would
-/// wait for it, and for whatever it waits for, or write into its transaction.
-struct Held {
-    client: Option<Arc<Lent>>,
+/// The connection of work that may be dropped midway. It returns to the pool only after the
+/// database has finished that work. Otherwise its next user would wait for that work, or write into
+/// its transaction.
+struct ReturnGuard {
+    client: Option<Arc<PooledClient>>,
     patience: Duration,
 }
 
-impl Drop for Held {
+impl Drop for ReturnGuard {
     fn drop(&mut self) {
         let Some(client) = self.client.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return close(client) };
@@ -259,14 +269,14 @@ impl Drop for Held {
     }
 }
 
-/// Closes a connection whose work is at an unknown point, so that nobody else gets it.
-fn close(client: Arc<Lent>) {
+/// Closes a connection whose work is in an unknown state, so that nobody reuses it.
+fn close(client: Arc<PooledClient>) {
     if let Some(lent) = Arc::into_inner(client) {
         drop(Object::take(lent.client));
     }
 }
 
-impl Link {
+impl PooledConnection {
     /// The rows of a statement's answer.
     pub(crate) async fn query(&self, sql: &str, bounds: &[Bound<'_>]) -> Result<Vec<Row>, Fault> {
         if !self.named_statements {
@@ -284,7 +294,7 @@ impl Link {
         row.ok_or_else(|| Fault::Store(claviger_store::corrupt("an answer without a row")))
     }
 
-    /// How many rows a statement changed.
+    /// Runs a statement and counts the rows that it changed.
     pub(crate) async fn execute(&self, sql: &str, bounds: &[Bound<'_>]) -> Result<u64, Fault> {
         if !self.named_statements {
             return Ok(self.client.execute_typed(sql, bounds).await?);
@@ -295,45 +305,50 @@ impl Link {
         Ok(self.client.execute(&statement, &values).await?)
     }
 
-    /// Runs statements without values.
+    /// Runs statements that take no values.
     pub(crate) async fn run(&self, sql: &str) -> Result<(), Fault> {
         Ok(self.client.batch_execute(sql).await?)
     }
 }
 
-/// Else the database goes on saying what it said before in the same transaction.
+/// Without this, the database repeats its first answer within a transaction.
 pub(crate) const LOOK_AGAIN: &str = "SELECT pg_stat_clear_snapshot()";
 const GATEWAYS: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1";
 
-/// How many connections gateways have to the database, as far as it shows them to our role.
-pub(crate) async fn gateways(link: &Link) -> Result<u64, Fault> {
-    link.run(LOOK_AGAIN).await?;
-    Columns::of(&link.query_one(GATEWAYS, &bounds![TEXT: GATEWAY]).await?, "a count").count()
+/// Number of connections that gateways have to the database, as far as it shows them to our role.
+pub(crate) async fn gateways(connection: &PooledConnection) -> Result<u64, Fault> {
+    connection.run(LOOK_AGAIN).await?;
+    Ok(Columns::of(&connection.query_one(GATEWAYS, &bounds![TEXT: GATEWAY]).await?, "a count").count()?)
 }
 
 const WHO: &str = "SELECT pg_backend_pid()";
 
-/// Whether an address leads to a pooler that gives a connection for one transaction at a time. Then a question between
-/// two transactions is answered by whoever is free: not by the one that is held meanwhile.
+/// Whether an address leads to a pooler in transaction mode. There, a query outside a transaction
+/// runs on a free server connection, not on the one that a transaction holds.
 pub(crate) async fn is_pooled(address: &Address) -> Result<bool, Fault> {
     let connect = || Database::new(address, 1, true, 2 * CONNECT);
-    let (asking, holding) = (connect()?, connect()?);
-    let compare = compare(asking.link(Work::Read).await?, holding.link(Work::Read).await?);
+    let (asking, active) = (connect()?, connect()?);
+    let compare = compare(asking.connection(Work::Read).await?, active.connection(Work::Read).await?);
     timeout(2 * CONNECT, compare).await.unwrap_or(Err(Fault::TooLong))
 }
 
-async fn compare(asking: Link, holding: Link) -> Result<bool, Fault> {
-    let first = who(&asking).await?;
-    holding.run("BEGIN").await?;
-    let held = who(&holding).await?;
-    let second = who(&asking).await?;
-    holding.run("ROLLBACK").await?;
-    Ok(first == held || first != second)
+/// The error of that question, with the place of the database.
+pub(crate) fn not_asked(address: &Address, fault: Fault) -> StoreError {
+    fault.at(&address.place_and_user())
 }
 
-async fn who(link: &Link) -> Result<i32, Fault> {
-    Columns::of(&link.query_one(WHO, &bounds![]).await?, "a connection").take()
+async fn compare(asking: PooledConnection, active: PooledConnection) -> Result<bool, Fault> {
+    let first = who(&asking).await?;
+    active.run("BEGIN").await?;
+    let active_server = who(&active).await?;
+    let second = who(&asking).await?;
+    active.run("ROLLBACK").await?;
+    Ok(first == active_server || first != second)
+}
+
+async fn who(connection: &PooledConnection) -> Result<i32, Fault> {
+    Ok(Columns::of(&connection.query_one(WHO, &bounds![]).await?, "a connection").take()?)
 }
 
 #[cfg(test)]
@@ -354,30 +369,41 @@ mod tests {
     use super::*;
     use crate::database::server::Server;
 
-    /// The next to get the connection would write into the transaction, and be told that it is done.
+    /// Otherwise the connection's next user writes into the open transaction and believes that it
+    /// was committed.
     #[tokio::test]
     async fn a_transaction_that_is_left_midway_is_ended_before_anybody_else_gets_its_connection() {
         let server = Server::start("");
         let address = server.address(&server.database().await);
         let database = Database::new(&address, 1, false, Duration::from_secs(10)).unwrap();
         database
-            .write("make", async |link: Link| link.run("CREATE TABLE t (n integer)").await)
+            .write("make", async |connection: PooledConnection| {
+                connection.run("CREATE TABLE t (n integer)").await
+            })
             .await
             .unwrap();
         let leaving = {
             let database = database.clone();
-            let work = async |link: Link| -> Result<(), Fault> {
-                link.run("INSERT INTO t VALUES (1)").await?;
+            let work = async |connection: PooledConnection| -> Result<(), Fault> {
+                connection.run("INSERT INTO t VALUES (1)").await?;
                 panic!("a defect")
             };
             tokio::spawn(async move { database.transact("leave", "BEGIN", work).await })
         };
         assert!(leaving.await.unwrap_err().is_panic());
-        database.write("write", async |link: Link| link.run("INSERT INTO t VALUES (2)").await).await.unwrap();
+        database
+            .write("write", async |connection: PooledConnection| {
+                connection.run("INSERT INTO t VALUES (2)").await
+            })
+            .await
+            .unwrap();
         drop(database);
         let beside = Database::new(&address, 1, false, Duration::from_secs(10)).unwrap();
-        let row =
-            beside.read("read", async |link: Link| link.query_one("SELECT sum(n) FROM t", &[]).await).await;
+        let row = beside
+            .read("read", async |connection: PooledConnection| {
+                connection.query_one("SELECT sum(n) FROM t", &[]).await
+            })
+            .await;
         assert_eq!(row.unwrap().get::<_, i64>(0), 2, "the one is undone, and the other is there");
     }
 }

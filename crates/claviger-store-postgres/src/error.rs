@@ -1,4 +1,4 @@
-//! What went wrong, told by PostgreSQL's codes and never by its words: those may hold what a log must not.
+//! Errors by PostgreSQL's codes, never by its messages: those may hold secrets or personal data.
 
 use std::path::PathBuf;
 
@@ -13,10 +13,10 @@ use tokio_postgres::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
-    /// It is no address.
+    /// It is not an address.
     #[error("is not the address of a PostgreSQL database, such as postgres://claviger@db.example/claviger")]
     Malformed,
-    /// It says something that would weaken the protection of the way there.
+    /// It sets an option that would weaken the protection of the connection.
     #[error(
         "must not say sslmode: TLS is always used, unless the database is on a socket in the file system, or plain text \
          is allowed by its own setting"
@@ -34,13 +34,13 @@ pub enum AddressError {
 }
 
 impl AddressError {
-    /// Whether the certificates are at fault, and not the address.
+    /// Whether the certificates are at fault rather than the address.
     pub fn is_of_certificates(&self) -> bool {
         matches!(self, Self::Certificates(_))
     }
 }
 
-/// Why the store could not be opened. Each is the operator's to solve.
+/// Why the store could not be opened. The operator can solve each.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -57,47 +57,47 @@ pub enum OpenError {
         /// The newest schema that this version knows.
         known: i32,
     },
-    /// It would be changed in a way that gateways of a release before the last cannot work with.
+    /// Migrating would break gateways that are more than one release old.
     #[error(
-        "the session store has schema {found}, and this version takes away what gateways use that know no schema {needs}: a \
-         release was left out. Nothing was changed. Stop all gateways, then run `claviger migrate`"
+        "the session store has schema {found}, and a release was skipped: this version breaks gateways that do not know \
+         schema {needs}. Nothing was changed. Stop all gateways, then run `claviger migrate`"
     )]
     LeavesOut {
         /// Its schema.
         found: i32,
-        /// The schema that a program has to know from then on.
+        /// The schema that a program has to know after the migration.
         needs: i32,
     },
-    /// And such gateways may be running.
+    /// Such gateways may be running.
     #[error(
-        "the session store has schema {found}, and a release was left out: gateways that know no schema {needs} cannot work with \
-         what this version makes of it, and gateways are connected to the database ({connected} connections). Nothing was \
-         changed. Stop all of them first"
+        "the session store has schema {found}, and a release was skipped: this version breaks gateways that do not know \
+         schema {needs}, and gateways are connected to the database ({connected} connections). Nothing was changed. \
+         Stop all of them first"
     )]
     GatewaysConnected {
         /// Its schema.
         found: i32,
-        /// The schema that a program has to know from then on.
+        /// The schema that a program has to know after the migration.
         needs: i32,
         /// Their connections.
         connected: u64,
     },
-    /// The role may use the tables and not change them.
+    /// The role may use the tables but not change them.
     #[error(
-        "the session store has to be brought to a newer schema, which only the role can do that owns its tables; nothing was \
-         changed: run `claviger migrate` with an address of that role"
+        "the session store needs a newer schema, and only the owner of its tables can change it; nothing was changed: \
+         run `claviger migrate` with an address of that role"
     )]
     NotOwner,
-    /// The database is older than any that is tried.
+    /// The database is older than the oldest supported version.
     #[error("the database is PostgreSQL {found}; at least 13 is needed")]
     OldPostgres {
         /// Its version.
         found: i32,
     },
-    /// A schema of our name is there without our tables.
+    /// A schema named `claviger` exists without our tables.
     #[error("the database has a schema named claviger that is no session store; nothing was changed in it")]
     Foreign,
-    /// It would have to be changed before it can be read.
+    /// The schema is too old to be read without a migration.
     #[error(
         "the session store has schema {found}, and this version reads a newer one; nothing was changed in it: bring it to the \
          newest with `claviger migrate`"
@@ -106,21 +106,21 @@ pub enum OpenError {
         /// Its schema; 0 is none.
         found: i32,
     },
-    /// It lacks sessions, so whoever served from it would sign their users out.
+    /// A copy into it was not finished. It lacks sessions, so a gateway would sign their users out.
     #[error(
         "a copy into the database was not finished; run `claviger store copy` again, which goes on where it stood"
     )]
     Unfinished,
-    /// A pooler stands in the way, and nobody said so.
+    /// The connections go through a pooler, and the settings do not say so.
     #[error(
         "the connections go through a pooler that gives one for a transaction at a time; say so in the settings, or \
          connect to the database itself"
     )]
     Pooler,
-    /// The database would not have us, or cannot be reached.
+    /// The database refuses the connection, or cannot be reached.
     #[error("the database cannot be used ({0})")]
     Refused(String),
-    /// Anything that may also happen later.
+    /// Any failure that may also happen later.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -128,13 +128,13 @@ pub enum OpenError {
 /// What stops a piece of work on the database.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// The database, or the way there.
+    /// The database or the connection failed.
     Sql(SqlError),
-    /// No connection was to be had.
+    /// No connection became available.
     NoConnection(String),
     /// It took too long.
     TooLong,
-    /// What was found, or what was asked for.
+    /// The stored row or the request is at fault.
     Store(StoreError),
 }
 
@@ -175,30 +175,45 @@ impl From<Fault> for StoreError {
 }
 
 impl Fault {
-    /// Whether the database undid the work because of others at the same time, so that it may be done again.
+    /// Adds where the database is to a failure that concerns the whole of it.
+    pub(crate) fn at(self, place: &str) -> StoreError {
+        let concerns_all = matches!(self, Self::Sql(_) | Self::NoConnection(_) | Self::TooLong);
+        match StoreError::from(self) {
+            StoreError::Unavailable(why) if concerns_all => {
+                StoreError::Unavailable(format!("{why} [{place}]"))
+            }
+            StoreError::ReadOnly(why) => StoreError::ReadOnly(format!("{why} [{place}]")),
+            StoreError::Full(why) => StoreError::Full(format!("{why} [{place}]")),
+            error => error,
+        }
+    }
+
+    /// Whether the database rolled the work back because of concurrent transactions, so it may be
+    /// repeated.
     pub(crate) fn is_collision(&self) -> bool {
         let collisions = [&SqlState::T_R_SERIALIZATION_FAILURE, &SqlState::T_R_DEADLOCK_DETECTED];
         self.code().is_some_and(|code| collisions.contains(&code)) && !self.is_lost_connection()
     }
 
-    /// Whether the connection was lost, and not the database's own no.
+    /// Whether the connection was lost, as opposed to a refusal by the database.
     pub(crate) fn is_lost_connection(&self) -> bool {
         let Self::Sql(error) = self else { return false };
         error.is_closed() || error.code().is_none() || ends_connection(error)
     }
 
-    /// Whether the database refused the statement, and so did nothing of it, for something in its values or in a row.
+    /// Whether the database refused the statement, without any effect, because of one of its values
+    /// or of a row.
     pub(crate) fn is_refusal_of_values(&self) -> bool {
         let Self::Sql(error) = self else { return false };
         error.code().is_some_and(|code| is_of_values(code) && !ends_connection(error))
     }
 
-    /// Whether a lock was not to be had in time.
+    /// Whether a lock was not free in time.
     pub(crate) fn is_kept_waiting(&self) -> bool {
         self.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
     }
 
-    /// Whether there is a row of this key already.
+    /// Whether a row with this key exists already.
     pub(crate) fn is_taken(&self) -> bool {
         self.code() == Some(&SqlState::UNIQUE_VIOLATION)
     }
@@ -211,10 +226,10 @@ impl Fault {
     }
 }
 
-/// Whether the database said its last word on this connection. Of what it was at nobody knows how far it came: a server whose log
-/// finds no room on the disk stops with the code of a full disk, also at a commit.
+/// Whether this error ends the connection, so the outcome of the running statement is unknown. A
+/// server that cannot write its log stops with the code of a full disk, even during a commit.
 fn ends_connection(error: &SqlError) -> bool {
-    // Servers say it in two ways, of which poolers leave out the one that is the same in each language.
+    // Servers send the severity twice. Poolers leave out the one that is the same in each language.
     let is_last = |error: &DbError| match error.parsed_severity() {
         Some(severity) => matches!(severity, Severity::Fatal | Severity::Panic),
         None => matches!(error.severity(), "FATAL" | "PANIC"),
@@ -222,13 +237,14 @@ fn ends_connection(error: &SqlError) -> bool {
     error.as_db_error().is_some_and(is_last) || error.code().is_some_and(is_of_connection)
 }
 
-/// Class 08: the connection; 57P01 to 57P05: the server stops, starts, or cut us off.
+/// Class 08: the connection. 57P01 to 57P05: the server stops, starts, or ends our connection.
 fn is_of_connection(code: &SqlState) -> bool {
     code.code().starts_with("08") || code.code().starts_with("57P")
 }
 
-/// Classes 22 and 23: values and constraints; 40: others' work; P0: a trigger of the operator's; XX: a damaged row. Not what concerns
-/// the statement as a whole: a right that is missing, a time that is over, a disk that is full. And not where nobody knows.
+/// Classes 22 and 23: values and constraints. 40: collisions. P0: a trigger of the operator's. XX:
+/// a damaged row. Excluded is what concerns the whole statement: a missing right, a time limit, a
+/// full disk. Excluded too are unknown outcomes.
 fn is_of_values(code: &SqlState) -> bool {
     const UNKNOWN: [SqlState; 2] = [SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN, SqlState::INTERNAL_ERROR];
     let classes = ["22", "23", "40", "P0", "XX"];
@@ -248,33 +264,29 @@ fn of_code(code: &SqlState, told: String) -> StoreError {
         "53100" => StoreError::Full(told),
         // A standby, or a role without the right.
         "25006" | "42501" => StoreError::ReadOnly(told),
-        // Damaged pages, and tables, columns or functions that are not there.
+        // Damaged pages, or missing tables, columns or functions.
         "XX001" | "XX002" | "3F000" | "42P01" | "42703" | "42883" => StoreError::Corrupt(told),
         _ => StoreError::Unavailable(told),
     }
 }
 
-/// The error by its code. PostgreSQL's own words may quote a row.
+/// Describes an error by its code. PostgreSQL's own message may quote a row.
 pub(crate) fn words(error: &SqlError) -> String {
     if let Some(code) = error.code() {
-        let plain = match code.code() {
-            "28P01" | "28000" => "the name or the password is refused, ",
-            "3D000" => "there is no such database, ",
-            "53300" => "all connections that the database allows are in use, ",
-            "55P03" => "somebody else holds a table or a row that is needed, ",
-            _ => "",
+        return match meaning(code.code()) {
+            Some(plain) => format!("{plain} (PostgreSQL's code {})", code.code()),
+            None => format!("PostgreSQL's code {}", code.code()),
         };
-        return format!("{plain}PostgreSQL's code {}", code.code());
     }
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>()
             && io.get_ref().is_none()
         {
-            return format!("the connection to the database: {}", io.kind());
+            return format!("the connection to the database: {}", of_io(io));
         }
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return format!("the connection to the database: TLS: {tls}");
+            return format!("the connection to the database: TLS: {tls}{}", hint_of_tls(tls));
         }
         cause = match error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()) {
             Some(inner) => Some(inner),
@@ -284,10 +296,59 @@ pub(crate) fn words(error: &SqlError) -> String {
     if error.is_closed() {
         return "the connection to the database is closed".to_owned();
     }
-    // These words are tokio-postgres's own and hold no value.
+    // This text is tokio-postgres's own and holds no value.
     let told = error.to_string();
     let kind = told.split(':').next().unwrap_or_default();
-    format!("the connection to the database: {kind}")
+    let hint = if kind.contains("TLS") { NO_TLS } else { "" };
+    format!("the connection to the database: {kind}{hint}")
+}
+
+const NO_TLS: &str = "; turn TLS on at the server, or set store.insecure_plaintext_to_database if nobody else can read \
+     the network between";
+
+/// What a code means, and what the operator can do, where both are known.
+fn meaning(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "28P01" | "28000" => {
+            "the database refuses the user or the password; correct them in the address of the store"
+        }
+        "3D000" => "there is no such database; create it, or correct its name in the address of the store",
+        "25006" => "the database is a standby or read-only; name the primary in the address of the store",
+        "42501" => {
+            "the role lacks a right that it needs; grant it, or run `claviger migrate` as the role that owns the tables"
+        }
+        "53300" => {
+            "all connections that the database allows are in use; raise its max_connections, or lower store.connections"
+        }
+        "55P03" => "a needed table or row is locked",
+        _ => return None,
+    })
+}
+
+/// What an error of the network means, and what the operator can do, where both are known.
+fn of_io(error: &std::io::Error) -> String {
+    let hint = match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => {
+            "; nothing listens there: is the database running, on this port?"
+        }
+        std::io::ErrorKind::NotFound => "; there is no such socket: is the database running, on this port?",
+        std::io::ErrorKind::TimedOut => "; is the address right, and does a firewall let it pass?",
+        _ => "",
+    };
+    format!("{}{hint}", error.kind())
+}
+
+fn hint_of_tls(error: &rustls::Error) -> &'static str {
+    match error {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
+            "; name the authority that signed the server's certificate in store.ca_file"
+        }
+        rustls::Error::InvalidCertificate(
+            rustls::CertificateError::NotValidForName
+            | rustls::CertificateError::NotValidForNameContext { .. },
+        ) => "; connect by the name that the certificate is for",
+        _ => "",
+    }
 }
 
 #[cfg(test)]
@@ -313,6 +374,24 @@ mod tests {
             let told = of_code(code, String::new());
             assert_eq!(told, kind(String::new()), "{}", code.code());
         }
+    }
+
+    #[test]
+    fn what_the_operator_can_solve_says_what_to_do() {
+        for (code, says) in [
+            ("28P01", "the user or the password"),
+            ("3D000", "create it"),
+            ("25006", "name the primary"),
+            ("42501", "grant it"),
+            ("53300", "store.connections"),
+        ] {
+            let told = meaning(code).unwrap_or_default();
+            assert!(told.contains(says), "{code}: {told}");
+        }
+        let refused = of_io(&std::io::ErrorKind::ConnectionRefused.into());
+        assert!(refused.contains("is the database running"), "{refused}");
+        let issuer = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        assert!(hint_of_tls(&issuer).contains("store.ca_file"));
     }
 
     #[test]

@@ -1,228 +1,145 @@
-//! A session as columns, and back.
+//! Rows: sessions and pending revocations as PostgreSQL's column values, and rows as they are
+//! found.
 
 use std::borrow::Cow;
 
-use claviger_core::{
-    device::DeviceLabel,
-    ids::{AttemptId, ProviderName, Subject},
-    secret::{Fingerprint, SecretHash},
-    session::{Claim, EndReason, Holding, SealedBlob, SealedPair, Session, State},
-    time::Timestamp,
+use claviger_core::{PendingRevocation, Session};
+use claviger_store::{
+    StoreError,
+    archive::{Count, Found, Key, Record},
+    codec::{self, ClaimColumns, PairColumns, expiry_columns, state_columns, version_column},
 };
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    database::{Bound, bounds},
+    database::{Bound, PooledConnection, bounds},
     error::Fault,
-    values::{
-        Columns, attempt_column, custody, custody_column, expiry_columns, session_column, text_column,
-        version, version_column,
-    },
+    values::{Columns, session_column, text_column},
 };
-
-const LIVE: i16 = 0;
-const PARKED: i16 = 1;
-const SUSPECT: i16 = 2;
-const ENDED: i16 = 3;
 
 /// The columns of `pulse` that a change writes.
 pub(crate) struct Pulse {
     pub(crate) id: Uuid,
-    /// 0 where it is out of range, which no row has: a change to it is a conflict.
+    /// 0 if it is out of range. No row has version 0, so a change to it is a conflict.
     pub(crate) version: i64,
     pub(crate) state: i16,
     pub(crate) proven_at: Option<i64>,
-    // The claim, all or none.
+    pub(crate) claim: ClaimColumns,
     pub(crate) attempt: Option<Uuid>,
     pub(crate) fingerprint: Option<Uuid>,
-    pub(crate) taken_at: Option<i64>,
-    pub(crate) lease_until: Option<i64>,
-    pub(crate) replay: Option<bool>,
-    pub(crate) answer_lost: Option<bool>,
 }
 
 impl Pulse {
     pub(crate) fn of(session: &Session) -> Self {
-        let state = match &session.state {
-            State::Live(_) => LIVE,
-            State::Parked(_) => PARKED,
-            State::Suspect(_) => SUSPECT,
-            State::Ended { .. } => ENDED,
-        };
-        let (holding, claim) = (session.holding(), session.holding().and_then(|holding| holding.claim));
+        let ((state, proven_at), claim) = (state_columns(&session.state), ClaimColumns::of(session));
         Self {
             id: session_column(session.id),
             version: version_column(session.version).unwrap_or(0),
             state,
-            proven_at: holding.map(|holding| holding.proven_at.as_millis()),
-            attempt: claim.map(|claim| attempt_column(claim.attempt)),
-            fingerprint: claim.map(|claim| Uuid::from_bytes(claim.fingerprint.0)),
-            taken_at: claim.map(|claim| claim.taken_at.as_millis()),
-            lease_until: claim.map(|claim| claim.lease_until.as_millis()),
-            replay: claim.map(|claim| claim.replay),
-            answer_lost: claim.map(|claim| claim.answer_lost),
+            proven_at,
+            attempt: claim.attempt.map(Uuid::from_bytes),
+            fingerprint: claim.fingerprint.map(Uuid::from_bytes),
+            claim,
         }
     }
 
-    pub(crate) fn bounds(&self) -> [Bound<'_>; 10] {
+    pub(crate) fn version(&self) -> [Bound<'_>; 2] {
+        bounds![UUID: self.id, INT8: self.version]
+    }
+
+    pub(crate) fn claim(&self) -> [Bound<'_>; 6] {
         bounds![
-            UUID: self.id,
-            INT8: self.version,
-            INT2: self.state,
-            INT8: self.proven_at,
             UUID: self.attempt,
             UUID: self.fingerprint,
-            INT8: self.taken_at,
-            INT8: self.lease_until,
-            BOOL: self.replay,
-            BOOL: self.answer_lost,
+            INT8: self.claim.taken_at,
+            INT8: self.claim.lease_until,
+            BOOL: self.claim.replay,
+            BOOL: self.claim.answer_lost,
         ]
+    }
+
+    pub(crate) fn state(&self) -> [Bound<'_>; 2] {
+        bounds![INT2: self.state, INT8: self.proven_at]
     }
 }
 
-/// The columns of `session` that a change may write.
-pub(crate) struct Body<'a> {
-    pub(crate) display_name: Cow<'a, str>,
-    pub(crate) secret_hash: &'a [u8],
-    pub(crate) custody: &'static str,
-    pub(crate) device: Cow<'a, str>,
-    pub(crate) generation: Option<i64>,
-    pub(crate) access: Option<&'a Vec<u8>>,
-    pub(crate) refresh: Option<&'a Vec<u8>>,
-    pub(crate) expiry: Option<&'static str>,
-    pub(crate) expires_at: Option<i64>,
-    pub(crate) end_reason: Option<&'static str>,
-    pub(crate) ended_at: Option<i64>,
+pub(crate) fn pair_bounds<'a>(pair: &'a PairColumns<'_>) -> [Bound<'a>; 5] {
+    bounds![
+        INT8: pair.generation,
+        BYTEA: pair.access,
+        BYTEA: pair.refresh,
+        TEXT: pair.expiry,
+        INT8: pair.expires_at,
+    ]
 }
 
-impl<'a> Body<'a> {
-    pub(crate) fn of(session: &'a Session) -> Result<Self, Fault> {
-        let ended = match session.state {
-            State::Ended { reason, at } => Some((reason.name(), at.as_millis())),
-            State::Live(_) | State::Parked(_) | State::Suspect(_) => None,
-        };
-        let (end_reason, ended_at) = ended.unzip();
-        let pair = session.pair();
-        let (expiry, expires_at) = pair.map(|pair| expiry_columns(pair.expiry)).unzip();
+/// The columns of a pending revocation. All are NULL if there is none.
+pub(crate) struct RevocationColumns<'a> {
+    session: Option<Uuid>,
+    generation: Option<i64>,
+    provider: Option<Cow<'a, str>>,
+    access: Option<&'a [u8]>,
+    refresh: Option<&'a [u8]>,
+    expiry: Option<&'static str>,
+    expires_at: Option<i64>,
+    pending_since: Option<i64>,
+}
+
+impl<'a> RevocationColumns<'a> {
+    pub(crate) fn of(revocation: Option<&'a PendingRevocation>) -> Result<Self, StoreError> {
+        let (expiry, expires_at) = revocation.map(|pending| expiry_columns(pending.expiry)).unzip();
         Ok(Self {
-            display_name: text_column(&session.display_name),
-            secret_hash: &session.secret_hash.0,
-            custody: custody_column(session.custody),
-            device: text_column(session.device.as_str()),
-            generation: pair.map(|pair| version_column(pair.generation)).transpose()?,
-            access: pair.map(|pair| &pair.access.0),
-            refresh: pair.and_then(|pair| pair.refresh.as_ref()).map(|refresh| &refresh.0),
+            session: revocation.map(|pending| session_column(pending.session)),
+            generation: revocation.map(|pending| version_column(pending.generation)).transpose()?,
+            provider: revocation.map(|pending| text_column(&pending.provider.0)),
+            access: revocation.map(|pending| pending.access.0.as_slice()),
+            refresh: revocation
+                .and_then(|pending| pending.refresh.as_ref())
+                .map(|refresh| refresh.0.as_slice()),
             expiry,
             expires_at: expires_at.flatten(),
-            end_reason,
-            ended_at,
+            pending_since: revocation.map(|pending| pending.pending_since.as_millis()),
         })
     }
 
-    /// All but the end.
-    pub(crate) fn bounds(&self) -> [Bound<'_>; 9] {
+    pub(crate) fn bounds(&self) -> [Bound<'_>; 8] {
         bounds![
-            TEXT: self.display_name,
-            BYTEA: self.secret_hash,
-            TEXT: self.custody,
-            TEXT: self.device,
+            UUID: self.session,
             INT8: self.generation,
+            TEXT: self.provider,
             BYTEA: self.access,
             BYTEA: self.refresh,
             TEXT: self.expiry,
             INT8: self.expires_at,
+            INT8: self.pending_since,
         ]
     }
 }
 
-pub(crate) fn decode(row: &Row) -> Result<Session, Fault> {
-    let mut columns = Columns::of(row, "session");
-    Ok(Session {
-        id: columns.session()?,
-        version: columns.version()?,
-        subject: Subject { provider: ProviderName(columns.text()?), id: columns.text()? },
-        display_name: columns.text()?,
-        secret_hash: SecretHash(columns.octets()?),
-        custody: columns.read(custody)?,
-        device: DeviceLabel::new(&columns.text()?),
-        created_at: columns.time()?,
-        last_seen_at: columns.time()?,
-        state: decode_state(&mut columns)?,
-    })
+pub(crate) fn decode(row: &Row) -> Result<Session, StoreError> {
+    codec::session(&mut Columns::of(row, "session"))
 }
 
-fn decode_state(columns: &mut Columns<'_>) -> Result<State, Fault> {
-    type Wrap = fn(Holding) -> State;
-    let open: Option<Wrap> = columns.read(|number| match number {
-        LIVE => Some(Some(State::Live as Wrap)),
-        PARKED => Some(Some(State::Parked as Wrap)),
-        SUSPECT => Some(Some(State::Suspect as Wrap)),
-        ENDED => Some(None),
-        _ => None,
-    })?;
-    let proven = columns.position();
-    let proven_at: Option<i64> = columns.take()?;
-    let pair = decode_pair(columns)?;
-    let claim = decode_claim(columns)?;
-    let end = columns.position();
-    let reason = columns.read(|name: Option<&str>| match name {
-        None => Some(None),
-        Some(name) => EndReason::from_name(name).map(Some),
-    })?;
-    let at: Option<i64> = columns.take()?;
-    match (open, proven_at, reason, at) {
-        (Some(wrap), Some(proven_at), None, None) => {
-            Ok(wrap(Holding { pair, proven_at: Timestamp::from_millis(proven_at), claim }))
-        }
-        (None, None, Some(reason), Some(at)) => Ok(State::Ended { reason, at: Timestamp::from_millis(at) }),
-        (Some(_), None, ..) | (None, Some(_), ..) => Err(columns.damage(proven)),
-        _ => Err(columns.damage(end)),
-    }
+/// Runs a statement that counts rows, and parts of rows that belong to no row.
+pub(crate) async fn count_by(connection: &PooledConnection, sql: &str) -> Result<Count, Fault> {
+    let row = connection.query_one(sql, &bounds![]).await?;
+    Ok(codec::table_count(&mut Columns::of(&row, "a count"))?)
 }
 
-fn decode_pair(columns: &mut Columns<'_>) -> Result<Option<SealedPair>, Fault> {
-    let first = columns.position();
-    let generation = columns.read(|number: Option<i64>| match number {
-        None => Some(None),
-        Some(number) => version(number).map(Some),
-    })?;
-    let access: Option<Vec<u8>> = columns.take()?;
-    let refresh: Option<Vec<u8>> = columns.take()?;
-    let expiry = columns.maybe_expiry()?;
-    match (generation, access, expiry) {
-        (Some(generation), Some(access), Some(expiry)) => Ok(Some(SealedPair {
-            generation,
-            access: SealedBlob(access),
-            refresh: refresh.map(SealedBlob),
-            expiry,
-        })),
-        (None, None, None) if refresh.is_none() => Ok(None),
-        _ => Err(columns.damage(first)),
-    }
-}
-
-/// The columns are all there or all missing.
-fn decode_claim(columns: &mut Columns<'_>) -> Result<Option<Claim>, Fault> {
-    let first = columns.position();
-    let attempt: Option<Uuid> = columns.take()?;
-    let taken_at: Option<i64> = columns.take()?;
-    let lease_until: Option<i64> = columns.take()?;
-    let fingerprint: Option<Uuid> = columns.take()?;
-    let replay: Option<bool> = columns.take()?;
-    let answer_lost: Option<bool> = columns.take()?;
-    match (attempt, taken_at, lease_until, fingerprint, replay, answer_lost) {
-        (Some(attempt), Some(taken_at), Some(lease_until), Some(fingerprint), Some(replay), Some(lost)) => {
-            Ok(Some(Claim {
-                attempt: AttemptId(attempt.into_bytes()),
-                taken_at: Timestamp::from_millis(taken_at),
-                lease_until: Timestamp::from_millis(lease_until),
-                fingerprint: Fingerprint(fingerprint.into_bytes()),
-                replay,
-                answer_lost: lost,
-            }))
-        }
-        (None, None, None, None, None, None) => Ok(None),
-        _ => Err(columns.damage(first)),
-    }
+/// Runs a statement that returns a page of rows. `decode` returns the key of each and the result of
+/// reading it. `what` names the kind of row.
+pub(crate) async fn page_of(
+    connection: &PooledConnection,
+    sql: &str,
+    bounds: &[Bound<'_>],
+    what: &'static str,
+    decode: impl Fn(&mut Columns<'_>) -> Result<(Key, Result<Record, StoreError>), StoreError>,
+) -> Result<Vec<Found>, Fault> {
+    let found = connection.query(sql, bounds).await?;
+    let whole = |row: &Row| {
+        let (key, record) = decode(&mut Columns::of(row, what))?;
+        Ok(Found::of(key, record)?)
+    };
+    found.iter().map(whole).collect()
 }

@@ -1,23 +1,24 @@
-//! The tables, and how a database comes to have them.
+//! The schema and its migrations.
 //!
-//! Several instances may start at once, and instances of the previous version may still be running: so a step of the schema is
-//! either an expansion, which programs that do not know it go on working beside, or a contraction, which takes away what only
-//! older programs use. A contraction is released after the last program that used it.
+//! Several instances may start at once while instances of the previous version still run. So each
+//! step is an expansion or a contraction. Programs that do not know an expansion go on working
+//! beside it. A contraction removes what only older programs use, and is released after the last
+//! program that used it.
 
 use std::time::Duration;
 
 use claviger_store::StoreError;
 
 use crate::{
-    database::{Database, Link, bounds, gateways},
+    database::{Database, PooledConnection, bounds, gateways},
     error::{Fault, OpenError},
     values::Columns,
 };
 
-/// Taken while the schema is changed. A number of our own: "Clav" and a 1.
+/// Advisory lock for changes of the schema. The number is "Clav" and a 1.
 const LOCK: i64 = 0x436c_6176_0000_0001;
 
-/// The oldest PostgreSQL that is used.
+/// The oldest supported version of PostgreSQL.
 const OLDEST: i32 = 13;
 
 /// A step of the schema.
@@ -32,14 +33,15 @@ struct Migration {
 pub enum Kind {
     /// They go on working.
     Expand,
-    /// Those stop working that know fewer steps than this number.
+    /// Programs that know fewer steps than this number stop working.
     Contract {
-        /// So many steps a program has to know.
+        /// Number of steps that a program has to know.
         needs: i32,
     },
 }
 
-/// Each step of the schema once, in order; a step that was released never changes. The schema's number is their count.
+/// All steps of the schema, in order. A released step never changes. The schema's number is their
+/// count.
 const MIGRATIONS: &[Migration] = &[
     Migration { name: "sessions", kind: Kind::Expand, sql: include_str!("../migrations/0001_sessions.sql") },
     Migration {
@@ -59,7 +61,7 @@ const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// A step of the schema that a database does not have yet.
+/// A step that a database lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Its number, from 1.
@@ -70,18 +72,18 @@ pub struct Step {
     pub kind: Kind,
 }
 
-/// What has to be done so that a database has the newest schema.
+/// The steps that bring a database to the newest schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The schema that it has; 0 is none.
+    /// The database's schema; 0 if it has none.
     pub found: i32,
     /// The steps that are missing, in order.
     pub steps: Vec<Step>,
 }
 
 impl Plan {
-    /// The number of the schema that a gateway has to know from then on, where a release was left out: one that is at the database
-    /// now may know only an older one.
+    /// If a release was skipped, the schema that a gateway has to know afterwards. A running
+    /// gateway may know only an older one.
     pub fn leaves_out(&self) -> Option<i32> {
         let needs = self.steps.iter().filter_map(Step::needs).max();
         needs.filter(|needs| self.found > 0 && self.found < *needs)
@@ -89,7 +91,7 @@ impl Plan {
 }
 
 impl Step {
-    /// The schema that a program has to know once this step is taken, where it takes something away.
+    /// The schema that a program has to know after this step, if it is a contraction.
     fn needs(&self) -> Option<i32> {
         match self.kind {
             Kind::Expand => None,
@@ -99,51 +101,51 @@ impl Step {
 }
 
 const SERVER: &str = "SELECT current_setting('server_version_num')::integer / 10000";
-// The catalogue is asked first, since a question about a table that is not there is an error.
+// Asks the catalogue first, since a query of a missing table is an error.
 const PRESENT: &str = "SELECT to_regclass('claviger.schema_step') IS NOT NULL, count(*),
         coalesce(bool_and(pg_has_role(relowner, 'USAGE') AND has_schema_privilege(relnamespace, 'CREATE'))
             FILTER (WHERE relname IN ('schema_step', 'session', 'pulse', 'claim')), true)
     FROM pg_class WHERE relnamespace = to_regnamespace('claviger')";
 const FOUND: &str = "SELECT coalesce(max(number), 0), coalesce(max(needs), 0) FROM claviger.schema_step";
-// To make a schema takes a right that who runs the program may lack where an administrator made it already.
-const BEGIN_ANEW: &str = "
+// Creating a schema takes a right that our role may lack if an administrator created it already.
+const CREATE_SCHEMA: &str = "
     DO $$ BEGIN IF to_regnamespace('claviger') IS NULL THEN CREATE SCHEMA claviger; END IF; END $$;
     CREATE TABLE IF NOT EXISTS claviger.schema_step (
         number      integer NOT NULL PRIMARY KEY,
         name        text NOT NULL,
         kind        text NOT NULL CHECK (kind IN ('expand', 'contract')),
-        -- A program has to know so many steps to work with the schema that this one leaves behind.
+        -- Number of steps that a program must know to work with the schema after this one.
         needs       integer NOT NULL,
         applied_at  timestamptz NOT NULL DEFAULT now()
     )";
-/// Everybody waits who comes after somebody that waits for a whole table. So a step waits this long only.
+/// A statement that waits for a whole table blocks all later ones. So a step waits only this long.
 const WAIT_FOR_TABLES: &str = "SET LOCAL lock_timeout = '300ms'";
-/// But now and then so long that the database stops an automatic vacuum that is in the way.
+/// Now and then it waits longer, so the database cancels an automatic vacuum that is in the way.
 const WAIT_FOR_VACUUM: &str = "SELECT set_config('lock_timeout', (setting::integer + 300)::text, true)
     FROM pg_settings WHERE name = 'deadlock_timeout'";
-/// At the first try, and at every so many-th after it.
+/// The first try and every fifth one after it wait longer.
 const PATIENT_TRY: u32 = 5;
-/// Then it lets the others by for so long, and is tried again,
+/// Pause between two tries, during which other statements proceed.
 const LET_BY: Duration = Duration::from_secs(2);
-/// at most so often: for nine minutes, as a backup may take that somebody is at.
+/// Maximum number of tries: nine minutes in all, enough for a backup to finish.
 const TRIES: u32 = 220;
 const APPLIED: &str = "INSERT INTO claviger.schema_step (number, name, kind, needs) VALUES ($1, $2, $3, $4)";
 
-/// What is missing. Changes nothing.
+/// Plans the missing steps. Changes nothing.
 pub(crate) async fn plan(database: &Database) -> Result<Plan, OpenError> {
     judge(database.read("read the schema", inspect).await?)
 }
 
-/// What makes the schema change.
+/// Why the schema changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Occasion {
     /// A gateway starts, maybe beside others.
     Start,
-    /// The operator says so.
+    /// The operator ran the command.
     Command,
 }
 
-/// Brings the database to the newest schema, and says what was done.
+/// Brings the database to the newest schema, and returns the steps taken.
 pub(crate) async fn migrate(database: &Database, occasion: Occasion) -> Result<Plan, OpenError> {
     let planned = plan(database).await?;
     if planned.steps.is_empty() {
@@ -151,7 +153,7 @@ pub(crate) async fn migrate(database: &Database, occasion: Occasion) -> Result<P
     }
     let own = database.clone();
     let task = tokio::spawn(async move { advance(&own, occasion).await });
-    let cut_short = |_| StoreError::Unavailable("the change of the schema was cut short".to_owned());
+    let cut_short = |_| StoreError::Unavailable("the schema migration was interrupted".to_owned());
     let done = task.await.map_err(cut_short)??;
     if !done.steps.is_empty() {
         tracing::info!(from = done.found, to = newest(), "the session store has a new schema");
@@ -159,13 +161,13 @@ pub(crate) async fn migrate(database: &Database, occasion: Occasion) -> Result<P
     Ok(done)
 }
 
-/// Takes one step after the other, each in a transaction of its own: so none keeps a table from others while the next one waits for
-/// another.
+/// Takes each step in a transaction of its own, so no step holds a table while the next one waits
+/// for another.
 async fn advance(database: &Database, occasion: Occasion) -> Result<Plan, OpenError> {
     let opening = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({LOCK})");
     let mut done: Option<Plan> = None;
     loop {
-        let work = |link| inspect_and_advance(link, occasion);
+        let work = |connection| inspect_and_advance(connection, occasion);
         let taken = database.transact("migrate", &opening, work).await??;
         let is_last = taken.steps.is_empty();
         let plan = done.get_or_insert(Plan { found: taken.found, steps: Vec::new() });
@@ -176,11 +178,14 @@ async fn advance(database: &Database, occasion: Occasion) -> Result<Plan, OpenEr
     }
 }
 
-/// Looks again, since another instance may have been first, and takes the next step. Several at once only where there is nobody to wait
-/// for a table: an empty database, which is not to be found half made, and one where a release is left out, which is not to be
-/// found where nothing tells of that any more.
-async fn inspect_and_advance(link: Link, occasion: Occasion) -> Result<Result<Plan, OpenError>, Fault> {
-    let found = inspect(link.clone()).await?;
+/// Plans again, since another instance may have been first, and takes the next step. All steps run
+/// in one transaction only on an empty database or when a release was skipped. Then a crash leaves
+/// neither a half-made schema nor one that hides the skipped release.
+async fn inspect_and_advance(
+    connection: PooledConnection,
+    occasion: Occasion,
+) -> Result<Result<Plan, OpenError>, Fault> {
+    let found = inspect(connection.clone()).await?;
     let is_owner = found.is_owner;
     let mut plan = match judge(found) {
         Ok(plan) => plan,
@@ -193,28 +198,28 @@ async fn inspect_and_advance(link: Link, occasion: Occasion) -> Result<Result<Pl
         return Ok(Err(OpenError::NotOwner));
     }
     let left_out = plan.leaves_out();
-    if let Some(refusal) = refused(&link, plan.found, occasion, left_out).await? {
+    if let Some(refusal) = refused(&connection, plan.found, occasion, left_out).await? {
         return Ok(Err(refusal));
     }
     if plan.found > 0 && left_out.is_none() {
         plan.steps.truncate(1);
     }
-    link.run(BEGIN_ANEW).await?;
-    take(&link, &plan).await?;
-    // Somebody may have come while the steps waited.
-    if let Some(refusal) = refused(&link, plan.found, occasion, left_out).await? {
-        link.run("ROLLBACK TO SAVEPOINT steps").await?;
+    connection.run(CREATE_SCHEMA).await?;
+    take(&connection, &plan).await?;
+    // A gateway may have connected while the steps waited.
+    if let Some(refusal) = refused(&connection, plan.found, occasion, left_out).await? {
+        connection.run("ROLLBACK TO SAVEPOINT steps").await?;
         return Ok(Err(refusal));
     }
     for step in &plan.steps {
-        note(&link, step).await?;
+        note(&connection, step).await?;
     }
     Ok(Ok(plan))
 }
 
-/// Why steps are not taken that gateways of a release before the last cannot work with.
+/// Refuses steps that would break gateways more than one release old.
 async fn refused(
-    link: &Link,
+    connection: &PooledConnection,
     found: i32,
     occasion: Occasion,
     left_out: Option<i32>,
@@ -223,31 +228,31 @@ async fn refused(
     if occasion == Occasion::Start {
         return Ok(Some(OpenError::LeavesOut { found, needs }));
     }
-    let connected = gateways(link).await?;
+    let connected = gateways(connection).await?;
     Ok((connected > 0).then_some(OpenError::GatewaysConnected { found, needs, connected }))
 }
 
-/// What is there.
+/// What the database holds.
 struct Found {
     server: i32,
-    /// Things in our schema that are none of ours.
+    /// Whether our schema holds objects that are not ours.
     foreign: bool,
-    /// Whether we may change the tables that are there.
+    /// Whether our role may change the existing tables.
     is_owner: bool,
     number: i32,
     needs: i32,
 }
 
-async fn inspect(link: Link) -> Result<Found, Fault> {
-    let server = Columns::of(&link.query_one(SERVER, &bounds![]).await?, "the server").take()?;
-    let present = link.query_one(PRESENT, &bounds![]).await?;
+async fn inspect(connection: PooledConnection) -> Result<Found, Fault> {
+    let server = Columns::of(&connection.query_one(SERVER, &bounds![]).await?, "the server").take()?;
+    let present = connection.query_one(PRESENT, &bounds![]).await?;
     let mut columns = Columns::of(&present, "the schema");
     let (ours, things): (bool, i64) = (columns.take()?, columns.take()?);
     let is_owner = columns.take()?;
     if !ours {
         return Ok(Found { server, foreign: things > 0, is_owner, number: 0, needs: 0 });
     }
-    let found = link.query_one(FOUND, &bounds![]).await?;
+    let found = connection.query_one(FOUND, &bounds![]).await?;
     let mut columns = Columns::of(&found, "the schema");
     Ok(Found { server, foreign: false, is_owner, number: columns.take()?, needs: columns.take()? })
 }
@@ -268,45 +273,42 @@ fn judge(found: Found) -> Result<Plan, OpenError> {
     Ok(Plan { found: found.number, steps: steps.collect() })
 }
 
-/// The steps that a database of this schema does not have yet, with their numbers.
+/// The steps that a database of this schema lacks, with their numbers.
 fn missing(found: i32) -> impl Iterator<Item = (i32, &'static Migration)> {
     (1..).zip(MIGRATIONS).filter(move |(number, _)| *number > found)
 }
 
-/// Takes all steps of the plan as soon as nobody holds a table that they need.
-async fn take(link: &Link, plan: &Plan) -> Result<(), Fault> {
-    link.run("SAVEPOINT steps").await?;
+/// Takes all steps of the plan as soon as the tables that they need are free.
+async fn take(connection: &PooledConnection, plan: &Plan) -> Result<(), Fault> {
+    connection.run("SAVEPOINT steps").await?;
     let mut tries = 1;
     loop {
-        link.run(if tries % PATIENT_TRY == 1 { WAIT_FOR_VACUUM } else { WAIT_FOR_TABLES }).await?;
-        match run(link, plan).await {
+        connection.run(if tries % PATIENT_TRY == 1 { WAIT_FOR_VACUUM } else { WAIT_FOR_TABLES }).await?;
+        match run(connection, plan).await {
             Err(fault) if fault.is_kept_waiting() && tries < TRIES => {}
             done => return done,
         }
-        link.run("ROLLBACK TO SAVEPOINT steps").await?;
+        connection.run("ROLLBACK TO SAVEPOINT steps").await?;
         let steps = plan.steps.len();
-        tracing::info!(
-            from = plan.found,
-            steps,
-            tries,
-            "a change of the schema waits: somebody holds a table"
-        );
+        tracing::info!(from = plan.found, steps, tries, "a schema migration waits for a locked table");
         tokio::time::sleep(LET_BY).await;
         tries += 1;
     }
 }
 
-async fn run(link: &Link, plan: &Plan) -> Result<(), Fault> {
+async fn run(connection: &PooledConnection, plan: &Plan) -> Result<(), Fault> {
     for (_, migration) in missing(plan.found).take(plan.steps.len()) {
-        link.run(migration.sql).await?;
+        connection.run(migration.sql).await?;
     }
     Ok(())
 }
 
-/// Writes down that a step was taken.
-async fn note(link: &Link, step: &Step) -> Result<(), Fault> {
+/// Records that a step was taken.
+async fn note(connection: &PooledConnection, step: &Step) -> Result<(), Fault> {
     let (kind, needs) = step.needs().map_or(("expand", 0), |needs| ("contract", needs));
-    link.execute(APPLIED, &bounds![INT4: step.number, TEXT: step.name, TEXT: kind, INT4: needs]).await?;
+    connection
+        .execute(APPLIED, &bounds![INT4: step.number, TEXT: step.name, TEXT: kind, INT4: needs])
+        .await?;
     Ok(())
 }
 

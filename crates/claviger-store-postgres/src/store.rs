@@ -1,55 +1,52 @@
-//! The store: each method of the trait is one statement, or one transaction. A change of a session that was not written asks once more
-//! by itself, for what is stored.
+//! Implements the store's trait. Each method is one statement or one transaction. A change that
+//! meets a conflict also loads the stored row.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use claviger_core::{
-    ids::{AttemptId, SessionId, Subject},
-    session::{EndReason, OwedRevocation, Session},
-    suspicion::Suspicion,
-    sweep::Slot,
-    time::Timestamp,
-};
+use claviger_core::{AttemptId, Change, ChangeKind, EndReason, Session, SessionId, Slot, Subject, Timestamp};
 use claviger_store::{
-    Backlog, Census, HeadCount, Memo, Others, Owed, OwedId, Placement, Replaced, Selection, Store,
-    StoreError, Suspected, SuspicionKey, Visit, Wheel,
+    Applied, Backlog, ChangeFeed, Item, ItemId, KeyIdCount, Lease, LeaseTerms, LeaseUpdate, Leftover,
+    Placement, Queue, Selection, SessionCounts, SharedEntry, Store, StoreError, SweepKind,
     archive::{MARKER, is_unfinished},
 };
+use futures_util::future::try_join_all;
 use tokio::task::JoinHandle;
 
 use crate::{
     address::Address,
+    apply,
     changes::{Changes, PairTeller},
     clock::DatabaseClock,
-    database::{self, Database, Link, bounds},
+    coalescer::WriteCoalescer,
+    database::{self, Database, PooledConnection, bounds},
     error::OpenError,
-    gather::Gatherer,
-    logins, memos, owed, replace,
+    logins, queues,
     schema::{self, Occasion, Plan},
-    sessions, slots, suspicions,
+    sessions, shared_entries,
     values::session_column,
 };
 
-/// A change of the schema may take so long, the wait for another instance's included.
+/// Time limit for a migration, including the wait for another instance's.
 const MIGRATION: Duration = Duration::from_secs(10 * 60);
-/// And what goes through all sessions, or many.
+/// Time limit for what scans all or many sessions.
 const SURVEY: Duration = Duration::from_secs(60);
 
-/// How the store uses the database. The defaults are right for most.
+/// How the store uses the database. The defaults suit most deployments.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// So many connections are made at most, without the one that listens. Of several a quarter is kept for reads. Those of all
-    /// instances together have to be fewer than the database's `max_connections`.
+    /// Maximum number of connections, without the one that listens. A quarter is kept for reads.
+    /// The sum over all instances must be below the database's `max_connections`.
     pub connections: usize,
-    /// Whether the address leads to a pooler that gives a connection for one transaction at a time.
+    /// Whether the address leads to a pooler in transaction mode.
     pub transaction_pooler: bool,
-    /// Where changes are listened to, if not at the address itself. Needed with a pooler.
+    /// Address that is used to listen for changes. Needed only behind a pooler.
     pub listen_address: Option<Address>,
-    /// So many statements write claims and new pairs at a time: what comes up meanwhile goes together into the next one. With
-    /// [`usize::MAX`] each is written alone.
+    /// Maximum number of concurrent statements that write claims and new pairs. Changes that arrive
+    /// meanwhile share the next one. With [`usize::MAX`] each is written alone.
     pub writers: usize,
-    /// Each try of a call may take so long, and each of its waits: for a free connection, and of a claim or a new pair for its turn.
+    /// Time limit for each attempt of a call, for its wait for a free connection, and for the wait
+    /// of a claim or new pair for its turn.
     pub patience: Duration,
 }
 
@@ -68,12 +65,12 @@ impl Default for Options {
 /// Sessions in a PostgreSQL database that several instances share.
 pub struct PostgresStore {
     database: Database,
-    /// With more patience, for what goes through all sessions.
+    /// With a longer time limit, for scans of all sessions.
     survey: Database,
     clock: DatabaseClock,
     clock_keeper: JoinHandle<()>,
     pair_teller: PairTeller,
-    gatherer: Arc<Gatherer>,
+    coalescer: Arc<WriteCoalescer>,
     listen_address: Option<Address>,
     address: Address,
     transaction_pooler: bool,
@@ -86,12 +83,12 @@ impl PostgresStore {
     /// [`OpenError`]; each says what the operator can do.
     pub async fn open(address: &Address, options: &Options) -> Result<Self, OpenError> {
         let store = Self::open_unasked(address, options).await?;
-        let marker = store.memo(MARKER).await?;
+        let marker = store.shared_entry(MARKER).await?;
         if is_unfinished(marker.as_ref()) { Err(OpenError::Unfinished) } else { Ok(store) }
     }
 
-    /// Connects to copy all that is in the database, or to copy into it, although a copy into it may not have been finished. The
-    /// database tells these connections from those of gateways.
+    /// Connects to copy from or into the database, even if an earlier copy into it was not
+    /// finished. Its connections have an application name of their own.
     ///
     /// # Errors
     /// [`OpenError`]; each says what the operator can do.
@@ -99,8 +96,8 @@ impl PostgresStore {
         Self::open_unasked(&address.of_copy(), &of_copy(options)).await
     }
 
-    /// Connects to compare all that is in the database. Nothing is made and nothing is changed: a database without our tables, or
-    /// with those of an older schema, is refused.
+    /// Connects to compare the database's content. Changes nothing: refuses a database without our
+    /// tables or with an older schema.
     ///
     /// # Errors
     /// [`OpenError`]; each says what the operator can do.
@@ -113,13 +110,15 @@ impl PostgresStore {
         Self::open_unasked(&address, &options).await
     }
 
-    /// Connects without asking whether a copy into the database was finished.
+    /// Connects without checking that a copy into the database was finished.
     async fn open_unasked(address: &Address, options: &Options) -> Result<Self, OpenError> {
         let Options { connections, transaction_pooler, listen_address, writers, patience } = options;
         let pooler = *transaction_pooler;
         let listen_address = listen_address.clone().or_else(|| (!pooler).then(|| address.clone()));
         if let Some(address) = &listen_address
-            && database::is_pooled(&address.of_opening()).await.map_err(StoreError::from)?
+            && database::is_pooled(&address.of_opening())
+                .await
+                .map_err(|fault| database::not_asked(address, fault))?
         {
             return Err(OpenError::Pooler);
         }
@@ -130,7 +129,7 @@ impl PostgresStore {
         let clock_keeper = tokio::spawn(clock.clone().keep(database.clone()));
         let survey = Database::new(address, 1, pooler, SURVEY)?;
         let pair_teller = PairTeller::start(database.clone());
-        let gatherer = Gatherer::new(database.clone(), *writers, *patience);
+        let coalescer = WriteCoalescer::new(database.clone(), *writers, *patience);
         let (address, transaction_pooler) = (address.clone(), pooler);
         Ok(Self {
             database,
@@ -138,7 +137,7 @@ impl PostgresStore {
             clock,
             clock_keeper,
             pair_teller,
-            gatherer,
+            coalescer,
             listen_address,
             address,
             transaction_pooler,
@@ -153,12 +152,12 @@ impl PostgresStore {
         self.transaction_pooler
     }
 
-    /// With more patience, for what goes through many rows.
+    /// With a longer time limit, for scans of many rows.
     pub(crate) fn survey(&self) -> &Database {
         &self.survey
     }
 
-    /// Says what [`PostgresStore::migrate`] would do, and changes nothing.
+    /// Returns what [`PostgresStore::migrate`] would do, and changes nothing.
     ///
     /// # Errors
     /// [`OpenError`]; each says what the operator can do.
@@ -167,8 +166,9 @@ impl PostgresStore {
         schema::plan(&database).await
     }
 
-    /// Brings the database to the newest schema, and says what was done. Any number of instances may do so at once. What gateways
-    /// of a release before the last cannot work with is done only here, and while no gateway is connected.
+    /// Brings the database to the newest schema, and returns the steps taken. Any number of
+    /// instances may do so at once. A step that would break gateways more than one release old runs
+    /// only here, and only while no gateway is connected.
     ///
     /// # Errors
     /// [`OpenError`]; each says what the operator can do.
@@ -177,19 +177,20 @@ impl PostgresStore {
         schema::migrate(&database, Occasion::Command).await
     }
 
-    /// The clock that all instances share. Give the store times of this one alone: then leases mean the same to all.
+    /// The clock that all instances share. Give the store only times of this clock, so that leases
+    /// mean the same to every instance.
     pub fn clock(&self) -> DatabaseClock {
         self.clock.clone()
     }
 
-    /// Listens to what all instances change, this one included, on a connection of its own. None where there is no way to
-    /// the database but through a pooler.
+    /// Listens to the changes of all instances, including this one, on a connection of its own.
+    /// None if the only address leads through a pooler.
     pub fn changes(&self) -> Option<Changes> {
         Some(Changes::listen(self.listen_address.clone()?, self.clock()))
     }
 }
 
-/// What is set for who copies.
+/// Options of a copy.
 fn of_copy(options: &Options) -> Options {
     Options { connections: 2, patience: SURVEY, listen_address: None, ..options.clone() }
 }
@@ -206,11 +207,11 @@ impl std::fmt::Debug for PostgresStore {
     }
 }
 
-/// What a task of its own came to.
+/// Unwraps the result of a spawned task.
 pub(crate) fn joined<T>(
     done: Result<Result<T, StoreError>, tokio::task::JoinError>,
 ) -> Result<T, StoreError> {
-    done.unwrap_or_else(|_| Err(StoreError::Unavailable("the transaction was cut short".to_owned())))
+    done.unwrap_or_else(|_| Err(StoreError::Unavailable("the transaction was interrupted".to_owned())))
 }
 
 #[async_trait]
@@ -218,7 +219,7 @@ impl Store for PostgresStore {
     async fn check(&self) -> Result<(), StoreError> {
         const LIGHT: &str =
             "UPDATE claviger.beacon SET lit_at = floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
-        let light = async |link: Link| link.execute(LIGHT, &bounds![]).await;
+        let light = async |connection: PooledConnection| connection.execute(LIGHT, &bounds![]).await;
         match self.database.write("check", light).await? {
             1 => Ok(()),
             _ => Err(claviger_store::corrupt("the table beacon")),
@@ -228,37 +229,48 @@ impl Store for PostgresStore {
     async fn insert(&self, session: Session, placement: Placement) -> Result<Vec<Session>, StoreError> {
         let database = self.database.clone();
         let transaction = async move {
-            let work = |link| sessions::insert(link, &session, placement);
+            let work = |connection| sessions::insert(connection, &session, placement);
             database.transact("insert", &sessions::opening(&session.subject), work).await
         };
         joined(tokio::spawn(transaction).await)
     }
 
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.database.read("load", |link| sessions::load(link, id)).await
+        self.database.read("load", |connection| sessions::load(connection, id)).await
     }
 
-    async fn replace(&self, next: &Session, owed: Option<&OwedRevocation>) -> Result<Replaced, StoreError> {
-        let new_pair = replace::has_new_pair(next);
-        let replaced = match owed {
-            None if new_pair => self.gatherer.write(next).await?,
-            owed => self.database.write("replace", |link| replace::replace(link, next, owed)).await?,
+    async fn apply(&self, change: &Change) -> Result<Applied, StoreError> {
+        // Other changes are rare or urgent: a claim that is given back late looks like a lost
+        // answer.
+        let applied = if change.has_new_pair() || change.takes_claim() {
+            self.coalescer.write(change).await?
+        } else {
+            self.database.write("apply", |connection| sessions::apply(connection, change)).await?
         };
-        if new_pair && replaced == Replaced::Done {
-            self.pair_teller.of(session_column(next.id));
+        if change.has_new_pair() && applied == Applied::Done {
+            self.pair_teller.of(session_column(change.next().id));
         }
-        Ok(replaced)
+        Ok(applied)
     }
 
-    async fn replace_claim(&self, next: &Session) -> Result<Replaced, StoreError> {
-        self.gatherer.write(next).await
+    async fn apply_all(&self, changes: &[Change]) -> Result<Vec<bool>, StoreError> {
+        let goes_together = |change: &Change| matches!(change.kind(), ChangeKind::Proof | ChangeKind::State);
+        if !changes.iter().all(goes_together) {
+            let applied = try_join_all(changes.iter().map(|change| self.apply(change))).await?;
+            return Ok(applied.into_iter().map(|applied| applied == Applied::Done).collect());
+        }
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let work = async |connection| apply::proofs_and_states(&connection, changes).await;
+        self.database.write("apply all", work).await
     }
 
     async fn devices(&self, subject: &Subject, limit: usize) -> Result<Vec<Session>, StoreError> {
-        self.database.read("devices", |link| sessions::devices(link, subject, limit)).await
+        self.database.read("devices", |connection| sessions::devices(connection, subject, limit)).await
     }
 
-    async fn end_all(
+    async fn end_sessions(
         &self,
         selection: &Selection,
         reason: EndReason,
@@ -266,19 +278,19 @@ impl Store for PostgresStore {
     ) -> Result<Vec<Session>, StoreError> {
         let (database, selection) = (self.database.clone(), selection.clone());
         let transaction = async move {
-            let work = |link| sessions::end_all(link, &selection, reason, at);
-            database.transact("end all", &sessions::opening(&selection.subject), work).await
+            let work = |connection| sessions::end_sessions(connection, &selection, reason, at);
+            database.transact("end sessions", &sessions::opening(&selection.subject), work).await
         };
         joined(tokio::spawn(transaction).await)
     }
 
-    async fn touch(&self, seen: &[(SessionId, Timestamp)]) -> Result<(), StoreError> {
+    async fn record_last_seen(&self, seen: &[(SessionId, Timestamp)]) -> Result<(), StoreError> {
         if seen.is_empty() {
             return Ok(());
         }
         let mut seen = seen.to_vec();
         seen.sort_unstable();
-        self.database.write("touch", |link| sessions::touch(link, &seen)).await
+        self.database.write("touch", |connection| sessions::record_last_seen(connection, &seen)).await
     }
 
     async fn overdue(
@@ -287,175 +299,93 @@ impl Store for PostgresStore {
         created_until: Timestamp,
         limit: usize,
     ) -> Result<Vec<SessionId>, StoreError> {
-        let work = |link| sessions::overdue(link, idle_since, created_until, limit);
+        let work = |connection| sessions::overdue(connection, idle_since, created_until, limit);
         self.database.read("overdue", work).await
     }
 
-    async fn distrusted(&self, limit: usize) -> Result<Vec<SessionId>, StoreError> {
-        self.database.read("distrusted", |link| sessions::distrusted(link, limit)).await
+    async fn denylist(&self, limit: usize) -> Result<Vec<SessionId>, StoreError> {
+        self.database.read("distrusted", |connection| sessions::denylist(connection, limit)).await
     }
 
-    async fn purge(&self, created_until: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.database.write("purge", |link| sessions::purge(link, created_until, limit)).await
+    async fn purge(&self, what: Leftover, until: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let work = async |connection| match what {
+            Leftover::Tombstones => sessions::purge(connection, until, limit).await,
+            Leftover::SpentLogins => logins::forget(connection, until, limit).await,
+            Leftover::ClosedSuspicions => queues::forget_suspicions(connection, until, limit).await,
+        };
+        self.database.write("purge", work).await
     }
 
     async fn spend_login(&self, state_hash: [u8; 32], expires_at: Timestamp) -> Result<bool, StoreError> {
-        let work = |link| logins::spend(link, &state_hash, expires_at);
+        let work = |connection| logins::spend(connection, &state_hash, expires_at);
         self.database.write("spend login", work).await
     }
 
-    async fn forget_logins(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.database.write("forget logins", |link| logins::forget(link, now, limit)).await
+    async fn enqueue(&self, item: &Item) -> Result<bool, StoreError> {
+        self.database.write("enqueue", |connection| queues::enqueue(connection, item)).await
     }
 
-    async fn owe(&self, owed: &OwedRevocation) -> Result<(), StoreError> {
-        self.database.write("owe", |link| owed::owe(link, owed)).await
-    }
-
-    async fn take_owed(
+    async fn take(
         &self,
-        attempt: AttemptId,
-        now: Timestamp,
-        lease_until: Timestamp,
+        queue: Queue,
+        terms: LeaseTerms,
         limit: usize,
-    ) -> Result<Vec<Owed>, StoreError> {
-        let work = |link| owed::take(link, attempt, now, lease_until, limit);
-        self.database.write("take owed", work).await
+    ) -> Result<Vec<Lease<Item>>, StoreError> {
+        self.database
+            .write(queues::label(queue), |connection| queues::take(connection, queue, terms, limit))
+            .await
     }
 
-    async fn settle_owed(&self, id: OwedId, attempt: AttemptId) -> Result<bool, StoreError> {
-        self.database.write("settle owed", |link| owed::settle(link, id, attempt)).await
-    }
-
-    async fn postpone_owed(
+    async fn update_lease(
         &self,
-        id: OwedId,
-        attempt: AttemptId,
-        due_at: Timestamp,
+        id: ItemId,
+        holder: AttemptId,
+        update: LeaseUpdate,
     ) -> Result<bool, StoreError> {
-        let work = |link| owed::postpone(link, id, attempt, due_at);
-        self.database.write("postpone owed", work).await
+        let work = |connection| queues::update_lease(connection, id, holder, update);
+        self.database.write(queues::label(id.queue()), work).await
     }
 
-    async fn owed_backlog(&self) -> Result<Backlog, StoreError> {
-        self.database.read("backlog", owed::backlog).await
-    }
-
-    async fn take_slots(
-        &self,
-        wheel: Wheel,
-        attempt: AttemptId,
-        now: Timestamp,
-        lease_until: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Visit>, StoreError> {
-        let work = |link| slots::take(link, wheel, attempt, now, lease_until, limit);
-        self.database.write("take slots", work).await
+    async fn backlog(&self, queue: Queue) -> Result<Backlog, StoreError> {
+        let database = match queue {
+            Queue::Revocations | Queue::Suspicions => &self.database,
+            // It looks for a session in each slot.
+            Queue::Slots(_) => &self.survey,
+        };
+        database.read("backlog", |connection| queues::backlog(connection, queue)).await
     }
 
     async fn in_slot(
         &self,
-        wheel: Wheel,
+        sweep: SweepKind,
         slot: Slot,
         after: Option<SessionId>,
         limit: usize,
     ) -> Result<Vec<Session>, StoreError> {
-        let work = |link| sessions::in_slot(link, wheel, slot, after, limit);
+        let work = |connection| sessions::in_slot(connection, sweep, slot, after, limit);
         self.database.read("in slot", work).await
     }
 
-    async fn hold_slot(
-        &self,
-        wheel: Wheel,
-        slot: Slot,
-        attempt: AttemptId,
-        lease_until: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let work = |link| slots::hold(link, wheel, slot, attempt, lease_until);
-        self.database.write("hold slot", work).await
+    /// It scans the narrow table, 100 MB for a million sessions.
+    async fn session_counts(&self, now: Timestamp) -> Result<SessionCounts, StoreError> {
+        self.survey.read("census", |connection| sessions::session_counts(connection, now)).await
     }
 
-    async fn leave_slot(
-        &self,
-        wheel: Wheel,
-        slot: Slot,
-        attempt: AttemptId,
-        due_at: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let work = |link| slots::leave(link, wheel, slot, attempt, due_at);
-        self.database.write("leave slot", work).await
+    async fn key_id_counts(&self) -> Result<Vec<KeyIdCount>, StoreError> {
+        self.survey.read("heads", sessions::key_id_counts).await
     }
 
-    async fn longest_due(&self, wheel: Wheel) -> Result<Option<Timestamp>, StoreError> {
-        self.database.read("longest due", |link| slots::longest_due(link, wheel)).await
+    async fn shared_entry(&self, name: &str) -> Result<Option<SharedEntry>, StoreError> {
+        self.database.read("shared entry", |connection| shared_entries::read(connection, name)).await
     }
 
-    async fn replace_all(&self, next: &[Session]) -> Result<Vec<bool>, StoreError> {
-        if next.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.database.write("replace all", |link| replace::replace_all(link, next)).await
+    async fn put_shared_entry(&self, name: &str, entry: &SharedEntry) -> Result<bool, StoreError> {
+        self.database
+            .write("put shared entry", |connection| shared_entries::put(connection, name, entry))
+            .await
     }
 
-    /// It goes through the narrow table, 100 MB for a million sessions.
-    async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
-        self.survey.read("census", |link| sessions::census(link, now)).await
-    }
-
-    async fn heads(&self) -> Result<Vec<HeadCount>, StoreError> {
-        self.survey.read("heads", sessions::heads).await
-    }
-
-    async fn suspect(
-        &self,
-        key: SuspicionKey,
-        suspicion: &Suspicion,
-        noted_at: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let work = |link| suspicions::note(link, key, suspicion, noted_at);
-        self.database.write("suspect", work).await
-    }
-
-    async fn take_suspicions(
-        &self,
-        attempt: AttemptId,
-        now: Timestamp,
-        lease_until: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Suspected>, StoreError> {
-        let work = |link| suspicions::take(link, attempt, now, lease_until, limit);
-        self.database.write("take suspicions", work).await
-    }
-
-    async fn settle_suspicion(&self, key: SuspicionKey, attempt: AttemptId) -> Result<bool, StoreError> {
-        let work = |link| suspicions::settle(link, key, attempt);
-        self.database.write("settle suspicion", work).await
-    }
-
-    async fn postpone_suspicion(
-        &self,
-        key: SuspicionKey,
-        attempt: AttemptId,
-        due_at: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let work = |link| suspicions::postpone(link, key, attempt, due_at);
-        self.database.write("postpone suspicion", work).await
-    }
-
-    async fn forget_suspicions(&self, noted_until: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        let work = |link| suspicions::forget(link, noted_until, limit);
-        self.database.write("forget suspicions", work).await
-    }
-
-    async fn memo(&self, name: &str) -> Result<Option<Memo>, StoreError> {
-        self.database.read("memo", |link| memos::read(link, name)).await
-    }
-
-    async fn put_memo(&self, name: &str, memo: &Memo) -> Result<bool, StoreError> {
-        self.database.write("put memo", |link| memos::put(link, name, memo)).await
-    }
-
-    fn others(&self) -> Others {
-        self.changes().map_or(Others::Unheard, |changes| Others::Heard(Box::new(changes)))
+    fn change_feed(&self) -> ChangeFeed {
+        self.changes().map_or(ChangeFeed::Silent, |changes| ChangeFeed::Subscriber(Box::new(changes)))
     }
 }

@@ -1,9 +1,9 @@
-//! The suite that every store runs, on databases of a real server: directly, and through a pooler.
+//! The conformance suite on databases of a real server: directly, and through a pooler.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic, and so may what it calls")]
 
 use std::sync::Arc;
 
-use claviger_store::{Change, Harness, News as _, archive::Archive, conformance};
+use claviger_store::{FeedEvent, Harness, Subscriber as _, archive::Archive, conformance};
 use claviger_store_postgres::{Address, OpenError, Options, PostgresStore, Way};
 use common::server::{Server, eventually, free_port};
 
@@ -29,14 +29,14 @@ impl Harness for Databases {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_store_of_several_instances_conforms() {
+async fn the_store_conforms() {
     let setting = "default_transaction_isolation = 'read committed'";
     conformance(&Databases { server: Server::start(""), setting }).await;
 }
 
-/// There the database undoes what collides, and the store has to do it again.
+/// There the database rolls collisions back, and the store has to repeat them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_store_conforms_where_statements_see_one_moment() {
+async fn the_store_conforms_under_repeatable_read() {
     let setting = "default_transaction_isolation = 'repeatable read'";
     conformance(&Databases { server: Server::start(""), setting }).await;
 }
@@ -47,7 +47,7 @@ struct Pooled {
 }
 
 impl Pooled {
-    /// Starts a pooler that gives connections for one transaction at a time, and no more of them than are fought for.
+    /// Starts a pooler in transaction mode, with fewer connections than its clients compete for.
     async fn start() -> Self {
         let server = Server::start("");
         let (port, directory) = (free_port(), server.directory().to_owned());
@@ -84,12 +84,12 @@ impl Harness for Pooled {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_store_conforms_behind_a_pooler_of_transactions() {
+async fn the_store_conforms_behind_a_transaction_pooler() {
     conformance(&Pooled::start().await).await;
 }
 
 #[tokio::test]
-async fn a_pooler_that_nobody_spoke_of_is_noticed() {
+async fn an_unannounced_pooler_is_detected() {
     let pooled = Pooled::start().await;
     let database = pooled.server.database().await;
     let unaware = PostgresStore::open(&pooled.address(&database), &Options::default()).await;
@@ -105,5 +105,5 @@ async fn a_pooler_that_nobody_spoke_of_is_noticed() {
     assert!(aware.changes().is_none(), "nothing is heard through a pooler");
     let direct = Options { listen_address: Some(pooled.server.address(&database)), ..through_a_pooler() };
     let aware = PostgresStore::open(&pooled.address(&database), &direct).await.unwrap();
-    assert_eq!(aware.changes().unwrap().next().await, Change::Resync);
+    assert_eq!(aware.changes().unwrap().next().await, FeedEvent::Resync);
 }

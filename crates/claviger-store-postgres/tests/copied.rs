@@ -1,4 +1,5 @@
-//! Stores that are copied into a database and back: whatever was done to them before, they hold the same, and go on alike.
+//! Stores that are copied into a database and back. After any calls the copies hold the same rows
+//! and behave alike.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -8,8 +9,8 @@
 use claviger_store::{
     MemoryStore, Store as _, StoreError,
     archive::{
-        Archive, CopyError, CopyOptions, MARKER, Progress, Record, Report, ReserveError, Side, Step, Table,
-        Told, copy, is_unfinished, verify,
+        Archive, CopyError, CopyOptions, MARKER, MaintenanceLockError, Progress, Record, Report, Side, Step,
+        Table, Told, copy, is_unfinished, verify,
     },
 };
 use claviger_store_postgres::{OpenError, Options, PostgresStore};
@@ -27,7 +28,8 @@ async fn copied(from: &dyn Archive, to: &dyn Archive) -> Result<Report, CopyErro
     copy(from, to, CopyOptions::default(), &mut |_| {}).await
 }
 
-/// Does things to a file, copies it into the database and into memory, and does other things to both copies.
+/// Applies calls to a file store, copies it into the database and into memory, and applies further
+/// calls to both copies.
 async fn live_on_elsewhere(
     database: &PostgresStore,
     before: Vec<calls::Call>,
@@ -45,7 +47,7 @@ async fn live_on_elsewhere(
 }
 
 #[test]
-fn a_copy_of_a_file_goes_on_as_the_file_would() {
+fn a_copy_of_a_file_behaves_like_the_file() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = Server::start("");
     let (store, client) = runtime.block_on(async {
@@ -67,7 +69,7 @@ fn a_copy_of_a_file_goes_on_as_the_file_would() {
 }
 
 #[tokio::test]
-async fn a_database_that_a_gateway_is_connected_to_is_neither_source_nor_destination() {
+async fn a_database_with_a_connected_gateway_is_neither_source_nor_destination() {
     let server = Server::start("");
     let database = server.database().await;
     let address = server.address(&database);
@@ -85,7 +87,7 @@ async fn a_database_that_a_gateway_is_connected_to_is_neither_source_nor_destina
 }
 
 #[tokio::test]
-async fn to_compare_a_database_gives_it_no_schema() {
+async fn comparing_creates_no_schema() {
     let server = Server::start("");
     let database = server.database().await;
     let address = server.address(&database);
@@ -98,14 +100,14 @@ async fn to_compare_a_database_gives_it_no_schema() {
 }
 
 #[tokio::test]
-async fn nobody_writes_a_database_while_it_is_copied() {
+async fn a_database_is_not_written_while_it_is_copied() {
     let server = Server::start("");
     let database = server.database().await;
     let address = server.address(&database);
     let archive = PostgresStore::open_archive(&address, &Options::default()).await.unwrap();
-    let kept = archive.reserve(Side::Source).await.unwrap();
-    let other = archive.reserve(Side::Destination).await.map(drop).unwrap_err();
-    assert!(matches!(other, ReserveError::InUse(_)), "it is not copied onto itself: {other}");
+    let kept = archive.lock_for_maintenance(Side::Source).await.unwrap();
+    let other = archive.lock_for_maintenance(Side::Destination).await.map(drop).unwrap_err();
+    assert!(matches!(other, MaintenanceLockError::InUse(_)), "it is not copied onto itself: {other}");
     let impatient = Options { patience: std::time::Duration::from_millis(300), ..Options::default() };
     let gateway = PostgresStore::open(&address, &impatient).await.unwrap();
     let refused = gateway.insert(session(1), ROOMY).await;
@@ -117,7 +119,7 @@ async fn nobody_writes_a_database_while_it_is_copied() {
 }
 
 #[tokio::test]
-async fn a_database_that_was_not_copied_to_the_end_serves_nobody() {
+async fn an_unfinished_copy_is_not_served() {
     let server = Server::start("");
     let database = server.database().await;
     let address = server.address(&database);
@@ -131,12 +133,12 @@ async fn a_database_that_was_not_copied_to_the_end_serves_nobody() {
     assert!(matches!(refused, OpenError::Unfinished) && refused.to_string().contains("claviger store copy"));
     half.fail_with(None);
     copied(&half, &archive).await.unwrap();
-    assert!(!is_unfinished(archive.memo(MARKER).await.unwrap().as_ref()));
+    assert!(!is_unfinished(archive.shared_entry(MARKER).await.unwrap().as_ref()));
     let serves = PostgresStore::open(&address, &Options::default()).await.unwrap();
     assert_eq!(serves.load(session(1).id).await, Ok(Some(session(1))));
 }
 
-/// So many rows that progress is told of each step.
+/// Enough rows that each step reports progress.
 fn logins() -> Vec<Record> {
     let logins = (0..1000_u32).map(|tag| {
         let mut state_hash = [0; 32];
@@ -146,7 +148,7 @@ fn logins() -> Vec<Record> {
     logins.collect()
 }
 
-/// Has something done at the first word on a step.
+/// Runs something at the first report of a step.
 fn at_step(step: Step, work: impl AsyncFnOnce() + Send) -> impl FnMut(Told) + Send {
     let mut work = Some(work);
     move |told| {
@@ -159,7 +161,7 @@ fn at_step(step: Step, work: impl AsyncFnOnce() + Send) -> impl FnMut(Told) + Se
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_whose_locks_were_lost_is_not_done() {
+async fn a_copy_that_loses_its_locks_fails() {
     const END: &str = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted
         AND mode = 'ExclusiveLock'";
     let server = Server::start("");
@@ -180,13 +182,18 @@ async fn a_copy_whose_locks_were_lost_is_not_done() {
         from.add(logins()).await.unwrap();
         let end = async || assert_eq!(client.query(END, &[]).await.unwrap().len(), 1);
         let lost = copy(from, to, CopyOptions::default(), &mut at_step(step, end)).await.unwrap_err();
-        let CopyError::Reserve { side: of, error: ReserveError::Lost(_) } = &lost else { panic!("{lost}") };
+        let CopyError::Lock { side: of, error: MaintenanceLockError::Lost(_) } = &lost else {
+            panic!("{lost}")
+        };
         assert_eq!(*of, side);
-        assert!(is_unfinished(to.memo(MARKER).await.unwrap().as_ref()), "nobody serves from it");
+        assert!(is_unfinished(to.shared_entry(MARKER).await.unwrap().as_ref()), "nobody serves from it");
         copied(from, to).await.unwrap();
         let end = async || assert_eq!(client.query(END, &[]).await.unwrap().len(), 1);
         let lost = verify(from, to, CopyOptions::default(), &mut at_step(Step::Verify, end)).await;
-        assert!(matches!(lost, Err(CopyError::Reserve { error: ReserveError::Lost(_), .. })), "{lost:?}");
+        assert!(
+            matches!(lost, Err(CopyError::Lock { error: MaintenanceLockError::Lost(_), .. })),
+            "{lost:?}"
+        );
     }
 }
 
@@ -202,7 +209,7 @@ async fn a_gateway_that_starts_before_the_mark_is_noticed_after_it() {
     let mut gateway = None;
     let start = async || gateway = Some(PostgresStore::open(&address, &Options::default()).await.unwrap());
     let refused = copy(&memory, &archive, CopyOptions::default(), &mut at_step(Step::Check, start)).await;
-    let Err(CopyError::Reserve { side: Side::Destination, error: ReserveError::InUse(told) }) = &refused
+    let Err(CopyError::Lock { side: Side::Destination, error: MaintenanceLockError::InUse(told) }) = &refused
     else {
         panic!("{refused:?}")
     };
@@ -210,9 +217,9 @@ async fn a_gateway_that_starts_before_the_mark_is_noticed_after_it() {
     assert!(gateway.is_some(), "it was there all the time");
 }
 
-/// A view in the place of a table shows its rows to those alone who have this much patience.
+/// A view in a table's place, which returns rows only to statements with this time limit.
 #[tokio::test]
-async fn rows_are_counted_with_the_patience_of_a_copy() {
+async fn rows_are_counted_under_the_time_limit_of_a_copy() {
     let server = Server::start("");
     let database = server.database().await;
     let archive = PostgresStore::open_archive(&server.address(&database), &Options::default()).await.unwrap();

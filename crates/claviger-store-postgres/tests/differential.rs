@@ -1,4 +1,4 @@
-//! The store of several instances against the store in memory: after any sequence of calls both have given the same answers.
+//! The PostgreSQL store against the store in memory: both answer every sequence of calls alike.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -19,7 +19,7 @@ mod empty;
 mod whole;
 
 #[test]
-fn the_store_of_several_instances_answers_as_the_store_in_memory() {
+fn the_store_answers_like_the_store_in_memory() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = Server::start("");
     let (store, client) = runtime.block_on(async {

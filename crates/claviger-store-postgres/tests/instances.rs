@@ -8,13 +8,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use claviger_core::{
-    ids::{AttemptId, SessionId},
-    session::EndReason,
-    suspicion::{Cause, Suspicion},
-    time::Timestamp,
-};
-use claviger_store::{Store, SuspicionKey, Wheel};
+use claviger_core::{AttemptId, Cause, EndReason, SessionId, Suspicion, Timestamp};
+use claviger_store::{Item, ItemId, LeaseTerms, Leftover, Queue, Store, SuspicionKey, SweepKind};
 use claviger_store_postgres::{Kind, OpenError, Options, PostgresStore};
 use common::{ROOMY, server::Server, session, t};
 use tokio::task::JoinSet;
@@ -23,7 +18,7 @@ mod common;
 
 const INSTANCES: usize = 8;
 
-/// How many steps of the schema there are.
+/// Number of steps of the schema.
 async fn steps(server: &Server) -> usize {
     let address = server.address(&server.database().await);
     PostgresStore::plan(&address, &Options::default()).await.unwrap().steps.len()
@@ -53,8 +48,10 @@ async fn many_instances_start_at_once_on_an_empty_database() {
     }
 }
 
+const QUEUES: [Queue; 3] = [Queue::Slots(SweepKind::Validation), Queue::Revocations, Queue::Suspicions];
+
 #[tokio::test]
-async fn a_plan_says_what_would_be_done_and_does_nothing() {
+async fn a_plan_lists_the_steps_and_changes_nothing() {
     let server = Server::start("");
     let database = server.database().await;
     let (address, options) = (server.address(&database), Options::default());
@@ -73,7 +70,7 @@ async fn a_plan_says_what_would_be_done_and_does_nothing() {
 }
 
 #[tokio::test]
-async fn a_newer_schema_is_worked_with_if_it_says_so() {
+async fn a_newer_schema_is_used_if_it_allows_this_program() {
     let server = Server::start("");
     let database = server.database().await;
     let (address, options) = (server.address(&database), Options::default());
@@ -96,7 +93,7 @@ async fn a_newer_schema_is_worked_with_if_it_says_so() {
 }
 
 #[tokio::test]
-async fn a_schema_of_somebody_elses_is_left_alone() {
+async fn a_foreign_schema_is_left_alone() {
     let server = Server::start("");
     let database = server.database().await;
     let client = server.client(&database).await;
@@ -108,7 +105,7 @@ async fn a_schema_of_somebody_elses_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_program_that_may_not_change_the_schema_runs_on_one_that_is_there() {
+async fn a_role_without_ownership_runs_on_an_existing_schema() {
     let server = Server::start("");
     let database = server.database().await;
     let options = Options::default();
@@ -124,9 +121,8 @@ async fn a_program_that_may_not_change_the_schema_runs_on_one_that_is_there() {
     assert_eq!(store.check().await, Ok(()));
     let row = session(1);
     store.insert(row.clone(), ROOMY).await.unwrap();
-    let (ended, owed) = row.end(EndReason::SignedOut, t(9)).unwrap();
-    store.replace(&ended, owed.as_ref()).await.unwrap();
-    assert_eq!(store.purge(t(9000), 10).await, Ok(1));
+    store.apply(&row.end(EndReason::SignedOut, t(9)).unwrap()).await.unwrap();
+    assert_eq!(store.purge(Leftover::Tombstones, t(9000), 10).await, Ok(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -143,39 +139,37 @@ async fn instances_share_the_work_without_overlap() {
         let [a, b] = (tag << 6).to_be_bytes();
         let id = SessionId::new(t(i64::from(tag)), [1, 0, 0, 0, 0, 0, a, b, 0, 0]);
         let row = claviger_core::session::Session { id, ..session(u32::from(tag)) };
-        let (_, owed) = row.clone().end(EndReason::SignedOut, t(0)).unwrap();
+        let end = row.clone().end(EndReason::SignedOut, t(0)).unwrap();
         store.insert(row.clone(), ROOMY).await.unwrap();
-        store.owe(&owed.unwrap()).await.unwrap();
-        let suspicion = Suspicion { subject: row.subject, at: t(0), cause: Cause::Probe };
+        store.enqueue(&Item::Revocation(end.revocation().unwrap().clone())).await.unwrap();
+        let suspicion = Suspicion { subject: row.subject, at: t(0), cause: Cause::ConnectionCheck };
         let mut key = [0; 32];
         key[..2].copy_from_slice(&tag.to_be_bytes());
-        store.suspect(SuspicionKey(key), &suspicion, t(0)).await.unwrap();
+        let key = SuspicionKey(key);
+        store.enqueue(&Item::Suspicion { key, suspicion, noted_at: t(0) }).await.unwrap();
     }
     let mut working = JoinSet::new();
     for (which, store) in (0..).zip(&instances) {
-        let (store, attempt) = (Arc::clone(store), AttemptId([which; 16]));
+        let (store, holder) = (Arc::clone(store), AttemptId([which; 16]));
         working.spawn(async move {
-            let (mut slots, mut owed, mut suspected) = (Vec::new(), Vec::new(), Vec::new());
+            let terms = LeaseTerms { holder, now: t(1), until: t(61), latest_due: t(1_000_000) };
+            let mut taken = QUEUES.map(|_| Vec::new());
             for _ in 0..40 {
-                slots.extend(store.take_slots(Wheel::Validation, attempt, t(1), t(61), 3).await.unwrap());
-                owed.extend(store.take_owed(attempt, t(1), t(61), 3).await.unwrap());
-                suspected.extend(store.take_suspicions(attempt, t(1), t(61), 3).await.unwrap());
+                for (queue, taken) in QUEUES.into_iter().zip(&mut taken) {
+                    let leases = store.take(queue, terms, 3).await.unwrap();
+                    taken.extend(leases.into_iter().map(|lease| lease.id));
+                }
             }
-            (slots, owed, suspected)
+            taken
         });
     }
-    let (mut slots, mut owed, mut suspected) = (Vec::new(), Vec::new(), Vec::new());
-    let mut shares = Vec::new();
-    for (some, other, more) in working.join_all().await {
-        shares.push(some.len());
-        slots.extend(some);
-        owed.extend(other);
-        suspected.extend(more);
+    let all = working.join_all().await;
+    for (index, queue) in QUEUES.into_iter().enumerate() {
+        let taken: Vec<_> = all.iter().flat_map(|taken| &taken[index]).collect();
+        let distinct: BTreeSet<_> = taken.iter().collect();
+        assert_eq!((taken.len(), distinct.len()), (200, 200), "{queue:?}");
     }
-    let distinct = |count: usize, distinct: usize| assert_eq!((count, distinct), (200, 200));
-    distinct(slots.len(), slots.iter().map(|visit| visit.slot).collect::<BTreeSet<_>>().len());
-    distinct(owed.len(), owed.iter().map(|owed| owed.id).collect::<BTreeSet<_>>().len());
-    distinct(suspected.len(), suspected.iter().map(|suspected| suspected.key).collect::<BTreeSet<_>>().len());
+    let shares: Vec<_> = all.iter().map(|taken| taken[0].len()).collect();
     assert!(shares.iter().all(|share| *share > 0), "all of them work: {shares:?}");
 }
 
@@ -196,28 +190,61 @@ async fn instances_agree_on_the_time_with_the_database() {
     assert!(before.before(slack) <= told && told <= after.after(slack), "{before:?} {told:?} {after:?}");
 }
 
-/// How the database carries a statement out depends on what it has counted, and what the statement does must not.
 #[tokio::test]
-async fn no_more_is_forgotten_than_the_limit_says_once_tables_were_counted() {
+async fn a_damaged_item_is_leased_and_delays_no_other() {
     let server = Server::start("");
     let database = server.database().await;
     let client = server.client(&database).await;
     let store = PostgresStore::open(&server.address(&database), &Options::default()).await.unwrap();
-    let suspicion = Suspicion { subject: session(1).subject, at: t(0), cause: Cause::Notice };
+    let suspicion = Suspicion { subject: session(1).subject, at: t(0), cause: Cause::WebhookEvent };
+    for tag in [1, 2] {
+        let key = SuspicionKey([tag; 32]);
+        let item = Item::Suspicion { key, suspicion: suspicion.clone(), noted_at: t(i64::from(tag)) };
+        assert!(store.enqueue(&item).await.unwrap());
+    }
+    let damage = "UPDATE claviger.suspicion SET cause = 'nonsense' WHERE noted_at = $1";
+    assert_eq!(client.execute(damage, &[&t(1).as_millis()]).await.unwrap(), 1);
+    let take = async |now| {
+        let terms = LeaseTerms {
+            holder: AttemptId([1; 16]),
+            now: t(now),
+            until: t(now + 60),
+            latest_due: t(1_000_000),
+        };
+        let taken = store.take(Queue::Suspicions, terms, 1).await.unwrap();
+        taken.into_iter().map(|lease| lease.id).collect::<Vec<_>>()
+    };
+    assert_eq!(take(10).await, [], "the damaged one is taken, and not returned");
+    assert_eq!(take(11).await, [ItemId::Suspicion(SuspicionKey([2; 32]))]);
+    assert_eq!(take(12).await, [], "both are leased");
+}
+
+/// The query plan depends on table statistics. The result must not.
+#[tokio::test]
+async fn the_limit_of_forgetting_holds_with_table_statistics() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let client = server.client(&database).await;
+    let store = PostgresStore::open(&server.address(&database), &Options::default()).await.unwrap();
+    let suspicion = Suspicion { subject: session(1).subject, at: t(0), cause: Cause::WebhookEvent };
     for tag in 0..6 {
         assert!(store.spend_login([tag; 32], t(0)).await.unwrap());
-        assert!(store.suspect(SuspicionKey([tag; 32]), &suspicion, t(0)).await.unwrap());
-        let ours = AttemptId([1; 16]);
-        store.take_suspicions(ours, t(1), t(2), 1).await.unwrap();
-        assert!(store.settle_suspicion(SuspicionKey([tag; 32]), ours).await.unwrap());
+        let key = SuspicionKey([tag; 32]);
+        let item = Item::Suspicion { key, suspicion: suspicion.clone(), noted_at: t(0) };
+        assert!(store.enqueue(&item).await.unwrap());
+        let terms =
+            LeaseTerms { holder: AttemptId([1; 16]), now: t(1), until: t(2), latest_due: t(1_000_000) };
+        for lease in store.take(Queue::Suspicions, terms, 1).await.unwrap() {
+            assert!(lease.acknowledge(&store).await.unwrap());
+        }
         if tag == 0 {
             client.batch_execute("ANALYZE claviger.spent_login, claviger.suspicion").await.unwrap();
         }
     }
     for _ in 0..3 {
-        assert_eq!(store.forget_logins(t(9), 1).await, Ok(1));
-        assert_eq!(store.forget_suspicions(t(9), 1).await, Ok(1));
+        assert_eq!(store.purge(Leftover::SpentLogins, t(9), 1).await, Ok(1));
+        assert_eq!(store.purge(Leftover::ClosedSuspicions, t(9), 1).await, Ok(1));
     }
-    assert_eq!(store.forget_logins(t(9), 100).await, Ok(3));
-    assert_eq!(store.forget_suspicions(t(9), 100).await, Ok(3));
+    assert_eq!(store.purge(Leftover::SpentLogins, t(9), 100).await, Ok(3));
+    assert_eq!(store.purge(Leftover::ClosedSuspicions, t(9), 100).await, Ok(3));
 }

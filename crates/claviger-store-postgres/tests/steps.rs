@@ -1,4 +1,4 @@
-//! Steps of the schema on databases that are in use, and what the schema itself refuses.
+//! Migrations of databases that are in use, and what the schema itself refuses.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,12 +9,8 @@
 
 use std::time::Duration;
 
-use claviger_core::{
-    ids::{AttemptId, ProviderName, Subject},
-    secret::Fingerprint,
-    session::{Claim, EndReason},
-};
-use claviger_store::{Replaced, Store, StoreError};
+use claviger_core::{AttemptId, Claim, EndReason, Fingerprint, ProviderName, Subject};
+use claviger_store::{Applied, Store, StoreError};
 use claviger_store_postgres::{Address, OpenError, Options, PostgresStore, Way};
 use common::{
     ROOMY,
@@ -25,7 +21,7 @@ use tokio_postgres::{Client, NoTls};
 
 mod common;
 
-/// The first step as programs did it that knew no other.
+/// The first step, as programs applied it that knew no other.
 const FIRST: &str = concat!(
     "CREATE SCHEMA claviger;
     CREATE TABLE claviger.schema_step (number integer PRIMARY KEY, name text NOT NULL, kind text NOT NULL, needs integer NOT NULL,
@@ -34,20 +30,20 @@ const FIRST: &str = concat!(
     include_str!("../migrations/0001_sessions.sql")
 );
 
-/// And the second one.
+/// The second step.
 const SECOND: &str = concat!(
     include_str!("../migrations/0002_claims_beside_the_proof.sql"),
     "; INSERT INTO claviger.schema_step (number, name, kind, needs) VALUES (2, 'claims beside the proof', 'expand', 0);"
 );
 
-/// What programs of each step wrote of a session into the large table.
+/// What programs of each step wrote into the large table for a session.
 const BODY: &str = "
     INSERT INTO claviger.session (id, provider, subject_id, display_name, secret_hash, custody, device,
         generation, access, refresh, expiry, expires_at)
     VALUES ('00000000-0000-7000-8000-000000000007', 'twitch', '7', 'user 7', decode(repeat('07', 32), 'hex'), 'device',
         'Firefox on Linux', 1, 'access', 'refresh', 'at', 1790000014000)";
 
-/// What programs did beside it that knew the first step only, of a session with a refresh in flight.
+/// What programs that knew only the first step wrote for a session with a refresh in flight.
 const IN_FLIGHT: &str = "
     INSERT INTO claviger.pulse (id, slot, version, state, created_at, last_seen_at, proven_at)
     VALUES ('00000000-0000-7000-8000-000000000007', 0, 2, 0, 1790000007000, 1790000007000, 1790000007000);
@@ -55,7 +51,7 @@ const IN_FLIGHT: &str = "
     VALUES ('00000000-0000-7000-8000-000000000007', '01010101-0101-0101-0101-010101010101',
         '02020202-0202-0202-0202-020202020202', 1790000008000, 1790000038000, false, false)";
 
-/// The same by programs that knew the second step: they wrote no hour of the last use.
+/// The same for programs that knew the second step: they wrote no hour of the last use.
 const IN_FLIGHT_IN_ITS_ROW: &str = "
     INSERT INTO claviger.pulse (id, slot, version, state, created_at, last_seen_at, proven_at,
         attempt, fingerprint, taken_at, lease_until, replay, answer_lost)
@@ -63,7 +59,7 @@ const IN_FLIGHT_IN_ITS_ROW: &str = "
         '01010101-0101-0101-0101-010101010101', '02020202-0202-0202-0202-020202020202', 1790000008000, 1790000038000,
         false, false)";
 
-/// A database in which these statements were run, on a server of its own, and a connection to it.
+/// A database on a server of its own, after these statements, and a connection to it.
 async fn prepared(settings: &str, statements: &[&str]) -> (Server, String, Client) {
     let server = Server::start(settings);
     let database = server.database().await;
@@ -83,7 +79,7 @@ async fn number_of(client: &Client) -> i32 {
 }
 
 #[tokio::test]
-async fn a_refresh_that_was_in_flight_before_the_steps_is_in_flight_after_them() {
+async fn a_migration_keeps_refreshes_in_flight() {
     for before in [
         &[FIRST, BODY, IN_FLIGHT][..],
         &[FIRST, SECOND, BODY, IN_FLIGHT_IN_ITS_ROW],
@@ -108,14 +104,15 @@ async fn stays_in_flight(before: &[&str]) {
         replay: false,
         answer_lost: false,
     };
-    assert_eq!(found.holding().unwrap().claim, Some(claim), "SPENT");
-    let released = found.release(attempt).unwrap();
-    assert_eq!(store.replace(&released, None).await, Ok(Replaced::Done));
+    assert_eq!(found.active().unwrap().claim, Some(claim), "SPENT");
+    let release = found.release(attempt).unwrap();
+    assert_eq!(store.apply(&release).await, Ok(Applied::Done));
+    let released = release.into_next();
     assert_eq!(store.load(released.id).await, Ok(Some(released)));
 }
 
 #[tokio::test]
-async fn what_the_release_before_writes_beside_this_one_is_found_idle_in_time_and_no_sooner() {
+async fn sessions_of_the_previous_release_become_idle_in_time_and_no_sooner() {
     let (server, database, client) = prepared("", &[FIRST, SECOND]).await;
     let store = PostgresStore::open(&server.address(&database), &Options::default()).await.unwrap();
     assert_eq!(number_of(&client).await, 4, "a gateway takes the next steps when it starts");
@@ -133,12 +130,12 @@ async fn what_the_release_before_writes_beside_this_one_is_found_idle_in_time_an
     assert_eq!(overdue(t(7)).await, [older]);
     assert_eq!(overdue(t(7199)).await, [older]);
     assert_eq!(overdue(t(7200)).await, [older, used.id]);
-    store.touch(&[(older, t(9000))]).await.unwrap();
+    store.record_last_seen(&[(older, t(9000))]).await.unwrap();
     assert_eq!(overdue(t(7200)).await, [used.id]);
 }
 
 #[tokio::test]
-async fn a_release_that_is_left_out_takes_the_operators_word_and_no_gateway_at_the_database() {
+async fn skipping_a_release_needs_the_command_and_no_connected_gateway() {
     let (server, database, client) = prepared("", &[FIRST]).await;
     let (address, options) = (server.address(&database), Options::default());
     let plan = PostgresStore::plan(&address, &options).await.unwrap();
@@ -163,7 +160,7 @@ async fn a_release_that_is_left_out_takes_the_operators_word_and_no_gateway_at_t
 }
 
 #[tokio::test]
-async fn a_gateway_that_comes_while_a_step_waits_for_a_table_stops_what_would_take_its_tables_away() {
+async fn a_gateway_that_connects_while_a_contraction_waits_stops_it() {
     let (server, database, client) = prepared("", &[FIRST]).await;
     client.batch_execute("BEGIN; SELECT count(*) FROM claviger.pulse").await.unwrap();
     let address = server.address(&database);
@@ -183,7 +180,7 @@ async fn a_gateway_that_comes_while_a_step_waits_for_a_table_stops_what_would_ta
 }
 
 #[tokio::test]
-async fn an_automatic_vacuum_that_takes_long_is_not_waited_for() {
+async fn a_migration_does_not_wait_for_a_long_automatic_vacuum() {
     let (server, database, client) = prepared("autovacuum_naptime = 1s", &[FIRST, SECOND]).await;
     let many = "INSERT INTO claviger.pulse (id, slot, version, state, created_at, last_seen_at, proven_at)
         SELECT md5(n::text)::uuid, 0, 1, 0, 1, 1, 1 FROM generate_series(1, 20000) AS n;
@@ -202,7 +199,7 @@ async fn an_automatic_vacuum_that_takes_long_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_change_tables_is_told_so_before_anybody_waits_for_it() {
+async fn a_role_without_ownership_is_refused_before_anything_waits() {
     let (server, database, client) = prepared("", &[FIRST, SECOND]).await;
     let grants = "CREATE ROLE helper LOGIN; GRANT USAGE ON SCHEMA claviger TO helper;
         GRANT ALL ON ALL TABLES IN SCHEMA claviger TO helper";
@@ -215,13 +212,14 @@ async fn a_role_that_may_not_change_tables_is_told_so_before_anybody_waits_for_i
 }
 
 #[tokio::test]
-async fn ended_is_for_good_whatever_a_statement_says() {
+async fn no_statement_revives_an_ended_session() {
     let (server, database, client) = prepared("", &[]).await;
     let store = PostgresStore::open(&server.address(&database), &Options::default()).await.unwrap();
     let row = session(7);
     store.insert(row.clone(), ROOMY).await.unwrap();
-    let (ended, owed) = row.end(EndReason::SignedOut, t(30)).unwrap();
-    store.replace(&ended, owed.as_ref()).await.unwrap();
+    let end = row.end(EndReason::SignedOut, t(30)).unwrap();
+    store.apply(&end).await.unwrap();
+    let ended = end.into_next();
     for statement in [
         "UPDATE claviger.session SET end_reason = NULL, ended_at = NULL",
         "UPDATE claviger.session SET end_reason = 'idle'",
@@ -254,9 +252,9 @@ async fn ended_is_for_good_whatever_a_statement_says() {
     );
 }
 
-/// A step that had the one and waited for the other would stand in the way of every statement.
+/// A step that held one and waited for the other would block every statement.
 #[tokio::test]
-async fn the_steps_since_the_release_before_need_one_table_of_sessions_each() {
+async fn each_step_since_the_previous_release_locks_one_table_of_sessions() {
     let (server, database, client) = prepared("", &[FIRST, SECOND]).await;
     let watcher = server.client(&database).await;
     client.batch_execute("BEGIN; LOCK TABLE claviger.session IN ACCESS SHARE MODE").await.unwrap();
@@ -271,14 +269,14 @@ async fn the_steps_since_the_release_before_need_one_table_of_sessions_each() {
 }
 
 #[tokio::test]
-async fn a_step_lets_others_by_while_a_table_is_held_and_is_done_when_it_is_free() {
+async fn a_step_yields_while_its_table_is_locked_and_runs_when_it_is_free() {
     let (server, database, client) = prepared("", &[FIRST, SECOND]).await;
     client.batch_execute("BEGIN; SELECT count(*) FROM claviger.pulse").await.unwrap();
     let address = server.address(&database);
     let migrating = tokio::spawn(async move { PostgresStore::migrate(&address, &Options::default()).await });
     let other = server.client(&database).await;
     until_waiting(&other, 1, "true").await;
-    // Who comes after it gets through within the time that it waits.
+    // A later statement gets through within the time that the step waits.
     let by = other.query_one("SELECT count(*) FROM claviger.pulse", &[]);
     tokio::time::timeout(Duration::from_secs(8), by).await.expect("nobody is kept for long").unwrap();
     client.batch_execute("COMMIT").await.unwrap();

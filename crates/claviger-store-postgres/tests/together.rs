@@ -1,4 +1,5 @@
-//! Claims and new pairs of several sessions in one statement: what befalls one of them befalls no other.
+//! Claims and new pairs of several sessions in one statement: a failure of one does not affect the
+//! others.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,12 +10,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use claviger_core::{
-    ids::{AttemptId, SessionId},
-    secret::Fingerprint,
-    session::{Claim, SealedPair, Session},
-};
-use claviger_store::{Replaced, Store, StoreError};
+use claviger_core::{AttemptId, Change, Claim, Fingerprint, SealedPair, Session, SessionId};
+use claviger_store::{Applied, Store, StoreError};
 use claviger_store_postgres::{Options, PostgresStore};
 use common::{
     ROOMY,
@@ -26,9 +23,9 @@ use tokio_postgres::Client;
 
 mod common;
 
-type Claimed = JoinHandle<Result<Replaced, StoreError>>;
+type Claimed = JoinHandle<Result<Applied, StoreError>>;
 
-/// A store that writes one statement at a time, sessions in it, and a connection beside it.
+/// A store that runs one statement at a time, its sessions, and a second connection.
 struct Scene {
     store: Arc<PostgresStore>,
     rows: Vec<Session>,
@@ -54,7 +51,7 @@ impl Scene {
         Self { store, rows, client, watcher, _server: server }
     }
 
-    /// Locks rows for as long as the transaction goes on.
+    /// Locks rows until the transaction ends.
     async fn lock(&self, rows: &[Session]) {
         let ids: Vec<String> = rows.iter().map(|row| format!("'{}'", row.id)).collect();
         let lock = format!("BEGIN; SELECT FROM claviger.pulse WHERE id IN ({}) FOR UPDATE", ids.join(", "));
@@ -63,16 +60,16 @@ impl Scene {
 
     fn claim(&self, row: &Session) -> Claimed {
         let (store, claimed) = (Arc::clone(&self.store), claimed(row));
-        tokio::spawn(async move { store.replace_claim(&claimed).await })
+        tokio::spawn(async move { store.apply(&claimed).await })
     }
 
     /// Writes a new pair.
-    fn write(&self, next: &Session) -> Claimed {
+    fn write(&self, next: &Change) -> Claimed {
         let (store, next) = (Arc::clone(&self.store), next.clone());
-        tokio::spawn(async move { store.replace(&next, None).await })
+        tokio::spawn(async move { store.apply(&next).await })
     }
 
-    /// Claims the first row, which is locked, and all others while that one is at it.
+    /// Claims the first row, which is locked, and meanwhile all others.
     async fn claim_all(&self) -> Vec<Claimed> {
         let mut claims = vec![self.claim(&self.rows[0])];
         self.until_waiting(1).await;
@@ -80,11 +77,11 @@ impl Scene {
         claims
     }
 
-    /// Claims a row of which nobody knows whether it is claimed.
+    /// Claims a row whose claim may or may not have been written.
     async fn claim_as_it_is(&self, id: SessionId) {
         eventually("a row can be claimed", async || {
             let now = self.store.load(id).await.unwrap().unwrap();
-            (self.store.replace_claim(&claimed(&now)).await == Ok(Replaced::Done)).then_some(())
+            (self.store.apply(&claimed(&now)).await == Ok(Applied::Done)).then_some(())
         })
         .await;
     }
@@ -94,7 +91,7 @@ impl Scene {
     }
 }
 
-fn claimed(row: &Session) -> Session {
+fn claimed(row: &Session) -> Change {
     let claim = Claim {
         attempt: AttemptId([1; 16]),
         taken_at: t(3),
@@ -106,39 +103,39 @@ fn claimed(row: &Session) -> Session {
     row.clone().claim(claim).unwrap()
 }
 
-/// With the pair that the claim was for.
-fn rotated(row: &Session) -> Session {
+/// Writes the pair that the claim was for.
+fn rotated(row: &Session) -> Change {
     let pair = row.pair().unwrap().clone();
     row.clone()
         .rotate(AttemptId([1; 16]), None, t(9), |generation| SealedPair { generation, ..pair.clone() })
         .unwrap()
 }
 
-async fn told(claim: Claimed) -> Result<Replaced, StoreError> {
+async fn told(claim: Claimed) -> Result<Applied, StoreError> {
     timeout(Duration::from_secs(8), claim).await.expect("nobody waits for another's row").unwrap()
 }
 
 #[tokio::test]
-async fn who_waits_for_a_locked_row_keeps_no_other_from_being_written() {
+async fn a_write_to_a_locked_row_delays_no_other() {
     let scene = Scene::of(20).await;
     scene.lock(&scene.rows[..2]).await;
     let mut claims = scene.claim_all().await;
     let others = claims.split_off(2);
     for claim in others {
-        assert_eq!(told(claim).await, Ok(Replaced::Done));
+        assert_eq!(told(claim).await, Ok(Applied::Done));
     }
     scene.until_waiting(2).await;
     scene.client.batch_execute("COMMIT").await.unwrap();
     for claim in claims {
-        assert_eq!(told(claim).await, Ok(Replaced::Done));
+        assert_eq!(told(claim).await, Ok(Applied::Done));
     }
     for row in &scene.rows {
-        assert_eq!(scene.store.load(row.id).await, Ok(Some(claimed(row))));
+        assert_eq!(scene.store.load(row.id).await, Ok(Some(claimed(row).into_next())));
     }
 }
 
 #[tokio::test]
-async fn a_row_that_the_database_refuses_keeps_no_other_from_being_written() {
+async fn a_refused_row_does_not_affect_others() {
     for (code, damaged) in [("XX001", true), ("23514", false)] {
         one_is_refused(code, damaged).await;
     }
@@ -160,29 +157,30 @@ async fn one_is_refused(code: &str, damaged: bool) {
     assert_eq!(matches!(refused, StoreError::Corrupt(_)), damaged, "{refused}");
     scene.client.batch_execute("COMMIT").await.unwrap();
     for claim in claims {
-        assert_eq!(told(claim).await, Ok(Replaced::Done));
+        assert_eq!(told(claim).await, Ok(Applied::Done));
     }
 }
 
 #[tokio::test]
-async fn two_statements_that_get_no_answer_keep_no_others_waiting() {
+async fn two_hanging_statements_delay_no_others() {
     let scene = Scene::of(40).await;
     scene.client.batch_execute("BEGIN; LOCK TABLE claviger.pulse IN SHARE MODE").await.unwrap();
     let mut claims = scene.claim_all().await;
     scene.until_waiting(2).await;
-    // Both the single one and the batch behind it wait; who comes now gets a statement of its own all the same.
+    // Both the single write and the batch behind it wait. A new caller still gets a statement of
+    // its own.
     claims.push(scene.claim(&scene.rows[0]));
     scene.until_waiting(3).await;
     scene.client.batch_execute("COMMIT").await.unwrap();
     let last = told(claims.pop().unwrap()).await;
-    assert!(matches!(last, Ok(Replaced::Conflict(_) | Replaced::Done)), "{last:?}");
+    assert!(matches!(last, Ok(Applied::Conflict(_) | Applied::Done)), "{last:?}");
     for claim in claims.drain(1..) {
-        assert_eq!(told(claim).await, Ok(Replaced::Done));
+        assert_eq!(told(claim).await, Ok(Applied::Done));
     }
 }
 
 #[tokio::test]
-async fn who_goes_away_leaves_its_place_to_the_others() {
+async fn a_dropped_caller_frees_its_place() {
     let scene = Scene::of(20).await;
     scene.lock(&scene.rows[..1]).await;
     let mut claims = scene.claim_all().await;
@@ -191,24 +189,24 @@ async fn who_goes_away_leaves_its_place_to_the_others() {
         claim.abort();
     }
     for claim in others {
-        assert_eq!(told(claim).await, Ok(Replaced::Done));
+        assert_eq!(told(claim).await, Ok(Applied::Done));
     }
     scene.client.batch_execute("COMMIT").await.unwrap();
-    // Whether those were written nobody can say; each can be changed as it is.
+    // The outcome of those writes is unknown. Each row can be changed as it is.
     for row in &scene.rows[..10] {
         scene.claim_as_it_is(row.id).await;
     }
 }
 
 #[tokio::test]
-async fn a_session_is_read_while_no_write_gets_an_answer() {
+async fn a_session_is_read_while_all_writes_hang() {
     let scene = Scene::with(20, Options { connections: 4, ..Options::default() }).await;
     scene.client.batch_execute("BEGIN; LOCK TABLE claviger.pulse IN SHARE MODE").await.unwrap();
     let claims: Vec<_> = scene.rows.iter().map(|row| scene.claim(row)).collect();
     let id = scene.rows[0].id;
     let uses = [1, 2, 3, 4].map(|_| {
         let store = Arc::clone(&scene.store);
-        tokio::spawn(async move { store.touch(&[(id, t(50))]).await })
+        tokio::spawn(async move { store.record_last_seen(&[(id, t(50))]).await })
     });
     // As many as there are connections for writes.
     scene.until_waiting(3).await;
@@ -216,21 +214,21 @@ async fn a_session_is_read_while_no_write_gets_an_answer() {
     assert_eq!(read.expect("a connection is kept for it"), Ok(Some(scene.rows[0].clone())));
     scene.client.batch_execute("COMMIT").await.unwrap();
     for claim in claims {
-        assert_eq!(told(claim).await, Ok(Replaced::Done));
+        assert_eq!(told(claim).await, Ok(Applied::Done));
     }
     for using in uses {
         assert_eq!(using.await.unwrap(), Ok(()));
     }
 }
 
-/// A new pair goes into both tables or is not told as written.
+/// A new pair goes into both tables, or is not reported as written.
 #[tokio::test]
-async fn a_pair_whose_large_row_has_ended_is_not_told_as_written() {
+async fn a_pair_of_an_ended_large_row_is_not_reported_as_written() {
     let scene = Scene::of(20).await;
     let mut rows = Vec::new();
     for row in &scene.rows {
-        assert_eq!(scene.store.replace_claim(&claimed(row)).await, Ok(Replaced::Done));
-        rows.push(rotated(&claimed(row)));
+        assert_eq!(scene.store.apply(&claimed(row)).await, Ok(Applied::Done));
+        rows.push(claimed(row).into_next());
     }
     let damage = format!(
         "UPDATE claviger.session SET end_reason = 'signed_out', ended_at = 1, generation = NULL, access = NULL, refresh = NULL,
@@ -239,25 +237,25 @@ async fn a_pair_whose_large_row_has_ended_is_not_told_as_written() {
     );
     scene.client.batch_execute(&damage).await.unwrap();
     scene.lock(&rows[..1]).await;
-    let mut writes = vec![scene.write(&rows[0])];
+    let mut writes = vec![scene.write(&rotated(&rows[0]))];
     scene.until_waiting(1).await;
-    writes.extend(rows[1..].iter().map(|row| scene.write(row)));
+    writes.extend(rows[1..].iter().map(|row| scene.write(&rotated(row))));
     let damaged = told(writes.remove(9)).await;
     assert!(matches!(damaged, Err(StoreError::Corrupt(_))), "{damaged:?}");
     scene.client.batch_execute("COMMIT").await.unwrap();
     for write in writes {
-        assert_eq!(told(write).await, Ok(Replaced::Done));
+        assert_eq!(told(write).await, Ok(Applied::Done));
     }
 }
 
 #[tokio::test]
-async fn of_a_statement_that_was_cut_off_everybody_is_told_that_nobody_knows() {
+async fn an_interrupted_statement_reports_an_unknown_outcome_to_every_caller() {
     for stop in ["pg_terminate_backend", "pg_cancel_backend"] {
-        of_one_that_was_stopped_by(stop).await;
+        assert_unknown_outcome_after(stop).await;
     }
 }
 
-async fn of_one_that_was_stopped_by(stop: &str) {
+async fn assert_unknown_outcome_after(stop: &str) {
     let scene = Scene::of(20).await;
     scene.client.batch_execute("BEGIN; LOCK TABLE claviger.pulse IN SHARE MODE").await.unwrap();
     let claims = scene.claim_all().await;
@@ -278,13 +276,13 @@ async fn of_one_that_was_stopped_by(stop: &str) {
 }
 
 #[tokio::test]
-async fn who_is_told_that_a_claim_was_not_written_does_not_find_it_later() {
+async fn a_claim_reported_as_unwritten_is_never_written_later() {
     let patience = Duration::from_secs(2);
     let scene = Scene::with(4, Options { writers: 1, connections: 3, patience, ..Options::default() }).await;
     scene.client.batch_execute("BEGIN; LOCK TABLE claviger.pulse IN SHARE MODE").await.unwrap();
     let busy = [1, 2].map(|tag| {
         let (store, id) = (Arc::clone(&scene.store), session(tag).id);
-        tokio::spawn(async move { store.touch(&[(id, t(50))]).await })
+        tokio::spawn(async move { store.record_last_seen(&[(id, t(50))]).await })
     });
     scene.until_waiting(2).await;
     // One waits for a connection, and the others for their turn.
@@ -293,7 +291,7 @@ async fn who_is_told_that_a_claim_was_not_written_does_not_find_it_later() {
         assert!(busy.await.unwrap().is_err());
     }
     until_waiting(&scene.watcher, 1, "query LIKE 'UPDATE claviger.pulse SET version%'").await;
-    // Whoever gives up does so before the table is free.
+    // Every caller that gives up does so before the table is free.
     let mut last = claims.pop().unwrap();
     let given_up = timeout(patience / 4, &mut last).await;
     scene.client.batch_execute("COMMIT").await.unwrap();
@@ -307,18 +305,18 @@ async fn who_is_told_that_a_claim_was_not_written_does_not_find_it_later() {
     });
     for (row, told) in scene.rows.iter().zip(answers) {
         let stored = scene.store.load(row.id).await.unwrap().unwrap();
-        assert_eq!(stored.claimed_by(AttemptId([1; 16])), told == Ok(Replaced::Done), "{told:?}");
+        assert_eq!(stored.claimed_by(AttemptId([1; 16])), told == Ok(Applied::Done), "{told:?}");
     }
 }
 
 #[tokio::test]
-async fn a_connection_that_is_not_to_be_had_keeps_no_others_from_being_written() {
+async fn a_missing_connection_delays_no_other_write() {
     let scene = Scene::with(3, Options { writers: 2, ..Options::default() }).await;
     let touch = |row: &Session| {
         let (store, id) = (Arc::clone(&scene.store), row.id);
-        tokio::spawn(async move { store.touch(&[(id, t(50))]).await })
+        tokio::spawn(async move { store.record_last_seen(&[(id, t(50))]).await })
     };
-    // All connections that there are wait for a row, and nobody gets a new one.
+    // All connections wait for a row, and no new one can be made.
     scene.lock(&scene.rows).await;
     let busy: Vec<_> = scene.rows.iter().map(touch).collect();
     scene.until_waiting(3).await;
@@ -334,9 +332,9 @@ async fn a_connection_that_is_not_to_be_had_keeps_no_others_from_being_written()
     for busy in busy {
         assert_eq!(busy.await.unwrap(), Ok(()));
     }
-    assert_eq!(told(scene.claim(&scene.rows[2])).await, Ok(Replaced::Done));
+    assert_eq!(told(scene.claim(&scene.rows[2])).await, Ok(Applied::Done));
     scene.watcher.batch_execute("COMMIT").await.unwrap();
     for claim in writers {
-        assert_eq!(told(claim).await, Ok(Replaced::Done));
+        assert_eq!(told(claim).await, Ok(Applied::Done));
     }
 }

@@ -1,5 +1,5 @@
-//! Connections that are cut, servers that stop, rows that are damaged: nothing is left half-done, and what comes back is used
-//! again without anybody's help.
+//! Lost connections, stopped servers and damaged rows: nothing is left half-done, and the store
+//! recovers by itself.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -10,17 +10,15 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
 
 use claviger_core::{
-    ids::{AttemptId, SessionId},
-    secret::Fingerprint,
-    session::{Claim, EndReason, SealedBlob, SealedPair, Session},
+    AttemptId, Change, Claim, EndReason, Fingerprint, SealedBlob, SealedPair, Session, SessionId,
 };
-use claviger_store::{News as _, Placement, Replaced, Selection, Store, StoreError};
+use claviger_store::{Applied, Placement, Queue, Selection, Store, StoreError, Subscriber as _};
 use claviger_store_postgres::{Address, Options, PostgresStore, Way};
 use common::{
     ROOMY,
@@ -54,8 +52,8 @@ fn claim(attempt: u8) -> Claim {
 }
 
 /// A change of the narrow row, or of both: a claim, or the pair that it was for.
-fn changed(row: &Session, round: u8) -> Session {
-    let held = row.holding().and_then(|holding| holding.claim);
+fn changed(row: &Session, round: u8) -> Change {
+    let held = row.active().and_then(|active| active.claim);
     let next = match held {
         None => row.clone().claim(claim(round)),
         Some(held) => {
@@ -69,7 +67,7 @@ fn changed(row: &Session, round: u8) -> Session {
     next.unwrap()
 }
 
-/// What is stored, as soon as the database answers again.
+/// The stored row, as soon as the database answers again.
 async fn stored(store: &dyn Store, id: SessionId) -> Option<Session> {
     for _ in 0..1000 {
         if let Ok(row) = store.load(id).await {
@@ -80,7 +78,7 @@ async fn stored(store: &dyn Store, id: SessionId) -> Option<Session> {
     panic!("it takes too long until the row can be read")
 }
 
-/// Changes one row again and again. Whatever the answers are, the row is as it was before or as it was to become.
+/// Changes one row repeatedly. Whatever the answer, the row is in the old or the new state.
 async fn change_again_and_again(store: Arc<PostgresStore>, tag: u32, stop: Arc<AtomicBool>) -> (u32, u32) {
     let mut row = session(tag);
     let (mut done, mut unknown) = (0, 0);
@@ -94,16 +92,16 @@ async fn change_again_and_again(store: Arc<PostgresStore>, tag: u32, stop: Arc<A
     while !stop.load(Ordering::Relaxed) {
         round = round.wrapping_add(1);
         let next = changed(&row, round);
-        match store.replace(&next, None).await {
-            Ok(Replaced::Done) => {
+        match store.apply(&next).await {
+            Ok(Applied::Done) => {
                 done += 1;
-                row = next;
+                row = next.into_next();
             }
-            Ok(Replaced::Conflict(stored)) => panic!("MONO: nobody else writes {stored:?}"),
+            Ok(Applied::Conflict(stored)) => panic!("MONO: nobody else writes {stored:?}"),
             Err(StoreError::Unavailable(_)) => {
                 unknown += 1;
                 let now = stored(&*store, row.id).await.unwrap();
-                assert!(now == row || now == next, "neither before nor after: {now:?}");
+                assert!(now == row || now == *next.next(), "neither before nor after: {now:?}");
                 row = now;
             }
             Err(other) => panic!("{other:?}"),
@@ -112,10 +110,14 @@ async fn change_again_and_again(store: Arc<PostgresStore>, tag: u32, stop: Arc<A
     (done, unknown)
 }
 
-/// Signs in again and again, each time in the place of the session before.
-async fn sign_in_again_and_again(store: Arc<PostgresStore>, tag: u32, stop: Arc<AtomicBool>) -> u32 {
+/// Signs in repeatedly, each time replacing the previous session. Counts the sessions that ended.
+async fn sign_in_again_and_again(
+    store: Arc<PostgresStore>,
+    tag: u32,
+    stop: Arc<AtomicBool>,
+    ended: Arc<AtomicU32>,
+) {
     let mut before: Option<SessionId> = None;
-    let mut ended = 0;
     for round in 0.. {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -139,26 +141,30 @@ async fn sign_in_again_and_again(store: Arc<PostgresStore>, tag: u32, stop: Arc<
             Err(other) => panic!("{other:?}"),
         }
         if is_there {
-            ended += u32::from(before.is_some());
+            ended.fetch_add(u32::from(before.is_some()), Ordering::Relaxed);
             before = Some(row.id);
         }
     }
-    ended
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn connections_cut_in_the_middle_of_writes_leave_nothing_half_done() {
+async fn connections_lost_during_writes_leave_nothing_half_done() {
     let server = Server::start("");
     let database = server.database().await;
     let store = Arc::new(open(&server, &database).await);
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let (mut changing, mut signing_in) = (JoinSet::new(), JoinSet::new());
     for tag in 0..8 {
         changing.spawn(change_again_and_again(Arc::clone(&store), tag, Arc::clone(&stop)));
-        signing_in.spawn(sign_in_again_and_again(Arc::clone(&store), 10 + tag, Arc::clone(&stop)));
+        let (store, stop, ended) = (Arc::clone(&store), Arc::clone(&stop), Arc::clone(&ended));
+        signing_in.spawn(sign_in_again_and_again(store, 10 + tag, stop, ended));
     }
     let cutter = server.client(&database).await;
-    for _ in 0..60 {
+    // On a slow computer it takes more cuts until a sign-in comes through.
+    for cut in 0..600 {
+        if cut >= 60 && ended.load(Ordering::Relaxed) > 0 {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(40)).await;
         cutter.simple_query(CUT_ALL).await.unwrap();
     }
@@ -169,13 +175,18 @@ async fn connections_cut_in_the_middle_of_writes_leave_nothing_half_done() {
         unknown += others;
     }
     assert!(done > 0 && unknown > 0, "{done} done, of {unknown} nobody knew");
-    let ended: u32 = signing_in.join_all().await.into_iter().sum();
+    signing_in.join_all().await;
+    let ended = ended.load(Ordering::Relaxed);
     assert!(ended > 0);
-    assert_eq!(store.owed_backlog().await.unwrap().count, u64::from(ended), "CASCADE: each end owes once");
+    assert_eq!(
+        store.backlog(Queue::Revocations).await.unwrap().count,
+        u64::from(ended),
+        "CASCADE: each end owes once"
+    );
 }
 
 #[tokio::test]
-async fn a_server_that_stops_is_told_and_used_again_when_it_is_back() {
+async fn a_stopped_server_is_reported_and_used_again_after_its_restart() {
     let server = Server::start("");
     let database = server.database().await;
     let store = open(&server, &database).await;
@@ -195,7 +206,7 @@ async fn a_server_that_stops_is_told_and_used_again_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_database_that_does_not_answer_is_waited_for_so_long_and_no_longer() {
+async fn a_silent_database_is_waited_for_only_up_to_the_limit() {
     let server = Server::start("");
     let database = server.database().await;
     let options = Options { patience: Duration::from_millis(300), ..Options::default() };
@@ -216,7 +227,7 @@ async fn a_database_that_does_not_answer_is_waited_for_so_long_and_no_longer() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_midway_leaves_no_transaction_open() {
+async fn a_dropped_call_leaves_no_open_transaction() {
     let server = Server::start("");
     let database = server.database().await;
     let options = Options { connections: 2, ..Options::default() };
@@ -238,7 +249,7 @@ async fn a_call_that_is_dropped_midway_leaves_no_transaction_open() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_did_not_get_to_its_work_leaves_its_connection_as_it_was() {
+async fn a_transaction_that_fails_to_open_leaves_its_connection_clean() {
     let server = Server::start("");
     let database = server.database().await;
     let one = Options { connections: 1, ..Options::default() };
@@ -247,10 +258,11 @@ async fn a_transaction_that_did_not_get_to_its_work_leaves_its_connection_as_it_
     let row = session(7);
     store.insert(row.clone(), ROOMY).await.unwrap();
     let (client, watcher) = (server.client(&database).await, server.client(&database).await);
-    // One who signs the user out everywhere has the user's turn, and waits for a row.
+    // A sign-out everywhere holds the user's lock and waits for a row.
     client.batch_execute("BEGIN; SELECT FROM claviger.pulse FOR UPDATE").await.unwrap();
     let selection = Selection { subject: row.subject.clone(), except: None, created_before: t(1000) };
-    let ending = tokio::spawn(async move { beside.end_all(&selection, EndReason::SignedOut, t(900)).await });
+    let ending =
+        tokio::spawn(async move { beside.end_sessions(&selection, EndReason::SignedOut, t(900)).await });
     until_waiting(&watcher, 1, "wait_event <> 'advisory'").await;
     let inserting = {
         let store = Arc::clone(&store);
@@ -267,10 +279,10 @@ async fn a_transaction_that_did_not_get_to_its_work_leaves_its_connection_as_it_
     assert_eq!(store.insert(session(17), ROOMY).await, Ok(vec![]));
 }
 
-/// A server whose log finds no room on its disk stops with the code of a full disk, and whether the change that it was at is
-/// in the log nobody knows.
+/// A server that cannot write its log stops with the code of a full disk. Whether the log holds the
+/// change is unknown.
 #[tokio::test]
-async fn of_a_server_that_stops_midway_with_whatever_code_nobody_knows() {
+async fn a_server_that_stops_midway_leaves_an_unknown_outcome_for_every_code() {
     let server = Server::start("");
     let database = server.database().await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -287,7 +299,7 @@ async fn of_a_server_that_stops_midway_with_whatever_code_nobody_knows() {
     assert!(matches!(told, Err(StoreError::Unavailable(_))), "{told:?}");
 }
 
-/// Passes on what both sides say, but instead of the answer to an update what a server says that stops there.
+/// Relays both directions, but replaces the answer to an update by that of a stopping server.
 async fn stop_at_the_first_update(near: TcpStream, port: u16) {
     let far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let ((mut asks, mut hears), (mut answers, mut is_asked)) = (near.into_split(), far.into_split());
@@ -306,7 +318,7 @@ async fn stop_at_the_first_update(near: TcpStream, port: u16) {
 }
 
 #[tokio::test]
-async fn a_standby_or_a_full_right_is_told_from_a_passing_trouble() {
+async fn a_read_only_or_damaged_database_differs_from_a_passing_failure() {
     let server = Server::start("");
     let database = server.database().await;
     let store = open(&server, &database).await;
@@ -338,7 +350,7 @@ async fn a_standby_or_a_full_right_is_told_from_a_passing_trouble() {
 }
 
 #[tokio::test]
-async fn a_row_that_no_session_can_be_is_told_with_its_name_and_column() {
+async fn a_damaged_row_is_reported_with_its_id_and_column() {
     let server = Server::start("");
     let database = server.database().await;
     let store = open(&server, &database).await;
@@ -382,20 +394,23 @@ async fn a_proof_and_a_use_touch_no_index() {
         store.insert(row.clone(), ROOMY).await.unwrap();
     }
     for round in 1..=3 {
-        // As in a visit to a slot, which has rows of all pages.
+        // As in a visit to a slot, whose rows lie on all pages.
         for visit in 0..32 {
-            let mut visited: Vec<_> = rows.iter_mut().skip(visit).step_by(32).collect();
-            for row in &mut visited {
+            let visited: Vec<_> = rows.iter_mut().skip(visit).step_by(32).collect();
+            let prove = |row: &&mut Session| {
                 let generation = row.pair().unwrap().generation;
-                **row = row.clone().prove(generation, t(5000 + round)).unwrap();
+                Session::clone(row).prove(generation, t(5000 + round)).unwrap()
+            };
+            let proofs: Vec<_> = visited.iter().map(prove).collect();
+            assert!(store.apply_all(&proofs).await.unwrap().into_iter().all(|written| written));
+            for (row, proof) in visited.into_iter().zip(&proofs) {
+                *row = proof.next().clone();
             }
-            let next: Vec<_> = visited.iter().map(|row| (**row).clone()).collect();
-            assert!(store.replace_all(&next).await.unwrap().into_iter().all(|written| written));
-            let seen: Vec<_> = next.iter().map(|row| (row.id, t(1100 + round))).collect();
-            store.touch(&seen).await.unwrap();
+            let seen: Vec<_> = proofs.iter().map(|proof| (proof.next().id, t(1100 + round))).collect();
+            store.record_last_seen(&seen).await.unwrap();
         }
     }
-    // A connection counts its updates at its end.
+    // A connection reports its updates when it ends.
     drop(store);
     let client = server.client(&database).await;
     let updates = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables
@@ -417,7 +432,7 @@ const CERTIFICATES: &str = "
     openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names
     chmod 644 ca.pem; chmod 711 .";
 
-/// Lets the server offer TLS from some moment on, and gives the way that believes it.
+/// Makes the server offer TLS from now on, and returns the settings that trust it.
 async fn offer_tls(server: &Server, client: &tokio_postgres::Client) -> Way {
     server.run(&format!("({CERTIFICATES}) >openssl.log 2>&1"));
     for setting in ["ssl_cert_file = 'server.pem'", "ssl_key_file = 'server.key'", "ssl = on"] {
@@ -429,7 +444,7 @@ async fn offer_tls(server: &Server, client: &tokio_postgres::Client) -> Way {
 }
 
 #[tokio::test]
-async fn the_way_over_a_network_is_encrypted_to_the_right_server_or_not_taken() {
+async fn a_network_connection_is_encrypted_to_the_right_server_or_refused() {
     let server = Server::start("");
     let database = server.database().await;
     let remote = format!("postgres://claviger@127.0.0.1:{}/{database}", server.port);
@@ -449,13 +464,13 @@ async fn the_way_over_a_network_is_encrypted_to_the_right_server_or_not_taken() 
     let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
         WHERE ssl AND datname = current_database() AND backend_type = 'client backend'";
     assert!(client.query_one(encrypted, &[]).await.unwrap().get::<_, i64>(0) > 0);
-    assert_eq!(store.changes().unwrap().next().await, claviger_store::Change::Resync);
+    assert_eq!(store.changes().unwrap().next().await, claviger_store::FeedEvent::Resync);
     let told = try_by(&any).await.unwrap_err();
     assert!(told.contains("TLS"), "an authority that nobody believes: {told}");
 }
 
 #[tokio::test]
-async fn a_password_is_proven_without_being_sent_and_a_wrong_one_is_told() {
+async fn a_password_is_proven_without_being_sent_and_a_wrong_one_is_reported() {
     let server = Server::start("");
     let database = server.database().await;
     let client = server.client(&database).await;
@@ -470,12 +485,41 @@ async fn a_password_is_proven_without_being_sent_and_a_wrong_one_is_told() {
             let address = Address::parse(&text, &way).unwrap();
             PostgresStore::open(&address, &Options::default()).await.map_err(|error| error.to_string())
         };
-        let refused = |told: String| told.contains("the password is refused").then_some(told);
+        let refused = |told: String| told.contains("refuses the user or the password").then_some(told);
         let told = eventually("a wrong password is refused", async || {
             open("canary-wrong").await.err().and_then(refused)
         })
         .await;
         assert!(!told.contains("canary"), "SECRET: {told}");
         open("canary-right").await.unwrap().check().await.unwrap();
+    }
+}
+
+/// Each failure to open names host, port, database and user, and one thing to do.
+#[tokio::test]
+async fn what_keeps_a_store_from_opening_says_where_and_what_to_do() {
+    let server = Server::start("");
+    let database = server.database().await;
+    let client = server.client(&database).await;
+    client.batch_execute("CREATE ROLE guest LOGIN; CREATE SCHEMA claviger").await.unwrap();
+    let of_network = |text: String, way: &Way| Address::parse(&text, way).unwrap();
+    let (socket, port, plain) = (server.text(&database), server.port, Way::InsecurePlaintext);
+    let tcp =
+        |port: u16| format!("host=127.0.0.1 port={port} user=claviger password=canary dbname={database}");
+    let local = |text: String| of_network(text, &Way::Tls { authorities: None });
+    let table = [
+        (local(socket.replace(&database, "nowhere")), "there is no such database", "database nowhere"),
+        (local(socket.replace("user=claviger", "user=nobody")), "refuses the user", "user nobody"),
+        (local(socket.replace("user=claviger", "user=guest")), "the role lacks a right", "user guest"),
+        (of_network(tcp(1), &plain), "is the database running", "127.0.0.1:1"),
+        (local(tcp(port)), "turn TLS on", "127.0.0.1"),
+    ];
+    for (address, what, place) in table {
+        let Err(error) = PostgresStore::open(&address, &Options::default()).await else {
+            panic!("{what}: it opened")
+        };
+        let told = error.to_string();
+        assert!(told.contains(what) && told.contains(place), "{what}: {told}");
+        assert!(!told.contains("canary"), "SECRET: {told}");
     }
 }

@@ -1,4 +1,5 @@
-//! What went wrong, told by SQLite's codes and never by its words: those may hold what a log must not.
+//! Errors, classified by SQLite's codes. SQLite's own messages are dropped: they may hold secrets
+//! that must not be logged.
 
 use std::{
     io,
@@ -8,17 +9,19 @@ use std::{
 use claviger_store::{StoreError, corrupt};
 use rusqlite::{Error as SqlError, ffi, ffi::ErrorCode};
 
-/// Why the store could not be opened. Each is the operator's to solve.
+/// Why the store could not be opened. The operator must act on each.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The directory is not there. It is not made, since a mistyped path would start an empty store.
+    /// The directory does not exist. It is not created, since a mistyped path would start an empty
+    /// store.
     #[error("the directory {} of the session store does not exist; create it or correct the path", .0.display())]
     NoDirectory(PathBuf),
-    /// The file is not there, and is not made to copy nothing from it.
+    /// The file does not exist. It is not created, since an empty source is a mistake.
     #[error("there is no session store at {}; correct the path", .0.display())]
     NoFile(PathBuf),
-    /// It lacks sessions, so whoever served from it would sign their users out.
+    /// A copy into the file is not finished. It lacks sessions, so serving from it would sign their
+    /// users out.
     #[error(
         "a copy into the session store {} was not finished; run `claviger store copy` again, which goes on where it stood",
         .0.display()
@@ -29,17 +32,18 @@ pub enum OpenError {
     InUse {
         /// The file.
         path: PathBuf,
-        /// Who uses it, as far as is known.
+        /// The process that uses it, if known.
         holder: String,
     },
-    /// Who opens it under the other name would have another lock and another log for the same file.
+    /// The file has several names. Each name would have a lock and a log of its own, so two
+    /// processes could open the file.
     #[error(
         "the session store {} is one file with several names (hard links), and could be opened under each of them at once; \
          delete the other names, or use a copy of the file",
         .0.display()
     )]
     SeveralNames(PathBuf),
-    /// It would have to be changed before it can be read.
+    /// The file has an older schema, and must be upgraded before it can be read.
     #[error(
         "the session store {} has schema {found}, and {known} is the newest; nothing was changed in it: start a gateway on it \
          once, or copy it, and it has the newest",
@@ -48,12 +52,12 @@ pub enum OpenError {
     Older {
         /// The file.
         path: PathBuf,
-        /// Its schema; 0 is none.
+        /// Its schema; 0 if it has none.
         found: usize,
         /// The newest schema.
         known: i64,
     },
-    /// A newer version of this program wrote it.
+    /// A newer version of this program wrote the file.
     #[error(
         "the session store {} has schema {found}, and this version knows schemas up to {known}; use the newer version",
         .path.display()
@@ -66,14 +70,15 @@ pub enum OpenError {
         /// The newest schema that this version knows.
         known: i64,
     },
-    /// It is a database of some other program.
+    /// The file is a database of another program.
     #[error("{} is a database, but no session store; nothing was changed in it", .0.display())]
     Foreign(PathBuf),
-    /// The SQLite that was linked may damage files: its WAL-reset bug was fixed in 3.51.3 (sqlite.org/wal.html).
+    /// The linked SQLite may damage files: its WAL-reset bug was fixed in 3.51.3
+    /// (sqlite.org/wal.html).
     #[error("SQLite {0} may damage its files; at least 3.51.3 is needed")]
     OldSqlite(&'static str),
-    /// Anything that may also happen later.
-    #[error("{}: {source}", .path.display())]
+    /// An error that can also happen after opening.
+    #[error("the session store {} cannot be opened", .path.display())]
     Store {
         /// The file.
         path: PathBuf,
@@ -126,7 +131,7 @@ fn of_code(code: ffi::Error) -> StoreError {
     match code.code {
         ErrorCode::DiskFull => StoreError::Full(text),
         ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
-            StoreError::ReadOnly(text)
+            StoreError::ReadOnly(format!("{text}; {MAKE_WRITABLE}"))
         }
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Corrupt(text),
         _ => StoreError::Unavailable(text),
@@ -138,11 +143,15 @@ fn of_io(error: &io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(text),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::IsADirectory => {
-            StoreError::ReadOnly(text)
+            StoreError::ReadOnly(format!("{text}; {MAKE_WRITABLE}"))
         }
         _ => StoreError::Unavailable(text),
     }
 }
+
+/// SQLite needs the directory, too: it keeps two files beside the database.
+const MAKE_WRITABLE: &str =
+    "the operator must make the file and its directory writable for the user of the gateway";
 
 #[cfg(test)]
 mod tests {

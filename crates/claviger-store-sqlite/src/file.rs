@@ -1,4 +1,4 @@
-//! The file itself: private, and in the hands of one process.
+//! The file itself: private, and open in only one process.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -8,16 +8,17 @@ use std::{
 
 use crate::error::OpenError;
 
-/// A process id is read up to so many bytes.
+/// Maximum number of bytes read as a process id.
 const HOLDER_BYTES: u64 = 20;
 
-/// The hold on a store's file. The operating system lets go of it when the process dies, however it dies.
+/// The lock on a store's file. The operating system releases it when the process dies, however it
+/// dies.
 #[derive(Debug)]
 pub(crate) struct Hold {
     _file: File,
 }
 
-/// The name that the file has whatever symbolic links lead to it, those included that lead to a file which is not there yet.
+/// Returns the file's name with all symbolic links resolved, even if the file does not exist yet.
 pub(crate) fn real(path: &Path) -> Result<PathBuf, OpenError> {
     match path.canonicalize() {
         Ok(real) => return Ok(real),
@@ -32,8 +33,8 @@ pub(crate) fn real(path: &Path) -> Result<PathBuf, OpenError> {
     Ok(path.file_name().map_or_else(|| path.to_owned(), |name| directory.join(name)))
 }
 
-/// Takes hold of the file by its [`real`] name, with a lock on a file beside it. SQLite's own locks would not do: they let several
-/// processes in, each of which would trust what it keeps in memory.
+/// Locks the file under its [`real`] name, with a lock on a file beside it. SQLite's own locks are
+/// not enough: they let several processes in, and each would trust its own cache.
 pub(crate) fn hold(path: &Path) -> Result<Hold, OpenError> {
     let mut file = private_file(&beside(path)).map_err(|error| OpenError::io(path, &error))?;
     match file.try_lock() {
@@ -44,7 +45,7 @@ pub(crate) fn hold(path: &Path) -> Result<Hold, OpenError> {
         Err(TryLockError::Error(error)) => return Err(OpenError::io(path, &error)),
     }
     require_one_name(path)?;
-    // Only a help for the one who is refused: without it the hold is as good.
+    // The id only helps the operator of a process that is refused. The lock works without it.
     let written = file.set_len(0).and_then(|()| file.rewind());
     if let Err(error) = written.and_then(|()| write!(file, "{}", std::process::id())) {
         tracing::warn!(kind = %error.kind(), "the lock of the session store does not say who holds it");
@@ -52,7 +53,7 @@ pub(crate) fn hold(path: &Path) -> Result<Hold, OpenError> {
     Ok(Hold { _file: file })
 }
 
-/// Makes the file if it is not there. SQLite gives its log and its index the same mode.
+/// Creates the file if it does not exist. SQLite gives its log and its index the same mode.
 pub(crate) fn create(path: &Path) -> Result<(), OpenError> {
     let file = private_file(path).map_err(|error| OpenError::io(path, &error))?;
     #[cfg(unix)]
@@ -60,9 +61,10 @@ pub(crate) fn create(path: &Path) -> Result<(), OpenError> {
         use std::os::unix::fs::PermissionsExt as _;
         let mode = file.metadata().map_err(|error| OpenError::io(path, &error))?.permissions().mode();
         if mode & 0o077 != 0 {
+            let path = path.display();
             tracing::warn!(
                 mode = %format_args!("{:o}", mode & 0o777),
-                "others than its owner may open the session store"
+                "users other than its owner can open the session store; run `chmod 600 {path}`"
             );
         }
     }
@@ -79,7 +81,8 @@ fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The file is not opened for this: to close it again would take from this process the locks that SQLite has on it.
+/// Does not open the file: closing it again would release the locks that SQLite holds on it in this
+/// process.
 #[cfg(unix)]
 fn require_one_name(path: &Path) -> Result<(), OpenError> {
     match fs::metadata(path) {
@@ -90,7 +93,7 @@ fn require_one_name(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Not told on this system.
+/// This system does not report the number of names.
 #[cfg(not(unix))]
 fn require_one_name(_path: &Path) -> Result<(), OpenError> {
     Ok(())

@@ -1,40 +1,51 @@
 //! The embedded session store: one SQLite file, served by one process.
 //!
-//! | module | question it answers |
+//! | module | what it does |
 //! |---|---|
-//! | `store` | how a call of the trait becomes a read or a write |
-//! | `sessions`, `slots`, `owed`, `suspicions`, `logins`, `memos` | what is asked of each table; all SQL on it |
-//! | `archive` | how all rows are read, and added as they are |
-//! | `values` | how a value becomes columns and back |
-//! | `writer` | how many callers share one commit |
-//! | `pool` | which connections there are, and how they are set |
-//! | `schema` | which tables there are, and how a file comes to have them |
-//! | `file` | who may open the file |
-//! | `error` | what went wrong, and who must act |
+//! | `store` | turns each call of the trait into a read or a write |
+//! | `sessions`, `queues`, `logins`, `shared_entries` | hold the SQL on each table |
+//! | `apply` | writes each kind of change |
+//! | `archive` | reads all rows, and adds them as they are |
+//! | `values` | reads the values of SQLite's columns |
+//! | `writer` | lets many callers share one commit |
+//! | `pool` | opens and configures the connections |
+//! | `schema` | creates and upgrades the tables |
+//! | `file` | locks the file |
+//! | `backup` | copies the file while it is used |
+//! | `error` | says what went wrong, and who must act |
 //!
-//! A write that returned survives `kill -9` and a power cut: it was committed with `synchronous=FULL`. A write that was
-//! accepted is done even if its caller goes away. Dropping the store waits for the writes that were accepted.
+//! A write that returned survives `kill -9` and a power cut: it was committed with
+//! `synchronous=FULL`. An accepted write is done even if its caller is dropped. Dropping the store
+//! waits for accepted writes.
 //!
-//! The file holds sealed tokens and hashes, no plain secret. It has mode 0600, and what is deleted is overwritten in it
-//! (`secure_delete`); the log beside it keeps older pages until it is used again or the store is closed.
+//! The file holds sealed tokens and hashes, and no plain secret. It has mode 0600, and deleted data
+//! is overwritten (`secure_delete`). The log beside it keeps older pages until it is reused or the
+//! store is closed.
+//!
+//! # How to add a schema step
+//!
+//! Write it in `migrations/`, and append it to `MIGRATIONS` in `schema`. Never change an older one.
+//! The previous release refuses a file that has the new step.
 
+mod apply;
 mod archive;
+mod backup;
 mod error;
 mod file;
 mod logins;
-mod memos;
-mod owed;
 mod pool;
+mod queues;
 mod schema;
 mod sessions;
-mod slots;
+mod shared_entries;
 mod store;
-mod suspicions;
 mod values;
 mod writer;
 
+pub use backup::{BackupError, back_up};
 pub use error::OpenError;
-pub use store::{Options, SqliteStore};
+pub use pool::Options;
+pub use store::SqliteStore;
 
 #[cfg(test)]
 mod tests;

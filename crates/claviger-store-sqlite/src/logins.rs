@@ -1,10 +1,16 @@
-//! The table of sign-ins' states that were used up.
+//! The table of used-up states of sign-ins.
 
-use claviger_core::time::Timestamp;
-use claviger_store::archive::{Found, Key, Record};
+use claviger_core::Timestamp;
+use claviger_store::{
+    archive::{Found, Key, Record},
+    codec::ColumnReader as _,
+};
 use rusqlite::{Connection, params};
 
-use crate::{archive::page_of, error::Fault, sessions::rows};
+use crate::{
+    error::Fault,
+    values::{page_of, rows},
+};
 
 #[cfg(test)]
 pub(crate) const STATEMENTS: &[&str] = &[SPEND, FORGET, PAGE];
@@ -29,7 +35,7 @@ pub(crate) fn forget(connection: &Connection, now: Timestamp, limit: usize) -> R
     Ok(connection.prepare_cached(FORGET)?.execute(params![now.as_millis(), rows(limit)])?)
 }
 
-/// All rows in the order of their hashes, from the one after `after` on.
+/// Returns all rows in the order of their hashes, starting after `after`.
 pub(crate) fn page(
     connection: &Connection,
     after: Option<[u8; 32]>,

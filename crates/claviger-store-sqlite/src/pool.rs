@@ -1,7 +1,7 @@
-//! The connections: how they are made, and those that read.
+//! Opens the connections, and holds those that read.
 //!
-//! Reads run inside the async task that asks: one takes some ten microseconds, and handing it to another thread takes
-//! several times that.
+//! Reads run inside the async task that asks. A read takes about ten microseconds, and handing it
+//! to another thread takes several times that.
 
 use std::{
     path::Path,
@@ -12,26 +12,38 @@ use std::{
     time::Duration,
 };
 
-use claviger_core::{ids::SessionId, sweep::Slot};
+use claviger_core::{SessionId, Slot};
 use claviger_store::StoreError;
 use rusqlite::{Connection, OpenFlags, config::DbConfig, functions::FunctionFlags};
 
-use crate::{
-    Options,
-    error::{Fault, OpenError},
-};
+use crate::error::{Fault, OpenError};
 
-/// SQLite waits so long for a lock that another program holds, such as a backup.
+/// How the store uses the machine. The defaults suit most deployments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Number of reads that run at a time, at least one.
+    pub readers: usize,
+    /// KiB of the file that each connection caches. There is one connection more than readers.
+    pub cache_kib: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { readers: 4, cache_kib: 2048 }
+    }
+}
+
+/// How long SQLite waits for a lock that another program holds, such as a backup.
 const BUSY: Duration = Duration::from_secs(5);
-/// The log is copied into the file when it has so many pages of 4 KiB: 40 MiB. Ten times SQLite's default, which made
-/// updates of scattered rows 1.6 times as fast.
+/// Number of 4 KiB pages at which the log is copied into the file: 40 MiB. This is ten times
+/// SQLite's default, and made updates of scattered rows 1.6 times as fast.
 const CHECKPOINT_PAGES: i64 = 10_000;
-/// After a burst the log's file is cut back to so many bytes.
+/// Number of bytes to which the log's file is truncated after a burst.
 const LOG_BYTES: i64 = 64 * 1024 * 1024;
-/// A connection keeps so many statements prepared: more than there are.
-const STATEMENTS: usize = 64;
+/// Number of prepared statements that a connection keeps: more than there are.
+const STATEMENTS: usize = 96;
 
-/// The connection that writes, with nothing in the file changed yet.
+/// Opens the connection that writes. Changes nothing in the file yet.
 pub(crate) fn writing_connection(path: &Path, options: &Options) -> Result<Connection, OpenError> {
     let connect = || -> rusqlite::Result<_> {
         let connection = connect(path, options, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -47,7 +59,8 @@ pub(crate) fn writing_connection(path: &Path, options: &Options) -> Result<Conne
     }
 }
 
-/// Lets each commit be durable, readers and the writer not wait for each other, and what is deleted be overwritten.
+/// Makes each commit durable, keeps readers and the writer from blocking each other, and overwrites
+/// deleted data.
 pub(crate) fn make_durable(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let set = || -> rusqlite::Result<String> {
         let mode = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
@@ -67,7 +80,7 @@ pub(crate) fn make_durable(connection: &Connection, path: &Path) -> Result<(), O
     }
 }
 
-/// Refuses every change. The connection still tidies away the log that a killed process left.
+/// Refuses every change. The connection still removes the log that a killed process left.
 pub(crate) fn make_unchangeable(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     connection.pragma_update(None, "query_only", true).map_err(|error| OpenError::sql(path, &error))
 }
@@ -79,7 +92,7 @@ pub(crate) fn connect(path: &Path, options: &Options, mode: OpenFlags) -> rusqli
     connection.pragma_update(None, "cache_size", -i64::from(options.cache_kib))?;
     // A damaged schema may not call functions with side effects.
     connection.pragma_update(None, "trusted_schema", false)?;
-    // Else statements with partial indices are planned anew whenever a parameter has another value.
+    // Otherwise SQLite re-plans statements with partial indexes whenever a parameter changes.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
@@ -87,12 +100,13 @@ pub(crate) fn connect(path: &Path, options: &Options, mode: OpenFlags) -> rusqli
     Ok(connection)
 }
 
-/// The function `slot(id)` of our statements. It follows from the id, so no row can stand in a wrong place.
+/// Adds the SQL function `slot(id)`. The slot follows from the id, so no row can be in a wrong
+/// slot.
 fn slot_of(id: [u8; 16]) -> rusqlite::Result<u16> {
     Ok(Slot::of(SessionId::from_bytes(id)).number())
 }
 
-/// Connections that only read.
+/// The connections that only read.
 pub(crate) struct Pool {
     readers: Vec<Mutex<Connection>>,
     turn: AtomicUsize,
@@ -106,7 +120,7 @@ impl Pool {
         Ok(Self { readers, turn: AtomicUsize::new(0) })
     }
 
-    /// Runs `work` on a connection that is free, or waits for the one whose turn it is.
+    /// Runs `work` on a free connection, or waits for the next one in turn.
     pub(crate) fn read<T>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault>,
@@ -129,7 +143,7 @@ impl Pool {
         Some(reader.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Closes the connections. After this nothing can be read.
+    /// Closes the connections. No reads are possible after this.
     pub(crate) fn close(&mut self) {
         self.readers.clear();
     }

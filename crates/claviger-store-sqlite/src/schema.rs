@@ -1,6 +1,6 @@
-//! The tables, and how a file comes to have them.
+//! Creates and upgrades the tables of a file.
 //!
-//! The runner is our own, because it is shorter than the use of a crate for it: a list and SQLite's `user_version`.
+//! There is no crate for migrations here: a list and SQLite's `user_version` are shorter.
 
 use std::path::Path;
 
@@ -8,7 +8,8 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::OpenError;
 
-/// Each step of the schema once, in order; a step that was released never changes. The schema's number is their count.
+/// The steps of the schema, in order. A released step never changes. The schema's number is their
+/// count.
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_sessions.sql"),
     include_str!("../migrations/0002_claims.sql"),
@@ -18,7 +19,7 @@ const MIGRATIONS: &[&str] = &[
 /// Marks the file as ours (`PRAGMA application_id`): "Clav".
 const APPLICATION_ID: i64 = 0x436c_6176;
 
-/// Brings a file with so many of the migrations to the newest schema, in one transaction.
+/// Upgrades a file that has the first `found` migrations to the newest schema, in one transaction.
 pub(crate) fn migrate(connection: &mut Connection, path: &Path, found: usize) -> Result<(), OpenError> {
     let pending = MIGRATIONS.get(found..).unwrap_or_default();
     if pending.is_empty() {
@@ -29,7 +30,8 @@ pub(crate) fn migrate(connection: &mut Connection, path: &Path, found: usize) ->
     Ok(())
 }
 
-/// How many of the migrations the file has. Refuses files that are not ours, or newer than we are.
+/// Returns the number of migrations that the file has. Refuses files of other programs and of newer
+/// versions.
 pub(crate) fn inspect(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
     let ask = |sql| {
         let answer = connection.query_row(sql, [], |row| row.get::<_, i64>(0));
@@ -57,7 +59,7 @@ fn apply(connection: &mut Connection, pending: &[&str]) -> rusqlite::Result<()> 
     transaction.commit()
 }
 
-/// Writes what is there already, so that a file which cannot be written shows it.
+/// Writes a value that is already there, so that a file that cannot be written causes an error.
 pub(crate) fn rewrite(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "user_version", newest())
 }

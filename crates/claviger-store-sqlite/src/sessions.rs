@@ -1,27 +1,19 @@
-//! The tables of sessions: `session` for what seldom changes, `pulse` for what often does.
+//! The tables of sessions: `session` for columns that seldom change, `pulse` for those that often
+//! do.
 
-use claviger_core::{
-    device::DeviceLabel,
-    ids::{AttemptId, ProviderName, SessionId, Subject, Version},
-    secret::{Fingerprint, SecretHash},
-    session::{
-        Claim, EndReason, Holding, OwedRevocation, SealedBlob, SealedPair, Session, State, over_limit,
-    },
-    sweep::Slot,
-    time::Timestamp,
-};
+use claviger_core::{Change, Claim, EndReason, Session, SessionId, Slot, Subject, Timestamp};
 use claviger_store::{
-    Census, Claims, HeadCount, Placement, Replaced, Selection, StoreError, Wheel,
+    Applied, KeyIdCount, Placement, Selection, SessionCounts, StoreError, SweepKind,
     archive::{Count, Found, Key, Record},
-    corrupt, id_is_taken,
+    codec::{self, ClaimColumns, PairColumns, end_columns, state_columns, version_column},
+    id_is_taken,
 };
 use rusqlite::{Connection, Params, params};
 
 use crate::{
-    archive::{count_by, page_of},
+    apply,
     error::Fault,
-    owed,
-    values::{Columns, custody, custody_column, expiry_columns, millis, version, version_column},
+    values::{Columns, count_by, page_of, rows},
 };
 
 #[cfg(test)]
@@ -30,10 +22,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     OPEN_OF_SUBJECT,
     CREATED_BEFORE,
     INSERT_BODY,
-    UPDATE_BODY,
     INSERT_PULSE,
-    UPDATE_PULSE,
-    PROVE,
     TOUCH,
     OVERDUE,
     DISTRUSTED,
@@ -64,7 +53,8 @@ macro_rules! select {
 
 const LOAD: &str =
     select!("pulse AS p JOIN session AS s ON s.id = p.id WHERE p.slot = slot(?1) AND p.id = ?1");
-// CROSS JOIN keeps the order: the user's rows first. The other way round all users' rows would be gone through.
+// CROSS JOIN fixes the order: the user's rows first. The other order would read the rows of all
+// users.
 const OPEN_OF_SUBJECT: &str = select!(
     "session AS s CROSS JOIN pulse AS p ON p.slot = slot(s.id) AND p.id = s.id
     WHERE s.provider = ?1 AND s.subject_id = ?2 AND p.state < 3
@@ -81,19 +71,8 @@ const INSERT_BODY: &str = "INSERT INTO session
      claim_attempt, claim_taken_at, claim_lease_until, claim_fingerprint, claim_replay, claim_answer_lost,
      end_reason, ended_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
-const UPDATE_BODY: &str = "UPDATE session SET
-    display_name = ?4, secret_hash = ?5, custody = ?6, device = ?7,
-    generation = ?8, access = ?9, refresh = ?10, expiry = ?11, expires_at = ?12,
-    claim_attempt = ?13, claim_taken_at = ?14, claim_lease_until = ?15, claim_fingerprint = ?16,
-    claim_replay = ?17, claim_answer_lost = ?18, end_reason = ?19, ended_at = ?20
-    WHERE id = ?1 AND end_reason IS NULL";
 const INSERT_PULSE: &str = "INSERT INTO pulse (slot, id, version, state, created_at, last_seen_at, proven_at)
     VALUES (slot(?1), ?1, ?2, ?3, ?4, ?5, ?6)";
-const UPDATE_PULSE: &str = "UPDATE pulse SET version = ?2, state = ?3, proven_at = ?4
-    WHERE slot = slot(?1) AND id = ?1 AND version = ?5 AND state < 3";
-// What a proof changes. The state is not among it, so that no index has to be looked after.
-const PROVE: &str = "UPDATE pulse SET version = ?2, proven_at = ?3
-    WHERE slot = slot(?1) AND id = ?1 AND version = ?4 AND state = 0";
 const TOUCH: &str = "UPDATE pulse SET last_seen_at = ?2
     WHERE slot = slot(?1) AND id = ?1 AND state < 3 AND last_seen_at < ?2";
 const OVERDUE: &str = "SELECT id FROM (
@@ -120,11 +99,11 @@ const CENSUS: &str = "SELECT * FROM (SELECT
             count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2),
             min(proven_at) FILTER (WHERE state = 0)
         FROM pulse), (SELECT
-            count(*) FILTER (WHERE claim_answer_lost = 0 AND claim_lease_until > ?1),
-            count(*) FILTER (WHERE claim_answer_lost = 1 OR claim_lease_until <= ?1)
+            count(*) FILTER (WHERE claim_answer_lost = 0 AND claim_lease_until > ?1 AND claim_lease_until <= ?2),
+            count(*) FILTER (WHERE claim_answer_lost = 1 OR claim_lease_until <= ?1 OR claim_lease_until > ?2)
         FROM session INDEXED BY session_claimed WHERE claim_attempt IS NOT NULL)";
 
-// It goes through both tables, which is done after a change of keys only.
+// This reads both tables. It runs only after a change of keys.
 const HEADS: &str =
     "SELECT head, count(*) FILTER (WHERE of_session), count(*) FILTER (WHERE NOT of_session) FROM (
         SELECT substr(access, 1, 5) AS head, true AS of_session FROM session WHERE access IS NOT NULL
@@ -136,7 +115,8 @@ const HEADS: &str =
         SELECT substr(refresh, 1, 5), false FROM owed WHERE substr(refresh, 1, 5) <> substr(access, 1, 5)
     ) GROUP BY head ORDER BY head";
 
-// A body without its pulse comes too, so that it is told and not passed over.
+// A row of `session` without its row of `pulse` is returned too, so that it is reported and not
+// skipped.
 const PAGE: &str = select!(
     "session AS s LEFT JOIN pulse AS p ON p.slot = slot(s.id) AND p.id = s.id
     WHERE s.id > ?1 ORDER BY s.id LIMIT ?2"
@@ -144,13 +124,15 @@ const PAGE: &str = select!(
 const COUNT: &str = "SELECT (SELECT count(*) FROM session),
     (SELECT count(*) FROM pulse AS p WHERE NOT EXISTS (SELECT 1 FROM session AS s WHERE s.id = p.id))";
 
-const LIVE: i64 = 0;
-const PARKED: i64 = 1;
-const SUSPECT: i64 = 2;
-const ENDED: i64 = 3;
-
 pub(crate) fn load(connection: &Connection, id: SessionId) -> Result<Option<Session>, Fault> {
     Ok(select(connection, LOAD, params![id.as_bytes()])?.pop())
+}
+
+pub(crate) fn apply(connection: &Connection, change: &Change) -> Result<Applied, Fault> {
+    if apply::write(connection, change)? {
+        return Ok(Applied::Done);
+    }
+    Ok(Applied::Conflict(load(connection, change.next().id)?.map(Box::new)))
 }
 
 pub(crate) fn devices(
@@ -175,7 +157,7 @@ pub(crate) fn insert(
 
 /// Adds the row as it is.
 pub(crate) fn add(connection: &Connection, session: &Session) -> Result<(), Fault> {
-    write_body(connection, INSERT_BODY, session)?;
+    insert_body(connection, session)?;
     let (state, proven_at) = state_columns(&session.state);
     connection.prepare_cached(INSERT_PULSE)?.execute(params![
         session.id.as_bytes(),
@@ -193,23 +175,20 @@ fn make_room(
     newcomer: &Session,
     placement: Placement,
 ) -> Result<Vec<Session>, Fault> {
-    let mut ended = Vec::new();
-    if let Some(id) = placement.replaces.filter(|id| *id != newcomer.id)
-        && let Some(replaced) = load(connection, id)?
-    {
-        ended.extend(end(connection, replaced, EndReason::ReplacedBySignIn, newcomer.created_at)?);
+    let mut candidates = devices(connection, &newcomer.subject, usize::MAX)?;
+    if let Some(replaced) = placement.replaces {
+        candidates.extend(load(connection, replaced)?);
     }
-    let mut open = devices(connection, &newcomer.subject, usize::MAX)?;
-    for id in over_limit(&open, newcomer.id, placement.limit) {
-        if let Some(surplus) = open.iter().position(|session| session.id == id) {
-            let surplus = open.swap_remove(surplus);
-            ended.extend(end(connection, surplus, EndReason::DeviceLimit, newcomer.created_at)?);
+    let mut ended = Vec::new();
+    for (id, reason) in placement.ends(newcomer, &candidates) {
+        if let Some(row) = candidates.iter().find(|row| row.id == id) {
+            ended.extend(end(connection, row.clone(), reason, newcomer.created_at)?);
         }
     }
     Ok(ended)
 }
 
-pub(crate) fn end_all(
+pub(crate) fn end_sessions(
     connection: &Connection,
     selection: &Selection,
     reason: EndReason,
@@ -223,109 +202,49 @@ pub(crate) fn end_all(
     ended.collect()
 }
 
-/// Ends the row and owes its revocation. None if it had ended.
+/// Ends the row. Returns `None` if it had already ended.
 fn end(
     connection: &Connection,
-    current: Session,
+    row: Session,
     reason: EndReason,
     at: Timestamp,
 ) -> Result<Option<Session>, Fault> {
-    let Ok((next, owed)) = current.clone().end(reason, at) else { return Ok(None) };
-    if !write(connection, &current, &next)? {
-        return Ok(None);
-    }
-    if let Some(owed) = owed {
-        owed::owe(connection, &owed)?;
-    }
-    Ok(Some(next))
+    let Ok(change) = row.end(reason, at) else { return Ok(None) };
+    Ok(apply::write(connection, &change)?.then(|| change.into_next()))
 }
 
-pub(crate) fn replace(
-    connection: &Connection,
-    next: &Session,
-    owed: Option<&OwedRevocation>,
-) -> Result<Replaced, Fault> {
-    let Some(current) = load(connection, next.id)? else { return Ok(Replaced::Conflict(None)) };
-    if current.version.next() != next.version || !write(connection, &current, next)? {
-        return Ok(Replaced::Conflict(Some(Box::new(current))));
-    }
-    if let Some(owed) = owed {
-        owed::owe(connection, owed)?;
-    }
-    Ok(Replaced::Done)
-}
-
-/// Writes `next` over `current`, unless the row has ended or another version is stored. The large table is written only
-/// if something in it changes: a proof or a change of state touches the narrow one alone.
-fn write(connection: &Connection, current: &Session, next: &Session) -> Result<bool, Fault> {
-    let written = connection.prepare_cached(UPDATE_PULSE)?.execute(pulse_update(next, current.version)?)?;
-    if written == 1 && !same_body(current, next) && write_body(connection, UPDATE_BODY, next)? != 1 {
-        return Err(Fault(corrupt("the tables session and pulse disagree")));
-    }
-    Ok(written == 1)
-}
-
-fn same_body(current: &Session, next: &Session) -> bool {
-    fn body(session: &Session) -> impl PartialEq {
-        let Session { display_name, secret_hash, custody, device, .. } = session;
-        let claim = session.holding().and_then(|holding| holding.claim);
-        (display_name, secret_hash, custody, device, session.pair(), claim)
-    }
-    // An end is always a change of the body.
-    !next.ended() && body(current) == body(next)
-}
-
-fn write_body(connection: &Connection, sql: &str, session: &Session) -> Result<usize, Fault> {
-    let pair = session.pair();
-    let claim = session.holding().and_then(|holding| holding.claim);
-    let (expiry, expires_at) = pair.map(|pair| expiry_columns(pair.expiry)).unzip();
-    let (reason, ended_at) = match session.state {
-        State::Ended { reason, at } => (Some(reason.name()), Some(at.as_millis())),
-        State::Live(_) | State::Parked(_) | State::Suspect(_) => (None, None),
-    };
-    let written = connection.prepare_cached(sql)?.execute(params![
+fn insert_body(connection: &Connection, session: &Session) -> Result<(), Fault> {
+    let (pair, claim) = (PairColumns::of(session)?, ClaimColumns::of(session));
+    let (end_reason, ended_at) = end_columns(&session.state);
+    connection.prepare_cached(INSERT_BODY)?.execute(params![
         session.id.as_bytes(),
         session.subject.provider.0,
         session.subject.id,
         session.display_name,
         session.secret_hash.0,
-        custody_column(session.custody),
+        session.custody.name(),
         session.device.as_str(),
-        pair.map(|pair| version_column(pair.generation)).transpose()?,
-        pair.map(|pair| &pair.access.0),
-        pair.and_then(|pair| pair.refresh.as_ref()).map(|refresh| &refresh.0),
-        expiry,
-        expires_at.flatten(),
-        claim.map(|claim| claim.attempt.0),
-        claim.map(|claim| claim.taken_at.as_millis()),
-        claim.map(|claim| claim.lease_until.as_millis()),
-        claim.map(|claim| claim.fingerprint.0),
-        claim.map(|claim| claim.replay),
-        claim.map(|claim| claim.answer_lost),
-        reason,
+        pair.generation,
+        pair.access,
+        pair.refresh,
+        pair.expiry,
+        pair.expires_at,
+        claim.attempt,
+        claim.taken_at,
+        claim.lease_until,
+        claim.fingerprint,
+        claim.replay,
+        claim.answer_lost,
+        end_reason,
         ended_at,
     ])?;
-    Ok(written)
+    Ok(())
 }
 
-/// The parameters of [`UPDATE_PULSE`].
-fn pulse_update(next: &Session, before: Version) -> Result<impl Params, Fault> {
-    let (state, proven_at) = state_columns(&next.state);
-    let (id, version, before) = (*next.id.as_bytes(), version_column(next.version)?, version_column(before)?);
-    Ok((id, version, state, proven_at, before))
-}
-
-fn state_columns(state: &State) -> (i64, Option<i64>) {
-    let (number, holding) = match state {
-        State::Live(holding) => (LIVE, holding),
-        State::Parked(holding) => (PARKED, holding),
-        State::Suspect(holding) => (SUSPECT, holding),
-        State::Ended { .. } => return (ENDED, None),
-    };
-    (number, Some(holding.proven_at.as_millis()))
-}
-
-pub(crate) fn touch(connection: &Connection, seen: &[(SessionId, Timestamp)]) -> Result<(), Fault> {
+pub(crate) fn record_last_seen(
+    connection: &Connection,
+    seen: &[(SessionId, Timestamp)],
+) -> Result<(), Fault> {
     let mut statement = connection.prepare_cached(TOUCH)?;
     for (id, at) in seen {
         statement.execute(params![id.as_bytes(), at.as_millis()])?;
@@ -342,7 +261,7 @@ pub(crate) fn overdue(
     select_ids(connection, OVERDUE, params![idle_since.as_millis(), created_until.as_millis(), rows(limit)])
 }
 
-pub(crate) fn distrusted(connection: &Connection, limit: usize) -> Result<Vec<SessionId>, Fault> {
+pub(crate) fn denylist(connection: &Connection, limit: usize) -> Result<Vec<SessionId>, Fault> {
     select_ids(connection, DISTRUSTED, params![rows(limit)])
 }
 
@@ -357,17 +276,17 @@ pub(crate) fn purge(connection: &Connection, created_until: Timestamp, limit: us
     Ok(old.len())
 }
 
-/// The slot's sessions that the wheel is for, from the one after `after` on.
+/// Returns the slot's sessions that the sweep is for, starting after `after`.
 pub(crate) fn in_slot(
     connection: &Connection,
-    wheel: Wheel,
+    sweep: SweepKind,
     slot: Slot,
     after: Option<SessionId>,
     limit: usize,
 ) -> Result<Vec<Session>, Fault> {
-    let sql = match wheel {
-        Wheel::Validation => LIVE_IN_SLOT,
-        Wheel::Probe => OPEN_IN_SLOT,
+    let sql = match sweep {
+        SweepKind::Validation => LIVE_IN_SLOT,
+        SweepKind::Connections => OPEN_IN_SLOT,
     };
     let after = after.as_ref().map_or(&[][..], |id| id.as_bytes());
     let mut statement = connection.prepare_cached(sql)?;
@@ -376,68 +295,37 @@ pub(crate) fn in_slot(
     while sessions.len() < limit
         && let Some(row) = found.next()?
     {
-        match decode(&mut Columns::of(row)) {
+        match codec::session(&mut Columns::of(row)) {
             Ok(session) => sessions.push(session),
-            // One damaged row must not keep the others of its slot.
-            Err(Fault(error @ StoreError::Corrupt(_))) => {
+            // One damaged row must not block the others of its slot.
+            Err(error @ StoreError::Corrupt(_)) => {
                 tracing::error!(%error, "a session cannot be read, so its token is not validated");
             }
-            Err(fault) => return Err(fault),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(sessions)
 }
 
-/// Writes the rows that are still those that `next` were made from. Nothing but the narrow table is touched.
-pub(crate) fn replace_all(connection: &Connection, next: &[Session]) -> Result<Vec<bool>, Fault> {
-    let mut prove = connection.prepare_cached(PROVE)?;
-    let mut update = connection.prepare_cached(UPDATE_PULSE)?;
-    let mut written = Vec::with_capacity(next.len());
-    for next in next {
-        let before =
-            next.version.0.checked_sub(1).map(Version).ok_or_else(|| corrupt("a version of zero"))?;
-        let stayed_live = match &next.state {
-            State::Live(holding) => {
-                let (id, at) = (next.id.as_bytes(), holding.proven_at.as_millis());
-                prove.execute(params![id, version_column(next.version)?, at, version_column(before)?])? == 1
-            }
-            _ => false,
-        };
-        written.push(stayed_live || update.execute(pulse_update(next, before)?)? == 1);
-    }
-    Ok(written)
-}
-
-pub(crate) fn census(connection: &Connection, now: Timestamp) -> Result<Census, Fault> {
+pub(crate) fn session_counts(connection: &Connection, now: Timestamp) -> Result<SessionCounts, Fault> {
     let mut statement = connection.prepare_cached(CENSUS)?;
-    let mut found = statement.query(params![now.as_millis()])?;
+    let mut found = statement.query(params![now.as_millis(), Claim::latest_lease(now).as_millis()])?;
     let row = found.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-    let mut columns = Columns::of(row);
-    let count = |columns: &mut Columns<'_>| columns.read(|count: i64| u64::try_from(count).ok());
-    Ok(Census {
-        live: count(&mut columns)?,
-        parked: count(&mut columns)?,
-        suspect: count(&mut columns)?,
-        oldest_proof: columns.take::<Option<i64>>()?.map(millis),
-        claims: Claims { in_flight: count(&mut columns)?, ambiguous: count(&mut columns)? },
-    })
+    Ok(codec::session_counts(&mut Columns::of(row))?)
 }
 
-/// How many rows hold blobs that begin alike.
-pub(crate) fn heads(connection: &Connection) -> Result<Vec<HeadCount>, Fault> {
+/// Counts the rows whose blobs begin alike.
+pub(crate) fn key_id_counts(connection: &Connection) -> Result<Vec<KeyIdCount>, Fault> {
     let mut statement = connection.prepare_cached(HEADS)?;
     let mut found = statement.query([])?;
     let mut counts = Vec::new();
     while let Some(row) = found.next()? {
-        let mut columns = Columns::of(row);
-        let head = SealedBlob(columns.take()?).head();
-        let mut count = || columns.read(|count: i64| u64::try_from(count).ok());
-        counts.push(HeadCount { head, sessions: count()?, owed: count()? });
+        counts.push(codec::key_id_count(&mut Columns::of(row))?);
     }
     Ok(counts)
 }
 
-/// All rows in the order of their ids, from the one after `after` on.
+/// Returns all rows in the order of their ids, starting after `after`.
 pub(crate) fn page(
     connection: &Connection,
     after: Option<SessionId>,
@@ -446,7 +334,7 @@ pub(crate) fn page(
     let after = after.as_ref().map_or(&[][..], |id| id.as_bytes());
     page_of(connection, PAGE, params![after, rows(limit)], |columns| {
         let key = Key::Session(SessionId::from_bytes(columns.peek()?));
-        Ok((key, decode(columns).map(Record::Session)))
+        Ok((key, codec::session(columns).map(Record::Session)))
     })
 }
 
@@ -454,17 +342,12 @@ pub(crate) fn count(connection: &Connection) -> Result<Count, Fault> {
     count_by(connection, COUNT)
 }
 
-/// A limit as SQLite takes it.
-pub(crate) fn rows(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
-}
-
 fn select(connection: &Connection, sql: &str, bounds: impl Params) -> Result<Vec<Session>, Fault> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut found = statement.query(bounds)?;
     let mut sessions = Vec::new();
     while let Some(row) = found.next()? {
-        sessions.push(decode(&mut Columns::of(row))?);
+        sessions.push(codec::session(&mut Columns::of(row))?);
     }
     Ok(sessions)
 }
@@ -477,93 +360,4 @@ fn select_ids(connection: &Connection, sql: &str, bounds: impl Params) -> Result
         ids.push(SessionId::from_bytes(Columns::of(row).take()?));
     }
     Ok(ids)
-}
-
-fn decode(columns: &mut Columns<'_>) -> Result<Session, Fault> {
-    Ok(Session {
-        id: SessionId::from_bytes(columns.take()?),
-        version: columns.version()?,
-        subject: Subject { provider: ProviderName(columns.take()?), id: columns.take()? },
-        display_name: columns.take()?,
-        secret_hash: SecretHash(columns.take()?),
-        custody: columns.read(|name: String| custody(&name))?,
-        device: DeviceLabel::new(&columns.take::<String>()?),
-        created_at: columns.time()?,
-        last_seen_at: columns.time()?,
-        state: decode_state(columns)?,
-    })
-}
-
-fn decode_state(columns: &mut Columns<'_>) -> Result<State, Fault> {
-    type Wrap = fn(Holding) -> State;
-    let open: Option<Wrap> = columns.read(|number| match number {
-        LIVE => Some(Some(State::Live as Wrap)),
-        PARKED => Some(Some(State::Parked as Wrap)),
-        SUSPECT => Some(Some(State::Suspect as Wrap)),
-        ENDED => Some(None),
-        _ => None,
-    })?;
-    let proven = columns.position();
-    let proven_at: Option<i64> = columns.take()?;
-    let pair = decode_pair(columns)?;
-    let claim = decode_claim(columns)?;
-    let end = columns.position();
-    let reason = columns.read(|name: Option<String>| match name {
-        None => Some(None),
-        Some(name) => EndReason::from_name(&name).map(Some),
-    })?;
-    let at: Option<i64> = columns.take()?;
-    match (open, proven_at, reason, at) {
-        (Some(wrap), Some(proven_at), None, None) => {
-            Ok(wrap(Holding { pair, proven_at: millis(proven_at), claim }))
-        }
-        (None, None, Some(reason), Some(at)) => Ok(State::Ended { reason, at: millis(at) }),
-        (Some(_), None, ..) | (None, Some(_), ..) => Err(columns.damage(proven)),
-        _ => Err(columns.damage(end)),
-    }
-}
-
-fn decode_pair(columns: &mut Columns<'_>) -> Result<Option<SealedPair>, Fault> {
-    let first = columns.position();
-    let generation = columns.read(|number: Option<i64>| match number {
-        None => Some(None),
-        Some(number) => version(number).map(Some),
-    })?;
-    let access: Option<Vec<u8>> = columns.take()?;
-    let refresh: Option<Vec<u8>> = columns.take()?;
-    let expiry = columns.maybe_expiry()?;
-    match (generation, access, expiry) {
-        (Some(generation), Some(access), Some(expiry)) => Ok(Some(SealedPair {
-            generation,
-            access: SealedBlob(access),
-            refresh: refresh.map(SealedBlob),
-            expiry,
-        })),
-        (None, None, None) if refresh.is_none() => Ok(None),
-        _ => Err(columns.damage(first)),
-    }
-}
-
-fn decode_claim(columns: &mut Columns<'_>) -> Result<Option<Claim>, Fault> {
-    let first = columns.position();
-    let attempt: Option<[u8; 16]> = columns.take()?;
-    let taken_at: Option<i64> = columns.take()?;
-    let lease_until: Option<i64> = columns.take()?;
-    let fingerprint: Option<[u8; 16]> = columns.take()?;
-    let replay: Option<bool> = columns.take()?;
-    let answer_lost: Option<bool> = columns.take()?;
-    match (attempt, taken_at, lease_until, fingerprint, replay, answer_lost) {
-        (Some(attempt), Some(taken_at), Some(lease_until), Some(fingerprint), Some(replay), Some(lost)) => {
-            Ok(Some(Claim {
-                attempt: AttemptId(attempt),
-                taken_at: millis(taken_at),
-                lease_until: millis(lease_until),
-                fingerprint: Fingerprint(fingerprint),
-                replay,
-                answer_lost: lost,
-            }))
-        }
-        (None, None, None, None, None, None) => Ok(None),
-        _ => Err(columns.damage(first)),
-    }
 }

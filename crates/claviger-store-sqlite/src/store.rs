@@ -3,45 +3,25 @@
 use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use claviger_core::{
-    ids::{AttemptId, SessionId, Subject},
-    session::{EndReason, OwedRevocation, Session},
-    suspicion::Suspicion,
-    sweep::Slot,
-    time::Timestamp,
-};
+use claviger_core::{AttemptId, Change, EndReason, Session, SessionId, Slot, Subject, Timestamp};
 use claviger_store::{
-    Backlog, Census, HeadCount, Memo, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError,
-    Suspected, SuspicionKey, Visit, Wheel,
+    Applied, Backlog, ChangeFeed, Item, ItemId, KeyIdCount, Lease, LeaseTerms, LeaseUpdate, Leftover,
+    Placement, Queue, Selection, SessionCounts, SharedEntry, Store, StoreError, SweepKind,
     archive::{MARKER, Side, is_unfinished},
 };
 use rusqlite::Connection;
 
 use crate::{
+    apply,
     error::{Fault, OpenError},
-    file, logins, memos, owed,
-    pool::{self, Pool},
-    schema, sessions, slots, suspicions,
+    file, logins,
+    pool::{self, Options, Pool},
+    queues, schema, sessions, shared_entries,
     writer::Writer,
 };
 
 /// The first SQLite without the WAL-reset bug, 3.51.3.
 const OLDEST_SQLITE: i32 = 3_051_003;
-
-/// How the store uses the machine. The defaults are right for most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// So many reads run at a time. At least one.
-    pub readers: usize,
-    /// Each connection keeps so many KiB of the file in memory; there is one more than there are readers.
-    pub cache_kib: u32,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { readers: 4, cache_kib: 2048 }
-    }
-}
 
 /// Sessions in one SQLite file.
 pub struct SqliteStore {
@@ -50,7 +30,8 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, makes it if it is not there, and brings it to the newest schema. Blocks meanwhile.
+    /// Opens the file, creates it if it does not exist, and upgrades it to the newest schema.
+    /// Blocks the thread.
     ///
     /// # Errors
     /// [`OpenError`]; each says what the operator can do.
@@ -58,13 +39,13 @@ impl SqliteStore {
         Self::open_with(path, &Options::default())
     }
 
-    /// [`SqliteStore::open`] with other options.
+    /// As [`SqliteStore::open`], with other options.
     ///
     /// # Errors
     /// [`OpenError`]; each says what the operator can do.
     pub fn open_with(path: &Path, options: &Options) -> Result<Self, OpenError> {
         let store = Self::open_unasked(path, options)?;
-        let marker = store.pool.read(|connection| memos::read(connection, MARKER));
+        let marker = store.pool.read(|connection| shared_entries::read(connection, MARKER));
         match marker {
             Ok(marker) if is_unfinished(marker.as_ref()) => Err(OpenError::Unfinished(path.to_owned())),
             Ok(_) => Ok(store),
@@ -72,7 +53,7 @@ impl SqliteStore {
         }
     }
 
-    /// Opens the file without asking whether a copy into it was finished.
+    /// Opens the file without checking that a copy into it was finished.
     fn open_unasked(path: &Path, options: &Options) -> Result<Self, OpenError> {
         if rusqlite::version_number() < OLDEST_SQLITE {
             return Err(OpenError::OldSqlite(rusqlite::version()));
@@ -89,8 +70,9 @@ impl SqliteStore {
         Ok(Self { pool, writer })
     }
 
-    /// Opens a file to copy all that is in it, or to copy into it: one that is not there is made as a destination only, and a
-    /// destination is opened although a copy into it was not finished. Blocks meanwhile.
+    /// Opens a file as the source or the destination of a copy. A missing file is created only as a
+    /// destination. A destination is opened even if a copy into it was not finished. Blocks the
+    /// thread.
     ///
     /// # Errors
     /// [`OpenError`]; each says what the operator can do.
@@ -101,8 +83,8 @@ impl SqliteStore {
         Self::open_unasked(path, &Options::default())
     }
 
-    /// Opens a file to compare all that is in it. Nothing is made and nothing is changed: a file that is not there, or has an older
-    /// schema, is refused. Blocks meanwhile.
+    /// Opens a file to compare its rows. Creates and changes nothing: a missing file or an older
+    /// schema is refused. Blocks the thread.
     ///
     /// # Errors
     /// [`OpenError`]; each says what the operator can do.
@@ -120,7 +102,7 @@ impl SqliteStore {
         Ok(Self { pool, writer })
     }
 
-    /// Reads in a thread of its own, since it takes long.
+    /// Runs a long read in a thread of its own.
     pub(crate) async fn survey<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
@@ -130,7 +112,7 @@ impl SqliteStore {
         read.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the read was cut short".to_owned())))
     }
 
-    /// Has `work` done and committed.
+    /// Runs and commits `work`.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
@@ -140,7 +122,8 @@ impl SqliteStore {
 }
 
 impl Drop for SqliteStore {
-    /// The readers go first: the last connection to close tidies the log away, and only the writer can.
+    /// Closes the readers first: the last connection to close removes the log, and only the writer
+    /// can.
     fn drop(&mut self) {
         if let Some(pool) = Arc::get_mut(&mut self.pool) {
             pool.close();
@@ -158,7 +141,7 @@ impl std::fmt::Debug for SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn check(&self) -> Result<(), StoreError> {
-        self.pool.read(|connection| sessions::distrusted(connection, 1))?;
+        self.pool.read(|connection| sessions::denylist(connection, 1))?;
         self.write(|connection| Ok(schema::rewrite(connection)?)).await
     }
 
@@ -170,33 +153,41 @@ impl Store for SqliteStore {
         self.pool.read(|connection| sessions::load(connection, id))
     }
 
-    async fn replace(&self, next: &Session, owed: Option<&OwedRevocation>) -> Result<Replaced, StoreError> {
-        let (next, owed) = (next.clone(), owed.cloned());
-        self.write(move |connection| sessions::replace(connection, &next, owed.as_ref())).await
+    async fn apply(&self, change: &Change) -> Result<Applied, StoreError> {
+        let change = change.clone();
+        self.write(move |connection| sessions::apply(connection, &change)).await
+    }
+
+    async fn apply_all(&self, changes: &[Change]) -> Result<Vec<bool>, StoreError> {
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let changes = changes.to_vec();
+        self.write(move |connection| apply::apply_all(connection, &changes)).await
     }
 
     async fn devices(&self, subject: &Subject, limit: usize) -> Result<Vec<Session>, StoreError> {
         self.pool.read(|connection| sessions::devices(connection, subject, limit))
     }
 
-    async fn end_all(
+    async fn end_sessions(
         &self,
         selection: &Selection,
         reason: EndReason,
         at: Timestamp,
     ) -> Result<Vec<Session>, StoreError> {
         let selection = selection.clone();
-        self.write(move |connection| sessions::end_all(connection, &selection, reason, at)).await
+        self.write(move |connection| sessions::end_sessions(connection, &selection, reason, at)).await
     }
 
-    async fn touch(&self, seen: &[(SessionId, Timestamp)]) -> Result<(), StoreError> {
+    async fn record_last_seen(&self, seen: &[(SessionId, Timestamp)]) -> Result<(), StoreError> {
         if seen.is_empty() {
             return Ok(());
         }
         let mut seen = seen.to_vec();
-        // Neighbours share pages.
+        // Rows with neighbouring ids share pages.
         seen.sort_unstable();
-        self.write(move |connection| sessions::touch(connection, &seen)).await
+        self.write(move |connection| sessions::record_last_seen(connection, &seen)).await
     }
 
     async fn overdue(
@@ -208,160 +199,93 @@ impl Store for SqliteStore {
         self.pool.read(|connection| sessions::overdue(connection, idle_since, created_until, limit))
     }
 
-    async fn distrusted(&self, limit: usize) -> Result<Vec<SessionId>, StoreError> {
-        self.pool.read(|connection| sessions::distrusted(connection, limit))
+    async fn denylist(&self, limit: usize) -> Result<Vec<SessionId>, StoreError> {
+        self.pool.read(|connection| sessions::denylist(connection, limit))
     }
 
-    async fn purge(&self, created_until: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.write(move |connection| sessions::purge(connection, created_until, limit)).await
+    async fn purge(&self, what: Leftover, until: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let purge = match what {
+            Leftover::Tombstones => sessions::purge,
+            Leftover::SpentLogins => logins::forget,
+            Leftover::ClosedSuspicions => queues::forget_suspicions,
+        };
+        self.write(move |connection| purge(connection, until, limit)).await
     }
 
     async fn spend_login(&self, state_hash: [u8; 32], expires_at: Timestamp) -> Result<bool, StoreError> {
         self.write(move |connection| logins::spend(connection, &state_hash, expires_at)).await
     }
 
-    async fn forget_logins(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.write(move |connection| logins::forget(connection, now, limit)).await
+    async fn enqueue(&self, item: &Item) -> Result<bool, StoreError> {
+        let item = item.clone();
+        self.write(move |connection| queues::enqueue(connection, &item)).await
     }
 
-    async fn owe(&self, owed: &OwedRevocation) -> Result<(), StoreError> {
-        let owed = owed.clone();
-        self.write(move |connection| owed::owe(connection, &owed)).await
-    }
-
-    async fn take_owed(
+    async fn take(
         &self,
-        attempt: AttemptId,
-        now: Timestamp,
-        lease_until: Timestamp,
+        queue: Queue,
+        terms: LeaseTerms,
         limit: usize,
-    ) -> Result<Vec<Owed>, StoreError> {
-        self.write(move |connection| owed::take(connection, attempt, now, lease_until, limit)).await
+    ) -> Result<Vec<Lease<Item>>, StoreError> {
+        self.write(move |connection| queues::take(connection, queue, terms, limit)).await
     }
 
-    async fn settle_owed(&self, id: OwedId, attempt: AttemptId) -> Result<bool, StoreError> {
-        self.write(move |connection| owed::settle(connection, id, attempt)).await
-    }
-
-    async fn postpone_owed(
+    async fn update_lease(
         &self,
-        id: OwedId,
-        attempt: AttemptId,
-        due_at: Timestamp,
+        id: ItemId,
+        holder: AttemptId,
+        update: LeaseUpdate,
     ) -> Result<bool, StoreError> {
-        self.write(move |connection| owed::postpone(connection, id, attempt, due_at)).await
+        self.write(move |connection| queues::update_lease(connection, id, holder, update)).await
     }
 
-    async fn owed_backlog(&self) -> Result<Backlog, StoreError> {
-        self.pool.read(owed::backlog)
-    }
-
-    async fn take_slots(
-        &self,
-        wheel: Wheel,
-        attempt: AttemptId,
-        now: Timestamp,
-        lease_until: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Visit>, StoreError> {
-        self.write(move |connection| slots::take(connection, wheel, attempt, now, lease_until, limit)).await
+    async fn backlog(&self, queue: Queue) -> Result<Backlog, StoreError> {
+        match queue {
+            Queue::Revocations | Queue::Suspicions => {
+                self.pool.read(|connection| queues::backlog(connection, queue))
+            }
+            // It looks for a session in each slot.
+            Queue::Slots(_) => self.survey(move |connection| queues::backlog(connection, queue)).await,
+        }
     }
 
     async fn in_slot(
         &self,
-        wheel: Wheel,
+        sweep: SweepKind,
         slot: Slot,
         after: Option<SessionId>,
         limit: usize,
     ) -> Result<Vec<Session>, StoreError> {
-        self.pool.read(|connection| sessions::in_slot(connection, wheel, slot, after, limit))
+        self.pool.read(|connection| sessions::in_slot(connection, sweep, slot, after, limit))
     }
 
-    async fn hold_slot(
-        &self,
-        wheel: Wheel,
-        slot: Slot,
-        attempt: AttemptId,
-        lease_until: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.write(move |connection| slots::hold(connection, wheel, slot, attempt, lease_until)).await
+    /// This reads the whole narrow table, 60 MB for a million sessions, so it does not run in the
+    /// tasks that answer requests.
+    async fn session_counts(&self, now: Timestamp) -> Result<SessionCounts, StoreError> {
+        self.survey(move |connection| sessions::session_counts(connection, now)).await
     }
 
-    async fn leave_slot(
-        &self,
-        wheel: Wheel,
-        slot: Slot,
-        attempt: AttemptId,
-        due_at: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.write(move |connection| slots::leave(connection, wheel, slot, attempt, due_at)).await
+    /// This reads all sessions, so it does not run in the tasks that answer requests.
+    async fn key_id_counts(&self) -> Result<Vec<KeyIdCount>, StoreError> {
+        self.survey(sessions::key_id_counts).await
     }
 
-    async fn longest_due(&self, wheel: Wheel) -> Result<Option<Timestamp>, StoreError> {
-        self.pool.read(|connection| slots::longest_due(connection, wheel))
+    async fn shared_entry(&self, name: &str) -> Result<Option<SharedEntry>, StoreError> {
+        self.pool.read(|connection| shared_entries::read(connection, name))
     }
 
-    async fn replace_all(&self, next: &[Session]) -> Result<Vec<bool>, StoreError> {
-        if next.is_empty() {
-            return Ok(Vec::new());
-        }
-        let next = next.to_vec();
-        self.write(move |connection| sessions::replace_all(connection, &next)).await
+    /// The file is open only in this process, and once.
+    fn is_exclusive(&self) -> bool {
+        true
     }
 
-    /// It goes through the narrow table, 60 MB for a million sessions, so it does not run among the tasks that answer requests.
-    async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
-        self.survey(move |connection| sessions::census(connection, now)).await
+    /// The file is open only in this process.
+    fn change_feed(&self) -> ChangeFeed {
+        ChangeFeed::SoleWriter
     }
 
-    /// It goes through all sessions, so it does not run among the tasks that answer requests.
-    async fn heads(&self) -> Result<Vec<HeadCount>, StoreError> {
-        self.survey(sessions::heads).await
-    }
-
-    async fn suspect(
-        &self,
-        key: SuspicionKey,
-        suspicion: &Suspicion,
-        noted_at: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let suspicion = suspicion.clone();
-        self.write(move |connection| suspicions::note(connection, key, &suspicion, noted_at)).await
-    }
-
-    async fn take_suspicions(
-        &self,
-        attempt: AttemptId,
-        now: Timestamp,
-        lease_until: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Suspected>, StoreError> {
-        self.write(move |connection| suspicions::take(connection, attempt, now, lease_until, limit)).await
-    }
-
-    async fn settle_suspicion(&self, key: SuspicionKey, attempt: AttemptId) -> Result<bool, StoreError> {
-        self.write(move |connection| suspicions::settle(connection, key, attempt)).await
-    }
-
-    async fn postpone_suspicion(
-        &self,
-        key: SuspicionKey,
-        attempt: AttemptId,
-        due_at: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.write(move |connection| suspicions::postpone(connection, key, attempt, due_at)).await
-    }
-
-    async fn forget_suspicions(&self, noted_until: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.write(move |connection| suspicions::forget(connection, noted_until, limit)).await
-    }
-
-    async fn memo(&self, name: &str) -> Result<Option<Memo>, StoreError> {
-        self.pool.read(|connection| memos::read(connection, name))
-    }
-
-    async fn put_memo(&self, name: &str, memo: &Memo) -> Result<bool, StoreError> {
-        let (name, memo) = (name.to_owned(), memo.clone());
-        self.write(move |connection| memos::put(connection, &name, &memo)).await
+    async fn put_shared_entry(&self, name: &str, entry: &SharedEntry) -> Result<bool, StoreError> {
+        let (name, entry) = (name.to_owned(), entry.clone());
+        self.write(move |connection| shared_entries::put(connection, &name, &entry)).await
     }
 }

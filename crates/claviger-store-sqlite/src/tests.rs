@@ -1,4 +1,4 @@
-//! Tests that reach inside the store. Those that need only its trait stand in `tests/`.
+//! Tests of the store's internals. Tests that need only its trait are in `tests/`.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,20 +6,17 @@ use std::{
 };
 
 use claviger_core::{
-    device::DeviceLabel,
-    ids::{ProviderName, SessionId, Subject, Version},
-    policy::Custody,
-    secret::SecretHash,
-    session::{EndReason, Holding, SealedBlob, SealedPair, Session, State},
-    sweep::Slot,
-    time::{Expiry, Timestamp},
+    ActiveState, AttemptId, Cause, Change, Custody, DeviceLabel, EndReason, Expiry, ProviderName, SealedBlob,
+    SealedPair, SecretHash, Session, SessionId, Slot, State, Subject, Suspicion, Timestamp, Version,
 };
-use claviger_store::{Placement, Store, StoreError, Wheel};
+use claviger_store::{
+    Item, ItemId, LeaseTerms, Placement, Queue, Store, StoreError, SuspicionKey, SweepKind,
+};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
 use crate::{
-    Options, SqliteStore, archive, error::Fault, logins, memos, owed, pool, sessions, slots, suspicions,
+    Options, SqliteStore, apply, archive, error::Fault, logins, pool, queues, sessions, shared_entries,
 };
 
 const ROOMY: Placement = Placement { limit: 1000, replaces: None };
@@ -52,26 +49,27 @@ fn session(tag: u8) -> Session {
         device: DeviceLabel::new("Firefox on Linux"),
         created_at: t(0),
         last_seen_at: t(0),
-        state: State::Live(Holding { pair: Some(pair), proven_at: t(0), claim: None }),
+        state: State::Live(ActiveState { pair: Some(pair), proven_at: t(0), claim: None }),
     }
 }
 
+fn end(session: Session) -> Change {
+    session.end(EndReason::SignedOut, t(9)).unwrap()
+}
+
 fn ended(session: Session) -> Session {
-    session.end(EndReason::SignedOut, t(9)).unwrap().0
+    end(session).into_next()
 }
 
 fn statements() -> impl Iterator<Item = &'static str> {
-    [
+    let statements = [
         sessions::STATEMENTS,
-        slots::STATEMENTS,
-        owed::STATEMENTS,
-        suspicions::STATEMENTS,
+        apply::STATEMENTS,
         logins::STATEMENTS,
-        memos::STATEMENTS,
+        shared_entries::STATEMENTS,
         archive::STATEMENTS,
-    ]
-    .concat()
-    .into_iter()
+    ];
+    statements.concat().into_iter().chain(queues::all_statements())
 }
 
 fn reader(path: &Path) -> Connection {
@@ -89,10 +87,12 @@ fn every_statement_prepares() {
 }
 
 #[test]
-fn no_statement_goes_through_a_whole_table() {
+fn no_statement_scans_a_whole_table() {
     let (_directory, path, store) = open();
     let connection = reader(&path);
-    for sql in statements().filter(|sql| !sql.contains("count(*)")) {
+    // A count reads its whole table, but the backlog of a sweep only looks for one session a slot.
+    let may_scan = |sql: &str| sql.contains("count(*)") && !sql.contains("FROM slot AS v");
+    for sql in statements().filter(|sql| !may_scan(sql)) {
         let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let bounds = vec![1; statement.parameter_count()];
         let plan: Vec<String> = statement
@@ -101,13 +101,39 @@ fn no_statement_goes_through_a_whole_table() {
             .collect::<Result<_, _>>()
             .unwrap();
         let scans = |step: &&String| {
-            // The statement may walk an index in order up to its limit, and what a subquery gave.
+            // A statement may read an index in order up to its limit, and the result of a subquery.
             let walk = ["pulse_distrusted", "pulse_by_", "pulse_tombstones", "SCAN (subquery"];
             step.starts_with("SCAN") && !walk.iter().any(|allowed| step.contains(allowed))
         };
         assert_eq!(plan.iter().find(scans), None, "{sql}\n{plan:#?}");
     }
     drop(store);
+}
+
+#[tokio::test]
+async fn a_damaged_item_is_leased_and_delays_no_other() {
+    let (_directory, path, store) = open();
+    let suspicion = Suspicion { subject: session(1).subject, at: t(0), cause: Cause::WebhookEvent };
+    for tag in [1, 2] {
+        let key = SuspicionKey([tag; 32]);
+        let item = Item::Suspicion { key, suspicion: suspicion.clone(), noted_at: t(i64::from(tag)) };
+        assert!(store.enqueue(&item).await.unwrap());
+    }
+    let connection = Connection::open(&path).unwrap();
+    connection.execute("UPDATE suspicion SET cause = 'nonsense' WHERE noted_at = 1000", []).unwrap();
+    let take = async |now| {
+        let terms = LeaseTerms {
+            holder: AttemptId([1; 16]),
+            now: t(now),
+            until: t(now + 60),
+            latest_due: t(1_000_000),
+        };
+        let taken = store.take(Queue::Suspicions, terms, 1).await.unwrap();
+        taken.into_iter().map(|lease| lease.id).collect::<Vec<_>>()
+    };
+    assert_eq!(take(10).await, [], "the damaged one is taken, and not returned");
+    assert_eq!(take(11).await, [ItemId::Suspicion(SuspicionKey([2; 32]))]);
+    assert_eq!(take(12).await, [], "both are leased");
 }
 
 #[test]
@@ -138,21 +164,22 @@ async fn the_database_itself_refuses_to_revive_an_ended_row() {
 }
 
 #[tokio::test]
-async fn a_proof_writes_the_narrow_table_alone() {
+async fn a_proof_writes_only_the_narrow_table() {
     let (_directory, path, store) = open();
     let row = session(1);
     store.insert(row.clone(), ROOMY).await.unwrap();
     let connection = Connection::open(&path).unwrap();
     let alarm = "CREATE TRIGGER alarm BEFORE UPDATE ON session BEGIN SELECT RAISE(ABORT, 'written'); END";
     connection.execute_batch(alarm).unwrap();
-    let proven = row.prove(Version::FIRST, t(5)).unwrap();
-    store.replace(&proven, None).await.unwrap();
+    let change = row.prove(Version::FIRST, t(5)).unwrap();
+    store.apply(&change).await.unwrap();
+    let proven = change.into_next();
     assert_eq!(store.load(proven.id).await, Ok(Some(proven.clone())));
-    store.replace(&ended(proven), None).await.unwrap_err();
+    store.apply(&end(proven)).await.unwrap_err();
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told_and_changes_nothing() {
+async fn a_full_disk_is_reported_and_changes_nothing() {
     let (_directory, _path, store) = open();
     store.insert(session(0), ROOMY).await.unwrap();
     let limit = async |pages: i64| {
@@ -176,14 +203,14 @@ async fn a_full_disk_is_told_and_changes_nothing() {
     assert_eq!(store.load(session(stored).id).await, Ok(None), "nothing of it was written");
     let first = session(0);
     assert_eq!(store.load(first.id).await, Ok(Some(first.clone())), "what was there can be read");
-    store.touch(&[(first.id, t(50))]).await.expect("what needs no room can be written");
+    store.record_last_seen(&[(first.id, t(50))]).await.expect("what needs no room can be written");
 
     limit(1_000_000).await;
     store.insert(session(stored), ROOMY).await.expect("the writer goes on when there is room");
 }
 
 #[tokio::test]
-async fn a_read_only_file_is_told_and_changes_nothing() {
+async fn a_read_only_file_is_reported_and_changes_nothing() {
     let (_directory, _path, store) = open();
     let row = session(1);
     store.insert(row.clone(), ROOMY).await.unwrap();
@@ -191,11 +218,11 @@ async fn a_read_only_file_is_told_and_changes_nothing() {
     for refused in [
         store.insert(session(2), ROOMY).await.unwrap_err(),
         store.check().await.unwrap_err(),
-        store.replace(&ended(row.clone()), None).await.unwrap_err(),
+        store.apply(&end(row.clone())).await.unwrap_err(),
         store.spend_login([1; 32], t(1)).await.unwrap_err(),
     ] {
         assert!(matches!(refused, StoreError::ReadOnly(_)), "{refused:?}");
-        assert!(refused.to_string().contains("make it writable"), "says what to do: {refused}");
+        assert!(refused.to_string().contains("writable"), "says what to do: {refused}");
     }
     assert_eq!(store.load(row.id).await, Ok(Some(row)), "it can be read");
 }
@@ -231,18 +258,18 @@ async fn a_job_that_fails_or_panics_fails_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_commit_that_fails_fails_for_all_who_share_it() {
+async fn a_failed_commit_fails_every_job_in_it() {
     let (_directory, _path, store) = open();
     let store = Arc::new(store);
-    // A reference that is checked at the commit only, and leads nowhere.
+    // A dangling reference that is checked only at the commit.
     let trap = "CREATE TABLE trap (id BLOB REFERENCES session (id) DEFERRABLE INITIALLY DEFERRED)";
     store.write(|connection| Ok(connection.execute_batch(trap)?)).await.unwrap();
-    // Holds the writer until the others have come.
+    // Blocks the writer until the other jobs have arrived.
     let (go, wait) = std::sync::mpsc::channel::<()>();
-    let (holding, held) = tokio::sync::oneshot::channel();
+    let (active, held) = tokio::sync::oneshot::channel();
     let first = {
         let store = Arc::clone(&store);
-        let write = move |_: &Connection| Ok(holding.send(()).is_ok() && wait.recv().is_ok());
+        let write = move |_: &Connection| Ok(active.send(()).is_ok() && wait.recv().is_ok());
         tokio::spawn(async move { store.write(write).await })
     };
     held.await.unwrap();
@@ -284,7 +311,7 @@ async fn a_commit_that_fails_fails_for_all_who_share_it() {
     store.insert(session(0), ROOMY).await.expect("the writer goes on");
 }
 
-/// What the schema before slots held, written by its own statements.
+/// Rows of the schema before slots, written by its own statements.
 #[tokio::test]
 async fn a_file_without_slots_keeps_its_sessions() {
     let directory = tempfile::tempdir().unwrap();
@@ -309,7 +336,7 @@ async fn a_file_without_slots_keeps_its_sessions() {
     for row in &rows {
         assert_eq!(store.load(row.id).await, Ok(Some(row.clone())));
         let slot = Slot::of(row.id);
-        let found = store.in_slot(Wheel::Validation, slot, None, 10).await.unwrap();
+        let found = store.in_slot(SweepKind::Validation, slot, None, 10).await.unwrap();
         assert!(found.contains(row), "{} in slot {}", row.id, slot.number());
     }
 }

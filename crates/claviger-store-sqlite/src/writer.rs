@@ -1,7 +1,8 @@
-//! The one who writes: a thread with a connection of its own, which commits for all who wait at that moment.
+//! The writer: a thread with its own connection. Each commit covers all jobs that wait at that
+//! moment.
 //!
-//! A commit that survives a power cut waits for the disk. One at a time, that is the limit of the whole store; so the
-//! jobs that arrive while one commit waits share the next. Each has a savepoint and fails alone.
+//! A commit that survives a power cut waits for the disk, and that limits the whole store. So the
+//! jobs that arrive during one commit share the next. Each job has a savepoint and fails alone.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,21 +17,22 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{error::Fault, file::Hold};
 
-/// So many jobs may wait; who comes later waits to be let in.
+/// Maximum number of queued jobs. Later callers wait for a free place.
 const WAITING_JOBS: usize = 1024;
-/// So many jobs share a commit.
+/// Maximum number of jobs in one commit.
 const BATCH_JOBS: usize = 256;
-/// Dropping the store waits so long for the jobs that were accepted.
+/// How long dropping the store waits for accepted jobs.
 const CLOSING: Duration = Duration::from_secs(10);
 
 pub(crate) struct Writer {
     jobs: Option<mpsc::Sender<Box<dyn Job>>>,
-    /// Is cut off when the thread ends. In a mutex only because a receiver may not be shared.
+    /// Disconnects when the thread ends. In a mutex only because a receiver cannot be shared.
     ended: Mutex<blocking::Receiver<()>>,
 }
 
 impl Writer {
-    /// Starts the thread. The hold on the file goes with it, so that nobody else writes before it is done.
+    /// Starts the thread. It owns the lock on the file, so no other process writes before it is
+    /// done.
     pub(crate) fn start(connection: Connection, hold: Hold) -> std::io::Result<Self> {
         let (jobs, waiting) = mpsc::channel(WAITING_JOBS);
         let (running, ended) = blocking::channel();
@@ -45,7 +47,7 @@ impl Writer {
         Ok(Self { jobs: Some(jobs), ended: Mutex::new(ended) })
     }
 
-    /// Has `work` done and committed. Once it was accepted, it is done even if the caller goes away.
+    /// Runs and commits `work`. Once accepted, it is done even if the caller is dropped.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
@@ -58,7 +60,7 @@ impl Writer {
         answer.await.map_err(|_| stopped())?
     }
 
-    /// Lets no more jobs in and waits, within bounds, until those that were accepted are done.
+    /// Accepts no more jobs, and waits for a limited time until the accepted ones are done.
     pub(crate) fn close(&mut self) {
         self.jobs = None;
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -71,15 +73,15 @@ impl Writer {
 }
 
 trait Job: Send {
-    /// Does the work and keeps its result.
+    /// Runs the work and keeps its result.
     fn run(&mut self, connection: &Connection) -> Result<(), StoreError>;
-    /// Tells the caller, once it is known whether the work was committed.
+    /// Sends the result to the caller, after the commit has succeeded or failed.
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
 struct Task<T, W> {
     work: Option<W>,
-    /// None until the work was run to its end.
+    /// `None` until the work has run to its end.
     result: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -103,7 +105,7 @@ where
             (Some(Ok(value)), Ok(())) => Ok(value),
             (None, Ok(())) => Err(unfinished()),
         };
-        // Nobody is there to be told if the caller has gone.
+        // The caller may have been dropped.
         let _ = self.reply.send(answer);
     }
 }
@@ -127,7 +129,7 @@ fn write_all(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Job>>)
     }
 }
 
-/// Runs the jobs in one transaction. If it fails as a whole, nothing of any job is left.
+/// Runs the jobs in one transaction. If the transaction fails, no job leaves anything.
 fn write_batch(connection: &Connection, batch: &mut [Box<dyn Job>]) -> Result<(), Fault> {
     let committed = run_and_commit(connection, batch);
     if committed.is_err() && !connection.is_autocommit() {
@@ -143,7 +145,8 @@ fn run_and_commit(connection: &Connection, batch: &mut [Box<dyn Job>]) -> Result
         let ran =
             catch_unwind(AssertUnwindSafe(|| job.run(connection))).unwrap_or_else(|_| Err(unfinished()));
         if let Err(error) = ran {
-            // Some errors undo the transaction (sqlite.org/lang_transaction.html, section 3), and with it the jobs before.
+            // Some errors roll back the transaction (sqlite.org/lang_transaction.html, section 3),
+            // and with it the earlier jobs.
             if connection.is_autocommit() {
                 return Err(Fault(error));
             }

@@ -1,4 +1,4 @@
-//! Files that are not what they should be: each gives a clear error, when opened or when used, and never a panic.
+//! Damaged and wrong files: each causes a clear error when opened or used, and never a panic.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic, and so may what it calls")]
 
 use std::{
@@ -8,9 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use claviger_core::{ids::AttemptId, session::EndReason, sweep::Slot};
+use claviger_core::{AttemptId, EndReason, Slot};
 use claviger_store::{
-    MemoryStore, Selection, Store, StoreError, Wheel,
+    LeaseTerms, Leftover, MemoryStore, Queue, Selection, Store, StoreError, SweepKind,
     archive::{Archive as _, CopyError, CopyOptions, Key, Side, Table, Told, copy},
 };
 use claviger_store_sqlite::{OpenError, SqliteStore};
@@ -45,49 +45,53 @@ fn overwrite(path: &Path, from: u64, bytes: &[u8]) {
 
 fn corrupt_when_opened(path: &Path) {
     let error = SqliteStore::open(path).unwrap_err();
-    let OpenError::Store { source: StoreError::Corrupt(_), .. } = error else { panic!("{error:?}") };
-    assert!(error.to_string().contains("restore it from a backup"), "says what to do: {error}");
+    let OpenError::Store { source: corrupt @ StoreError::Corrupt(_), .. } = error else {
+        panic!("{error:?}")
+    };
+    assert!(corrupt.to_string().contains("restore it from a backup"), "says what to do: {corrupt}");
 }
 
-/// Calls everything and gives what failed.
+/// Calls everything and returns the errors.
 async fn use_all(store: &SqliteStore) -> Vec<StoreError> {
     let mut errors = Vec::new();
     for tag in 0..ROWS {
         let row = session(tag);
         errors.extend(store.load(row.id).await.err());
-        errors.extend(store.touch(&[(row.id, t(9000))]).await.err());
-        let (ended, owed) = row.end(EndReason::Idle, t(9000)).unwrap();
+        errors.extend(store.record_last_seen(&[(row.id, t(9000))]).await.err());
+        let end = row.end(EndReason::Idle, t(9000)).unwrap();
         if tag % 2 == 0 {
-            errors.extend(store.replace(&ended, owed.as_ref()).await.err());
+            errors.extend(store.apply(&end).await.err());
         }
     }
     for tag in 0..10 {
         let subject = session(tag).subject;
         errors.extend(store.devices(&subject, 1000).await.err());
         let selection = Selection { subject, except: None, created_before: t(100_000) };
-        errors.extend(store.end_all(&selection, EndReason::Administrator, t(9000)).await.err());
+        errors.extend(store.end_sessions(&selection, EndReason::Administrator, t(9000)).await.err());
     }
     errors.extend(store.check().await.err());
     errors.extend(store.overdue(t(9000), t(9000), 1000).await.err());
-    errors.extend(store.distrusted(1000).await.err());
-    errors.extend(store.take_owed(AttemptId([1; 16]), t(9000), t(9001), 1000).await.err());
-    errors.extend(store.owed_backlog().await.err());
-    errors.extend(store.purge(t(9000), 1000).await.err());
+    errors.extend(store.denylist(1000).await.err());
+    let terms =
+        LeaseTerms { holder: AttemptId([1; 16]), now: t(9000), until: t(9001), latest_due: t(1_000_000) };
+    errors.extend(store.take(Queue::Revocations, terms, 1000).await.err());
+    errors.extend(store.backlog(Queue::Revocations).await.err());
+    errors.extend(store.purge(Leftover::Tombstones, t(9000), 1000).await.err());
     errors.extend(store.spend_login([1; 32], t(1)).await.err());
-    errors.extend(store.forget_logins(t(1), 10).await.err());
+    errors.extend(store.purge(Leftover::SpentLogins, t(1), 10).await.err());
     errors.extend(store.insert(session(ROWS), ROOMY).await.err());
     errors
 }
 
 #[tokio::test]
-async fn a_garbled_header_is_told_when_opened() {
+async fn a_garbled_header_is_reported_at_opening() {
     let (_directory, path) = filled().await;
     overwrite(&path, 0, &[0xa5; 100]);
     corrupt_when_opened(&path);
 }
 
 #[tokio::test]
-async fn a_file_of_something_else_is_told_when_opened() {
+async fn a_file_that_is_no_database_is_reported_at_opening() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("sessions.db");
     fs::write(&path, "not a database, but quite some text\n".repeat(500)).unwrap();
@@ -95,7 +99,7 @@ async fn a_file_of_something_else_is_told_when_opened() {
 }
 
 #[tokio::test]
-async fn a_truncated_file_is_told_when_opened() {
+async fn a_truncated_file_is_reported_at_opening() {
     let (_directory, path) = filled().await;
     let bytes = fs::metadata(&path).unwrap().len();
     OpenOptions::new().write(true).open(&path).unwrap().set_len(bytes / 2).unwrap();
@@ -103,7 +107,7 @@ async fn a_truncated_file_is_told_when_opened() {
 }
 
 #[tokio::test]
-async fn overwritten_pages_are_told_when_used() {
+async fn overwritten_pages_are_reported_at_use() {
     for garbage in [0x00, 0xa5, 0xff] {
         for every in [1, 2, 5] {
             let (_directory, path) = filled().await;
@@ -138,7 +142,7 @@ async fn a_garbled_log_loses_what_it_held_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_row_that_no_session_can_be_is_told_with_its_column() {
+async fn a_row_that_does_not_decode_is_reported_with_its_column() {
     let (_directory, path) = filled().await;
     let damages = [
         ("UPDATE session SET custody = 'nobody' WHERE id = ?1", "custody"),
@@ -167,7 +171,7 @@ async fn a_row_that_no_session_can_be_is_told_with_its_column() {
 }
 
 #[test]
-fn a_missing_directory_is_told_and_not_made() {
+fn a_missing_directory_is_reported_and_not_created() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("missing").join("sessions.db");
     let error = SqliteStore::open(&path).unwrap_err();
@@ -177,7 +181,7 @@ fn a_missing_directory_is_told_and_not_made() {
 }
 
 #[test]
-fn a_directory_in_place_of_the_file_is_told() {
+fn a_directory_in_place_of_the_file_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("sessions.db");
     fs::create_dir(&path).unwrap();
@@ -186,7 +190,7 @@ fn a_directory_in_place_of_the_file_is_told() {
 }
 
 #[tokio::test]
-async fn a_newer_schema_is_told_and_left_alone() {
+async fn a_newer_schema_is_reported_and_not_changed() {
     let (_directory, path) = filled().await;
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 999).unwrap();
     let error = SqliteStore::open(&path).unwrap_err();
@@ -195,7 +199,7 @@ async fn a_newer_schema_is_told_and_left_alone() {
 }
 
 #[test]
-fn a_database_of_another_program_is_told_and_left_alone() {
+fn a_database_of_another_program_is_reported_and_not_changed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("sessions.db");
     let theirs = Connection::open(&path).unwrap();
@@ -209,7 +213,7 @@ fn a_database_of_another_program_is_told_and_left_alone() {
     assert_eq!((tables, mode.as_str()), (1, "delete"), "nothing was changed");
 }
 
-/// The sweep reads a slot page by page, and takes a page that is not full for the last.
+/// The sweep reads a slot page by page, and takes a page that is not full as the last.
 #[tokio::test]
 async fn a_damaged_row_does_not_make_its_page_the_last() {
     let (_directory, path) = filled().await;
@@ -224,7 +228,7 @@ async fn a_damaged_row_does_not_make_its_page_the_last() {
     let store = SqliteStore::open(&path).unwrap();
     let (mut after, mut read) = (None, Vec::new());
     loop {
-        let page = store.in_slot(Wheel::Validation, slot, after, 2).await.unwrap();
+        let page = store.in_slot(SweepKind::Validation, slot, after, 2).await.unwrap();
         read.extend(page.iter().map(|row| row.id));
         if page.len() < 2 {
             break;
@@ -236,12 +240,11 @@ async fn a_damaged_row_does_not_make_its_page_the_last() {
 }
 
 #[tokio::test]
-async fn a_damaged_row_ends_a_copy_by_name_or_is_left_behind() {
+async fn a_damaged_row_ends_a_copy_or_is_skipped() {
     let (_directory, path) = filled().await;
     let [lost, garbled] = [session(7).id, session(300).id];
     let connection = Connection::open(&path).unwrap();
-    let changed =
-        |sql: &str, id: claviger_core::ids::SessionId| connection.execute(sql, [id.as_bytes()]).unwrap();
+    let changed = |sql: &str, id: claviger_core::SessionId| connection.execute(sql, [id.as_bytes()]).unwrap();
     assert_eq!(changed("DELETE FROM pulse WHERE id = ?1", lost), 1);
     assert_eq!(changed("UPDATE pulse SET version = -1 WHERE id = ?1", garbled), 1);
     let store = SqliteStore::open_archive(&path, Side::Source).unwrap();
@@ -262,7 +265,7 @@ async fn a_damaged_row_ends_a_copy_by_name_or_is_left_behind() {
 }
 
 #[tokio::test]
-async fn what_was_left_behind_is_named_again_by_the_copy_that_goes_on() {
+async fn a_continued_copy_names_skipped_rows_again() {
     let (_directory, path) = filled().await;
     let garbled = session(7).id;
     let connection = Connection::open(&path).unwrap();
@@ -270,7 +273,7 @@ async fn what_was_left_behind_is_named_again_by_the_copy_that_goes_on() {
     let store = SqliteStore::open_archive(&path, Side::Source).unwrap();
     store.spend_login([1; 32], t(1)).await.unwrap();
     let (to, skipping) = (MemoryStore::new(), CopyOptions { skip_damaged: true });
-    // The sessions are there when it is cut short.
+    // The sessions are copied when it is interrupted.
     let mut fail = |told| {
         if matches!(told, Told::Progress(_)) {
             to.fail_with(Some(StoreError::Full("a test".to_owned())));
@@ -289,7 +292,7 @@ async fn what_was_left_behind_is_named_again_by_the_copy_that_goes_on() {
 }
 
 #[tokio::test]
-async fn half_of_a_row_that_belongs_to_none_ends_a_copy() {
+async fn half_a_row_ends_a_copy() {
     let (_directory, path) = filled().await;
     let connection = Connection::open(&path).unwrap();
     connection.execute("DELETE FROM session WHERE id = ?1", [session(7).id.as_bytes()]).unwrap();
@@ -302,7 +305,7 @@ async fn half_of_a_row_that_belongs_to_none_ends_a_copy() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_there_is_not_made_to_be_copied() {
+async fn a_missing_source_is_not_created() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mistyped.db");
     let error = SqliteStore::open_archive(&path, Side::Source).unwrap_err();
@@ -311,7 +314,7 @@ async fn a_file_that_is_not_there_is_not_made_to_be_copied() {
 }
 
 #[tokio::test]
-async fn to_compare_a_file_makes_nothing_and_changes_nothing() {
+async fn a_comparison_creates_and_changes_nothing() {
     let (directory, path) = filled().await;
     let error = SqliteStore::open_to_compare(&directory.path().join("mistyped.db")).unwrap_err();
     assert!(matches!(error, OpenError::NoFile(_)), "{error}");
@@ -327,7 +330,7 @@ async fn to_compare_a_file_makes_nothing_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_not_copied_to_the_end_serves_nobody() {
+async fn an_unfinished_copy_is_not_opened_to_serve() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("sessions.db");
     let from = MemoryStore::new();

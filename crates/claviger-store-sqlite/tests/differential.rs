@@ -1,4 +1,5 @@
-//! The embedded store against the store in memory: after any sequence of calls both have given the same answers.
+//! Compares the embedded store with the store in memory: both must give the same answers to any
+//! sequence of calls.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -1,7 +1,7 @@
-//! What the file keeps: over a reopening, over `kill -9`, and for one process at a time.
+//! The file survives a reopening and `kill -9`, and serves one process at a time.
 //!
-//! Two tests run this same test program once more, as the process that is killed: a variable of the environment tells it
-//! which file to open.
+//! Two tests run this test program again as the process to be killed. An environment variable names
+//! the file to open.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic, and so may what it calls")]
 
 use std::{
@@ -13,12 +13,10 @@ use std::{
 };
 
 use claviger_core::{
-    ids::SessionId,
-    secret::SessionSecret,
-    session::{EndReason, Holding, SealedBlob, Session, State},
+    ActiveState, Change, ChangeKind, EndReason, SealedBlob, Session, SessionId, SessionSecret, State,
 };
-use claviger_store::{Selection, Store, archive::Side};
-use claviger_store_sqlite::{OpenError, SqliteStore};
+use claviger_store::{Queue, Selection, Store, archive::Side};
+use claviger_store_sqlite::{BackupError, OpenError, SqliteStore, back_up};
 use common::{ROOMY, session, t};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -33,7 +31,7 @@ fn place() -> (TempDir, PathBuf) {
     (directory, path)
 }
 
-/// This test program as another process, in which only the test `name` runs.
+/// Starts this test program as another process that runs only the test `name`.
 fn again(name: &str, path: &Path) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", name, "--ignored", "--nocapture"]).env(FILE, path);
@@ -66,9 +64,9 @@ async fn a_reopened_file_holds_everything() {
     let store = SqliteStore::open(&path).unwrap();
     store.insert(kept.clone(), ROOMY).await.unwrap();
     store.insert(doomed.clone(), ROOMY).await.unwrap();
-    store.touch(&[(kept.id, t(50))]).await.unwrap();
+    store.record_last_seen(&[(kept.id, t(50))]).await.unwrap();
     let selection = Selection { subject: kept.subject.clone(), except: Some(kept.id), created_before: t(60) };
-    let gone = store.end_all(&selection, EndReason::Administrator, t(60)).await.unwrap();
+    let gone = store.end_sessions(&selection, EndReason::Administrator, t(60)).await.unwrap();
     assert!(store.spend_login([1; 32], t(600)).await.unwrap());
     drop(store);
     assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 2, "the file and the lock, no log");
@@ -78,7 +76,7 @@ async fn a_reopened_file_holds_everything() {
     assert_eq!(store.load(kept.id).await, Ok(Some(kept)));
     assert_eq!(store.load(doomed.id).await, Ok(Some(gone[0].clone())));
     assert_eq!(store.spend_login([1; 32], t(600)).await, Ok(false));
-    assert_eq!(store.owed_backlog().await.unwrap().count, 1);
+    assert_eq!(store.backlog(Queue::Revocations).await.unwrap().count, 1);
 }
 
 #[tokio::test]
@@ -87,7 +85,7 @@ async fn an_accepted_write_is_done_even_if_its_caller_goes_away() {
     let store = SqliteStore::open(&path).unwrap();
     for tag in 0..50 {
         let mut insert = std::pin::pin!(store.insert(session(tag), ROOMY));
-        // Polled once: the job is with the writer, and nobody waits for the answer.
+        // Polled once: the writer has the job, and no caller waits for the answer.
         let once = std::future::poll_fn(|context| {
             let _ = insert.as_mut().poll(context);
             std::task::Poll::Ready(())
@@ -138,7 +136,7 @@ async fn what_was_committed_survives_kill_9() {
     }
     child.kill().unwrap();
     assert!(!child.wait().unwrap().success(), "it was killed in the middle of its work");
-    // What it said before it died, a last line cut short left out.
+    // The output before it died, without an incomplete last line.
     out.read_to_string(&mut text).unwrap();
     let whole = &text[..=text.rfind('\n').unwrap()];
     let committed: Vec<SessionId> =
@@ -192,7 +190,7 @@ fn a_file_is_held_whatever_link_leads_to_it() {
     let (directory, path) = place();
     let link = directory.path().join("link.db");
     std::os::unix::fs::symlink(path.file_name().unwrap(), &link).unwrap();
-    // The file is not there yet.
+    // The file does not exist yet.
     let first = SqliteStore::open(&link).unwrap();
     for name in [&path, &link] {
         assert!(matches!(SqliteStore::open(name), Err(OpenError::InUse { .. })), "{}", name.display());
@@ -246,7 +244,7 @@ async fn the_file_holds_no_secret_and_nothing_that_was_erased() {
     row.secret_hash = secret.hash();
     // Longer than a page, so that an end frees whole pages.
     let erased = [0xac; 6000];
-    if let State::Live(Holding { pair: Some(pair), .. }) = &mut row.state {
+    if let State::Live(ActiveState { pair: Some(pair), .. }) = &mut row.state {
         pair.access = SealedBlob(erased.to_vec());
     }
     let store = SqliteStore::open(&path).unwrap();
@@ -256,11 +254,39 @@ async fn the_file_holds_no_secret_and_nothing_that_was_erased() {
     assert!(contains(&wal, &erased[..PART]), "and the sealed token");
     assert!(!contains(&wal, secret.expose()), "SECRET: the secret itself is not");
 
-    let (ended, _) = row.clone().end(EndReason::SignedOut, t(9)).unwrap();
-    store.replace(&ended, None).await.unwrap();
+    let end = row.clone().end(EndReason::SignedOut, t(9)).unwrap();
+    // Without the pending revocation, which keeps the token.
+    let end = Change::forged(ChangeKind::End { revocation: None }, end.into_next());
+    store.apply(&end).await.unwrap();
     drop(store);
     let file = fs::read(&path).unwrap();
     assert!(contains(&file, &row.secret_hash.0));
     assert!(!contains(&file, &erased[..PART]), "SECRET: what an end erases is overwritten");
     assert!(!contains(&file, secret.expose()), "SECRET: the secret is nowhere");
+}
+
+/// A backup of a store in use holds one state of it, opens by itself, and overwrites nothing.
+#[tokio::test]
+async fn a_backup_of_a_store_in_use_holds_what_was_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, copy) = (directory.path().join("claviger.db"), directory.path().join("backup.db"));
+    let store = SqliteStore::open(&path).unwrap();
+    for n in 0..50 {
+        store.insert(session(n), ROOMY).await.unwrap();
+    }
+    back_up(&path, &copy).unwrap();
+    store.insert(session(50), ROOMY).await.unwrap();
+    let restored = SqliteStore::open(&copy).unwrap();
+    for n in 0..51 {
+        let found = restored.load(session(n).id).await.unwrap().is_some();
+        assert_eq!(found, n < 50, "session {n}");
+    }
+    assert!(matches!(back_up(&path, &copy), Err(BackupError::Exists(_))));
+    let missing = back_up(&directory.path().join("nowhere.db"), &directory.path().join("other.db"));
+    assert!(matches!(missing, Err(BackupError::Source(_))) && !directory.path().join("other.db").exists());
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(copy.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
 }

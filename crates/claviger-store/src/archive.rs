@@ -1,18 +1,19 @@
-//! What a store holds, row by row: to copy it into another store ([`copy`]), and to compare the two ([`verify`]).
+//! Everything in a store, row by row: to copy it into another store ([`copy`]), and to compare the
+//! two ([`verify`]).
 //!
-//! Every table goes along, and each row of it exactly as it stands:
+//! A copy holds every table, and each row exactly as it is:
 //!
-//! | table | why it goes along |
+//! | table | why it is copied |
 //! |---|---|
-//! | sessions | their users stay signed in. Version, generation and sealed blobs belong together: a blob opens only with the row and the generation that it was sealed for. Claims go along as they are, those whose answer was lost and those that were under way: without its claim a refresh token that may be spent would look unspent (invariant SPENT). Tombstones too, so that who was signed out is told so, and why (invariant ENDED) |
-//! | owed revocations | the provider is still owed them (invariant CASCADE); with their tries and due times, so that the outbox goes on at its pace |
-//! | used-up sign-ins | a callback that was answered is not answered again, whichever store answers |
-//! | suspicions | open ones are still to be looked into; closed ones remember the word that they came from, so that it is not taken for another |
-//! | slots | the sweep goes on where it stood, hourly and evenly (invariants HOURLY, SPREAD). Leases too: they run out by themselves |
-//! | memos | small, and each saves something: the budget that was used, the app token that would otherwise be left over, how far a change of keys is |
+//! | sessions | Users stay signed in. Version, generation and sealed blobs belong together: a blob opens only with the row and the generation that it was sealed for. All claims are copied: without its claim, a refresh token that may be spent would look unspent (invariant SPENT). Tombstones are copied, so that a user who was signed out learns why (invariant ENDED) |
+//! | pending revocations | They are still pending (invariant CASCADE). Their tries and due times are copied, so that the outbox continues at its rate |
+//! | used-up sign-ins | A callback that was answered from the old store is not answered again from the new one |
+//! | suspicions | Open ones are still to be checked. Closed ones keep their key, so that a repeated event is recognised |
+//! | slots | The sweep continues where it stopped, hourly and evenly (invariants HOURLY, SPREAD). Leases are copied too; they expire by themselves |
+//! | shared entries | They keep the used budget, the app token, and the progress of a change of keys |
 //!
-//! Holders of leases go along although they died with the gateway that was stopped: that way a row is the same on both sides,
-//! down to the last column, and comparing two stores is comparing rows.
+//! Holders of leases are copied although they died with the gateway that was stopped. So a row has
+//! the same columns on both sides, and comparing two stores is comparing rows.
 
 mod copy;
 mod digest;
@@ -22,60 +23,61 @@ mod tests;
 use std::fmt;
 
 use async_trait::async_trait;
-use claviger_core::{
-    ids::{AttemptId, SessionId},
-    session::Session,
-    sweep::Slot,
-    time::Timestamp,
-};
+use claviger_core::{AttemptId, Session, SessionId, Timestamp};
 
-use crate::{Memo, Owed, OwedId, Store, StoreError, Suspected, SuspicionKey, Wheel};
+use crate::{Item, ItemId, RevocationId, SharedEntry, Store, StoreError, SuspicionKey, SweepKind};
 
 pub use copy::{
     CopyError, CopyOptions, Difference, Differs, Progress, Report, Step, Sum, Told, copy, verify,
 };
 pub use digest::Digest;
 
-/// Under this name a store keeps whether it is the destination of a copy. It is no part of what is copied.
+/// The entry in which a store keeps whether it is the destination of a copy. It is not copied
+/// itself.
 pub const MARKER: &str = "copy";
 
-/// Whether a copy into the store was begun and not finished, by what the store keeps under [`MARKER`]. Such a store lacks sessions,
-/// and whoever serves from it signs their users out.
-pub fn is_unfinished(marker: Option<&Memo>) -> bool {
+/// Returns whether a copy into the store was begun and not finished, from the entry under
+/// [`MARKER`]. Such a store lacks sessions, and a gateway that serves from it signs their users
+/// out.
+pub fn is_unfinished(marker: Option<&SharedEntry>) -> bool {
     marker.is_some_and(|marker| marker.value != copy::DONE)
 }
 
-/// A store whose rows can be read and added as they are, by whoever has it for itself. No gateway serves from it meanwhile.
+/// A store whose rows can be read and added as they are. The caller has the store to itself: no
+/// gateway serves from it meanwhile.
 ///
 /// # Errors
 /// As those of [`Store`].
 #[async_trait]
 pub trait Archive: Store {
-    /// Keeps gateways and other copies away from the store for as long as the reservation is kept, as well as the store can.
-    async fn reserve(&self, side: Side) -> Result<Reservation, ReserveError>;
+    /// Keeps gateways and other copies away from the store while the lock is held, as
+    /// well as the store can.
+    async fn lock_for_maintenance(&self, side: Side) -> Result<MaintenanceLock, MaintenanceLockError>;
 
-    /// How many rows a table holds. It may go through all of them.
+    /// Counts the rows of a table. It may read all of them.
     async fn count(&self, table: Table) -> Result<Count, StoreError>;
 
-    /// The table's rows in the order of their keys, from the one after `after` on; at most `limit`, which is not zero. Fewer than
-    /// that are the last. Slots that were never visited are no rows.
+    /// Returns at most `limit` of the table's rows in the order of their keys, starting after
+    /// `after`. `limit` is not zero. Fewer rows mean that there are no more. Slots that were never
+    /// visited have no row.
     async fn page(&self, table: Table, after: Option<&Key>, limit: usize) -> Result<Vec<Found>, StoreError>;
 
-    /// Adds rows as they are: all of them, or none if a row with one of their keys is there already, whatever is in it.
+    /// Adds rows as they are. Adds none if there is already a row with one of their keys, whatever
+    /// it holds.
     async fn add(&self, records: Vec<Record>) -> Result<(), StoreError>;
 
-    /// Is told that many rows were added, and that they will be asked for.
+    /// Prepares for many reads after many rows were added. A database updates its statistics here.
     async fn prepare_to_serve(&self) -> Result<(), StoreError> {
         Ok(())
     }
 }
 
-/// Which of the two stores of a copy.
+/// One of the two stores of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The one that is read. Nobody may change it meanwhile.
+    /// The store that is read. It must not change meanwhile.
     Source,
-    /// The one that is written.
+    /// The store that is written.
     Destination,
 }
 
@@ -90,64 +92,64 @@ impl fmt::Display for Side {
 
 /// Keeps others away until it is dropped.
 #[must_use = "others are kept away for as long as it is there"]
-pub struct Reservation {
-    kept: Option<Box<dyn Keeper>>,
+pub struct MaintenanceLock {
+    guard: Option<Box<dyn MaintenanceLockGuard>>,
 }
 
-/// Keeps others away from a store until it is dropped, and may lose the means to.
+/// Keeps others away from a store until it is dropped. It may fail at that meanwhile.
 #[async_trait]
-pub trait Keeper: Send + Sync {
-    /// Whether it has kept them away until now.
-    async fn has_kept(&self) -> Result<(), ReserveError>;
+pub trait MaintenanceLockGuard: Send + Sync {
+    /// Checks that others were kept away until now.
+    async fn check_held(&self) -> Result<(), MaintenanceLockError>;
 
-    /// Whether no gateway is at the store now.
-    async fn is_alone(&self) -> Result<(), ReserveError>;
+    /// Checks that no gateway uses the store now.
+    async fn check_no_gateways(&self) -> Result<(), MaintenanceLockError>;
 }
 
-impl Reservation {
-    /// Where whoever has the store open has it for itself anyway.
-    pub const fn inherent() -> Self {
-        Self { kept: None }
+impl MaintenanceLock {
+    /// The lock of a store that only one process can open anyway.
+    pub const fn implicit() -> Self {
+        Self { guard: None }
     }
 
-    /// Lasts until this is dropped.
-    pub fn by(kept: impl Keeper + 'static) -> Self {
-        Self { kept: Some(Box::new(kept)) }
+    /// A lock that lasts until `guard` is dropped.
+    pub fn guarded_by(guard: impl MaintenanceLockGuard + 'static) -> Self {
+        Self { guard: Some(Box::new(guard)) }
     }
 
-    /// Whether others were kept away until now.
+    /// Checks that others were kept away until now.
     ///
     /// # Errors
-    /// [`ReserveError::Lost`], if somebody may have been there.
-    pub async fn has_kept(&self) -> Result<(), ReserveError> {
-        match &self.kept {
-            Some(kept) => kept.has_kept().await,
+    /// [`MaintenanceLockError::Lost`] if others may have used the store.
+    pub async fn check_held(&self) -> Result<(), MaintenanceLockError> {
+        match &self.guard {
+            Some(guard) => guard.check_held().await,
             None => Ok(()),
         }
     }
 
-    /// Looks for gateways once more.
+    /// Checks again that no gateway uses the store.
     ///
     /// # Errors
-    /// [`ReserveError::InUse`], if there are any.
-    pub async fn is_alone(&self) -> Result<(), ReserveError> {
-        match &self.kept {
-            Some(kept) => kept.is_alone().await,
+    /// [`MaintenanceLockError::InUse`] if one does.
+    pub async fn check_no_gateways(&self) -> Result<(), MaintenanceLockError> {
+        match &self.guard {
+            Some(guard) => guard.check_no_gateways().await,
             None => Ok(()),
         }
     }
 }
 
-/// Why nobody can be kept away from a store.
+/// Why others cannot be kept away from a store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReserveError {
-    /// Somebody is at it.
+pub enum MaintenanceLockError {
+    /// The store is in use.
     #[error("{0}")]
     InUse(String),
-    /// Nobody was kept away any more.
+    /// Others were no longer kept away.
     #[error(
-        "the connection that kept others away was lost ({0}), so somebody may have changed something meanwhile; run the same \
-         command again, which compares all of it anew"
+        "the connection that kept others away was lost ({0}), so the store may have changed meanwhile; run the same \
+         command again, which compares everything again"
     )]
     Lost(StoreError),
     /// The store could not say.
@@ -155,113 +157,106 @@ pub enum ReserveError {
     Store(#[from] StoreError),
 }
 
-/// The tables of a store, in the order in which they are copied.
+/// The tables of a store, in the order of copying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
     /// Sessions, tombstones included, with the claims on them.
     Sessions,
-    /// Revocations that providers are owed.
-    Owed,
+    /// Pending revocations.
+    Revocations,
     /// States of sign-ins that were used up.
     Logins,
-    /// Suspicions, those that are closed included.
+    /// Suspicions, open and closed.
     Suspicions,
     /// Visits to slots.
     Slots,
-    /// What is kept under a name.
-    Memos,
+    /// Shared entries.
+    SharedEntries,
 }
 
 impl Table {
-    /// Each of them.
+    /// All tables.
     pub const ALL: [Self; 6] =
-        [Self::Sessions, Self::Owed, Self::Logins, Self::Suspicions, Self::Slots, Self::Memos];
+        [Self::Sessions, Self::Revocations, Self::Logins, Self::Suspicions, Self::Slots, Self::SharedEntries];
 
-    /// What it holds, in words.
+    /// Returns what the table holds, in words.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sessions => "sessions",
-            Self::Owed => "owed revocations",
+            Self::Revocations => "pending revocations",
             Self::Logins => "used-up sign-ins",
             Self::Suspicions => "suspicions",
             Self::Slots => "slots",
-            Self::Memos => "memos",
+            Self::SharedEntries => "shared entries",
         }
     }
 }
 
-/// Names a row. The keys of one table have the order of its pages.
+/// Identifies a row. Keys are ordered as the pages of their table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// A session's.
     Session(SessionId),
-    /// An owed revocation's.
-    Owed(OwedId),
+    /// Of a pending revocation, a suspicion or a slot.
+    Item(ItemId),
     /// A used-up sign-in's: the hash of its state.
     Login([u8; 32]),
-    /// A suspicion's.
-    Suspicion(SuspicionKey),
-    /// A slot's.
-    Slot(Wheel, Slot),
-    /// A memo's.
-    Memo(String),
+    /// A shared entry's.
+    SharedEntry(String),
 }
 
 impl Key {
-    /// The table of its row.
+    /// Returns the table of the row.
     pub const fn table(&self) -> Table {
         match self {
             Self::Session(_) => Table::Sessions,
-            Self::Owed(_) => Table::Owed,
+            Self::Item(id) => match id {
+                ItemId::Revocation(_) => Table::Revocations,
+                ItemId::Suspicion(_) => Table::Suspicions,
+                ItemId::Slot(..) => Table::Slots,
+            },
             Self::Login(_) => Table::Logins,
-            Self::Suspicion(_) => Table::Suspicions,
-            Self::Slot(..) => Table::Slots,
-            Self::Memo(_) => Table::Memos,
+            Self::SharedEntry(_) => Table::SharedEntries,
         }
     }
 
-    /// The id, if it is a session's.
+    /// Returns the id, if it is a session's.
     pub const fn session(&self) -> Option<SessionId> {
         if let Self::Session(id) = self { Some(*id) } else { None }
     }
 
-    /// The name, if it is an owed revocation's.
-    pub const fn owed(&self) -> Option<OwedId> {
-        if let Self::Owed(id) = self { Some(*id) } else { None }
+    /// Returns the id, if it is an item's.
+    pub const fn item(&self) -> Option<ItemId> {
+        if let Self::Item(id) = self { Some(*id) } else { None }
     }
 
-    /// The hash of the state, if it is a sign-in's.
+    /// Returns the hash of the state, if it is a sign-in's.
     pub const fn login(&self) -> Option<[u8; 32]> {
         if let Self::Login(state_hash) = self { Some(*state_hash) } else { None }
     }
 
-    /// The key, if it is a suspicion's.
-    pub const fn suspicion(&self) -> Option<SuspicionKey> {
-        if let Self::Suspicion(key) = self { Some(*key) } else { None }
-    }
-
-    /// Wheel and slot, if it is a slot's.
-    pub const fn slot(&self) -> Option<(Wheel, Slot)> {
-        if let Self::Slot(wheel, slot) = self { Some((*wheel, *slot)) } else { None }
-    }
-
-    /// The name, if it is a memo's.
-    pub fn memo(&self) -> Option<&str> {
-        if let Self::Memo(name) = self { Some(name) } else { None }
+    /// Returns the name, if it is a shared entry's.
+    pub fn shared_entry(&self) -> Option<&str> {
+        if let Self::SharedEntry(name) = self { Some(name) } else { None }
     }
 }
 
-/// For the operator, who may have to find the row. Of hashes the first octets are enough.
+/// For the operator, who may have to find the row. The first octets of a hash are enough.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Session(id) => write!(f, "session {id}"),
-            Self::Owed(OwedId(id)) => write!(f, "owed revocation {id}"),
             Self::Login(hash) => write!(f, "used-up sign-in {}…", beginning(hash)),
-            Self::Suspicion(SuspicionKey(hash)) => write!(f, "suspicion {}…", beginning(hash)),
-            Self::Slot(Wheel::Validation, slot) => write!(f, "slot {} of the validations", slot.number()),
-            Self::Slot(Wheel::Probe, slot) => write!(f, "slot {} of the probes", slot.number()),
-            Self::Memo(name) => write!(f, "memo {name:?}"),
+            Self::Item(ItemId::Revocation(RevocationId(id))) => write!(f, "pending revocation {id}"),
+            Self::Item(ItemId::Suspicion(SuspicionKey(hash))) => write!(f, "suspicion {}…", beginning(hash)),
+            Self::Item(ItemId::Slot(sweep, slot)) => {
+                let of = match sweep {
+                    SweepKind::Validation => "validations",
+                    SweepKind::Connections => "connection checks",
+                };
+                write!(f, "slot {} of the {of}", slot.number())
+            }
+            Self::SharedEntry(name) => write!(f, "entry {name:?}"),
         }
     }
 }
@@ -270,94 +265,93 @@ fn beginning(hash: &[u8; 32]) -> String {
     hash.iter().take(4).map(|octet| format!("{octet:02x}")).collect()
 }
 
-/// A row, exactly as it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A row, exactly as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Record {
     /// A session with the claim on it.
     Session(Session),
-    /// A revocation that is owed. A lease is one that is due again when the lease ends.
-    Owed {
-        /// The revocation, with its name and its tries.
-        owed: Owed,
-        /// When it is due.
-        due_at: Timestamp,
-        /// Who took it last.
-        holder: Option<AttemptId>,
-    },
+    /// An item of a queue.
+    Item(StoredItem),
     /// A sign-in's state that was used up.
     Login {
         /// The hash of the state.
         state_hash: [u8; 32],
-        /// Until when it is remembered at least.
+        /// The earliest time at which it may be forgotten.
         expires_at: Timestamp,
     },
-    /// A suspicion.
-    Suspicion {
-        /// What it says, with its key and its tries.
-        suspected: Suspected,
-        /// When it was noted.
-        noted_at: Timestamp,
-        /// When it is due. None: it is closed.
-        due_at: Option<Timestamp>,
-        /// Who took it last.
-        holder: Option<AttemptId>,
-    },
-    /// A slot that was visited, or is leased.
-    Slot {
-        /// Whose visits.
-        wheel: Wheel,
-        /// Which slot.
-        slot: Slot,
-        /// When the next visit is due.
-        due_at: Timestamp,
-        /// Until when it is leased.
-        lease_until: Timestamp,
-        /// Whom it is leased to.
-        holder: Option<AttemptId>,
-    },
-    /// What is kept under a name.
-    Memo {
+    /// A shared entry.
+    SharedEntry {
         /// The name.
         name: String,
-        /// What is kept.
-        memo: Memo,
+        /// The entry.
+        entry: SharedEntry,
     },
 }
 
 impl Record {
-    /// Names the row.
+    /// Returns the key of the row.
     pub fn key(&self) -> Key {
         match self {
             Self::Session(session) => Key::Session(session.id),
-            Self::Owed { owed, .. } => Key::Owed(owed.id),
+            Self::Item(stored) => Key::Item(stored.id),
             Self::Login { state_hash, .. } => Key::Login(*state_hash),
-            Self::Suspicion { suspected, .. } => Key::Suspicion(suspected.key),
-            Self::Slot { wheel, slot, .. } => Key::Slot(*wheel, *slot),
-            Self::Memo { name, .. } => Key::Memo(name.clone()),
+            Self::SharedEntry { name, .. } => Key::SharedEntry(name.clone()),
         }
     }
 }
 
-/// What was found where a row should be.
+/// An item of a queue, exactly as it is stored. The slots of a store that were never visited are
+/// not among its rows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StoredItem {
+    /// Its id.
+    pub id: ItemId,
+    /// What it says.
+    pub item: Item,
+    /// How often it was put off. 0 for a slot.
+    pub tries: u32,
+    /// When it is due. `None` for a suspicion that is closed.
+    pub due_at: Option<Timestamp>,
+    /// When the lease of a slot ends. Any other item is due when its lease ends, and has the epoch
+    /// here.
+    pub lease_until: Timestamp,
+    /// Who took it last.
+    pub holder: Option<AttemptId>,
+}
+
+impl StoredItem {
+    /// Returns a new item.
+    pub fn new(id: ItemId, item: Item) -> Self {
+        let due_at = Some(item.due_from());
+        Self { id, item, tries: 0, due_at, lease_until: Timestamp::EPOCH, holder: None }
+    }
+
+    /// Returns whether this is a slot that was never visited and is not leased.
+    pub fn is_unvisited_slot(&self) -> bool {
+        matches!(self.id, ItemId::Slot(..)) && *self == Self::new(self.id, self.item.clone())
+    }
+}
+
+/// The result of reading one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "nearly all that is found are records")]
 pub enum Found {
     /// A row.
     Record(Record),
-    /// Something that cannot be read.
+    /// A row that cannot be read.
     Damaged {
-        /// Where.
+        /// Its key.
         key: Key,
-        /// What is wrong with it. It tells nothing of what is in it.
+        /// What is wrong with it. It reveals no content of the row.
         what: String,
     },
 }
 
 impl Found {
-    /// What became of reading a row: one that is damaged is found too, and every other error is passed on.
+    /// Turns the result of reading a row into what was found: a damaged row is found too.
     ///
     /// # Errors
-    /// If it is not the row that is to blame.
+    /// Every other error.
     pub fn of(key: Key, read: Result<Record, StoreError>) -> Result<Self, StoreError> {
         match read {
             Ok(record) => Ok(Self::Record(record)),
@@ -366,7 +360,7 @@ impl Found {
         }
     }
 
-    /// Names the row.
+    /// Returns the key of the row.
     pub fn key(&self) -> Key {
         match self {
             Self::Record(record) => record.key(),
@@ -375,11 +369,11 @@ impl Found {
     }
 }
 
-/// How much a table holds.
+/// The number of rows in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Count {
-    /// So many rows.
+    /// Number of rows.
     pub rows: u64,
-    /// So many parts of rows that belong to none. Nothing ever reads them.
+    /// Number of parts of rows that belong to no row. Nothing reads them.
     pub strays: u64,
 }

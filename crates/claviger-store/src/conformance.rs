@@ -1,4 +1,5 @@
-//! The suite that every store runs. Time is an argument of every method, so nothing in here waits for a clock.
+//! The suite that every store runs. Time is an argument of every method, so no check waits for a
+//! clock.
 #![allow(
     clippy::panic,
     clippy::unwrap_used,
@@ -13,9 +14,9 @@ mod background;
 mod ending;
 mod fixtures;
 mod logins;
-mod memos;
-mod owed;
+mod revocations;
 mod rows;
+mod shared_entries;
 mod slots;
 mod suspicions;
 
@@ -25,7 +26,7 @@ use crate::archive::Archive;
 
 /// Makes the stores that the suite runs on.
 pub trait Harness {
-    /// A store that is empty and shares nothing with those made before.
+    /// Makes an empty store that shares nothing with earlier ones.
     fn fresh(&self) -> impl Future<Output = Arc<dyn Archive>> + Send;
 }
 
@@ -37,11 +38,11 @@ macro_rules! checks {
     };
 }
 
-/// Runs every check, each on a store of its own. Wants a runtime of tokio with several threads: only there do the checks
-/// of races race.
+/// Runs every check, each on a store of its own. Needs a Tokio runtime with several threads: the
+/// checks of races need real concurrency.
 ///
 /// # Panics
-/// If a check fails; the message names all that did. Where a check concerns an invariant of the project, its messages
+/// If a check fails; the message names all failed checks. The messages of a check of an invariant
 /// begin with the invariant's name.
 pub async fn conformance(harness: &impl Harness) {
     let mut failed = Vec::new();
@@ -62,10 +63,9 @@ fn checks() -> impl IntoIterator<Item = (&'static str, Check)> {
             an_unknown_row_is_none
             an_id_is_taken_once
             a_change_is_written_if_its_version_follows
-            a_claim_is_written_if_its_version_follows
             a_change_of_a_missing_row_is_a_conflict
-            of_two_refreshes_of_each_of_many_rows_one_is_written_and_knows_it
-            a_change_leaves_the_last_use_and_the_owner_as_stored
+            one_of_two_refreshes_of_a_row_wins
+            each_kind_of_change_writes_its_columns_and_no_others
             one_of_many_writers_wins
             versions_never_go_back_for_a_reader
             an_ended_row_never_changes;
@@ -93,13 +93,14 @@ fn checks() -> impl IntoIterator<Item = (&'static str, Check)> {
             a_state_is_used_up_once
             one_of_many_callbacks_wins
             expired_states_are_forgotten;
-        owed:
+        revocations:
             a_revocation_comes_back_as_it_went_in
-            a_replacement_owes_with_it_or_not_at_all
+            an_end_owes_with_it_or_not_at_all
             a_lease_keeps_others_away
+            what_a_clock_that_was_ahead_put_off_is_due_at_once
             the_longest_due_come_first
-            only_the_holder_settles
-            only_the_holder_postpones
+            only_the_holder_acknowledges
+            only_the_holder_puts_off
             many_takers_share_without_overlap
             the_backlog_counts_what_is_owed
             what_is_owed_outlives_its_row;
@@ -107,6 +108,7 @@ fn checks() -> impl IntoIterator<Item = (&'static str, Check)> {
             slots_without_sessions_are_passed_over
             the_slots_due_longest_come_first
             a_leased_slot_is_nobody_elses
+            a_slot_of_a_clock_that_was_ahead_is_due_at_once
             many_takers_of_slots_share_without_overlap
             a_slot_is_read_page_by_page
             many_rows_are_written_each_by_its_own_version
@@ -118,10 +120,11 @@ fn checks() -> impl IntoIterator<Item = (&'static str, Check)> {
             the_same_word_is_noted_once
             suspicions_are_leased
             many_takers_of_suspicions_share_without_overlap
-            closed_suspicions_are_forgotten;
-        memos:
-            a_memo_is_kept_by_compare_and_set
-            one_of_many_memos_wins;
+            closed_suspicions_are_forgotten
+            the_backlog_counts_open_suspicions;
+        shared_entries:
+            a_shared_entry_is_kept_by_compare_and_set
+            one_of_many_shared_entries_wins;
         archive:
             rows_of_every_kind_come_back_page_by_page
             a_batch_is_added_whole_or_not_at_all

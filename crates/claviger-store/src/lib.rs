@@ -1,79 +1,93 @@
-//! Where sessions are kept: the trait that every store implements, a store in memory, and the conformance suite; and how all that a
-//! store holds is copied into another ([`archive`]).
+//! The session store: the trait that every store implements, a store in memory, and the conformance
+//! suite. [`archive`] copies everything in one store into another.
 //!
-//! A store decides nothing. The rules in [`claviger_core::session`] make the next row; a store writes it only if the
-//! row's version is still the one the rules started from. So no store can lose an update, revive an ended row, or tell
-//! two writers that both won, and no lock of one process is needed for any of it.
+//! A store decides nothing. The rules in [`claviger_core::session`] make the next row. A store
+//! writes it only if the row's version is still the one that the rules started from. So a store
+//! cannot lose an update, revive an ended row, or let two writers both win. No in-process lock is
+//! needed for this.
+//!
+//! Stores in SQL read and write the columns of their rows by one [`codec`].
+//!
+//! # How to add
+//!
+//! - **A method**: declare it in [`Store`]. Implement it in `memory`, in both SQL stores, in the
+//!   simulator's `faulty_store` and `day/instance`, and in the wrapper of the engine's tests. If it
+//!   changes sessions, the simulator's `ledger` must see it. Add a case to `conformance`.
+//! - **A store**: see "Add a store" in CONTRIBUTING.md.
 
 pub mod archive;
+pub mod codec;
 #[cfg(any(test, feature = "conformance"))]
 mod conformance;
 mod memory;
+mod queue;
 
 use async_trait::async_trait;
 use claviger_core::{
-    ids::{AttemptId, SessionId, Subject, Version},
-    session::{BlobHead, EndReason, OwedRevocation, Session},
-    suspicion::Suspicion,
-    sweep::Slot,
-    time::Timestamp,
+    AttemptId, BlobHead, Change, EndReason, Session, SessionId, Slot, Subject, Timestamp, Version,
 };
 
+pub use claviger_core::Placement;
 #[cfg(any(test, feature = "conformance"))]
 pub use conformance::{Harness, conformance};
 pub use memory::{MemoryStore, Method};
+pub use queue::{
+    Backlog, Item, ItemId, Lease, LeaseTerms, LeaseUpdate, Queue, RevocationId, SuspicionKey, SweepKind,
+};
 
-/// Keeps sessions, the revocations owed to providers, and the sign-ins that were used up.
+/// Keeps sessions, pending revocations, and the states of sign-ins that were used up.
 ///
 /// Every method is atomic and, where the store is durable, durable when it returns.
 ///
 /// # Errors
-/// Each method fails with [`StoreError`] if the store could not do it; then nothing is changed, unless the error is
-/// [`StoreError::Unavailable`] on a write, whose outcome is unknown.
+/// Each method fails with [`StoreError`] if the store could not do it. Nothing is changed then,
+/// with one exception: after [`StoreError::Unavailable`] the outcome of a write is unknown.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Whether the store can be read and written.
+    /// Checks that the store can be read and written.
     async fn check(&self) -> Result<(), StoreError>;
 
-    /// Adds a session that just began. In the same step ends the session it replaces, and those of the user's devices
-    /// that are over the limit ([`claviger_core::session::over_limit`]), and owes their revocations.
-    /// Gives the rows it ended: at the time the new session was created, the replaced one first.
+    /// Adds a new session. In the same step it ends the session that this one replaces and the
+    /// user's devices over the limit ([`Placement::ends`]), and stores their pending revocations.
+    /// Returns the rows that it ended, as of the new session's creation, the replaced one first.
     ///
-    /// An id that is taken is refused as unavailable, whatever the row in its place: another sign-in gets another id.
+    /// Fails as unavailable if the id is taken, whatever that row holds. The next sign-in gets
+    /// another id.
     async fn insert(&self, session: Session, placement: Placement) -> Result<Vec<Session>, StoreError>;
 
-    /// The row as it is now, ended or not.
+    /// Returns the row as it is now, ended or not.
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
 
-    /// Puts `next` in the place of the row it was made from, if that is still the stored one: compare-and-set on the
-    /// version, `next.version` being one higher, and it has not ended. The subject, `created_at` and `last_seen_at` are
-    /// left as stored. In the same step owes `owed`.
-    async fn replace(&self, next: &Session, owed: Option<&OwedRevocation>) -> Result<Replaced, StoreError>;
+    /// Writes a change over the row that it was made from. This is a compare-and-set: the stored
+    /// row must not have ended, and its version must be one lower. Writes exactly the columns of
+    /// the change's kind ([`Change::applied_to`]). The revocation that an end carries is stored in
+    /// the same step.
+    async fn apply(&self, change: &Change) -> Result<Applied, StoreError>;
 
-    /// The same for a row that differs from the one it was made from in nothing but version and claim. A store may do less for it.
-    async fn replace_claim(&self, next: &Session) -> Result<Replaced, StoreError> {
-        self.replace(next, None).await
-    }
+    /// Writes many changes of different rows, each by a compare-and-set of its own. Returns for
+    /// each whether it was written. This is the way to write many proofs or changes of state.
+    async fn apply_all(&self, changes: &[Change]) -> Result<Vec<bool>, StoreError>;
 
-    /// The user's sessions that have not ended, last used first, of equals the youngest; at most `limit`.
+    /// Returns at most `limit` of the user's sessions that have not ended. The last used come
+    /// first; of equals, the youngest.
     async fn devices(&self, subject: &Subject, limit: usize) -> Result<Vec<Session>, StoreError>;
 
-    /// Ends all sessions of the selection that have not ended, in one step, and owes their revocations.
-    /// Gives the rows it ended, in the order of their ids.
-    async fn end_all(
+    /// Ends all sessions of the selection that have not ended, in one step, and stores their
+    /// pending revocations. Returns the rows that it ended, in the order of their ids.
+    async fn end_sessions(
         &self,
         selection: &Selection,
         reason: EndReason,
         at: Timestamp,
     ) -> Result<Vec<Session>, StoreError>;
 
-    /// Moves `last_seen_at` forward, never back, and changes nothing else, the version included.
-    /// Ended and unknown rows are passed over.
-    async fn touch(&self, seen: &[(SessionId, Timestamp)]) -> Result<(), StoreError>;
+    /// Moves `last_seen_at` forward, never back. Changes nothing else, not even the version. Skips
+    /// ended and unknown rows.
+    async fn record_last_seen(&self, seen: &[(SessionId, Timestamp)]) -> Result<(), StoreError>;
 
-    /// Sessions that have not ended and were last seen at or before `idle_since`, or created at or before
-    /// `created_until`; at most `limit`. The idle ones come first, the longest idle before the others; then the old ones,
-    /// the oldest before the others. Each comes once.
+    /// Returns at most `limit` open sessions that were last seen at or before `idle_since`, or
+    /// created at or before `created_until`. The idle ones come first, the longest idle at the
+    /// front. Then come the old ones, the oldest at the front. Each is returned once.
     async fn overdue(
         &self,
         idle_since: Timestamp,
@@ -81,100 +95,66 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<SessionId>, StoreError>;
 
-    /// Ids of sessions that ended or are suspect, the youngest sign-in first, at most `limit`.
-    async fn distrusted(&self, limit: usize) -> Result<Vec<SessionId>, StoreError>;
+    /// Returns at most `limit` ids of sessions that ended or are suspect, the youngest sign-in
+    /// first.
+    async fn denylist(&self, limit: usize) -> Result<Vec<SessionId>, StoreError>;
 
-    /// Deletes tombstones of sessions created at or before `created_until`, the oldest first, at most `limit`.
-    /// Gives their number.
-    async fn purge(&self, created_until: Timestamp, limit: usize) -> Result<usize, StoreError>;
+    /// Deletes at most `limit` rows that nobody needs any more and whose time ([`Leftover`]) is at
+    /// or before `until`, the oldest first. Returns their number.
+    async fn purge(&self, what: Leftover, until: Timestamp, limit: usize) -> Result<usize, StoreError>;
 
-    /// Uses up a sign-in's state. True for the first caller, false ever after, until `expires_at` at least.
+    /// Uses up a sign-in's state. Returns true to the first caller, and false to all others until
+    /// at least `expires_at`.
     async fn spend_login(&self, state_hash: [u8; 32], expires_at: Timestamp) -> Result<bool, StoreError>;
 
-    /// Forgets used-up states that expired at or before `now`, the oldest first, at most `limit`. Gives their number.
-    async fn forget_logins(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError>;
+    /// Adds an item to its queue, due at [`Item::due_from`]. Returns false, and changes nothing, if
+    /// it is there already: a suspicion of this key, open or closed, or a slot.
+    async fn enqueue(&self, item: &Item) -> Result<bool, StoreError>;
 
-    /// Adds a revocation that is owed to the provider, due from [`OwedRevocation::owed_at`] on.
-    async fn owe(&self, owed: &OwedRevocation) -> Result<(), StoreError>;
-
-    /// Takes revocations that are due and leased to nobody, the longest due first, at most `limit`.
-    /// They are leased to `attempt` until `lease_until`, and due again then.
-    async fn take_owed(
+    /// Takes at most `limit` items that are due and not leased, the longest due first. They are
+    /// leased until [`LeaseTerms::until`]. Then a slot is due as before, and any other item is due
+    /// from that time on. An item whose content cannot be read is leased too, so that it delays no
+    /// other, and not returned.
+    ///
+    /// Before that, what a clock that was ahead put off or leased becomes due now and is nobody's
+    /// ([`LeaseTerms::latest_due`], [`LeaseTerms::latest_lease`]).
+    async fn take(
         &self,
-        attempt: AttemptId,
-        now: Timestamp,
-        lease_until: Timestamp,
+        queue: Queue,
+        terms: LeaseTerms,
         limit: usize,
-    ) -> Result<Vec<Owed>, StoreError>;
+    ) -> Result<Vec<Lease<Item>>, StoreError>;
 
-    /// Closes a revocation that `attempt` holds: it is confirmed, or moot. False if the lease went to somebody else.
-    async fn settle_owed(&self, id: OwedId, attempt: AttemptId) -> Result<bool, StoreError>;
-
-    /// Gives a revocation that `attempt` holds back, due again at `due_at`, its tries one more.
-    /// False if the lease went to somebody else.
-    async fn postpone_owed(
+    /// Updates the lease of an item. Returns false, and changes nothing, if `holder` does not have
+    /// it, or put the item off or acknowledged it before, or if a slot is acknowledged. A lease
+    /// that nobody took over is its holder's even after its end.
+    async fn update_lease(
         &self,
-        id: OwedId,
-        attempt: AttemptId,
-        due_at: Timestamp,
+        id: ItemId,
+        holder: AttemptId,
+        update: LeaseUpdate,
     ) -> Result<bool, StoreError>;
 
-    /// How many revocations are owed, and since when the oldest.
-    async fn owed_backlog(&self) -> Result<Backlog, StoreError>;
+    /// Returns how much waits in a queue.
+    async fn backlog(&self, queue: Queue) -> Result<Backlog, StoreError>;
 
-    /// Takes slots of a wheel whose visit is due and that are leased to nobody, the longest due first, at most `limit`.
-    /// Slots without a session that the wheel is for are passed over. They are leased to `attempt` until `lease_until`, and
-    /// then as due as before. A slot that was never visited has been due since the epoch.
-    async fn take_slots(
-        &self,
-        wheel: Wheel,
-        attempt: AttemptId,
-        now: Timestamp,
-        lease_until: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Visit>, StoreError>;
-
-    /// The slot's sessions that the wheel is for, in the order of their ids, from the one after `after` on; at most `limit`. Fewer than
-    /// that are the last: a row that cannot be read is passed over, and the next one taken in its place.
+    /// Returns at most `limit` of the slot's sessions that the sweep is for, in the order of their
+    /// ids, starting after `after`. Fewer than `limit` means that there are no more. A row that
+    /// cannot be read is skipped, and the next one returned in its place.
     async fn in_slot(
         &self,
-        wheel: Wheel,
+        sweep: SweepKind,
         slot: Slot,
         after: Option<SessionId>,
         limit: usize,
     ) -> Result<Vec<Session>, StoreError>;
 
-    /// Prolongs the lease of a slot. False if it went to somebody else, or the visit is closed.
-    async fn hold_slot(
-        &self,
-        wheel: Wheel,
-        slot: Slot,
-        attempt: AttemptId,
-        lease_until: Timestamp,
-    ) -> Result<bool, StoreError>;
+    /// Counts the sessions in each state, and the claims on them. It may read all sessions.
+    async fn session_counts(&self, now: Timestamp) -> Result<SessionCounts, StoreError>;
 
-    /// Closes a visit: the slot is leased to nobody and due at `due_at`. False if the lease went to somebody else.
-    async fn leave_slot(
-        &self,
-        wheel: Wheel,
-        slot: Slot,
-        attempt: AttemptId,
-        due_at: Timestamp,
-    ) -> Result<bool, StoreError>;
-
-    /// Since when the slot has been due that is due longest and holds a session that the wheel is for; leased or not.
-    async fn longest_due(&self, wheel: Wheel) -> Result<Option<Timestamp>, StoreError>;
-
-    /// Puts many rows in the place of those that they were made from, in one step, each by a compare-and-set of its own.
-    /// They differ from these in nothing but version, state and proof. Says of each whether it was written.
-    async fn replace_all(&self, next: &[Session]) -> Result<Vec<bool>, StoreError>;
-
-    /// How many sessions there are in each state, and how many have a claim on them. It may go through all of them.
-    async fn census(&self, now: Timestamp) -> Result<Census, StoreError>;
-
-    /// How many rows hold a sealed blob that begins with the same octets ([`BlobHead`]), by these octets: which of
-    /// them name a key is not the store's business. A row whose two blobs begin alike counts once, else under each. It may
-    /// go through all rows. In SQL, of `session` and in the same way of `owed`:
+    /// Counts the rows by the first octets of their sealed blobs ([`BlobHead`]). The store does not
+    /// know which octets name a key. A row whose two blobs begin alike counts once, otherwise once
+    /// under each. It may read all rows. In SQL, for `session` and in the same way for `owed`:
     ///
     /// ```sql
     /// SELECT head, count(*) FROM (
@@ -183,255 +163,220 @@ pub trait Store: Send + Sync + 'static {
     ///     SELECT substr(refresh, 1, 5) FROM session WHERE substr(refresh, 1, 5) <> substr(access, 1, 5)
     /// ) GROUP BY head ORDER BY head
     /// ```
-    async fn heads(&self) -> Result<Vec<HeadCount>, StoreError>;
+    async fn key_id_counts(&self) -> Result<Vec<KeyIdCount>, StoreError>;
 
-    /// Notes a suspicion, due at once. False, and nothing is noted, if one with this key was noted and is not forgotten.
-    async fn suspect(
-        &self,
-        key: SuspicionKey,
-        suspicion: &Suspicion,
-        noted_at: Timestamp,
-    ) -> Result<bool, StoreError>;
+    /// Returns the entry of this name.
+    async fn shared_entry(&self, name: &str) -> Result<Option<SharedEntry>, StoreError>;
 
-    /// Takes suspicions that are due and leased to nobody, the longest due first, at most `limit`.
-    /// They are leased to `attempt` until `lease_until`, and due again then.
-    async fn take_suspicions(
-        &self,
-        attempt: AttemptId,
-        now: Timestamp,
-        lease_until: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Suspected>, StoreError>;
+    /// Stores a shared entry under a name by a compare-and-set on the version. It is
+    /// [`Version::FIRST`] for a new name, otherwise one higher than the stored version. Returns
+    /// false if another writer was first.
+    async fn put_shared_entry(&self, name: &str, entry: &SharedEntry) -> Result<bool, StoreError>;
 
-    /// Closes a suspicion that `attempt` holds. Its key stays noted. False if the lease went to somebody else.
-    async fn settle_suspicion(&self, key: SuspicionKey, attempt: AttemptId) -> Result<bool, StoreError>;
+    /// Returns whether no other process, and no other engine of this one, uses the store while this
+    /// one does. A claim of a process that died is then known to be an orphan. False if in doubt.
+    fn is_exclusive(&self) -> bool {
+        false
+    }
 
-    /// Gives a suspicion that `attempt` holds back, due again at `due_at`, its tries one more.
-    /// False if the lease went to somebody else.
-    async fn postpone_suspicion(
-        &self,
-        key: SuspicionKey,
-        attempt: AttemptId,
-        due_at: Timestamp,
-    ) -> Result<bool, StoreError>;
+    /// Returns how this process learns of changes by others. Called once, by the owner of the
+    /// cache.
+    fn change_feed(&self) -> ChangeFeed;
+}
 
-    /// Forgets suspicions that are closed and were noted at or before `noted_until`, the oldest first, at most `limit`.
-    /// Gives their number.
-    async fn forget_suspicions(&self, noted_until: Timestamp, limit: usize) -> Result<usize, StoreError>;
+impl<T> Lease<T> {
+    /// Extends the lease. Returns false as [`Store::update_lease`] does.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn extend(&self, store: &dyn Store, until: Timestamp) -> Result<bool, StoreError> {
+        store.update_lease(self.id, self.holder, LeaseUpdate::Extend(until)).await
+    }
 
-    /// What all who share the store keep under this name.
-    async fn memo(&self, name: &str) -> Result<Option<Memo>, StoreError>;
+    /// Puts the item off. Returns false as [`Store::update_lease`] does.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reschedule(&self, store: &dyn Store, due_at: Timestamp) -> Result<bool, StoreError> {
+        store.update_lease(self.id, self.holder, LeaseUpdate::Reschedule(due_at)).await
+    }
 
-    /// Keeps something under a name: compare-and-set on the version, which is [`Version::FIRST`] for a name that is new, and
-    /// else one higher than the stored one. False if another writer was first.
-    async fn put_memo(&self, name: &str, memo: &Memo) -> Result<bool, StoreError>;
-
-    /// Who else changes the store. Asked once, by whoever remembers what it read.
-    fn others(&self) -> Others {
-        Others::None
+    /// Says that the item is done. Returns false as [`Store::update_lease`] does.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn acknowledge(&self, store: &dyn Store) -> Result<bool, StoreError> {
+        store.update_lease(self.id, self.holder, LeaseUpdate::Acknowledge).await
     }
 }
 
-/// Who else changes a store.
-pub enum Others {
-    /// Nobody: what this process remembers is right.
-    None,
-    /// Other processes, of which nothing is heard: nothing may be remembered that must be right.
-    Unheard,
-    /// Other processes, and this is their news.
-    Heard(Box<dyn News>),
+impl dyn Store + '_ {
+    /// Takes items ([`Store::take`]) with their content, such as [`Item::revocation`].
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Corrupt`] if `content` is not that of the queue's items.
+    pub async fn take_as<T>(
+        &self,
+        queue: Queue,
+        terms: LeaseTerms,
+        limit: usize,
+        content: fn(Item) -> Option<T>,
+    ) -> Result<Vec<Lease<T>>, StoreError> {
+        let taken = self.take(queue, terms, limit).await?.into_iter();
+        let typed = taken.map(|Lease { id, item, holder, due_at, tries }| {
+            let item = content(item).ok_or_else(|| corrupt("an item of another queue"))?;
+            Ok(Lease { id, item, holder, due_at, tries })
+        });
+        typed.collect()
+    }
 }
 
-/// News of what all who share a store change, this process included.
+/// How a process learns of changes that others make in a shared store.
+pub enum ChangeFeed {
+    /// No other process changes the store, so a cache is right until this process writes.
+    SoleWriter,
+    /// Others change the store, and it does not report the changes. A cache must not be trusted.
+    Silent,
+    /// Others change the store, and this subscriber receives what they change.
+    Subscriber(Box<dyn Subscriber>),
+}
+
+/// Receives what every process changes in a shared store, this process included.
 #[async_trait]
-pub trait News: Send {
-    /// The next change. It may be awaited beside something else: no change is lost if that comes first.
-    async fn next(&mut self) -> Change;
+pub trait Subscriber: Send {
+    /// The next event. Dropping the future loses no event.
+    async fn next(&mut self) -> FeedEvent;
 }
 
-/// A piece of [`News`].
+/// An event of a [`Subscriber`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A session ended, is suspect, or has another pair: what is remembered of it is wrong.
+pub enum FeedEvent {
+    /// A session ended, is suspect, or has another pair. A cached row of it is out of date.
     Session(SessionId),
-    /// All that was changed before was told: what is remembered may be trusted until then, by the clock that all who share the
-    /// store go by, and longer only if this is said again. So a process that stood still trusts nothing it remembers when it wakes.
-    Heard {
-        /// How long it may be trusted.
+    /// Every change committed before this event has been delivered. Caches may be trusted until
+    /// `until`, by the clock that all processes share. So a process that was suspended trusts
+    /// nothing in its cache when it wakes.
+    UpToDate {
+        /// When this guarantee ends.
         until: Timestamp,
     },
-    /// Changes are not heard any more: nothing that is remembered may be trusted until [`Change::Resync`] and [`Change::Heard`].
+    /// The feed is interrupted. Nothing in a cache may be trusted until [`FeedEvent::Resync`] and
+    /// [`FeedEvent::UpToDate`].
     Lost,
-    /// Changes are heard from now on; some may have been missed before. First of all, and after each [`Change::Lost`].
+    /// The feed works from now on, and may have missed changes before. The first event, and the
+    /// next after each [`FeedEvent::Lost`].
     Resync,
 }
 
-/// A round of visits to sessions, slot by slot ([`claviger_core::sweep`]).
+/// Rows that nobody needs any more after some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Wheel {
-    /// To validate access tokens: sessions in [`State::Live`](claviger_core::session::State::Live).
-    Validation,
-    /// To ask about users: sessions that have not ended.
-    Probe,
-}
-
-impl Wheel {
-    /// Each of them.
-    pub const ALL: [Self; 2] = [Self::Validation, Self::Probe];
-
-    /// Whether it is for this session.
-    pub fn is_for(self, session: &Session) -> bool {
-        match self {
-            Self::Validation => matches!(session.state, claviger_core::session::State::Live(_)),
-            Self::Probe => !session.ended(),
-        }
-    }
-}
-
-/// A slot that was taken to be visited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Visit {
-    /// The slot.
-    pub slot: Slot,
-    /// Since when its visit is due.
-    pub due_at: Timestamp,
+pub enum Leftover {
+    /// Tombstones of sessions, by the time at which the session was created.
+    Tombstones,
+    /// States of sign-ins that were used up, by the time at which they expire.
+    SpentLogins,
+    /// Closed suspicions, by the time at which they were noted.
+    ClosedSuspicions,
 }
 
 /// How many sessions there are in each state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Census {
+pub struct SessionCounts {
     /// Live ones.
     pub live: u64,
     /// Parked ones.
     pub parked: u64,
     /// Suspect ones.
     pub suspect: u64,
-    /// When the live session was proven whose proof is the oldest.
+    /// The oldest proof of a live session.
     pub oldest_proof: Option<Timestamp>,
     /// The claims on them.
     pub claims: Claims,
 }
 
-/// How many rows hold blobs that begin alike.
+/// The number of rows whose blobs begin alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HeadCount {
+pub struct KeyIdCount {
     /// How the blobs begin.
     pub head: BlobHead,
-    /// So many sessions hold one.
+    /// Number of sessions that hold such a blob.
     pub sessions: u64,
-    /// So many revocations that are owed hold one.
-    pub owed: u64,
+    /// Number of pending revocations that hold such a blob.
+    pub revocations: u64,
 }
 
-/// Tells one suspicion from another, so that none is noted twice: a hash of where it comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SuspicionKey(pub [u8; 32]);
-
-/// A suspicion that was taken to be looked into.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Suspected {
-    /// Its key.
-    pub key: SuspicionKey,
-    /// What it says.
-    pub suspicion: Suspicion,
-    /// How often it was looked into before.
-    pub tries: u32,
-}
-
-/// Something that all who share the store keep under one name, such as a budget. What it holds is no business of the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Memo {
+/// A value under a name that all gateways of a store share, such as a budget. The store does not
+/// interpret it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SharedEntry {
     /// Counts the writes.
     pub version: Version,
     /// What is kept.
     pub value: Vec<u8>,
 }
 
-/// What an insert does to the user's other sessions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placement {
-    /// So many sessions may the user have, the new one among them. At least one.
-    pub limit: u32,
-    /// The session of the same browser that the new one replaces.
-    pub replaces: Option<SessionId>,
-}
-
-/// Which of a user's sessions are meant.
+/// Selects sessions of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// Whose.
     pub subject: Subject,
-    /// But not this one.
+    /// This one is spared.
     pub except: Option<SessionId>,
-    /// Only those created before this time: a sign-in that is younger than the event is spared.
+    /// Only sessions created before this time, so that a sign-in after the event is spared.
     pub created_before: Timestamp,
 }
 
-/// What became of a compare-and-set.
+/// The result of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Replaced {
-    /// The row is the new one.
+pub enum Applied {
+    /// It was written.
     Done,
     /// Another writer was first. This is the row now, if it still exists.
     Conflict(Option<Box<Session>>),
 }
 
-/// Names an owed revocation in its store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OwedId(pub i64);
-
-/// A revocation that was taken to be carried out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owed {
-    /// Its name.
-    pub id: OwedId,
-    /// What is owed.
-    pub revocation: OwedRevocation,
-    /// How often it was tried before.
-    pub tries: u32,
-}
-
-/// Refreshes that are under way, or were.
+/// Claims on sessions, by whether their outcome is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Claims {
-    /// Rows with a claim whose owner may yet be at it.
+    /// Rows with a claim whose owner may still be working.
     pub in_flight: u64,
-    /// Rows of which nobody can say whether their refresh token is spent.
+    /// Rows with a claim of unknown outcome: their refresh token may be spent.
     pub ambiguous: u64,
 }
 
-/// How much is owed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Backlog {
-    /// How many revocations.
-    pub count: u64,
-    /// Since when the oldest of them is owed.
-    pub oldest: Option<Timestamp>,
-}
-
-/// Why a store could not do it. Each says who must act.
+/// Why a store failed. Each variant says who must act.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be reached or is busy: try again. Of a write nobody can say whether it happened.
-    #[error("the session store is unavailable ({0}); this may pass by itself")]
+    /// It cannot be reached or is busy: try again. Whether a write happened is unknown.
+    #[error("the session store is unavailable: {0}")]
     Unavailable(String),
-    /// There is no room left: the operator must make some.
+    /// There is no space left: the operator must free some.
     #[error("the session store is full ({0}); the operator must free space")]
     Full(String),
-    /// It may not be written: the operator must change that.
-    #[error("the session store is read-only ({0}); the operator must make it writable")]
+    /// It may be read but not written: the operator must allow that.
+    #[error("the session store cannot be written: {0}")]
     ReadOnly(String),
-    /// What is stored cannot be understood: the operator must restore it.
+    /// Stored data cannot be decoded: the operator must restore a backup.
     #[error("the session store is damaged ({0}); the operator must restore it from a backup")]
     Corrupt(String),
 }
 
-/// The error of an insert whose id is taken.
+impl StoreError {
+    /// Whether the whole store fails, as opposed to one damaged row.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Full(_) | Self::ReadOnly(_) => true,
+            Self::Corrupt(_) => false,
+        }
+    }
+}
+
+/// Returns the error of an insert whose id is taken.
 pub fn id_is_taken() -> StoreError {
     StoreError::Unavailable("the session id is taken".to_owned())
 }
 
-/// The error of a store whose rows hold what no session can.
+/// Returns the error of a store with rows that do not decode.
 pub fn corrupt(what: &str) -> StoreError {
     StoreError::Corrupt(what.to_owned())
 }

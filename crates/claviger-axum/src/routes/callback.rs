@@ -1,51 +1,80 @@
-//! `GET /auth/callback`: where the provider sends the browser back to.
+//! `GET /auth/callback`: the provider sends the browser back here.
 
 use axum::{
     extract::State,
     response::{IntoResponse, Redirect, Response},
 };
-use claviger_core::{request::Assurance, secret::AuthorizationCode};
-use claviger_engine::{Callback, LoginError, SignedIn, login_tag};
-use http::{HeaderValue, header, request::Parts};
+use claviger_core::{Assurance, AuthorizationCode, request::navigation::FetchSite};
+use claviger_engine::{Callback, LoginError, SignedIn, login_cookie_suffix};
+use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 
 use crate::{
-    Claviger, SameSite, cookies,
-    navigation::can_navigate,
+    claviger::Claviger,
+    cookies,
+    head::RequestHead,
     pages::{Action, Hop},
     params::{BadParams, Params},
-    problem::{Problem, as_page, no_store},
+    problem::{Problem, no_store},
     respond,
+    site::SameSite,
 };
 
-/// Finishes a sign-in: sets the session cookie and leads on. Whatever fails is a page that says what to do, and leaves
-/// the session that the browser may have as it is.
-pub(crate) async fn callback(State(claviger): State<Claviger>, parts: Parts) -> Response {
+/// Finishes a sign-in: sets the session cookie and redirects. A failure is a page that says what to
+/// do, and leaves the browser's session as it is.
+pub(crate) async fn callback(State(claviger): State<Claviger>, head: RequestHead, parts: Parts) -> Response {
     let mut response = match read(&parts) {
-        Ok(Asked { hopped: false, .. }) if comes_without_strict_cookies(&claviger, &parts) => hop(&parts),
-        Ok(Asked { callback, .. }) => finish(&claviger, &parts, callback).await,
-        Err(error) => explain(&claviger, &parts, respond::of_bad_params(&error)).await,
+        // Nobody sees the answer, so the code is left to the delivery that somebody sees.
+        _ if *head.method() == Method::HEAD => no_store(StatusCode::NO_CONTENT.into_response()),
+        _ if is_prefetch(&parts) => no_store(StatusCode::SERVICE_UNAVAILABLE.into_response()),
+        Ok(CallbackParams { already_hopped: false, .. })
+            if comes_without_strict_cookies(&claviger, &head) =>
+        {
+            hop(&parts)
+        }
+        Ok(CallbackParams { mut callback, .. }) => {
+            callback.address = head.peer().own_address();
+            finish(&claviger, &parts, &head, callback).await
+        }
+        Err(error) => explain(&claviger, &head, respond::of_bad_params(&error)).await,
     };
-    // The code stands in this address.
+    // The address contains the code.
     response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }
 
-async fn finish(claviger: &Claviger, parts: &Parts, callback: Callback) -> Response {
-    let name = format!("{}{}", claviger.site().login_cookie_prefix(), login_tag(&callback.state));
-    let login_cookie = cookies::only(&parts.headers, &name);
-    let shown = claviger.cookie(&parts.headers).ok();
+async fn finish(claviger: &Claviger, parts: &Parts, head: &RequestHead, callback: Callback) -> Response {
+    let name = format!("{}{}", claviger.site().login_cookie_prefix(), login_cookie_suffix(&callback.state));
+    let login_cookie = head.cookies.login(&name);
+    let shown = claviger.cookie(head).ok();
+    let destination = claviger.engine().login_destination(&callback.state, login_cookie);
     let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     let outcome = claviger
         .engine()
         .finish_login(callback, login_cookie, shown.as_ref(), user_agent.unwrap_or_default())
         .await;
-    // Where our own trouble came first, the same callback may still succeed.
-    let over = !matches!(outcome, Err(LoginError::Busy | LoginError::Store(_) | LoginError::UnknownKey(_)));
+    // After a failure of our own the same callback may still succeed, so its cookie stays.
+    let over =
+        !matches!(outcome, Err(LoginError::Busy { .. } | LoginError::Store(_) | LoginError::UnknownKey(_)));
     let mut response = match outcome {
-        Ok(signed_in) => welcome(claviger, signed_in),
+        Ok(signed_in) => {
+            let mut response = welcome(claviger, signed_in);
+            if let Some(value) = login_cookie {
+                cookies::set(response.headers_mut(), &claviger.site().finished_login(&name, value));
+            }
+            return response;
+        }
+        // A browser with a good session has what it came for.
+        Err(LoginError::Stale | LoginError::AlreadyUsed)
+            if head.navigates() && claviger.caller(head, Assurance::Row).await.is_ok() =>
+        {
+            no_store(Redirect::to(destination.unwrap_or_default().as_str()).into_response())
+        }
         Err(error) => {
-            tracing::info!(%error, "a sign-in did not succeed");
-            explain(claviger, parts, respond::of_login_error(&error)).await
+            // Anybody can cause this line.
+            if let Some(left_out) = claviger.inner.sign_in_log.allows(error.name(), claviger.engine().now()) {
+                tracing::info!(%error, left_out, "a sign-in failed; further ones like it within a minute are counted");
+            }
+            explain(claviger, head, respond::of_login_error(&error)).await
         }
     };
     if over && login_cookie.is_some() {
@@ -54,13 +83,23 @@ async fn finish(claviger: &Claviger, parts: &Parts, callback: Callback) -> Respo
     response
 }
 
-/// Whether the browser kept its `Strict` cookies back, because a page of the provider sent it here. They come with a
-/// navigation that a page of ours begins, and so does the one that is about to be set (RFC 6265bis section 5.6.7.1).
-fn comes_without_strict_cookies(claviger: &Claviger, parts: &Parts) -> bool {
-    let from = parts.headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+/// Returns whether a browser asks ahead, for a page that the user may never open.
+fn is_prefetch(parts: &Parts) -> bool {
+    let says = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|value| ["prefetch", "preview"].iter().any(|word| value.contains(word)))
+    };
+    ["sec-purpose", "purpose", "x-purpose", "x-moz"]
+        .iter()
+        .any(|name| parts.headers.get_all(*name).iter().any(says))
+}
+
+/// Returns whether the browser withheld its `Strict` cookies because the provider's page sent it
+/// here. It sends them, and keeps a new one, on a navigation that a page of ours begins (RFC
+/// 6265bis section 5.6.7.1).
+fn comes_without_strict_cookies(claviger: &Claviger, head: &RequestHead) -> bool {
     claviger.site().same_site == SameSite::Strict
-        && can_navigate(&parts.method, &parts.headers)
-        && from.is_some_and(|from| from != b"same-origin")
+        && head.navigates()
+        && matches!(head.fetch_site, FetchSite::User | FetchSite::Other)
 }
 
 fn hop(parts: &Parts) -> Response {
@@ -68,14 +107,14 @@ fn hop(parts: &Parts) -> Response {
     Hop { next: &format!("/auth/callback?{query}&{HOPPED}=1") }.into_response()
 }
 
-struct Asked {
+struct CallbackParams {
     callback: Callback,
-    hopped: bool,
+    already_hopped: bool,
 }
 
 const HOPPED: &str = "hop";
 
-fn read(parts: &Parts) -> Result<Asked, BadParams> {
+fn read(parts: &Parts) -> Result<CallbackParams, BadParams> {
     let params = Params::of(&parts.uri)?;
     let text = |name| Ok(params.one(name)?.map(str::to_owned));
     let callback = Callback {
@@ -83,8 +122,9 @@ fn read(parts: &Parts) -> Result<Asked, BadParams> {
         code: text("code")?.map(AuthorizationCode::new),
         error: text("error")?,
         iss: text("iss")?,
+        address: None,
     };
-    Ok(Asked { callback, hopped: params.one(HOPPED)?.is_some() })
+    Ok(CallbackParams { callback, already_hopped: params.one(HOPPED)?.is_some() })
 }
 
 fn welcome(claviger: &Claviger, signed_in: SignedIn) -> Response {
@@ -94,16 +134,16 @@ fn welcome(claviger: &Claviger, signed_in: SignedIn) -> Response {
     if let Some(cookie) = signed_in.cookie {
         cookies::set(headers, &site.session(cookie));
     }
-    if let Some(hint) = signed_in.access_hint {
-        cookies::set(headers, &site.hint(hint));
+    if let Some(cached) = signed_in.cached_token_cookie {
+        cookies::set(headers, &site.cached_token(cached));
     }
     response
 }
 
-async fn explain(claviger: &Claviger, parts: &Parts, mut problem: Problem) -> Response {
-    if claviger.caller(&parts.headers, Assurance::Session).await.is_ok() {
+async fn explain(claviger: &Claviger, head: &RequestHead, mut problem: Problem) -> Response {
+    if claviger.caller(head, Assurance::Session).await.is_ok() {
         problem.message.to_mut().push_str(" You are still signed in as before.");
-        problem.action = Action { href: "/", words: "Go on" };
+        problem.action = Action { href: "/", words: "Continue" };
     }
-    problem.answer(as_page(&parts.method, &parts.headers))
+    problem.answer_to(head)
 }

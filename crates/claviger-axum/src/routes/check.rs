@@ -1,70 +1,159 @@
-//! `/auth/check`: answers a front proxy's question whether a request may pass (forward-auth).
+//! `/auth/check`: tells a front proxy whether a request may pass (forward-auth).
 //!
-//! 200 with the identity headers lets it pass; 401 and 503 do not. Parameters, set in the proxy's configuration:
-//! `assurance=cookie|session|provider`, `max_age=` seconds for `provider`, and `denied=redirect` for proxies that pass
-//! our answer on to the browser (Caddy, Traefik): navigations are then led to the sign-in.
+//! 200 with the identity headers lets it pass; 401 and 503 do not. The proxy's configuration sets
+//! these parameters:
+//!
+//! * `assurance=optional|cookie|session|provider`
+//! * `max_age=` in seconds, for `provider`
+//! * `denied=redirect` redirects navigations to the sign-in, for proxies that pass our answer on to
+//!   the browser (Caddy, Traefik)
+//!
+//! The site's rules for the original address are the minimum. Anybody may ask for more than
+//! `session`, and only a trusted proxy for less.
+//!
+//! Envoy appends the address of the original request to the path instead. Then the query is the
+//! client's own, so there are no parameters.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use axum::{
     body::Body,
-    extract::{ConnectInfo, Request, State},
+    extract::{Request, State},
     response::Response,
 };
-use claviger_core::request::Assurance;
-use claviger_engine::Caller;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use claviger_core::{
+    Assurance,
+    request::{path, routes::Admission},
+};
+use claviger_engine::{AtOnce, Caller, Denied};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
 
 use crate::{
-    Claviger, guard,
-    navigation::can_navigate,
+    claviger::Claviger,
+    guard,
+    head::RequestHead,
     params,
     problem::Problem,
     respond::{self, bad_request},
 };
 
+pub(crate) const PATH: &str = "/auth/check";
+
 pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) -> Response {
     let (mut parts, _body) = request.into_parts();
-    let asked = match Asked::read(&parts) {
+    let head = match claviger.head(&mut parts) {
+        Ok(head) => head,
+        Err(refused) => return refused,
+    };
+    let asked = match CheckParams::read(&parts) {
         Ok(asked) => asked,
         Err(problem) => return problem.json(),
     };
-    let original = match Original::of(&claviger, &parts) {
+    let original = match Original::of(&parts, &head) {
         Ok(original) => original,
         Err(problem) => return problem.json(),
     };
-    if let Err(crossed) = guard::judge(claviger.site(), &original.method, &parts.headers) {
-        return claviger.refuse_crossing(&parts.headers, crossed);
+    let admission = match admission(&claviger, &parts, &head, &asked, &original) {
+        Ok(admission) => admission,
+        Err(problem) => return problem.json(),
+    };
+    let head = head.with_method(original.method.clone());
+    if let Err(refused) = claviger.guard(&head) {
+        return refused;
     }
-    match claviger.caller(&parts.headers, asked.assurance).await {
-        Ok(caller) => pass(&claviger, caller, &mut parts),
-        Err(denied) => {
-            let problem = respond::of_denied(&denied);
-            let leads_on = asked.redirects
-                && problem.status == StatusCode::UNAUTHORIZED
-                && can_navigate(&original.method, &parts.headers);
-            if leads_on { respond::to_sign_in(original.target(&parts), &denied) } else { problem.json() }
+    let caller = match (admission, claviger.cookie(&head)) {
+        (Admission::Vouched(assurance), Ok(cookie)) => {
+            claviger.engine().authenticate(cookie, assurance).await.map(Some)
         }
+        (Admission::Vouched(_), Err(denied)) => Err(denied),
+        (Admission::Optional, Ok(cookie)) => Ok(claviger.recognize(cookie).await),
+        (Admission::Optional, Err(_)) | (Admission::Anyone, _) => Ok(None),
+    };
+    match caller {
+        Ok(caller) => pass(&claviger, caller, &mut parts, &head),
+        Err(denied) => refuse(&parts, &head, &asked, &original, &denied),
     }
 }
 
-/// The answer of [`check`] where the request passes and nothing has to be waited for.
-pub(crate) fn at_once(claviger: &Claviger, parts: &mut Parts) -> Option<Response> {
-    let asked = Asked::read(parts).ok()?;
-    let original = Original::of(claviger, parts).ok()?;
-    guard::judge(claviger.site(), &original.method, &parts.headers).ok()?;
-    let cookie = claviger.cookie(&parts.headers).ok()?;
-    let caller = claviger.engine().authenticate_at_once(cookie, asked.assurance).ok()?;
-    Some(pass(claviger, caller, parts))
+/// Refuses a request. The answer to a navigation says where to sign in, for proxies that lead the
+/// browser there themselves.
+fn refuse(
+    parts: &Parts,
+    head: &RequestHead,
+    asked: &CheckParams,
+    original: &Original,
+    denied: &Denied,
+) -> Response {
+    let problem = respond::of_denied(denied);
+    if problem.status != StatusCode::UNAUTHORIZED || !head.navigates() {
+        return problem.json();
+    }
+    if asked.redirects {
+        return respond::to_sign_in(original.target(parts), denied);
+    }
+    let mut answer = problem.json();
+    let address = respond::sign_in_address(original.target(parts), denied);
+    if let Ok(address) = HeaderValue::try_from(address) {
+        answer.headers_mut().insert(SIGN_IN, address);
+    }
+    answer
 }
 
-/// Lets a request pass, which is over with this: its header map becomes the answer's, since a new one costs two allocations.
-fn pass(claviger: &Claviger, caller: Caller, parts: &mut Parts) -> Response {
-    let outdated = claviger.outdated_cookie(&parts.headers);
+/// Where to sign in. It is a path of this site.
+const SIGN_IN: HeaderName = HeaderName::from_static("x-auth-sign-in");
+
+/// The answer of [`check`] if the request passes and memory suffices to say so.
+pub(crate) fn at_once(claviger: &Claviger, parts: &mut Parts, head: &RequestHead) -> Option<Response> {
+    let asked = CheckParams::read(parts).ok()?;
+    let original = Original::of(parts, head).ok()?;
+    let Admission::Vouched(assurance) = admission(claviger, parts, head, &asked, &original).ok()? else {
+        return None;
+    };
+    guard::check(&original.method, head).ok()?;
+    let cookie = claviger.cookie(head).ok()?;
+    match claviger.engine().authenticate_at_once(cookie, assurance) {
+        AtOnce::Caller(caller) => Some(pass(claviger, Some(caller), parts, head)),
+        AtOnce::Unknown(_) => None,
+    }
+}
+
+/// What the original request needs: what the proxy asks for, and no less than the site's rules say
+/// of the original address. A stranger's word makes it stricter, never laxer.
+fn admission(
+    claviger: &Claviger,
+    parts: &Parts,
+    head: &RequestHead,
+    asked: &CheckParams,
+    original: &Original,
+) -> Result<Admission, Problem> {
+    let asked = if original.trusted { asked.admission } else { asked.admission.stricter(Admission::DEFAULT) };
+    let routes = &claviger.site().routes;
+    if routes.is_empty() {
+        return Ok(asked);
+    }
+    let unclear = || bad_request("the original address can be read in more than one way");
+    // Proxies pass on a client's own header where they set another.
+    let told = TARGETS.iter().flat_map(|name| parts.headers.get_all(name)).map(HeaderValue::to_str);
+    appended(&parts.uri).map(Ok).into_iter().chain(told).try_fold(asked, |asked, target| {
+        let target = target.map_err(|_| unclear())?;
+        let raw = target.split(['?', '#']).next().unwrap_or_default();
+        let method = head.asked_method_of(&original.method);
+        let minimum = routes.asks(method, raw, &path::read(raw)).map_err(|_| unclear())?;
+        Ok(minimum.map_or(asked, |minimum| asked.stricter(minimum.admission)))
+    })
+}
+
+/// Lets a request pass. The answer reuses the request's header map, since a new one costs two
+/// allocations.
+fn pass(claviger: &Claviger, caller: Option<Caller>, parts: &mut Parts, head: &RequestHead) -> Response {
+    let outdated = caller.as_ref().and_then(|_| claviger.outdated_cookie(head));
     let mut headers = std::mem::take(&mut parts.headers);
     headers.clear();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    claviger.add_identity(&mut headers, caller);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(caller) = caller {
+        claviger.add_identity(&mut headers, caller);
+    }
     if let Some(outdated) = outdated {
         claviger.renew_cookie(&mut headers, &outdated);
     }
@@ -73,77 +162,89 @@ fn pass(claviger: &Claviger, caller: Caller, parts: &mut Parts) -> Response {
     response
 }
 
-/// Where proxies tell the original address: Caddy and Traefik, and nginx as the guide sets it up.
+/// Headers with the original address: Caddy and Traefik, and nginx as our guide sets it up.
 static TARGETS: [HeaderName; 2] =
     [HeaderName::from_static("x-forwarded-uri"), HeaderName::from_static("x-original-uri")];
-/// Where they tell the original method.
+/// Headers with the original method.
 static METHODS: [HeaderName; 2] =
     [HeaderName::from_static("x-forwarded-method"), HeaderName::from_static("x-original-method")];
 
-/// What the proxy's configuration asks for.
-struct Asked {
-    assurance: Assurance,
+/// The parameters.
+struct CheckParams {
+    admission: Admission,
     redirects: bool,
 }
 
-impl Asked {
+impl CheckParams {
+    /// Those of a proxy that appends the original address. Envoy passes our answer on.
+    const APPENDED: Self = Self { admission: Admission::DEFAULT, redirects: true };
+
     fn read(parts: &Parts) -> Result<Self, Problem> {
+        if appended(&parts.uri).is_some() {
+            return Ok(Self::APPENDED);
+        }
         let [assurance, max_age, denied] = params::exactly(&parts.uri, ["assurance", "max_age", "denied"])
             .map_err(|error| respond::of_bad_params(&error))?;
-        let max_age = match max_age {
-            None => Duration::ZERO,
-            Some(text) => text
-                .parse()
-                .map(Duration::from_secs)
-                .map_err(|_| bad_request("max_age is a number of seconds"))?,
-        };
-        let assurance = match assurance.as_deref() {
-            Some("cookie") => Assurance::Cookie,
-            None | Some("session") => Assurance::Session,
-            Some("provider") => Assurance::Provider { max_age },
-            Some(_) => return Err(bad_request("assurance is one of cookie, session, provider")),
+        let max_age = max_age.map(|text| text.parse().map(Duration::from_secs)).transpose();
+        let max_age = max_age.map_err(|_| bad_request("max_age must be a number of seconds"))?;
+        let vouched = Admission::Vouched;
+        let admission = match (assurance.as_deref(), max_age) {
+            (Some("provider"), max_age) => vouched(Assurance::asked_by_client(max_age.unwrap_or_default())),
+            (_, Some(_)) => return Err(bad_request("max_age needs assurance=provider")),
+            (Some("optional"), None) => Admission::Optional,
+            (Some("cookie"), None) => vouched(Assurance::Cookie),
+            (None | Some("session"), None) => vouched(Assurance::Session),
+            (Some(_), None) => {
+                return Err(bad_request("assurance must be optional, cookie, session or provider"));
+            }
         };
         let redirects = match denied.as_deref() {
             None => false,
             Some("redirect") => true,
-            Some(_) => return Err(bad_request("denied is redirect, or left out")),
+            Some(_) => return Err(bad_request("denied must be redirect, or left out")),
         };
-        Ok(Self { assurance, redirects })
+        Ok(Self { admission, redirects })
     }
 }
 
-/// The request that the proxy asks about, as far as the proxy is believed.
+/// The request that the proxy asks about.
 struct Original {
     method: Method,
-    /// Whether a proxy asks that is believed.
+    /// Whether headers say what the request was: those of a trusted proxy that appends nothing.
     trusted: bool,
 }
 
 impl Original {
-    fn of(claviger: &Claviger, parts: &Parts) -> Result<Self, Problem> {
-        // A socket that takes both families shows the peers of IPv4 as addresses of IPv6 (RFC 4291 section 2.5.5.2).
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_canonical());
-        let trusted = peer.is_some_and(|peer| claviger.site().trusted_proxies.contains(&peer));
-        // A word that is not trusted may make us stricter, but never laxer.
-        let told = told_method(parts)?.filter(|method| trusted || !method.is_safe());
-        Ok(Self { method: told.unwrap_or_else(|| parts.method.clone()), trusted })
+    fn of(parts: &Parts, head: &RequestHead) -> Result<Self, Problem> {
+        let trusted = head.peer().is_front() && appended(&parts.uri).is_none();
+        // Headers of others may make us stricter, never laxer.
+        let forwarded = forwarded_method(parts)?.filter(|method| trusted || !method.is_safe());
+        Ok(Self { method: forwarded.unwrap_or_else(|| parts.method.clone()), trusted })
     }
 
-    /// Where the request wanted to go.
+    /// Returns where the request was going.
     fn target<'a>(&self, parts: &'a Parts) -> &'a str {
-        let target =
-            if self.trusted { TARGETS.iter().find_map(|name| parts.headers.get(name)) } else { None };
-        target.and_then(|value| value.to_str().ok()).unwrap_or("/")
+        let forwarded = || {
+            let field = TARGETS.iter().find_map(|name| parts.headers.get(name)).filter(|_| self.trusted)?;
+            field.to_str().ok()
+        };
+        appended(&parts.uri).or_else(forwarded).unwrap_or("/")
     }
 }
 
-/// The method that the headers tell. Proxies pass a client's own headers on where they set none, so a method that is told
-/// twice and differently, or makes no sense, is believed by nobody.
-fn told_method(parts: &Parts) -> Result<Option<Method>, Problem> {
-    // One look at every name is less work than to look one up.
-    let mut told = parts.headers.iter().filter(|(name, _)| METHODS.contains(name)).map(|(_, value)| value);
-    let Some(first) = told.next() else { return Ok(None) };
-    if told.any(|other| other != first) {
+/// Returns the original address if the proxy appended it to [`PATH`].
+fn appended(uri: &Uri) -> Option<&str> {
+    uri.path_and_query()?.as_str().strip_prefix(PATH).filter(|target| target.starts_with('/'))
+}
+
+/// Reads the original method. Proxies pass on a client's own headers where they set none, so two
+/// values that differ, or one that is no method, are an error.
+fn forwarded_method(parts: &Parts) -> Result<Option<Method>, Problem> {
+    // One pass over all names is cheaper than a look-up for each.
+    let mut forwarded =
+        parts.headers.iter().filter(|(name, _)| METHODS.contains(name)).map(|(_, value)| value);
+    let Some(first) = forwarded.next() else { return Ok(None) };
+    if forwarded.any(|other| other != first) {
         return Err(bad_request("the forwarded headers name two methods"));
     }
     Method::from_bytes(first.as_bytes())

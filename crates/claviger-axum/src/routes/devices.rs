@@ -1,27 +1,23 @@
-//! `GET /auth/devices`, `POST /auth/devices/{id}/end`, `POST /auth/devices/end-others`: the user's devices,
-//! as a page and as JSON.
+//! `GET /auth/devices`, `POST /auth/devices/{id}/end`, `POST /auth/devices/end-others`: the user's
+//! devices, as a page and as JSON.
 
 use axum::{
     Json,
     extract::{Path, State, rejection::PathRejection},
     response::{IntoResponse, Redirect, Response},
 };
-use claviger_core::{
-    ids::SessionId,
-    policy::ProviderHabits,
-    request::Assurance,
-    session::{EndReason, Session, Standing},
-    time::Timestamp,
-};
+use claviger_core::{Assurance, EndReason, ProviderHabits, Session, SessionId, Timestamp, TokenStatus};
 use claviger_engine::{Caller, Denied, EndError, Target};
-use http::{HeaderMap, Method, StatusCode, request::Parts};
+use http::{StatusCode, request::Parts};
 use serde::Serialize;
 
 use super::{logout::signed_out, session::rfc3339};
 use crate::{
-    Claviger,
+    claviger::Claviger,
+    head::RequestHead,
     pages::{Device, Devices, When},
-    problem::{as_page, no_store},
+    params::Params,
+    problem::no_store,
     respond,
 };
 
@@ -37,7 +33,7 @@ struct DeviceBody<'a> {
     this_device: bool,
     first_seen: String,
     last_seen: String,
-    /// How it stands with its tokens: `none`, `in_order`, `refreshing`, `answer_lost` or `renewal_needed`.
+    /// State of the tokens: `none`, `in_order`, `refreshing`, `answer_lost` or `renewal_needed`.
     tokens: &'static str,
 }
 
@@ -46,31 +42,38 @@ struct EndedBody {
     ended: usize,
 }
 
-/// Lists the devices, this one first.
-pub(crate) async fn list(State(claviger): State<Claviger>, parts: Parts) -> Response {
-    let caller = match claviger.caller(&parts.headers, Assurance::Session).await {
+/// Lists the devices.
+pub(crate) async fn list(State(claviger): State<Claviger>, head: RequestHead, parts: Parts) -> Response {
+    // Images, scripts and other sites must learn nothing from this answer.
+    if head.embedded {
+        return respond::of_denied(&Denied::NoSession).json();
+    }
+    let caller = match claviger.caller(&head, Assurance::Session).await {
         Ok(caller) => caller,
-        Err(denied) => return claviger.deny(&parts, &denied),
+        Err(denied) => return claviger.deny(&head, &denied),
     };
-    let page = as_page(&parts.method, &parts.headers);
+    let page = head.shows_page();
     let sessions = match claviger.engine().devices(caller.subject()).await {
         Ok(sessions) => sessions,
         Err(error) => return respond::of_denied(&Denied::Store(error)).answer(page),
     };
     let habits = &claviger.engine().provider().habits;
     let now = claviger.engine().now();
-    if page { as_html(&caller, &sessions, now, habits) } else { as_json(&caller, &sessions, now, habits) }
+    if page {
+        as_html(&caller, &sessions, now, habits, signed_out_just_now(&parts))
+    } else {
+        as_json(&caller, &sessions, now, habits)
+    }
 }
 
-/// Signs one device out. This one may be named too; that is a sign-out.
+/// Signs one device out. For the caller's own device this is a sign-out.
 pub(crate) async fn end_one(
     State(claviger): State<Claviger>,
     id: Result<Path<String>, PathRejection>,
-    method: Method,
-    headers: HeaderMap,
+    head: RequestHead,
 ) -> Response {
-    let page = as_page(&method, &headers);
-    let caller = match claviger.caller(&headers, Assurance::Session).await {
+    let page = head.shows_page();
+    let caller = match claviger.caller(&head, Assurance::Session).await {
         Ok(caller) => caller,
         Err(denied) => return respond::of_denied(&denied).posted().answer(page),
     };
@@ -81,16 +84,16 @@ pub(crate) async fn end_one(
     let reason = if own { EndReason::SignedOut } else { EndReason::SignedOutFromAnotherDevice };
     let target = Target::DeviceOf(caller.subject().clone(), id);
     match claviger.engine().end(target, reason).await {
-        Ok(_) if own => signed_out(&claviger, page),
+        Ok(_) if own => signed_out(&claviger, page, None),
         Ok(ended) => done(ended, page),
         Err(error) => respond::of_end_error(&error).posted().answer(page),
     }
 }
 
 /// Signs all other devices out.
-pub(crate) async fn end_others(State(claviger): State<Claviger>, parts: Parts) -> Response {
-    let page = as_page(&parts.method, &parts.headers);
-    let caller = match claviger.caller(&parts.headers, Assurance::Session).await {
+pub(crate) async fn end_others(State(claviger): State<Claviger>, head: RequestHead) -> Response {
+    let page = head.shows_page();
+    let caller = match claviger.caller(&head, Assurance::Session).await {
         Ok(caller) => caller,
         Err(denied) => return respond::of_denied(&denied).posted().answer(page),
     };
@@ -103,7 +106,7 @@ pub(crate) async fn end_others(State(claviger): State<Claviger>, parts: Parts) -
 
 fn done(ended: usize, page: bool) -> Response {
     let answer = if page {
-        Redirect::to("/auth/devices").into_response()
+        Redirect::to(&format!("/auth/devices?signed_out={ended}")).into_response()
     } else {
         (StatusCode::OK, Json(EndedBody { ended })).into_response()
     };
@@ -119,16 +122,31 @@ fn as_json(caller: &Caller, sessions: &[Session], now: Timestamp, habits: &Provi
             this_device: session.id == caller.session(),
             first_seen: rfc3339(session.created_at),
             last_seen: rfc3339(session.last_seen_at),
-            tokens: session.standing(now, habits).name(),
+            tokens: session.token_status(now, habits).name(),
         })
         .collect();
     no_store(Json(ListBody { devices }).into_response())
 }
 
-fn as_html(caller: &Caller, sessions: &[Session], now: Timestamp, habits: &ProviderHabits) -> Response {
+/// Number of devices that the button which led here has signed out, if one did.
+fn signed_out_just_now(parts: &Parts) -> Option<usize> {
+    Params::of(&parts.uri).ok()?.one("signed_out").ok()??.parse().ok()
+}
+
+fn as_html(
+    caller: &Caller,
+    sessions: &[Session],
+    now: Timestamp,
+    habits: &ProviderHabits,
+    signed_out: Option<usize>,
+) -> Response {
     let this_id = caller.session().to_string();
     let devices: Vec<Device> = sessions.iter().map(|session| device(session, now, habits)).collect();
     Devices {
+        said: signed_out.map(|count| match count {
+            1 => "1 device is signed out".to_owned(),
+            count => format!("{count} devices are signed out"),
+        }),
         display_name: caller.display_name(),
         this: devices.iter().find(|device| device.id == this_id),
         others: devices.iter().filter(|device| device.id != this_id).collect(),
@@ -137,14 +155,14 @@ fn as_html(caller: &Caller, sessions: &[Session], now: Timestamp, habits: &Provi
 }
 
 fn device(session: &Session, now: Timestamp, habits: &ProviderHabits) -> Device {
-    let standing = session.standing(now, habits);
+    let token_status = session.token_status(now, habits);
     Device {
         id: session.id.to_string(),
         name: session.device.to_string(),
         first_seen: when(session.created_at, now),
         last_seen: when(session.last_seen_at, now),
-        answer_lost: standing == Standing::AnswerLost,
-        renewal_needed: standing == Standing::RenewalNeeded,
+        answer_lost: token_status == TokenStatus::AnswerLost,
+        renewal_needed: token_status == TokenStatus::RenewalNeeded,
     }
 }
 
@@ -152,7 +170,7 @@ fn when(at: Timestamp, now: Timestamp) -> When {
     When { words: words(now.since(at).as_secs()), exact: rfc3339(at) }
 }
 
-/// How long ago, as a person would say it.
+/// A duration in words.
 fn words(secs: u64) -> String {
     let (count, unit) = match secs {
         0..120 => return "just now".to_owned(),
@@ -168,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_said_as_people_say_them() {
+    fn durations_are_rounded_down() {
         let table = [
             (0, "just now"),
             (119, "just now"),

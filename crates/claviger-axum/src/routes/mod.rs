@@ -1,4 +1,4 @@
-//! The public addresses, a file each.
+//! The public routes, one file each.
 
 mod callback;
 mod check;
@@ -10,9 +10,6 @@ mod session;
 mod sign_in;
 mod webhook;
 
-pub(crate) use check::at_once as check_at_once;
-pub(crate) use health::Readiness;
-
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
@@ -21,19 +18,30 @@ use axum::{
     routing::{any, get, post},
 };
 use claviger_provider::MESSAGE_BYTES;
-use http::{StatusCode, header};
+use http::{HeaderName, StatusCode, header, request::Parts};
 
-use crate::{
-    Claviger,
-    extract::Authenticated,
-    pages::STYLE,
-    problem::{Problem, as_page},
-};
+use crate::{claviger::Claviger, extract::Authenticated, head::RequestHead, pages::STYLE, problem::Problem};
 
-/// A form or a JSON body of ours is tiny.
+/// Our forms and JSON bodies are tiny.
 const BODY_BYTES: usize = 4 * 1024;
 
-pub(crate) fn router(claviger: Claviger) -> Router {
+impl Claviger {
+    /// Returns the public routes: sign-in, sign-out, the devices page, forward-auth, the webhook
+    /// and health.
+    pub fn routes(&self) -> Router {
+        router(self.clone())
+    }
+
+    /// Returns the answer of `/auth/check` if the request passes and memory suffices to say so.
+    /// Otherwise it returns `None`, changes nothing, and the route must answer.
+    ///
+    /// For a server that calls this before routing, which costs about as much as the check itself.
+    pub fn check_at_once(&self, request: &mut Parts, head: &RequestHead) -> Option<Response> {
+        check::at_once(self, request, head)
+    }
+}
+
+fn router(claviger: Claviger) -> Router {
     let guarded = Router::new()
         .route("/auth/login", get(login::login))
         .route("/auth/sign-in", get(sign_in::sign_in))
@@ -49,7 +57,9 @@ pub(crate) fn router(claviger: Claviger) -> Router {
         .layer(middleware::from_fn_with_state(claviger.clone(), guard))
         .layer(DefaultBodyLimit::max(BODY_BYTES));
     Router::new()
-        .route("/auth/check", get(check::check).fallback(check::check))
+        .route(check::PATH, any(check::check))
+        .route(&format!("{}/", check::PATH), any(check::check))
+        .route(&format!("{}/{{*target}}", check::PATH), any(check::check))
         .route("/auth/webhook", any(webhook::webhook).layer(DefaultBodyLimit::max(MESSAGE_BYTES)))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
@@ -60,27 +70,46 @@ pub(crate) fn router(claviger: Claviger) -> Router {
 async fn guard(State(claviger): State<Claviger>, request: Request, next: Next) -> Response {
     if request.extensions().get::<Authenticated>().is_some() {
         tracing::error!(
-            "Claviger's routes stand inside its layer, which takes their cookies: merge them after `.layer(…)`"
+            "Claviger's routes are inside its layer, which removes their cookies; merge them after `.layer(…)`"
         );
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
-    match claviger.guard(request.method(), request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(refused) => refused,
+    let (mut parts, body) = request.into_parts();
+    let head = match claviger.head(&mut parts) {
+        Ok(head) => head,
+        Err(refused) => return refused,
+    };
+    if let Err(refused) = claviger.guard(&head) {
+        return refused;
     }
+    parts.extensions.insert(head);
+    next.run(Request::from_parts(parts, body)).await
 }
 
 async fn style() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "max-age=3600")], STYLE)
+    let headers = [
+        (header::CONTENT_TYPE, "text/css; charset=utf-8"),
+        (header::CACHE_CONTROL, "max-age=3600"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ];
+    (headers, STYLE)
 }
 
-async fn not_found(request: Request) -> Response {
-    Problem::new(StatusCode::NOT_FOUND, "not_found", "Not found", "There is nothing at this address.")
-        .answer(as_page(request.method(), request.headers()))
+const NOT_FOUND: Problem =
+    Problem::new(StatusCode::NOT_FOUND, "not_found", "Not found", "There is nothing at this address.");
+
+const WRONG_METHOD: Problem = Problem::new(
+    StatusCode::METHOD_NOT_ALLOWED,
+    "method_not_allowed",
+    "Not possible",
+    "This address does not accept this kind of request.",
+);
+
+async fn not_found(head: RequestHead) -> Response {
+    NOT_FOUND.answer_to(&head)
 }
 
-async fn wrong_method(request: Request) -> Response {
-    let message = "This address does not take this kind of request.";
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Not possible", message)
-        .answer(as_page(request.method(), request.headers()))
+async fn wrong_method(head: RequestHead) -> Response {
+    WRONG_METHOD.answer_to(&head)
 }

@@ -5,36 +5,35 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use claviger_core::{request::Assurance, session::Session, time::Timestamp};
+use claviger_core::{Assurance, Session, Timestamp};
 use claviger_engine::Denied;
-use http::request::Parts;
 use serde::Serialize;
 
-use crate::{Claviger, problem::no_store, respond};
+use crate::{claviger::Claviger, head::RequestHead, problem::no_store, respond};
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct SessionBody<'a> {
     provider: &'a str,
     user: &'a str,
     name: &'a str,
     session: String,
     device: &'a str,
     signed_in_at: String,
-    /// When the session ends even if it is used.
+    /// When the session ends even if it is in use.
     ends_at: String,
 }
 
-/// JSON, never a redirect and never a token (RFC 10017 section 6.1.2.1).
-pub(crate) async fn session(State(claviger): State<Claviger>, parts: Parts) -> Response {
-    // An image or a script tag has no use for this answer, and another site has none at all.
-    if parts.headers.get("sec-fetch-mode").is_some_and(|mode| mode == "no-cors") {
+/// Answers with JSON, never with a redirect or a token (RFC 10017 section 6.1.2.1).
+pub(crate) async fn session(State(claviger): State<Claviger>, head: RequestHead) -> Response {
+    // Images, scripts and other sites must learn nothing from this answer.
+    if head.embedded {
         return respond::of_denied(&Denied::NoSession).json();
     }
-    match claviger.caller(&parts.headers, Assurance::Session).await {
+    match claviger.caller(&head, Assurance::Session).await {
         Ok(caller) => match caller.row() {
             Some(row) => {
                 let mut answer = no_store(Json(body(&claviger, row)).into_response());
-                if let Some(outdated) = claviger.outdated_cookie(&parts.headers) {
+                if let Some(outdated) = claviger.outdated_cookie(&head) {
                     claviger.renew_cookie(answer.headers_mut(), &outdated);
                 }
                 answer
@@ -45,8 +44,8 @@ pub(crate) async fn session(State(claviger): State<Claviger>, parts: Parts) -> R
     }
 }
 
-fn body<'a>(claviger: &Claviger, row: &'a Session) -> Body<'a> {
-    Body {
+fn body<'a>(claviger: &Claviger, row: &'a Session) -> SessionBody<'a> {
+    SessionBody {
         provider: &row.subject.provider.0,
         user: &row.subject.id,
         name: &row.display_name,
@@ -57,7 +56,7 @@ fn body<'a>(claviger: &Claviger, row: &'a Session) -> Body<'a> {
     }
 }
 
-/// A time for programs (RFC 3339).
+/// A time in RFC 3339, for programs.
 pub(crate) fn rfc3339(at: Timestamp) -> String {
     jiff::Timestamp::from_millisecond(at.as_millis()).map(|time| time.to_string()).unwrap_or_default()
 }

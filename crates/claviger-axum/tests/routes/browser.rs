@@ -1,7 +1,8 @@
-//! A browser, as far as cookies and Fetch Metadata go. It panics where a browser would drop a cookie silently.
+//! A browser with cookies and Fetch Metadata. It panics where a browser would silently drop a
+//! cookie.
 
 use axum::body::Body;
-use claviger_core::{ids::SessionId, time::Timestamp};
+use claviger_core::{SessionId, Timestamp};
 use http::{HeaderValue, Method, Request, header, request::Builder};
 
 use crate::{
@@ -25,16 +26,16 @@ struct Stored {
     expires_at: Timestamp,
 }
 
-/// Who makes the browser send a request.
+/// What makes the browser send a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum From {
     /// The user, who typed the address.
     User,
     /// A page of this site.
     ThisSite,
-    /// A page of a sibling, such as `other.app.example`.
+    /// A page of a sibling site, such as `other.app.example`.
     Sibling,
-    /// A page of somebody else.
+    /// A page of another site.
     Elsewhere,
 }
 
@@ -68,12 +69,12 @@ impl Browser {
         Self { user_agent: user_agent.to_owned(), ..Self::new() }
     }
 
-    /// Goes to an address in its window.
+    /// Opens an address in the window.
     pub(crate) async fn opens(&mut self, app: &App, path: &str) -> Answer {
         self.follows(app, path, From::User).await
     }
 
-    /// Goes to an address in its window, led there by a page.
+    /// Opens an address in the window, from a page.
     pub(crate) async fn follows(&mut self, app: &App, path: &str, from: From) -> Answer {
         let request = self.request(app, Method::GET, path, from);
         let request = request
@@ -84,19 +85,19 @@ impl Browser {
         self.send(app, request).await
     }
 
-    /// A script of this site asks.
+    /// Sends a GET from a script of this site.
     pub(crate) async fn fetches(&mut self, app: &App, path: &str) -> Answer {
         let request = self.request(app, Method::GET, path, From::ThisSite);
         self.send(app, as_fetch(request)).await
     }
 
-    /// A script of this site posts.
+    /// Sends a POST from a script of this site.
     pub(crate) async fn posts(&mut self, app: &App, path: &str) -> Answer {
         let request = self.request(app, Method::POST, path, From::ThisSite).header("origin", ORIGIN);
         self.send(app, as_fetch(request)).await
     }
 
-    /// A form is sent by a page.
+    /// Submits a form of a page.
     pub(crate) async fn submits(&mut self, app: &App, path: &str, from: From) -> Answer {
         let request = self.request(app, Method::POST, path, from);
         let request = request
@@ -108,14 +109,14 @@ impl Browser {
         self.send(app, request).await
     }
 
-    /// Sends what a test has prepared, with this browser's cookies.
+    /// Sends a prepared request.
     pub(crate) async fn send(&mut self, app: &App, request: Builder) -> Answer {
         let answer = app.send(request.body(Body::empty()).unwrap()).await;
         self.take(app, &answer);
         answer
     }
 
-    /// A request with this browser's cookies, and nothing that says who made it.
+    /// Builds a request with this browser's cookies and without Fetch Metadata.
     pub(crate) fn bare(&self, app: &App, method: Method, path: &str) -> Builder {
         self.with_cookies(app, Request::builder().method(method).uri(path), |_| true)
     }
@@ -134,14 +135,14 @@ impl Browser {
         self.with_cookies(app, request, allowed)
     }
 
-    /// The oldest cookies come first (RFC 6265bis section 5.8.3).
+    /// Adds the cookies, oldest first (RFC 6265bis section 5.8.3).
     fn with_cookies(&self, app: &App, request: Builder, allowed: impl Fn(&Stored) -> bool) -> Builder {
         let sent = self.jar.iter().filter(|cookie| cookie.expires_at > app.now() && allowed(cookie));
         let pairs: Vec<String> = sent.map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect();
         if pairs.is_empty() { request } else { request.header(header::COOKIE, pairs.join("; ")) }
     }
 
-    /// Signs in, and gives the answer of the callback.
+    /// Signs in, and returns the callback's answer.
     pub(crate) async fn signs_in(&mut self, app: &App, user: &str) -> Answer {
         let callback = self.reaches_provider(app, user, "/auth/login").await;
         let mut answer = self.follows(app, &callback, From::Elsewhere).await;
@@ -152,13 +153,14 @@ impl Browser {
         answer
     }
 
-    /// Begins a sign-in and lets the user agree; gives the path that the provider sends the browser back to.
+    /// Begins a sign-in in which the user agrees, and returns the path that the provider redirects
+    /// to.
     pub(crate) async fn reaches_provider(&mut self, app: &App, user: &str, login: &str) -> String {
         let started = self.follows(app, login, From::ThisSite).await;
         path_of(&app.twitch.agree(user, started.location()))
     }
 
-    /// Keeps and removes cookies as the answer says.
+    /// Stores and removes cookies as the answer says.
     fn take(&mut self, app: &App, answer: &Answer) {
         for line in answer.set_cookies() {
             let cookie = read(line, app);
@@ -172,37 +174,42 @@ impl Browser {
         }
     }
 
-    /// The value of a cookie that the browser holds.
+    /// Returns the value of a stored cookie.
     pub(crate) fn cookie(&self, name: &str) -> Option<&str> {
         self.jar.iter().find(|stored| stored.name == name).map(|stored| stored.value.as_str())
     }
 
-    /// The names of the cookies that the browser holds, the oldest first.
+    /// Returns the names of the stored cookies, oldest first.
     pub(crate) fn cookie_names(&self) -> Vec<&str> {
         self.jar.iter().map(|stored| stored.name.as_str()).collect()
     }
 
-    /// Puts a cookie into the jar, or another value into a known one.
+    /// Returns the names of the stored cookies without those of sign-ins, which live for minutes.
+    pub(crate) fn lasting_cookie_names(&self) -> Vec<&str> {
+        self.cookie_names().into_iter().filter(|name| !name.contains("-login-")).collect()
+    }
+
+    /// Stores a cookie, or replaces its value.
     pub(crate) fn plant(&mut self, name: &str, value: &str) {
         self.jar.retain(|stored| stored.name != name);
         let (name, value) = (name.to_owned(), value.to_owned());
         self.jar.push(Stored { name, value, strict: false, expires_at: Timestamp::from_millis(i64::MAX) });
     }
 
-    /// Keeps what it holds, whatever it was told.
+    /// Keeps cookies beyond their expiry from now on.
     pub(crate) fn ignores_expiry(&mut self) {
         for stored in &mut self.jar {
             stored.expires_at = Timestamp::from_millis(i64::MAX);
         }
     }
 
-    /// The id of the session, as its cookie says.
+    /// Returns the session id in the cookie.
     pub(crate) fn session(&self, app: &App) -> SessionId {
         let value = self.cookie(app.claviger.site().session_cookie()).expect("signed in");
         app.claviger.engine().open_cookie(value).unwrap().session
     }
 
-    /// Whether the browser is signed in, by what the app answers.
+    /// Returns whether the app knows this browser as signed in.
     pub(crate) async fn is_signed_in(&self, app: &App) -> bool {
         self.clone().fetches(app, "/auth/session").await.status == http::StatusCode::OK
     }
@@ -212,12 +219,13 @@ fn as_fetch(request: Builder) -> Builder {
     request.header("accept", "*/*").header("sec-fetch-mode", "cors").header("sec-fetch-dest", "empty")
 }
 
-/// The path and query of an address of this site.
+/// Returns the path and query of an address of this site.
 pub(crate) fn path_of(address: &str) -> String {
     address.parse::<http::Uri>().unwrap().path_and_query().unwrap().to_string()
 }
 
-/// Reads a Set-Cookie line, and refuses what browsers refuse (RFC 6265bis sections 5.6 and 5.7).
+/// Parses a Set-Cookie line, and panics where a browser refuses it (RFC 6265bis sections 5.6 and
+/// 5.7).
 fn read(line: &str, app: &App) -> Stored {
     let mut parts = line.split("; ");
     let (name, value) = parts.next().unwrap().split_once('=').unwrap();

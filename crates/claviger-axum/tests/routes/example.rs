@@ -1,6 +1,6 @@
-//! The example runs: a sign-in over real sockets, with a mock provider of its own.
+//! The example app: a sign-in over real sockets, with its own mock provider.
 
-#[path = "../../examples/hello.rs"]
+#[path = "../../../claviger/examples/hello.rs"]
 #[allow(unreachable_pub, reason = "the example is a whole program")]
 mod hello;
 

@@ -7,7 +7,7 @@ use http::StatusCode;
 use crate::{browser::Browser, site::App, twitch::ADA};
 
 #[tokio::test(start_paused = true)]
-async fn the_process_lives_whatever_the_store_does() {
+async fn healthz_does_not_depend_on_the_store() {
     let app = App::start().await;
     for fails in [false, true] {
         app.store_fails(fails);
@@ -17,7 +17,7 @@ async fn the_process_lives_whatever_the_store_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_ready_while_the_store_is() {
+async fn readyz_follows_the_store() {
     let app = App::start().await;
     let answer = Browser::new().fetches(&app, "/readyz").await;
     assert_eq!(
@@ -37,13 +37,13 @@ async fn it_is_ready_while_the_store_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_budget_that_is_too_small_is_told_and_is_no_reason_to_serve_nobody() {
+async fn readyz_reports_a_small_budget_and_stays_ready() {
     let app = App::start().await;
     app.signed_in(ADA).await;
     app.claviger.engine().measure_load().await.unwrap();
     let answer = Browser::new().fetches(&app, "/readyz").await;
     assert_eq!(answer.json(), serde_json::json!({ "ready": true, "store": "ok" }));
-    // One session then needs 25 validations a second.
+    // One session now needs 25 validations a second.
     let too_many = Duration::from_millis(40);
     let app = App::with(|setup| setup.settings.sweep.period = too_many).await;
     app.signed_in(ADA).await;

@@ -1,4 +1,4 @@
-//! Whatever is sent to a public address, the answer is one of ours, and never a fault of the server.
+//! Hostile requests to every public address: each gets one of our answers, never a 5xx.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ fn methods() -> Vec<Method> {
     names.iter().map(|name| Method::from_bytes(name.as_bytes()).unwrap()).collect()
 }
 
-/// Headers that somebody may send, in bytes.
+/// Headers with hostile values.
 fn hostile_headers(good: &str) -> Vec<(&'static str, Vec<u8>)> {
     let big = "x".repeat(64 * 1024);
     let text = |name, value: &str| (name, value.as_bytes().to_vec());
@@ -82,7 +82,7 @@ fn hostile_queries() -> Vec<String> {
         .collect()
 }
 
-/// Sends a request; the app must answer it and go on.
+/// Sends a request and checks that the app answers it properly.
 async fn survives(app: &App, request: Request<Body>) {
     let (asked, cookies) = (format!("{} {}", request.method(), request.uri()), request.headers().clone());
     let answer = app.send(request).await;
@@ -98,7 +98,7 @@ async fn survives(app: &App, request: Request<Body>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_header_or_method_is_too_much() {
+async fn hostile_headers_and_methods_are_survived() {
     let app = App::start().await;
     let browser = app.signed_in(ADA).await;
     let headers = hostile_headers(browser.cookie("__Host-claviger").unwrap());
@@ -119,7 +119,7 @@ async fn no_header_or_method_is_too_much() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_query_or_body_is_too_much() {
+async fn hostile_queries_and_bodies_are_survived() {
     let app = App::start().await;
     let browser = app.signed_in(ADA).await;
     let big = vec![0xff; 64 * 1024];
@@ -144,7 +144,7 @@ async fn no_query_or_body_is_too_much() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_for_anything_else_is_not_found_in_our_words() {
+async fn unknown_addresses_get_our_404() {
     let app = App::start().await;
     let mut nobody = Browser::new();
     nobody
@@ -154,6 +154,8 @@ async fn a_request_for_anything_else_is_not_found_in_our_words() {
     nobody.fetches(&app, "/auth/nothing").await.assert_error(StatusCode::NOT_FOUND, "not_found");
     let style = nobody.fetches(&app, "/auth/style.css").await;
     assert_eq!(style.header(header::CONTENT_TYPE), Some("text/css; charset=utf-8"));
+    assert_eq!(style.header(header::X_CONTENT_TYPE_OPTIONS), Some("nosniff"));
+    assert_eq!(style.headers["cross-origin-resource-policy"], "same-origin");
     assert!(style.body.len() < 20 * 1024 && !style.body.contains("@import") && !style.body.contains("url("));
 }
 
@@ -242,7 +244,7 @@ fn wild(good: String) -> impl Strategy<Value = Wild> {
 }
 
 #[test]
-fn no_request_is_too_wild() {
+fn random_requests_are_survived() {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (app, good) = runtime.block_on(async {

@@ -1,11 +1,11 @@
-//! What an app gets: the layer and the extractors.
+//! The layer and the extractors, as an app uses them.
 
 use axum::{
     Router,
     routing::{any, get},
 };
-use claviger_axum::{Claviger, MaybeSignedIn, SignedIn};
-use claviger_core::request::Assurance;
+use claviger_axum::{Claviger, MaybeSignedIn, RequestHead, SignedIn};
+use claviger_core::Assurance;
 use claviger_mock::Endpoint;
 use http::{HeaderMap, Method, StatusCode, header};
 
@@ -28,7 +28,7 @@ async fn private(SignedIn(caller): SignedIn) -> String {
     caller.subject().id.clone()
 }
 
-/// Gives the headers that the handler sees.
+/// Returns the headers that the handler sees.
 async fn seen(headers: HeaderMap) -> String {
     let lines = headers
         .iter()
@@ -59,7 +59,7 @@ async fn start() -> App {
 }
 
 #[tokio::test(start_paused = true)]
-async fn handlers_learn_who_is_calling() {
+async fn extractors_return_the_caller() {
     let app = start().await;
     let mut browser = app.signed_in(ADA).await;
     let mut nobody = Browser::new();
@@ -72,7 +72,18 @@ async fn handlers_learn_who_is_calling() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn navigations_are_led_to_the_sign_in_and_others_get_json() {
+async fn what_a_session_sees_is_private() {
+    let app = start().await;
+    let mut browser = app.signed_in(ADA).await;
+    let mut nobody = Browser::new();
+    for path in ["/", "/private"] {
+        assert_eq!(browser.opens(&app, path).await.header(header::CACHE_CONTROL), Some("private"), "{path}");
+    }
+    assert_eq!(nobody.opens(&app, "/").await.header(header::CACHE_CONTROL), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn navigations_are_redirected_and_others_get_json() {
     let app = start().await;
     let mut nobody = Browser::new();
     let mut ended = app.signed_in(ADA).await;
@@ -90,14 +101,14 @@ async fn navigations_are_led_to_the_sign_in_and_others_get_json() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_nested_page_is_found_again_after_the_sign_in() {
+async fn a_nested_route_keeps_its_return_to() {
     let app = start().await;
     let answer = Browser::new().opens(&app, "/nested/private?a=b").await;
     answer.assert_leads_to("/auth/sign-in?return_to=%2Fnested%2Fprivate%3Fa%3Db");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_path_that_could_lead_away_leads_to_the_front_page() {
+async fn an_unsafe_path_returns_to_the_front_page() {
     let app = App::with(|setup| {
         setup.pages = |claviger| Router::new().fallback(private).layer(claviger.layer());
     })
@@ -110,7 +121,7 @@ async fn a_path_that_could_lead_away_leads_to_the_front_page() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn handlers_see_neither_our_cookies_nor_claims_of_clients() {
+async fn handlers_see_no_cookies_of_ours_and_no_inbound_identity() {
     let app = start().await;
     let mut browser = app.signed_in(ADA).await;
     browser.reaches_provider(&app, ADA, "/auth/login").await;
@@ -129,7 +140,7 @@ async fn handlers_see_neither_our_cookies_nor_claims_of_clients() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_sites_change_nothing() {
+async fn cross_site_requests_are_refused() {
     let app = start().await;
     let mut browser = app.signed_in(ADA).await;
     for from in [From::Elsewhere, From::Sibling] {
@@ -145,15 +156,15 @@ async fn other_sites_change_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn provider_trouble_is_not_taken_for_signed_out() {
+async fn a_provider_failure_is_not_shown_as_signed_out() {
     let app = start().await;
     let mut browser = app.signed_in(ADA).await;
     app.provider_fails_when_needed();
     for path in ["/", "/optional", "/private"] {
-        browser.fetches(&app, path).await.assert_passing_trouble();
+        browser.fetches(&app, path).await.assert_passing_failure();
         let page = browser.opens(&app, path).await;
         page.assert_page(StatusCode::SERVICE_UNAVAILABLE, "You are still signed in");
-        page.assert_passing_trouble();
+        page.assert_passing_failure();
     }
     assert_eq!(Browser::new().opens(&app, "/").await.body, "stranger");
     app.twitch.mend();
@@ -162,18 +173,18 @@ async fn provider_trouble_is_not_taken_for_signed_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn store_trouble_is_not_taken_for_signed_out() {
+async fn a_store_failure_is_not_shown_as_signed_out() {
     let app = start().await;
     let mut browser = app.signed_in(ADA).await;
     app.store_fails(true);
-    browser.fetches(&app, "/").await.assert_passing_trouble();
+    browser.fetches(&app, "/").await.assert_passing_failure();
     assert_eq!(browser.fetches(&app, "/cheap").await.body, ADA, "the cookie vouches");
     app.store_fails(false);
     assert_eq!(browser.fetches(&app, "/").await.body, "ada_builds", "TRANSIENT");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stricter_layer_inside_asks_for_more() {
+async fn an_inner_layer_can_be_stricter() {
     let app = start().await;
     let mut browser = app.signed_in(ADA).await;
     let before = app.twitch.mock().calls(Endpoint::Validate);
@@ -182,14 +193,14 @@ async fn a_stricter_layer_inside_asks_for_more() {
     assert_eq!(app.twitch.mock().calls(Endpoint::Validate), before + 1);
     app.pass(SECOND);
     app.twitch.breaks(Endpoint::Validate, 500);
-    browser.fetches(&app, "/pay").await.assert_passing_trouble();
+    browser.fetches(&app, "/pay").await.assert_passing_failure();
     assert_eq!(browser.fetches(&app, "/private").await.body, ADA);
     let answer = Browser::new().opens(&app, "/pay").await;
     answer.assert_leads_to("/auth/sign-in?return_to=%2Fpay");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_without_the_layer_fails_loudly() {
+async fn an_extractor_without_the_layer_logs_an_error() {
     let app = start().await;
     let mut browser = app.signed_in(ADA).await;
     let (log, answer) = captured(browser.opens(&app, "/unguarded")).await;
@@ -197,8 +208,17 @@ async fn a_handler_without_the_layer_fails_loudly() {
     assert!(log.contains("without Claviger's layer"), "{log}");
 }
 
+fn head_of(app: &App, request: http::request::Builder) -> RequestHead {
+    app.claviger.head(&mut request.body(()).unwrap().into_parts().0).unwrap()
+}
+
+/// What the app reads of a request of this browser.
+fn shown_by(app: &App, browser: &Browser) -> RequestHead {
+    head_of(app, browser.bare(app, Method::GET, "/"))
+}
+
 #[tokio::test(start_paused = true)]
-async fn the_access_hint_is_carried_beside_the_session() {
+async fn the_browser_carries_the_cached_token() {
     let app = App::with(|setup| setup.settings.carry_access_token = true).await;
     let mut browser = Browser::new();
     let answer = browser.signs_in(&app, ADA).await;
@@ -206,49 +226,55 @@ async fn the_access_hint_is_carried_beside_the_session() {
     let line =
         format!("__Host-claviger-hint={value}; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=2592000");
     assert!(answer.set_cookies().contains(&line.as_str()), "{answer:?}");
-    let headers = browser.bare(&app, Method::GET, "/").body(()).unwrap().headers().clone();
-    let hint = app.claviger.access_hint(&headers).expect("a hint");
-    assert_eq!(hint.session, browser.session(&app));
-    assert!(app.twitch.secrets().contains(&hint.token.expose().to_owned()));
-    assert!(!value.contains(hint.token.expose()), "SECRET");
+    let head = shown_by(&app, &browser);
+    let cached = app.claviger.cached_token(&head).expect("a cached token");
+    assert_eq!(cached.session, browser.session(&app));
+    assert!(app.twitch.secrets().contains(&cached.token.expose().to_owned()));
+    assert!(!value.contains(cached.token.expose()), "SECRET");
     let reads = app.store.reads();
-    let cookie = app.claviger.cookie(&headers).unwrap();
-    let grant = app.claviger.engine().grant(&cookie, Some(hint.clone())).await.unwrap();
-    assert_eq!((grant.token.expose(), app.store.reads()), (hint.token.expose(), reads));
+    let cookie = app.claviger.cookie(&head).unwrap();
+    let grant = app.claviger.engine().grant(&cookie, Some(cached.clone())).await.unwrap();
+    assert_eq!((grant.token.expose(), app.store.reads()), (cached.token.expose(), reads));
     let mut fresh = HeaderMap::new();
-    app.claviger.set_access_hint(&mut fresh, &cookie, &grant);
+    app.claviger.set_cached_token(&mut fresh, &cookie, &grant);
     let line = fresh[header::SET_COOKIE].to_str().unwrap();
-    assert!(line.starts_with("__Host-claviger-hint=") && !line.contains(hint.token.expose()));
+    assert!(line.starts_with("__Host-claviger-hint=") && !line.contains(cached.token.expose()));
     browser.posts(&app, "/auth/logout").await;
-    assert!(browser.cookie_names().is_empty());
-    assert!(app.claviger.engine().grant(&cookie, Some(hint)).await.is_err(), "a hint is no authority");
+    assert!(browser.lasting_cookie_names().is_empty());
+    assert!(
+        app.claviger.engine().grant(&cookie, Some(cached)).await.is_err(),
+        "a cached token proves nothing"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_of_another_session_is_no_hint() {
+async fn a_cached_token_of_another_session_is_ignored() {
     let app = App::with(|setup| setup.settings.carry_access_token = true).await;
     let (ada, mut mallory) = (app.signed_in(ADA).await, app.signed_in(MALLORY).await);
     mallory.plant("__Host-claviger-hint", ada.cookie("__Host-claviger-hint").unwrap());
-    let headers = mallory.bare(&app, Method::GET, "/").body(()).unwrap().headers().clone();
-    let hint = app.claviger.access_hint(&headers).unwrap();
-    let cookie = app.claviger.cookie(&headers).unwrap();
-    let grant = app.claviger.engine().grant(&cookie, Some(hint.clone())).await.unwrap();
-    assert_ne!(grant.token.expose(), hint.token.expose(), "ISO");
-    let mut two = headers.clone();
-    two.append(header::COOKIE, headers[header::COOKIE].clone());
-    assert!(app.claviger.access_hint(&two).is_none());
+    let head = shown_by(&app, &mallory);
+    let cached = app.claviger.cached_token(&head).unwrap();
+    let cookie = app.claviger.cookie(&head).unwrap();
+    let grant = app.claviger.engine().grant(&cookie, Some(cached.clone())).await.unwrap();
+    assert_ne!(grant.token.expose(), cached.token.expose(), "ISO");
+    let other = mallory.cookie("__Host-claviger-hint").unwrap().to_owned();
+    let planted = mallory.bare(&app, Method::GET, "/").header("cookie", "__Host-claviger-hint=planted");
+    assert!(app.claviger.cached_token(&head_of(&app, planted)).is_none());
+    let twice =
+        mallory.bare(&app, Method::GET, "/").header("cookie", format!("__Host-claviger-hint={other}"));
+    assert!(app.claviger.cached_token(&head_of(&app, twice)).is_some(), "equal ones count once");
     mallory.plant("__Host-claviger-hint", "garbage");
-    let headers = mallory.bare(&app, Method::GET, "/").body(()).unwrap().headers().clone();
-    assert!(app.claviger.access_hint(&headers).is_none());
+    let head = shown_by(&app, &mallory);
+    assert!(app.claviger.cached_token(&head).is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_setting_no_hint_is_set_or_read() {
+async fn without_the_setting_no_token_is_cached() {
     let (carries, app) =
         (App::with(|setup| setup.settings.carry_access_token = true).await, App::start().await);
     let browser = carries.signed_in(ADA).await;
-    let headers = browser.bare(&app, Method::GET, "/").body(()).unwrap().headers().clone();
-    assert!(app.claviger.access_hint(&headers).is_none());
+    let head = shown_by(&app, &browser);
+    assert!(app.claviger.cached_token(&head).is_none());
     let answer = Browser::new().signs_in(&app, ADA).await;
     assert!(!answer.set_cookies().iter().any(|line| line.contains("-hint")), "{answer:?}");
 }

@@ -1,8 +1,8 @@
-//! The public addresses, in folders that mirror them, and what an app gets from the layer and the extractors.
+//! The public routes, in folders that mirror their addresses, and the layer and extractors.
 //!
-//! Every request goes through [`site::App::send`], which checks of every answer what must hold of all: nothing that
-//! depends on a session may be kept, pages are safe and well formed. Whoever adds a test starts with [`site::App`] and
-//! [`browser::Browser`].
+//! Every request goes through [`site::App::send`], which checks each answer: nothing that depends
+//! on a session may be cached, and pages are safe and well formed. Start a new test with
+//! [`site::App`] and [`browser::Browser`].
 
 #![allow(
     clippy::unwrap_used,
@@ -16,6 +16,7 @@ mod answer;
 mod auth;
 mod browser;
 mod example;
+mod head;
 mod healthz;
 mod hostile;
 mod library;

@@ -1,4 +1,4 @@
-//! What browsers are told while the provider is away, and that nothing is taken from them.
+//! Answers to browsers during an outage of the provider. No session or cookie is lost.
 
 use claviger_mock::{Endpoint, Fault, FaultKind, RetryAfter, Rotation};
 use http::StatusCode;
@@ -9,7 +9,7 @@ use crate::{
     twitch::{ADA, GRACE},
 };
 
-/// The ways for programs, and the way for people.
+/// The routes for programs and for people.
 async fn ask_all_ways(app: &App, browser: &mut Browser, lives: bool, during: &str) {
     for path in ["/auth/session", "/auth/check", "/auth/devices"] {
         let answer = browser.fetches(app, path).await;
@@ -18,7 +18,7 @@ async fn ask_all_ways(app: &App, browser: &mut Browser, lives: bool, during: &st
             assert!(answer.status.is_success(), "{during}, {path}: the token lives: {answer:?}");
         } else {
             answer.assert_error(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable");
-            answer.assert_passing_trouble();
+            answer.assert_passing_failure();
         }
     }
     let page = browser.opens(app, "/auth/devices").await;
@@ -26,14 +26,14 @@ async fn ask_all_ways(app: &App, browser: &mut Browser, lives: bool, during: &st
     if lives {
         page.assert_page(StatusCode::OK, "Your devices");
     } else {
-        page.assert_passing_trouble();
+        page.assert_passing_failure();
     }
 }
 
-/// TRANSIENT: each session is served while its token lives, and then told when to come back; no cookie is cleared, and when the
-/// provider is back everybody goes on with the cookie of the sign-in.
+/// TRANSIENT: a session is served while its token lives, and then gets 503 with a time to come
+/// back. No cookie is cleared, and after the outage everybody continues with the same cookie.
 #[tokio::test(start_paused = true)]
-async fn an_outage_of_four_hours_takes_no_cookie_and_says_when_to_come_back() {
+async fn an_outage_of_four_hours_clears_no_cookie() {
     let app = App::start().await;
     app.twitch.mock().settings_mut().rotation = Rotation::Rotates;
     let mut browsers = Vec::new();

@@ -1,17 +1,25 @@
-//! What must hold of every page.
+//! Checks for every page.
 
 use http::{HeaderName, header};
 
 pub(crate) const HEADERS: [(HeaderName, &str); 4] = [
     (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
-         frame-ancestors 'none'; base-uri 'none'",
-    ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
+
+/// The headers that say whose frame may show a page: only pages that change nothing, and only one
+/// of this site.
+pub(crate) fn framing(html: &str) -> [(HeaderName, String); 2] {
+    let harmless = !html.contains("<form") && !html.contains("http-equiv=\"refresh\"");
+    let (who, word) = if harmless { ("'self'", "SAMEORIGIN") } else { ("'none'", "DENY") };
+    let policy = format!(
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors {who}; \
+         base-uri 'none'"
+    );
+    [(header::CONTENT_SECURITY_POLICY, policy), (header::X_FRAME_OPTIONS, word.to_owned())]
+}
 
 const PAGE_BYTES: usize = 20 * 1024;
 const VOID: [&str; 4] = ["meta", "link", "br", "img"];
@@ -24,7 +32,7 @@ struct Tag<'a> {
     text: &'a str,
 }
 
-/// Checks a page's structure. Whatever a user is called, it must come out as text.
+/// Checks a page's structure. User names must come out as text.
 pub(crate) fn check(html: &str) {
     assert!(html.len() < PAGE_BYTES, "{} bytes", html.len());
     let rest = html.strip_prefix("<!doctype html>").expect("a doctype comes first");

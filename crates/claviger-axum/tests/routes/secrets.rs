@@ -1,4 +1,4 @@
-//! Nothing secret leaves the process but in a Set-Cookie field (invariant SECRET).
+//! Secrets leave the process only in Set-Cookie (SECRET).
 
 use std::{
     io,
@@ -36,7 +36,7 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// What was logged meanwhile, at every level. The test must run on one thread.
+/// Captures the log of this work at every level. The test must run on one thread.
 pub(crate) async fn captured<T>(work: impl Future<Output = T>) -> (String, T) {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
@@ -52,7 +52,7 @@ pub(crate) async fn captured<T>(work: impl Future<Output = T>) -> (String, T) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_secret_is_logged_or_shown() {
+async fn no_secret_is_logged_or_sent() {
     let app = App::with(|setup| setup.settings.carry_access_token = true).await;
     let story = async {
         let (mut browser, mut said, mut cookies) = (Browser::new(), String::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! One app in memory: the routes, their engine, a store, a provider, and a clock that tests move.
+//! An app in memory: the routes, their engine, a store, a provider, and a clock under control.
 
 use std::{
     sync::{
@@ -10,28 +10,28 @@ use std::{
 
 use axum::{Router, body::Body};
 use claviger_axum::{Claviger, Site};
-use claviger_core::{ids::SessionId, secret::ClientSecret, session::EndReason, time::Timestamp};
-use claviger_engine::{Clock, Engine, NoticeSettings, OsEntropy, Parts, Settings, Target};
+use claviger_core::{ClientSecret, EndReason, SessionId, Timestamp};
+use claviger_engine::{Clock, Engine, OsEntropy, Parts, Settings, Target, WebhookSettings};
 use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET};
-use claviger_provider::{Endpoints, Provider, WebhookSecret};
+use claviger_provider::{Registration, WebhookSecret, twitch};
 use claviger_seal::{KeyId, Keyring, RootKey};
-use claviger_store::{MemoryStore, Store, StoreError};
+use claviger_store::{MemoryStore, Queue, Store, StoreError};
 use http::Request;
 use tower::ServiceExt as _;
 
 use crate::{answer::Answer, browser::Browser, twitch::Twitch};
 
 pub(crate) const ORIGIN: &str = "https://app.example";
-/// What the provider signs its notices with.
+/// The secret of the provider's webhook signatures.
 pub(crate) const WEBHOOK_SECRET: &str = "canary-of-the-webhook";
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-/// How long the mock's access tokens live.
+/// Lifetime of the mock's access tokens.
 pub(crate) const TOKEN_LIFE: Duration = Duration::from_secs(14_000);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Time that passes with tokio's, and jumps when a test says so.
+/// A clock that follows tokio's time, and jumps when a test says so.
 pub(crate) struct ManualClock {
     begun: tokio::time::Instant,
     jumped_ms: AtomicI64,
@@ -51,19 +51,19 @@ impl Clock for ManualClock {
     }
 }
 
-/// What a test changes before the app begins.
+/// What a test can change before the app starts.
 pub(crate) struct Setup {
     pub(crate) site: Site,
     pub(crate) settings: Settings,
-    /// Ids of the server's keys, the newest first.
+    /// Ids of the server's keys, newest first.
     pub(crate) keys: Vec<u32>,
-    /// Whether the provider sends notices.
-    pub(crate) notices: bool,
-    /// The app around the routes.
+    /// Whether the provider sends webhook events.
+    pub(crate) webhook: bool,
+    /// Wraps the routes into an app.
     pub(crate) pages: fn(&Claviger) -> Router,
 }
 
-/// The app and everything that it works with.
+/// The app and its surroundings.
 pub(crate) struct App {
     pub(crate) claviger: Claviger,
     pub(crate) store: Arc<MemoryStore>,
@@ -73,7 +73,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// The routes alone, with the usual settings.
+    /// Starts the routes alone, with the default settings.
     pub(crate) async fn start() -> Self {
         Self::with(|_| {}).await
     }
@@ -83,7 +83,7 @@ impl App {
             site: Site::new(ORIGIN),
             settings: Settings::default(),
             keys: vec![1],
-            notices: true,
+            webhook: true,
             pages: |claviger| claviger.routes(),
         };
         change(&mut setup);
@@ -93,13 +93,13 @@ impl App {
         Self::over(setup, Arc::new(MemoryStore::new()), twitch, clock).await
     }
 
-    /// The same app after a restart with other keys.
+    /// Returns the same app after a restart with other keys.
     pub(crate) async fn restarted_with_keys(&self, keys: &[u32]) -> Self {
         let setup = Setup {
             site: self.claviger.site().clone(),
             settings: *self.claviger.engine().settings(),
             keys: keys.to_vec(),
-            notices: self.claviger.engine().wants_notices(),
+            webhook: self.claviger.engine().wants_webhook_events(),
             pages: |claviger| claviger.routes(),
         };
         Self::over(setup, Arc::clone(&self.store), Arc::clone(&self.twitch), Arc::clone(&self.clock)).await
@@ -111,10 +111,10 @@ impl App {
         twitch: Arc<Twitch>,
         clock: Arc<ManualClock>,
     ) -> Self {
-        let endpoints = Endpoints::twitch_at(&"http://mock.test/".parse().unwrap());
         let redirect_uri = format!("{}/auth/callback", setup.site.origin);
         let secret = ClientSecret::new(DEMO_CLIENT_SECRET);
         let scopes = vec!["user:read:email".to_owned()];
+        let registration = Registration::new(DEMO_CLIENT_ID, secret, redirect_uri, scopes);
         let root = |id: &u32| RootKey::new(KeyId(*id), [u8::try_from(*id).unwrap(); 32]);
         let engine = Engine::start(Parts {
             store: Arc::clone(&store) as _,
@@ -122,9 +122,9 @@ impl App {
             clock: Arc::clone(&clock) as _,
             entropy: Arc::new(OsEntropy),
             keyring: Keyring::new(setup.keys.iter().map(root).collect()).unwrap(),
-            provider: Provider::twitch(DEMO_CLIENT_ID, secret, redirect_uri, scopes, endpoints),
+            provider: twitch::PRESET.mock_at(&"http://mock.test/".parse().unwrap(), registration),
             settings: setup.settings,
-            notices: setup.notices.then(|| NoticeSettings {
+            webhook: setup.webhook.then(|| WebhookSettings {
                 callback: format!("{ORIGIN}/auth/webhook").parse().unwrap(),
                 secret: WebhookSecret::new(WEBHOOK_SECRET).unwrap(),
             }),
@@ -136,7 +136,7 @@ impl App {
         Self { claviger, store, twitch, clock, router }
     }
 
-    /// Answers one request, and checks of the answer what must hold of all.
+    /// Answers a request, and checks what must hold for every answer.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let asked = format!("{} {}", request.method(), request.uri());
         let path = request.uri().path().to_owned();
@@ -150,7 +150,7 @@ impl App {
         self.clock.now()
     }
 
-    /// Moves time.
+    /// Moves the clock.
     pub(crate) fn pass(&self, by: Duration) {
         self.clock.jumped_ms.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
     }
@@ -162,18 +162,18 @@ impl App {
         self.claviger.engine().use_keys(keyring).await.unwrap();
     }
 
-    /// Takes the store away, or gives it back.
+    /// Makes every store call fail, or work again.
     pub(crate) fn store_fails(&self, fails: bool) {
         self.store.fail_with(fails.then(|| StoreError::Unavailable("a test".to_owned())));
     }
 
-    /// Lets access tokens expire, and the provider refresh none.
+    /// Lets access tokens expire, and makes every refresh fail.
     pub(crate) fn provider_fails_when_needed(&self) {
         self.pass(TOKEN_LIFE);
         self.twitch.breaks(claviger_mock::Endpoint::Token, 503);
     }
 
-    /// Why a session ended, if it did.
+    /// Returns why a session ended, if it did.
     pub(crate) async fn end_reason(&self, session: SessionId) -> Option<EndReason> {
         match self.store.load(session).await.unwrap().unwrap().state {
             claviger_core::session::State::Ended { reason, .. } => Some(reason),
@@ -181,17 +181,17 @@ impl App {
         }
     }
 
-    /// How many revocations are owed.
+    /// Returns the number of pending revocations.
     pub(crate) async fn store_owed(&self) -> u64 {
-        self.store.owed_backlog().await.unwrap().count
+        self.store.backlog(Queue::Revocations).await.unwrap().count
     }
 
-    /// Ends a session as something else than its user would.
+    /// Ends a session for any reason.
     pub(crate) async fn end(&self, session: SessionId, reason: EndReason) {
         self.claviger.engine().end(Target::One(session), reason).await.unwrap();
     }
 
-    /// A browser in which this user is signed in.
+    /// Returns a browser in which this user is signed in.
     pub(crate) async fn signed_in(&self, user: &str) -> Browser {
         let mut browser = Browser::new();
         browser.signs_in(self, user).await;

@@ -1,4 +1,4 @@
-//! The way to the mock provider without a socket.
+//! The mock provider without a socket.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -16,20 +16,21 @@ use crate::site::ManualClock;
 
 pub(crate) const ADA: &str = "100000001";
 pub(crate) const GRACE: &str = "100000002";
-/// A user whose name tries to leave every place that it is put in.
+/// A user whose name tries to break out of every context.
 pub(crate) const MALLORY: &str = "100000666";
 pub(crate) const HOSTILE_NAME: &str = "</p><script>\"'&x=%0d";
 
 pub(crate) struct Twitch {
     mock: Mutex<MockTwitch>,
     clock: Arc<ManualClock>,
-    /// Every code and token that went by.
+    /// Every code and token seen.
     secrets: Mutex<Vec<String>>,
 }
 
 impl Twitch {
     pub(crate) fn new(redirect_uri: &str, clock: Arc<ManualClock>) -> Self {
         let config = Config::strict()
+            .settings(|settings| settings.rotation = claviger_mock::Rotation::OneTime)
             .client(Client::new(DEMO_CLIENT_ID, DEMO_CLIENT_SECRET).redirect_uri(redirect_uri))
             .user(User::new(MALLORY, HOSTILE_NAME));
         Self { mock: Mutex::new(MockTwitch::new(config, 1)), clock, secrets: Mutex::default() }
@@ -39,7 +40,7 @@ impl Twitch {
         self.mock.lock().unwrap()
     }
 
-    /// Every call of the endpoint fails until [`Twitch::mend`].
+    /// Makes every call of an endpoint fail until [`Twitch::mend`].
     pub(crate) fn breaks(&self, endpoint: Endpoint, status: u16) {
         self.mock().add_fault(Fault::always(endpoint, FaultKind::status(status)));
     }
@@ -48,7 +49,7 @@ impl Twitch {
         self.mock().clear_faults();
     }
 
-    /// The user agrees, and the provider says where the browser goes next.
+    /// Agrees as the user, and returns the address that the provider redirects to.
     pub(crate) fn agree(&self, user: &str, location: &str) -> String {
         self.mock().settings_mut().authorize_at_once_as = Some(user.to_owned());
         let back = self.redirect(Request::get(location).body(Bytes::new()).unwrap());
@@ -57,7 +58,7 @@ impl Twitch {
         back
     }
 
-    /// The user says no.
+    /// Refuses as the user.
     pub(crate) fn deny(&self, location: &str) -> String {
         self.mock().settings_mut().authorize_at_once_as = None;
         let (address, query) = location.split_once('?').unwrap();
@@ -65,7 +66,7 @@ impl Twitch {
         self.redirect(Request::post(address).body(Bytes::from(form)).unwrap())
     }
 
-    /// Every code and token so far.
+    /// Returns every code and token seen so far.
     pub(crate) fn secrets(&self) -> Vec<String> {
         self.secrets.lock().unwrap().clone()
     }

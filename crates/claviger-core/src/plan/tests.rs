@@ -18,12 +18,12 @@ fn near(left: f64, right: f64) -> bool {
 }
 
 #[test]
-fn the_days_curve_is_a_thousand() {
+fn the_day_curve_sums_to_a_thousand() {
     assert!(near(DAY_CURVE.iter().map(|weight| f64::from(*weight)).sum(), DAY_CURVE_SUM));
 }
 
 #[test]
-fn a_case_that_was_worked_out_by_hand() {
+fn a_hand_calculated_case() {
     let plan = DEMAND.plan().unwrap();
     // 100,000 * 2.3.
     assert_eq!(plan.devices, 230_000);
@@ -39,11 +39,13 @@ fn a_case_that_was_worked_out_by_hand() {
     assert_eq!(plan.sufficient_budget_per_second, 35);
     // 5 / 4 refreshes for each device.
     assert!(near(plan.mean_refreshes_per_second, 3.328));
-    // From 20 to 21 o'clock 94 of a thousand begin, and a quarter of the 58 that began four hours before go on.
+    // From 20 to 21 o'clock 94 of a thousand begin, and a quarter of the 58 that began four hours
+    // before go on.
     assert!(near(plan.peak_refreshes_per_second, 230_000.0 * (0.094 + 0.058 / 4.0) / 3600.0));
     // 19 slots instead of 18.6; 2.83 deviations of the square root of 1,731.
     assert!(near(plan.busiest_minute_over_mean, 1.0205 * 1.06803));
-    // The outage is longer than a period, so all are overdue, and asking about each once takes 95,220 / 35.
+    // The outage is longer than a period, so all are overdue, and asking about each once takes
+    // 95,220 / 35.
     assert_eq!(plan.fit, Fit::Short);
     assert_eq!(plan.overdue_after_outage, 95_220);
     assert_eq!(plan.catch_up, None);
@@ -56,7 +58,7 @@ fn a_case_that_was_worked_out_by_hand() {
 }
 
 #[test]
-fn a_device_is_live_for_a_lifetime_at_least_and_a_day_at_most() {
+fn a_device_is_live_between_a_lifetime_and_a_day() {
     let table = [
         (0.1, 4 * HOUR, 4.0, 1.0),
         (2.0, 4 * HOUR, 4.0, 1.0),
@@ -90,7 +92,7 @@ fn the_hours_of_the_day_add_up_to_the_mean() {
 
 /// Every device by itself, minute by minute.
 #[test]
-fn counting_devices_one_by_one_gives_the_same() {
+fn a_count_of_single_devices_gives_the_same() {
     let demand = Demand { users: 1_000, devices_per_user: 6.0, ..DEMAND };
     let plan = demand.plan().unwrap();
     let mut live = [0_u32; 24 * 60];
@@ -135,7 +137,7 @@ fn an_outage_makes_each_session_overdue_once() {
 }
 
 #[test]
-fn what_nobody_can_plan_with_is_refused_by_name() {
+fn out_of_bounds_quantities_are_named() {
     type Change = fn(&mut Demand);
     let table: [(Quantity, &[Change]); 7] = [
         (Quantity::Users, &[|demand| demand.users = 0, |demand| demand.users = u64::MAX]),
@@ -181,7 +183,7 @@ fn what_nobody_can_plan_with_is_refused_by_name() {
 }
 
 #[test]
-fn the_greatest_and_the_least_that_is_planned_for_have_a_plan() {
+fn the_extremes_have_a_plan() {
     let span = |secs: f64| Duration::from_secs_f64(secs);
     for least in [true, false] {
         let of = |quantity: Quantity| {

@@ -1,8 +1,5 @@
 use super::*;
-use crate::{
-    session::{Holding, tests::live},
-    time::Expiry,
-};
+use crate::{ActiveState, Expiry, session::tests::live};
 
 const SESSION: Assurance = Assurance::Session;
 const ASK_NOW: Assurance = Assurance::Provider { max_age: Duration::ZERO };
@@ -12,11 +9,11 @@ fn check(session: &Session, later_secs: u64, assurance: Assurance) -> Need {
     need(session, session.created_at.after(Duration::from_secs(later_secs)), assurance, &lifetimes)
 }
 
-fn edit(mut session: Session, edit: impl FnOnce(&mut Holding)) -> Session {
-    let (State::Live(holding) | State::Parked(holding) | State::Suspect(holding)) = &mut session.state else {
+fn edit(mut session: Session, edit: impl FnOnce(&mut ActiveState)) -> Session {
+    let (State::Live(active) | State::Parked(active) | State::Suspect(active)) = &mut session.state else {
         panic!("ended");
     };
-    edit(holding);
+    edit(active);
     session
 }
 
@@ -61,10 +58,39 @@ fn a_live_session_needs_what_its_age_says() {
 }
 
 #[test]
+fn a_max_age_has_a_floor() {
+    let table = [(0, 1_000), (1, 1_000), (1_000, 1_000), (1_001, 1_001), (300_000, 300_000)];
+    for (asked, counted) in table {
+        let (asked, counted) = (Duration::from_millis(asked), Duration::from_millis(counted));
+        assert_eq!(Assurance::asked_by_client(asked), Assurance::Provider { max_age: counted });
+    }
+}
+
+#[test]
+fn the_row_vouches_until_it_ends_whatever_its_tokens_are() {
+    let day = 24 * 60 * 60;
+    let suspect = |session: Session| match session.state {
+        State::Live(active) => Session { state: State::Suspect(active), ..session },
+        _ => panic!("not live"),
+    };
+    let table = [
+        ("new", live(), 0, Need::Nothing),
+        ("proof is old", live(), 3600, Need::Nothing),
+        ("expired", live(), 14_000, Need::Nothing),
+        ("suspect", suspect(live()), 0, Need::Nothing),
+        ("without a pair", edit(live(), |active| active.pair = None), 3600, Need::Nothing),
+        ("idle", live(), 14 * day, Need::End(EndReason::Idle)),
+    ];
+    for (name, session, later, expected) in table {
+        assert_eq!(check(&session, later, Assurance::Row), expected, "{name}");
+    }
+}
+
+#[test]
 fn a_pair_in_use_is_refreshed_early_each_session_at_its_own_moment() {
     // The token lives for 14,000 s; the margin is 30 s, the spread 600 s.
     let at = |fraction: u8, proven_secs: u64, secs: u64| {
-        let id = crate::ids::SessionId::new(live().created_at, [fraction; 10]);
+        let id = crate::SessionId::new(live().created_at, [fraction; 10]);
         let proven_at = live().created_at.after(Duration::from_secs(proven_secs));
         let session = edit(Session { id, ..live() }, |h| h.proven_at = proven_at);
         check(&session, secs, SESSION)
@@ -92,15 +118,15 @@ fn a_pair_in_use_is_refreshed_early_each_session_at_its_own_moment() {
 
 #[test]
 fn each_state_has_its_need() {
-    let generation = crate::ids::Version::FIRST;
+    let generation = crate::Version::FIRST;
     let without_refresh = edit(live(), |h| h.pair.as_mut().unwrap().refresh = None);
     let without_pair = edit(live(), |h| h.pair = None);
     let table = [
-        ("parked", live().park(generation).unwrap(), SESSION, Need::Refresh),
-        ("suspect", live().suspect(generation).unwrap(), SESSION, Need::Refresh),
+        ("parked", live().park(generation).unwrap().into_next(), SESSION, Need::Refresh),
+        ("suspect", live().suspect(generation).unwrap().into_next(), SESSION, Need::Refresh),
         (
             "suspect without refresh token",
-            without_refresh.suspect(generation).unwrap(),
+            without_refresh.suspect(generation).unwrap().into_next(),
             SESSION,
             Need::SignIn,
         ),
@@ -119,7 +145,7 @@ fn each_state_has_its_need() {
         ),
         (
             "ended",
-            live().end(EndReason::SignedOut, Timestamp::EPOCH).unwrap().0,
+            live().end(EndReason::SignedOut, Timestamp::EPOCH).unwrap().into_next(),
             SESSION,
             Need::Refuse(EndReason::SignedOut),
         ),
@@ -142,10 +168,47 @@ fn an_unproven_pair_serves_while_it_lives_and_not_for_ever() {
 }
 
 #[test]
+fn a_time_in_the_future_vouches_for_nothing_and_ends_nothing() {
+    let lifetimes = Lifetimes::default();
+    let session = edit(live(), |h| h.pair.as_mut().unwrap().expiry = Expiry::Never);
+    let table = [
+        ("within the allowance", crate::limits::CLOCK_SKEW, Need::Nothing, true, false),
+        ("beyond it", Duration::from_secs(11), Need::Proof, false, true),
+        ("a year", Duration::from_secs(365 * 24 * 60 * 60), Need::Proof, false, true),
+    ];
+    for (name, ahead, needs, serves_unproven, cookie_over) in table {
+        let now = session.created_at.before(ahead);
+        assert_eq!(need(&session, now, SESSION, &lifetimes), needs, "CLOCK: {name}");
+        assert_eq!(may_serve_unproven(&session, now, SESSION, &lifetimes), serves_unproven, "{name}");
+        assert_eq!(cookie_is_over(session.id, now, &lifetimes), cookie_over, "{name}");
+        assert_eq!(time_is_over(&session, now, &lifetimes), None, "TRANSIENT: {name}");
+    }
+}
+
+#[test]
 fn a_cookie_is_over_when_its_session_must_be() {
     let lifetimes = Lifetimes::default();
     let session = live();
     let end = session.created_at.after(lifetimes.absolute);
     assert!(cookie_is_over(session.id, end, &lifetimes));
     assert!(!cookie_is_over(session.id, end.before(Duration::from_millis(1)), &lifetimes));
+}
+
+#[test]
+fn without_validation_a_refresh_is_the_proof() {
+    let lifetimes = Lifetimes::default();
+    let bare = || edit(live(), |h| h.pair.as_mut().unwrap().refresh = None);
+    let endless = || edit(bare(), |h| h.pair.as_mut().unwrap().expiry = Expiry::Never);
+    let table = [
+        ("refreshable", live(), 3600, SESSION, Need::Refresh),
+        ("refreshable, asked now", live(), 0, ASK_NOW, Need::Refresh),
+        ("the last proof counts on", bare(), 3600, SESSION, Need::Nothing),
+        ("until it is too old", endless(), 24 * 60 * 60, SESSION, Need::SignIn),
+        ("or the token expires", bare(), 14_000, SESSION, Need::SignIn),
+        ("asked now", bare(), 0, ASK_NOW, Need::SignIn),
+    ];
+    for (name, session, later, assurance, expected) in table {
+        let now = session.created_at.after(Duration::from_secs(later));
+        assert_eq!(need_without_validation(&session, now, assurance, &lifetimes), expected, "{name}");
+    }
 }

@@ -6,7 +6,7 @@ use crate::plan::busiest_minute_over_mean;
 const MINUTE: Duration = Duration::from_secs(60);
 const PERIOD: Duration = Duration::from_secs(55 * 60);
 
-/// Numbers without a pattern, the same in every run (SplitMix64).
+/// Random-looking numbers, the same in every run (SplitMix64).
 fn noise(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -35,7 +35,7 @@ fn at_minutes(minutes: i64) -> Timestamp {
 }
 
 #[test]
-fn the_slot_is_the_upper_bits_of_the_fraction() {
+fn a_slot_is_the_upper_bits_of_the_fraction() {
     let table = [(0, 0), (0x003f_ffff, 0), (0x0040_0000, 1), (0x8000_0000, 512), (0xffff_ffff, 1023)];
     for (bits, slot) in table {
         let [a, b, c, d] = u32::to_be_bytes(bits);
@@ -54,7 +54,7 @@ fn slots_are_numbered_from_0_to_1023() {
 }
 
 #[test]
-fn visits_stand_at_the_slots_offset_into_each_period() {
+fn visits_are_at_the_slots_offset_in_each_period() {
     let hour = 60 * MINUTE;
     let table = [
         (Slot(0), at_minutes(0), 60 * 60_000),
@@ -72,7 +72,7 @@ fn visits_stand_at_the_slots_offset_into_each_period() {
 }
 
 #[test]
-fn strange_periods_and_times_are_no_trouble() {
+fn extreme_periods_and_times_do_not_overflow() {
     for period in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
         for now in [i64::MIN, -1, 0, i64::MAX] {
             for slot in Slot::all() {
@@ -84,7 +84,7 @@ fn strange_periods_and_times_are_no_trouble() {
 }
 
 #[test]
-fn a_crowd_that_signs_in_together_is_spread_over_the_period() {
+fn simultaneous_sign_ins_are_spread_over_the_period() {
     let mut per_minute = [0_u32; 55];
     for id in ids(100_000) {
         let minute = Slot::of(id).offset(PERIOD).as_secs() / 60;
@@ -94,27 +94,29 @@ fn a_crowd_that_signs_in_together_is_spread_over_the_period() {
     let idlest = f64::from(*per_minute.iter().min().unwrap());
     let mean = 100_000.0 / 55.0;
     assert!(busiest <= 1.2 * mean && idlest >= 0.8 * mean, "{idlest} to {busiest}, mean {mean}");
+    assert!(busiest_minute_over_mean(20_000, PERIOD) <= 1.2, "SPREAD: from this size on");
     let expected = busiest_minute_over_mean(100_000, PERIOD);
     assert!(busiest <= expected * mean && expected < 1.1, "{busiest}, mean {mean}, expected {expected}");
 }
 
 #[test]
-fn a_visit_passes_by_who_stays_proven() {
+fn a_visit_skips_recent_proofs() {
     let schedule = Schedule { period: PERIOD, proof: 60 * MINUTE, slack: 2 * MINUTE };
     let table = [
-        // Proven at the visit before: at the next it would be 110 minutes old.
+        // Proven at the previous visit: at the next one it would be 110 minutes old.
         (0, 110, false),
         // Proven at this visit: 55 minutes.
         (55, 110, true),
         (53, 110, true),
         (52, 110, false),
-        (110, 110, true),
-        // The clock was set back.
+        // From the future.
+        (56, 110, false),
+        (110, 110, false),
         (111, 110, false),
     ];
     for (proven_at, next_visit, stays) in table {
         assert_eq!(
-            schedule.stays_proven(at_minutes(proven_at), at_minutes(next_visit)),
+            schedule.stays_proven(at_minutes(proven_at), at_minutes(55), at_minutes(next_visit)),
             stays,
             "{proven_at} {next_visit}"
         );
@@ -122,14 +124,31 @@ fn a_visit_passes_by_who_stays_proven() {
 }
 
 #[test]
-fn a_schedule_holds_if_a_proof_outlives_the_period() {
+fn a_shorter_period_renews_proofs_sooner() {
+    // One token, proven by a visit. Each visit is a period after the last.
+    let renewed_after = |period_minutes: u32, proof_minutes: u32| {
+        let (period, proof) = (period_minutes * MINUTE, proof_minutes * MINUTE);
+        let schedule = Schedule { period, proof, slack: 2 * MINUTE };
+        (1..100).find(|visits| {
+            let now = Timestamp::EPOCH.after(*visits * period);
+            !schedule.stays_proven(Timestamp::EPOCH, now, now.after(period))
+        })
+    };
+    for (period, proof) in [(55, 60), (30, 60), (10, 60), (1, 60 * 24), (8, 10)] {
+        let expected = if period > 3 { 1 } else { 3 };
+        assert_eq!(renewed_after(period, proof), Some(expected), "period {period}, proof {proof}");
+    }
+}
+
+#[test]
+fn a_schedule_holds_if_a_proof_outlasts_the_period() {
     assert!(Schedule::default().holds());
     assert!(!Schedule { period: 58 * MINUTE, ..Schedule::default() }.holds());
     assert!(!Schedule { slack: 90 * MINUTE, ..Schedule::default() }.holds());
 }
 
 #[test]
-fn needs_and_budgets_are_what_a_pocket_calculator_says() {
+fn needs_and_budgets_match_hand_calculations() {
     assert!((needed_per_second(3_300, PERIOD) - 1.0).abs() < 1e-9);
     assert!((sufficient_budget(3_300, PERIOD) - 1.2).abs() < 1e-9);
     assert!((needed_per_second(100_000, PERIOD) - 30.303).abs() < 1e-3);
@@ -137,7 +156,7 @@ fn needs_and_budgets_are_what_a_pocket_calculator_says() {
 }
 
 #[test]
-fn what_is_overdue_is_caught_up_with_what_the_budget_has_to_spare_or_by_asking_about_each_once() {
+fn catch_up_takes_the_shorter_of_two_bounds() {
     // 33,000 fall due at 10 a second.
     let table = [
         (0, 33_000, 0.0, Some(0)),
@@ -169,7 +188,7 @@ proptest! {
         prop_assert!(first > now && first <= now.after(period));
         let second = slot.next_visit(period, first);
         prop_assert_eq!(second, first.after(period));
-        // Asked at any time between, it is the same.
+        // The result is the same at any time in between.
         prop_assert_eq!(slot.next_visit(period, second.before(Duration::from_millis(1))), second);
     }
 
@@ -186,7 +205,7 @@ proptest! {
             let now = visit.after(Duration::from_secs(late));
             let next_visit = slot.next_visit(schedule.period, visit);
             prop_assert!(now.since(proven_at) < schedule.proof);
-            if !schedule.stays_proven(proven_at, next_visit) {
+            if !schedule.stays_proven(proven_at, now, next_visit) {
                 proven_at = now;
             }
             visit = next_visit;

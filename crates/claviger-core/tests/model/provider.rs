@@ -1,34 +1,34 @@
-//! What a provider does with refresh tokens. Tokens are numbers, the first is 0.
+//! A provider's handling of refresh tokens. Tokens are numbers, starting at 0.
 
 /// The kinds of providers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
-    /// A token is good once. For so many ticks after that, one more use buys the same answer; any other use kills the whole
-    /// connection, or only fails.
+    /// A token is good once. For this many ticks one more use returns the same answer. Any other
+    /// use fails, or kills the whole connection.
     OneTime { window_ticks: u8, kills: bool },
-    /// A new token comes, and the old one goes on.
+    /// A new token comes, and the old one stays good.
     Rotates,
-    /// The same token is good again and again.
+    /// The same token stays good.
     Reusable,
 }
 
-/// So many tokens of one device at most.
+/// Maximum number of tokens of a device.
 pub(crate) const TOKENS: usize = 6;
 
-/// What the provider knows of one device.
+/// The provider's state of one device.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Grant {
-    /// Which refresh tokens it takes. A new authorization gives one more.
+    /// The refresh tokens that it accepts. A new authorization adds one.
     good: [bool; TOKENS],
-    /// What a spent token bought, and when, while it may be used once more.
+    /// The pair that a spent token was exchanged for, and when, while a replay is allowed.
     spent: [Option<(u8, u8)>; TOKENS],
-    /// For each token, whether a refresh with it may have killed the access token that came with it.
+    /// For each token, whether a refresh with it may have killed its access token.
     refreshed: [bool; TOKENS],
-    /// How many pairs it issued besides the first.
+    /// Number of pairs issued after the first.
     pub(crate) issued: u8,
 }
 
-/// What a refresh token bought.
+/// The result of a refresh.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Bought {
     Pair(u8),
@@ -49,12 +49,12 @@ impl Grant {
         self.good[usize::from(token)]
     }
 
-    /// Whether the access token that came with this refresh token was replaced.
+    /// Returns whether the access token that came with this refresh token was replaced.
     pub(crate) fn refreshed(&self, token: u8) -> bool {
         self.refreshed[usize::from(token)]
     }
 
-    /// A new authorization: a pair of its own, and nothing is taken from the others.
+    /// A new authorization: it adds a pair, and keeps the others.
     pub(crate) fn authorize(&mut self) -> u8 {
         self.issued += 1;
         self.good[usize::from(self.issued)] = true;

@@ -3,14 +3,9 @@
 use std::time::Duration;
 
 use claviger_core::{
-    ids::Version,
-    policy::{ProviderHabits, limits},
-    secret::{AccessToken, Fingerprint, RefreshToken},
-    session::{Claim, EndReason, Holding, RefreshStep, Refused, Session, State},
-    verdict::{
-        AfterRefresh, BeforeReplay, IssuedPair, Lifespan, Proof, TokenAnswer, Trouble, TroubleKind,
-        ValidateAnswer, after_refresh, before_replay,
-    },
+    AccessToken, ActiveState, AfterRefresh, BeforeReplay, Change, Claim, EndReason, FailureKind, Fingerprint,
+    IssuedPair, Lifespan, Proof, ProviderFailure, ProviderHabits, RefreshStep, RefreshToken, Refused,
+    Session, State, TokenAnswer, ValidateAnswer, Version, limits, verdict,
 };
 
 use crate::{
@@ -21,7 +16,7 @@ use crate::{
     },
 };
 
-/// Every state that may follow.
+/// Returns every state that may follow.
 pub(crate) fn successors(world: &World, seen: &mut Seen) -> Vec<World> {
     let mut next = Vec::new();
     for instance in 0..INSTANCES {
@@ -48,15 +43,15 @@ pub(crate) fn successors(world: &World, seen: &mut Seen) -> Vec<World> {
     next
 }
 
-/// What the user, time and other devices bring about.
+/// Events caused by the user, time and other devices.
 fn events(world: &World, seen: &mut Seen) -> Vec<World> {
     let mut next = Vec::new();
     next.extend(tick(world));
     if !world.signed_out
-        && let Ok((ended, _)) = Session::clone(&world.rows[0]).end(EndReason::SignedOut, world.now())
+        && let Ok(ended) = Session::clone(&world.rows[0]).end(EndReason::SignedOut, world.now())
     {
         let mut after = World { signed_out: true, ..world.clone() };
-        after.write(0, ended, seen);
+        after.write(0, ended.into_next(), seen);
         next.push(after);
     }
     if world.connected {
@@ -67,8 +62,9 @@ fn events(world: &World, seen: &mut Seen) -> Vec<World> {
     next
 }
 
-/// The length of a lease passes. A process may stand still while it waits, but it looks at its lease before it sends. Where the
-/// time of arrival matters, what has not arrived by then never does: a request travels for half of it at most.
+/// The length of a lease passes. A process may stall while it waits, but it looks at its lease
+/// before it sends. If the time of arrival matters, a request that has not arrived by then never
+/// does: it travels for at most half a lease.
 fn tick(world: &World) -> Option<World> {
     let sends = |task: &Option<Task>| matches!(task, Some(Task { step: Step::Send { .. }, .. }));
     if world.ticks == world.scope.ticks || world.tasks.iter().any(sends) {
@@ -86,7 +82,7 @@ fn tick(world: &World) -> Option<World> {
     Some(after)
 }
 
-/// A new authorization: the provider gives a pair of its own, and takes nothing from the others.
+/// A new authorization: the provider adds a pair, and keeps the others.
 fn repair(world: &World, device: usize, seen: &mut Seen) -> Option<World> {
     let row = &world.rows[device];
     let room = world.grants[device].issued < world.scope.new_pairs;
@@ -98,11 +94,11 @@ fn repair(world: &World, device: usize, seen: &mut Seen) -> Option<World> {
     let subject = row.subject.clone();
     let seal = |generation| pair(generation, token);
     let repaired = Session::clone(row).repair(&subject, world.now(), &world.scope.habits, seal).unwrap();
-    after.write(device, repaired, seen);
+    after.write(device, repaired.into_next(), seen);
     Some(after)
 }
 
-/// The sibling of a row whose token was dead is checked, and found dead.
+/// The sibling of a row with a dead token is validated, and found dead.
 fn cascade(world: &World, device: usize, seen: &mut Seen) -> Option<World> {
     let (row, sibling) = (&world.rows[device], &world.rows[1 - device]);
     let dead = matches!(sibling.state, State::Ended { reason: EndReason::RefreshTokenRejected, .. });
@@ -113,7 +109,7 @@ fn cascade(world: &World, device: usize, seen: &mut Seen) -> Option<World> {
         seen.reached.insert(CASCADE_RACES);
     }
     let mut after = world.clone();
-    after.write(device, Session::clone(row).suspect(row.generation().unwrap()).unwrap(), seen);
+    after.write(device, Session::clone(row).suspect(row.generation().unwrap()).unwrap().into_next(), seen);
     Some(after)
 }
 
@@ -157,7 +153,7 @@ fn step(world: &World, instance: usize, task: Task, seen: &mut Seen) -> Vec<Worl
     }
 }
 
-/// The request arrives, is turned away or lost, and so is its answer; or a gateway says that something went wrong.
+/// The request arrives, is refused or lost, and so is its answer; or a gateway reports an error.
 fn travel(
     world: &World,
     instance: usize,
@@ -173,7 +169,7 @@ fn travel(
     let mut lost = told(Answer::Lost);
     match on_its_way {
         OnItsWay::Request => {
-            // Its sender gave up; it may arrive yet.
+            // Its sender gave up; it may still arrive.
             lost.orphan(task.device, token);
             let mut turned_away = told(Answer::TurnedAway);
             turned_away.unsend(task.device, token);
@@ -202,14 +198,14 @@ fn read(world: &World, instance: usize, task: Task, seen: &mut Seen) -> World {
     };
     let mut asked = Session::clone(row);
     if planted == Planted::ReplaysAgain
-        && let State::Live(Holding { claim: Some(claim), .. }) = &mut asked.state
+        && let State::Live(ActiveState { claim: Some(claim), .. }) = &mut asked.state
     {
         claim.replay = false;
     }
     let replay = match asked.refresh_step(world.now(), habits) {
         Ok(RefreshStep::Send) => false,
         Ok(RefreshStep::Replay) => true,
-        // It asks again later; here, it asks no more.
+        // The engine asks again later; the model does not.
         Ok(RefreshStep::Wait { .. } | RefreshStep::SignInAgain) | Err(_) => {
             return world.with_task(instance, None);
         }
@@ -222,7 +218,7 @@ fn read(world: &World, instance: usize, task: Task, seen: &mut Seen) -> World {
     world.with_task(instance, Some(Task { step, ..task }))
 }
 
-/// The provider is asked about the old access token, or cannot be.
+/// The old access token is validated, or cannot be.
 fn ask(world: &World, instance: usize, task: Task, read: u64, seen: &mut Seen) -> Vec<World> {
     let row = &world.rows[task.device];
     let mut next = vec![world.with_task(instance, None)];
@@ -235,26 +231,26 @@ fn ask(world: &World, instance: usize, task: Task, read: u64, seen: &mut Seen) -
     let replaced = !habits.old_access_token_survives && world.grants[task.device].refreshed(token);
     let answer =
         if world.connected && !replaced { ValidateAnswer::Valid(proof()) } else { ValidateAnswer::Rejected };
-    match before_replay(&answer, pair.expiry, world.now(), habits) {
+    match verdict::before_replay(&answer, pair.expiry, world.now(), habits) {
         BeforeReplay::Replay => {
             let step = Step::Claim { read, replay: true };
             next.push(world.with_task(instance, Some(Task { step, ..task })));
         }
-        BeforeReplay::Later(trouble) => panic!("the provider answered: {trouble:?}"),
+        BeforeReplay::Later(failure) => panic!("the provider answered: {failure:?}"),
         BeforeReplay::Spent => {
             seen.reached.insert(GIVEN_UP);
-            let claim = row.holding().and_then(|holding| holding.claim).unwrap();
+            let claim = row.active().and_then(|active| active.claim).unwrap();
             let mut given_up = world.with_task(instance, None);
             let lost = Session::clone(row).lose_answer(claim.attempt, false).unwrap();
-            given_up.write(task.device, lost, seen);
+            given_up.write(task.device, lost.into_next(), seen);
             next.push(given_up);
         }
     }
     next
 }
 
-/// Writes the claim, unless another writer was first. Its owner may be told that nobody can say whether it was written; then it
-/// is given back unsent.
+/// Writes the claim, unless another writer is first. If its outcome is unknown to its owner, it is
+/// given back unsent.
 fn claim(world: &World, instance: usize, task: Task, read: u64, replay: bool, seen: &mut Seen) -> Vec<World> {
     let row = &world.rows[task.device];
     let planted = world.scope.planted;
@@ -265,7 +261,7 @@ fn claim(world: &World, instance: usize, task: Task, read: u64, replay: bool, se
         return vec![world.with_task(instance, Some(Task { step: Step::Read, ..task }))];
     }
     let attempt = attempt_id(task.attempt);
-    let first_sent = row.holding().and_then(|holding| holding.claim).filter(|_| replay);
+    let first_sent = row.active().and_then(|active| active.claim).filter(|_| replay);
     let claim = Claim {
         attempt,
         taken_at: first_sent.map_or(world.now(), |claim| claim.taken_at),
@@ -278,17 +274,17 @@ fn claim(world: &World, instance: usize, task: Task, read: u64, replay: bool, se
     let sent = row.generation().unwrap().0;
     let task = Task { step, sent, ..task };
     let mut written = world.with_task(instance, Some(task));
-    written.write(task.device, Session::clone(row).claim(claim).unwrap(), seen);
+    written.write(task.device, Session::clone(row).claim(claim).unwrap().into_next(), seen);
     let mut unwritten = world.with_task(instance, None);
-    unwritten.write(task.device, Session::clone(row).fence().unwrap(), seen);
+    unwritten.write(task.device, Session::clone(row).bump_version().unwrap().into_next(), seen);
     let mut unknown = written.with_task(instance, None);
     let row = Session::clone(&unknown.rows[task.device]);
     let given_back = if replay { row.lose_answer(attempt, true) } else { row.release(attempt) };
-    unknown.write(task.device, given_back.unwrap(), seen);
+    unknown.write(task.device, given_back.unwrap().into_next(), seen);
     vec![written, unwritten, unknown]
 }
 
-/// What the engine does with an answer. Each is one compare-and-set on the row as it is by then.
+/// What the engine does with an answer: a compare-and-set on the current row.
 fn carry_out(
     world: &World,
     instance: usize,
@@ -301,7 +297,7 @@ fn carry_out(
     let row = Session::clone(&world.rows[task.device]);
     let planted = world.scope.planted;
     let believed = planted == Planted::EndsAfterRejectedReplay && answer == Answer::Rejected;
-    let next = match after_refresh(told(answer, planted), replay && !believed, &world.scope.habits) {
+    let next = match verdict::after_refresh(told(answer, planted), replay && !believed, &world.scope.habits) {
         AfterRefresh::Commit(_) => {
             let Answer::Issued(new) = answer else { panic!("{answer:?} brings no pair") };
             return commit(world, instance, task, replay, new, seen);
@@ -311,7 +307,7 @@ fn carry_out(
             if ended == Err(Refused::Claimed) {
                 seen.reached.insert(NOT_BELIEVED);
             }
-            ended.map(|(ended, _)| ended)
+            ended
         }
         AfterRefresh::Release(_) => row.release(attempt),
         AfterRefresh::MarkLost { replay_left, .. } => {
@@ -324,12 +320,12 @@ fn carry_out(
     };
     let mut after = world.with_task(instance, None);
     if let Ok(next) = next {
-        after.write(task.device, next, seen);
+        after.write(task.device, next.into_next(), seen);
     }
     after
 }
 
-/// Writes the new pair, if the row still holds the one that was sent.
+/// Writes the new pair, if the row still has the one that was sent.
 fn commit(world: &World, instance: usize, task: Task, replay: bool, new: u8, seen: &mut Seen) -> World {
     let attempt = attempt_id(task.attempt);
     let row = &world.rows[task.device];
@@ -338,10 +334,10 @@ fn commit(world: &World, instance: usize, task: Task, replay: bool, new: u8, see
     let sent = Some(Version(task.sent));
     let committed = if world.scope.planted == Planted::CommitsOverAnEnd && row.ended() {
         let generation = row.version.next();
-        let holding = Holding { pair: Some(seal(generation)), proven_at: world.now(), claim: None };
-        Ok(Session { version: generation, state: State::Live(holding), ..Session::clone(row) })
+        let active = ActiveState { pair: Some(seal(generation)), proven_at: world.now(), claim: None };
+        Ok(Session { version: generation, state: State::Live(active), ..Session::clone(row) })
     } else {
-        Session::clone(row).rotate(attempt, sent, world.now(), seal)
+        Session::clone(row).rotate(attempt, sent, world.now(), seal).map(Change::into_next)
     };
     match committed {
         Ok(next) => {
@@ -358,7 +354,7 @@ fn commit(world: &World, instance: usize, task: Task, replay: bool, new: u8, see
 }
 
 fn told(answer: Answer, planted: Planted) -> TokenAnswer {
-    let status = |status| TokenAnswer::Unknown(Trouble::new(TroubleKind::Status(status)));
+    let status = |status| TokenAnswer::Unknown(ProviderFailure::new(FailureKind::Status(status)));
     match answer {
         Answer::Issued(_) => TokenAnswer::Issued(IssuedPair {
             access: AccessToken::new("access"),
@@ -369,7 +365,7 @@ fn told(answer: Answer, planted: Planted) -> TokenAnswer {
         Answer::Rejected => TokenAnswer::Rejected,
         Answer::Gateway if planted != Planted::BelievesGateways => status(502),
         Answer::TurnedAway | Answer::Gateway => status(429),
-        Answer::Lost => TokenAnswer::Lost(Trouble::new(TroubleKind::NoAnswer)),
+        Answer::Lost => TokenAnswer::Lost(ProviderFailure::new(FailureKind::NoAnswer)),
     }
 }
 

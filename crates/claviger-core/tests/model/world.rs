@@ -1,14 +1,10 @@
-//! A state of everything, what must hold of it, and what tells it apart from others.
+//! The state of everything, its invariants, and its identity.
 
 use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
 use claviger_core::{
-    device::DeviceLabel,
-    ids::{AttemptId, ProviderName, SessionId, Subject, Version},
-    policy::{Custody, Rotation, limits},
-    secret::SessionSecret,
-    session::{EndReason, Holding, SealedBlob, SealedPair, Session, State},
-    time::{Expiry, Timestamp},
+    ActiveState, AttemptId, Custody, DeviceLabel, EndReason, Expiry, ProviderName, Rotation, SealedBlob,
+    SealedPair, Session, SessionId, SessionSecret, State, Subject, Timestamp, Version, limits,
 };
 
 use crate::{
@@ -34,13 +30,14 @@ pub(crate) const GIVEN_UP: &str = "a token was known to be spent, and not sent a
 pub(crate) enum Step {
     /// Read the row and decide.
     Read,
-    /// Ask about the old access token before the refresh token of the row as it was read at this version is sent again.
+    /// Validate the old access token before the refresh token of the row at this version is sent
+    /// again.
     Ask { read: u64 },
-    /// Write the claim on the row as it was read at this version.
+    /// Write the claim on the row at this version.
     Claim { read: u64, replay: bool },
     /// The claim is written: send.
     Send { token: u8, replay: bool },
-    /// The request is under way.
+    /// The request is in progress.
     Await { token: u8, replay: bool, on_its_way: OnItsWay },
     /// The answer is there: carry it out.
     Answered { replay: bool, answer: Answer },
@@ -58,7 +55,7 @@ pub(crate) enum Answer {
     Rejected,
     /// 429: nothing was done.
     TurnedAway,
-    /// 502: perhaps it was.
+    /// 502: it may have been done.
     Gateway,
     Lost,
 }
@@ -79,11 +76,11 @@ pub(crate) struct World {
     pub(crate) scope: &'static Scope,
     pub(crate) rows: [Rc<Session>; DEVICES],
     pub(crate) grants: [Grant; DEVICES],
-    /// How often each refresh token was sent, but for those times that the provider turned it away.
+    /// How often each refresh token was sent, except where the provider refused to process it.
     pub(crate) sends: [[u8; TOKENS]; DEVICES],
     pub(crate) connected: bool,
     pub(crate) tasks: [Option<Task>; INSTANCES],
-    /// Requests whose sender died or gave up, on their way to the provider.
+    /// Requests on their way to the provider whose sender died or gave up.
     pub(crate) orphans: BTreeSet<(usize, u8)>,
     pub(crate) starts: u8,
     pub(crate) crashed: [bool; INSTANCES],
@@ -110,7 +107,7 @@ impl World {
             device: DeviceLabel::new("device"),
             created_at: BEGIN,
             last_seen_at: BEGIN,
-            state: State::Live(Holding {
+            state: State::Live(ActiveState {
                 pair: Some(pair(Version::FIRST, 0)),
                 proven_at: BEGIN,
                 claim: None,
@@ -135,10 +132,10 @@ impl World {
         BEGIN.after(limits::CLAIM_LEASE * u32::from(self.ticks))
     }
 
-    /// What tells two states apart, and nothing else.
+    /// Returns what distinguishes two states.
     pub(crate) fn key(&self) -> impl std::hash::Hash + Eq + use<> {
         let rows = self.rows.each_ref().map(|row| {
-            let claim = row.holding().and_then(|holding| holding.claim);
+            let claim = row.active().and_then(|active| active.claim);
             let claim = claim.map(|claim| {
                 let (free, window) = (claim.lease_until <= self.now(), self.scope.has_a_window());
                 let taken_at = window.then_some(claim.taken_at);
@@ -147,13 +144,14 @@ impl World {
             (row.version, row.generation(), token_of(row), claim, std::mem::discriminant(&row.state))
         });
         let provider = (self.grants.clone(), self.sends_that_matter(), self.connected, self.orphans.clone());
-        // A process that died is another one, and instances are alike, so it does not matter which is which.
+        // A process that died is a new one, and instances are alike, so their order does not
+        // matter.
         let mut instances = [0, 1].map(|instance| (self.tasks[instance], self.crashed[instance]));
         instances.sort();
         (rows, provider, instances, self.starts, self.ticks, self.signed_out)
     }
 
-    /// Of tokens that somebody may send yet.
+    /// The sends of tokens that may still be sent.
     fn sends_that_matter(&self) -> [[u8; TOKENS]; DEVICES] {
         let mut matter = [[0; TOKENS]; DEVICES];
         let sending = self.tasks.iter().flatten().filter_map(|task| match task.step {
@@ -176,7 +174,7 @@ impl World {
         after
     }
 
-    /// Compare-and-set: writes the row, and checks what must hold of every write.
+    /// Compare-and-set: writes the row, and checks what must hold for every write.
     pub(crate) fn write(&mut self, device: usize, next: Session, seen: &mut Seen) {
         let before = &self.rows[device];
         if before.ended() {
@@ -203,7 +201,8 @@ impl World {
         self.rows[device] = Rc::new(next);
     }
 
-    /// SPENT: a refresh token leaves. No value does so twice, but for one replay where the provider's habits allow it.
+    /// SPENT: a refresh token leaves. No value does so twice, except one replay if the provider's
+    /// habits allow it.
     pub(crate) fn send(&mut self, device: usize, token: u8, seen: &mut Seen) {
         let sends = &mut self.sends[device][usize::from(token)];
         let habits = &self.scope.habits;
@@ -217,20 +216,20 @@ impl World {
         }
     }
 
-    /// A request goes on without its sender. Where that spends nothing nobody will ever notice it.
+    /// A request continues without its sender. If that spends nothing, it has no effect.
     pub(crate) fn orphan(&mut self, device: usize, token: u8) {
         if let Kind::OneTime { .. } = self.scope.provider {
             self.orphans.insert((device, token));
         }
     }
 
-    /// The provider turned a request away.
+    /// The provider refused to process a request.
     pub(crate) fn unsend(&mut self, device: usize, token: u8) {
         let sends = &mut self.sends[device][usize::from(token)];
         *sends = sends.saturating_sub(1);
     }
 
-    /// The provider gets a refresh token.
+    /// The provider receives a refresh token.
     pub(crate) fn arrive(&mut self, device: usize, token: u8, seen: &mut Seen) -> Answer {
         if !self.connected {
             return Answer::Rejected;
@@ -246,12 +245,13 @@ impl World {
         }
     }
 
-    /// STRAND: a row in force that nobody is at holds a token that the provider takes; else it says that it may not.
+    /// STRAND: a row in force without a refresh in progress has a token that the provider accepts,
+    /// or says that it may not.
     pub(crate) fn check(&self, seen: &mut Seen) {
         for (row, grant) in self.rows.iter().zip(&self.grants) {
-            let Some(holding) = row.holding() else { continue };
+            let Some(active) = row.active() else { continue };
             let taken = token_of(row).is_some_and(|token| grant.takes(token));
-            if holding.claim.is_none() && self.connected && !taken {
+            if active.claim.is_none() && self.connected && !taken {
                 seen.violated.insert("STRAND");
             }
         }
@@ -275,8 +275,8 @@ pub(crate) fn token_of(row: &Session) -> Option<u8> {
     row.pair().and_then(|pair| pair.refresh.as_ref()).map(|blob| blob.0[0])
 }
 
-/// The attempt whose refresh token may not be sent any more.
+/// The attempt whose refresh token must not be sent any more.
 fn given_up(row: &Session) -> Option<AttemptId> {
-    let claim = row.holding()?.claim?;
+    let claim = row.active()?.claim?;
     (claim.answer_lost && claim.replay).then_some(claim.attempt)
 }

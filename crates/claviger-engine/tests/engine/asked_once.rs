@@ -1,14 +1,16 @@
-//! The provider is not asked more than it takes: each was found by the simulator's day of a million sessions.
+//! Limits on questions to the provider. The simulator's day of a million sessions found each of
+//! these bugs.
 
-use claviger_core::session::State;
+use claviger_core::State;
 use claviger_mock::{Endpoint, FaultKind};
-use claviger_store::{Store as _, Wheel};
+use claviger_store::{Queue, Store as _, SweepKind};
 
 use crate::world::{ADA, DAY, HOUR, MINUTE, TOKEN_LIFE, World};
 
-/// Memory of one instance does not hear of the proofs of another, such as those of the sweep. It asked again once an hour.
+/// One instance's memory does not know the proofs of another, such as the sweep's, so it asked
+/// again once an hour.
 #[tokio::test(start_paused = true)]
-async fn a_proof_that_another_instance_got_is_not_asked_for_again() {
+async fn a_proof_of_another_instance_is_reused() {
     let (world, app) = World::start().await;
     let elsewhere = world.instance().await;
     let browser = world.sign_in(&app, ADA).await;
@@ -21,9 +23,10 @@ async fn a_proof_that_another_instance_got_is_not_asked_for_again() {
     assert_eq!(world.twitch.calls(Endpoint::Validate), at_sign_in + 1);
 }
 
-/// A visit that gave up at the first question that was turned away began anew with the next, and a long one never ended.
+/// A visit that stopped at the first 429 started over with the next one, and a long visit never
+/// ended.
 #[tokio::test(start_paused = true)]
-async fn a_question_about_users_that_is_turned_away_is_asked_again_in_the_same_visit() {
+async fn a_connection_check_with_a_429_is_repeated_in_the_same_visit() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     world.pass(TOKEN_LIFE);
@@ -32,8 +35,8 @@ async fn a_question_about_users_that_is_turned_away_is_asked_again_in_the_same_v
     for _ in 0..3 {
         world.twitch.once(Endpoint::HelixAuthorizationUsers, FaultKind::too_many_requests(None));
     }
-    app.probe_due().await.unwrap();
+    app.check_due_connections().await.unwrap();
     assert_eq!(world.twitch.calls(Endpoint::HelixAuthorizationUsers), 4);
-    let due = world.memory.longest_due(Wheel::Probe).await.unwrap().unwrap();
+    let due = world.memory.backlog(Queue::Slots(SweepKind::Connections)).await.unwrap().oldest.unwrap();
     assert!(due > world.now() && due <= world.now().after(DAY), "the visit is closed");
 }

@@ -1,18 +1,18 @@
 //! Who is calling, and what each assurance reads.
 
-use claviger_core::{policy::limits, request::Assurance, session::EndReason};
+use claviger_core::{Assurance, EndReason, limits};
 use claviger_engine::{Denied, Target};
 use claviger_mock::Endpoint;
 use claviger_seal::KeyId;
 use claviger_store::Method;
 
 use crate::{
-    shelf::{Trick, unavailable},
+    faulty_store::{Trick, unavailable},
     world::{ADA, DAY, GRACE, HOUR, MINUTE, NOW, SECOND, World, passing, subject},
 };
 
 #[tokio::test(start_paused = true)]
-async fn the_cookie_alone_vouches_without_a_look_at_the_store() {
+async fn assurance_cookie_reads_no_store() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let before = (world.memory.reads(), world.memory.writes(), world.twitch.calls(Endpoint::Validate));
@@ -22,13 +22,13 @@ async fn the_cookie_alone_vouches_without_a_look_at_the_store() {
         assert_eq!((caller.subject(), caller.display_name()), (&subject(ADA), "ada_builds"));
         assert!(caller.row().is_none());
     }
-    app.shelf.down(true);
+    app.faulty_store.down(true);
     browser.asks_with(&app, Assurance::Cookie).await.expect("no store is needed");
     assert_eq!((world.memory.reads(), world.memory.writes(), world.twitch.calls(Endpoint::Validate)), before);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_cookie_alone_sees_at_once_what_this_process_ended() {
+async fn assurance_cookie_sees_ends_of_this_process_at_once() {
     let (world, app) = World::start().await;
     let browsers = world.sign_in_on(&app, 4).await;
     app.end_own(&browsers[0].cookie, EndReason::SignedOut).await.unwrap();
@@ -46,7 +46,7 @@ async fn the_cookie_alone_sees_at_once_what_this_process_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_cookie_of_a_suspect_session_is_not_enough() {
+async fn assurance_cookie_does_not_accept_a_suspect_session() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     world.twitch.mock().expire_access_tokens(ADA);
@@ -64,7 +64,7 @@ async fn the_cookie_of_a_suspect_session_is_not_enough() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_does_not_forget_who_was_signed_out() {
+async fn a_restart_remembers_ended_sessions() {
     let (world, app) = World::start().await;
     let (gone, here) = (world.sign_in(&app, ADA).await, world.sign_in(&app, GRACE).await);
     app.end_own(&gone.cookie, EndReason::SignedOut).await.unwrap();
@@ -90,12 +90,12 @@ async fn the_second_request_of_a_session_reads_nothing() {
     assert_eq!((world.memory.reads(), world.twitch.calls(Endpoint::Validate)), before);
 }
 
-/// A row that was read before the end must not be kept after it.
+/// A row that was read before the end must not be cached after it.
 #[tokio::test(start_paused = true)]
-async fn a_load_that_was_under_way_while_the_session_ended_is_not_kept() {
+async fn a_load_that_overlaps_the_end_is_not_cached() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
-    let gate = app.shelf.hold_after(Method::Load);
+    let gate = app.faulty_store.hold_after(Method::Load);
     let ending = async {
         gate.arrived().await;
         app.end(Target::One(browser.session), EndReason::Administrator).await.unwrap();
@@ -106,13 +106,14 @@ async fn a_load_that_was_under_way_while_the_session_ended_is_not_kept() {
     assert!(browser.asks_with(&app, Assurance::Cookie).await.is_err(), "ENDED");
 }
 
-/// A change that was written before the end, and is heard of after it, must not make the cookie good again.
+/// A change that was committed before the end, and is reported after it, must not make the cookie
+/// valid again.
 #[tokio::test(start_paused = true)]
-async fn late_word_of_an_earlier_change_does_not_bring_an_ended_session_back() {
+async fn a_late_report_does_not_revive_an_ended_session() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     world.pass(HOUR);
-    let gate = app.shelf.hold_after(Method::Replace);
+    let gate = app.faulty_store.hold_after(Method::Apply);
     let ending = async {
         gate.arrived().await;
         app.end(Target::One(browser.session), EndReason::Administrator).await.unwrap();
@@ -125,14 +126,14 @@ async fn late_word_of_an_earlier_change_does_not_bring_an_ended_session_back() {
     }
 }
 
-/// The same with a session that became suspect meanwhile.
+/// As above, for a session that became suspect.
 #[tokio::test(start_paused = true)]
-async fn late_word_of_an_earlier_change_does_not_clear_a_suspicion() {
+async fn a_late_report_does_not_clear_a_suspicion() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let grant = browser.grant(&app).await.unwrap();
     world.pass(HOUR);
-    let gate = app.shelf.hold_after(Method::Replace);
+    let gate = app.faulty_store.hold_after(Method::Apply);
     world.twitch.always(Endpoint::Token, claviger_mock::FaultKind::status(503));
     let suspicion = async {
         gate.arrived().await;
@@ -144,21 +145,23 @@ async fn late_word_of_an_earlier_change_does_not_clear_a_suspicion() {
     assert!(passing(&browser.asks_with(&app, Assurance::Cookie).await), "still suspect");
 }
 
-/// A store that cannot say whether it wrote the end: the second try finds it done, and then everybody must know.
+/// The store's first answer to an end is lost. The second attempt finds it done, and memory must
+/// know.
 #[tokio::test(start_paused = true)]
-async fn an_end_whose_first_answer_was_lost_counts_when_it_is_repeated() {
+async fn a_repeated_end_counts_after_a_lost_answer() {
     let (world, app) = World::start().await;
     let browsers = world.sign_in_on(&app, 3).await;
     for browser in &browsers {
         browser.asks(&app).await.unwrap();
     }
-    app.shelf.next(Method::Replace, Trick::FailAfter);
+    app.faulty_store.next(Method::Apply, Trick::FailAfter);
     app.end_own(&browsers[0].cookie, EndReason::SignedOut).await.unwrap_err();
     assert_eq!(app.end_own(&browsers[0].cookie, EndReason::SignedOut).await, Ok(0));
     let others = || Target::Others(subject(ADA), browsers[2].session);
-    app.shelf.next(Method::EndAll, Trick::FailAfter);
-    // What was ended unheard is asked for at once, in vain, and again a little later: too late for the second try.
-    app.shelf.next(Method::Distrusted, Trick::Fail);
+    app.faulty_store.next(Method::EndSessions, Trick::FailAfter);
+    // Ends with a lost answer are read again at once, in vain, and a little later, after the second
+    // attempt.
+    app.faulty_store.next(Method::Denylist, Trick::Fail);
     app.end(others(), EndReason::SignedOutFromAnotherDevice).await.unwrap_err();
     assert_eq!(app.end(others(), EndReason::SignedOutFromAnotherDevice).await, Ok(0));
     for browser in &browsers[..2] {
@@ -170,9 +173,9 @@ async fn an_end_whose_first_answer_was_lost_counts_when_it_is_repeated() {
     browsers[2].asks_with(&app, Assurance::Cookie).await.unwrap();
 }
 
-/// What another instance ended, this one learns when it reads the row, whichever request made it read.
+/// This instance learns of another one's end when any request reads the row.
 #[tokio::test(start_paused = true)]
-async fn an_end_by_another_instance_counts_from_the_first_look_at_the_row() {
+async fn an_end_by_another_instance_counts_after_any_read() {
     let (world, app) = World::start().await;
     let elsewhere = world.instance().await;
     let browser = world.sign_in(&app, ADA).await;
@@ -182,15 +185,15 @@ async fn an_end_by_another_instance_counts_from_the_first_look_at_the_row() {
     assert_eq!(outcome.unwrap_err(), Denied::Ended(EndReason::Administrator), "ENDED");
 }
 
-/// Instances tell each other nothing yet: the bound is the age of a proof.
+/// Without a change feed, the age of a proof is the bound.
 #[tokio::test(start_paused = true)]
-async fn an_end_by_another_instance_is_seen_when_the_next_proof_is_due_at_the_latest() {
+async fn an_end_by_another_instance_is_seen_by_the_next_proof() {
     let (world, app) = World::start().await;
     let elsewhere = world.instance().await;
     let browser = world.sign_in(&app, ADA).await;
     browser.asks(&app).await.unwrap();
     elsewhere.end(Target::One(browser.session), EndReason::Administrator).await.unwrap();
-    assert!(browser.asks_with(&app, NOW).await.is_err(), "whoever asks the provider reads the row first");
+    assert!(browser.asks_with(&app, NOW).await.is_err(), "a validation reads the row first");
     world.pass(world.settings.lifetimes.proof);
     assert_eq!(browser.asks(&app).await.unwrap_err(), Denied::Ended(EndReason::Administrator), "ENDED");
 }
@@ -212,12 +215,12 @@ async fn a_cookie_with_another_secret_opens_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_cookie_of_ours_is_no_session() {
+async fn a_forged_cookie_is_no_session() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let mut cut = browser.value.clone();
     cut.pop();
-    let login = app.begin_login(claviger_core::return_to::ReturnTo::root(), false).cookie;
+    let login = app.begin_login(claviger_core::ReturnTo::root(), false).cookie;
     for value in ["", "x", cut.as_str(), login.as_str(), &"A".repeat(10_000)] {
         assert_eq!(app.open_cookie(value).unwrap_err(), Denied::NoSession);
     }
@@ -227,23 +230,23 @@ async fn what_is_no_cookie_of_ours_is_no_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_store_nobody_is_signed_out() {
+async fn a_store_outage_signs_nobody_out() {
     let (world, app) = World::start().await;
     let (known, unknown) = (world.sign_in(&app, ADA).await, world.sign_in(&app, ADA).await);
     known.asks(&app).await.unwrap();
-    app.shelf.down(true);
+    app.faulty_store.down(true);
     known.asks(&app).await.expect("memory serves it");
     assert_eq!(unknown.asks(&app).await.unwrap_err(), Denied::Store(unavailable()));
     world.pass(HOUR);
     assert!(passing(&known.asks(&app).await), "TRANSIENT");
-    app.shelf.down(false);
+    app.faulty_store.down(false);
     for browser in [known, unknown] {
         browser.asks(&app).await.expect("TRANSIENT");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_providers_word_is_as_old_as_the_request_allows() {
+async fn max_age_limits_the_age_of_a_proof() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let asked = || world.twitch.calls(Endpoint::Validate);
@@ -260,13 +263,13 @@ async fn the_providers_word_is_as_old_as_the_request_allows() {
     assert_eq!(asked(), at_sign_in + 2);
     world.twitch.always(Endpoint::Validate, claviger_mock::FaultKind::status(500));
     let outcome = browser.asks_with(&app, NOW).await;
-    assert_eq!(outcome.unwrap_err(), Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER });
+    assert_eq!(outcome.unwrap_err(), Denied::ProviderUnavailable { retry_after: limits::RETRY_AFTER });
     browser.asks_with(&app, fresh).await.expect("the last word is young enough");
     browser.asks(&app).await.expect("TRANSIENT");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cookie_is_good_for_nothing_beyond_the_greatest_age() {
+async fn a_cookie_is_worthless_beyond_the_absolute_limit() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let born = world.now();

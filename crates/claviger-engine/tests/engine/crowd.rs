@@ -1,15 +1,11 @@
-//! Sessions by the hundred without a sign-in for each, engines that run, and what must hold of them all.
+//! Hundreds of sessions without a sign-in for each, engines that run, and the checks for all of
+//! them.
 
 use std::time::Duration;
 
 use claviger_core::{
-    device::DeviceLabel,
-    ids::{SessionId, Version},
-    policy::{Custody, limits},
-    secret::{AccessToken, RefreshToken, SessionSecret},
-    session::{Holding, SealedPair, Session, State},
-    sweep::{SLOTS, Slot},
-    time::{Expiry, Timestamp},
+    AccessToken, ActiveState, Custody, DeviceLabel, Expiry, RefreshToken, SLOTS, SealedPair, Session,
+    SessionId, SessionSecret, Slot, State, Timestamp, Version, limits,
 };
 use claviger_engine::Entropy;
 use claviger_mock::{DEMO_CLIENT_ID, LiveTokenLimit, User};
@@ -20,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::{Instance, MINUTE, SCOPE, Setup, World, keyring, subject};
 
-/// An engine with all of its work beside the requests.
+/// An engine with all its background work.
 pub(crate) struct Running {
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -33,9 +29,9 @@ impl Instance {
         Running { stop, task: tokio::spawn(async move { engine.run(token).await }) }
     }
 
-    /// Runs the engine until it dies in the middle of whatever it does: it reaches the store no more.
+    /// Runs the engine until it dies at some point and no longer reaches the store.
     pub(crate) fn die(&self, running: &Running) {
-        self.shelf.down(true);
+        self.faulty_store.down(true);
         running.task.abort();
     }
 }
@@ -47,34 +43,34 @@ impl Running {
     }
 }
 
-/// Tokens live for many days, and a user may have any number of them.
+/// Tokens live for days, and a user may have any number of them.
 pub(crate) fn crowded(setup: &mut Setup) {
     setup.mock.live_token_limit = LiveTokenLimit::Off;
     setup.mock.token_lifetime_secs = 10 * 24 * 60 * 60;
     setup.settings.devices_per_user = 100_000;
 }
 
-/// A user of the mock by number.
+/// A user of the mock, by number.
 pub(crate) fn user(number: u64) -> String {
     format!("2{number:08}")
 }
 
 impl World {
-    /// So many users whom the mock knows besides the usual ones.
+    /// Adds this many users to the mock.
     pub(crate) fn populate(&self, users: u64) {
         for number in 0..users {
             self.twitch.mock().add_user(User::new(user(number), format!("user_{number}")));
         }
     }
 
-    /// A session that signed in a moment ago, as it would be after a sign-in. `change` makes it another one.
+    /// Adds a session as a sign-in just now would leave it. `change` modifies it.
     pub(crate) async fn plant(&self, user: &str, change: impl FnOnce(&mut Session)) -> SessionId {
         let mut random = [0; 10];
         self.entropy.fill(&mut random);
         self.plant_as(SessionId::new(self.now(), random), user, change).await
     }
 
-    /// The same in a slot.
+    /// As above, in this slot.
     pub(crate) async fn plant_in(
         &self,
         slot: u16,
@@ -128,14 +124,14 @@ impl World {
             device: DeviceLabel::from_user_agent("curl/8"),
             created_at: now,
             last_seen_at: now,
-            state: State::Live(Holding { pair: Some(pair), proven_at: now, claim: None }),
+            state: State::Live(ActiveState { pair: Some(pair), proven_at: now, claim: None }),
         };
         change(&mut row);
         self.memory.insert(row, Placement { limit: u32::MAX, replaces: None }).await.unwrap();
         id
     }
 
-    /// Every row that has not ended, in no particular order.
+    /// Returns every row that has not ended, in no particular order.
     pub(crate) async fn open_rows(&self) -> Vec<Session> {
         let ever = Timestamp::from_millis(i64::MAX);
         let mut rows = Vec::new();
@@ -145,17 +141,17 @@ impl World {
         rows
     }
 
-    /// HOURLY: no live row's proof is older than this.
+    /// HOURLY: checks that no live row's proof is older than this.
     pub(crate) async fn assert_proven_within(&self, age: Duration) {
         let now = self.now();
         for row in self.open_rows().await {
-            if let State::Live(Holding { proven_at, pair: Some(_), .. }) = row.state {
+            if let State::Live(ActiveState { proven_at, pair: Some(_), .. }) = row.state {
                 assert!(now.since(proven_at) <= age, "HOURLY: {} since {:?}", row.id, now.since(proven_at));
             }
         }
     }
 
-    /// Lets time pass and looks at every minute whether each live row was proven within the hour.
+    /// Lets time pass and checks every minute that each live row was proven within the hour.
     pub(crate) async fn run_hourly(&self, by: Duration) {
         let until = self.now().after(by);
         while self.now() < until {
@@ -164,40 +160,40 @@ impl World {
         }
     }
 
-    /// SPREAD: since the log was cleared no window of validations surpassed the budget.
+    /// SPREAD: checks that no window of validations since the log was cleared exceeded the budget.
     pub(crate) fn assert_within_budget(&self, what: &str) {
         let per_second = self.settings.sweep.validations_per_second;
         assert_within(&self.twitch.validation_times(), per_second, what);
     }
 }
 
-/// SPREAD: of these points in time not more lie in any window than the budget allows.
+/// SPREAD: checks that no window holds more of these times than the budget allows.
 pub(crate) fn assert_within(times: &[i64], per_second: u32, what: &str) {
     let burst = f64::from(per_second.div_ceil(4));
     let rate = f64::from(per_second);
     for (first, from) in times.iter().enumerate() {
         for (count, until) in times[first..].iter().enumerate() {
             let secs = millis(until - from + 1) / 1000.0;
-            let most = burst + (secs + limits::PACE_LATE.as_secs_f64()) * rate;
+            let most = burst + (secs + limits::RATE_LIMIT_LATE.as_secs_f64()) * rate;
             let count = f64::from(u32::try_from(count + 1).unwrap());
             assert!(count <= most, "SPREAD {what}: {count} in {secs} s, where {most} are allowed");
         }
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "no test runs for so long")]
+#[expect(clippy::cast_precision_loss, reason = "tests are too short for that")]
 fn millis(millis: i64) -> f64 {
     millis as f64
 }
 
-/// Sets the row aside.
+/// Parks the row.
 pub(crate) fn parked(row: &mut Session) {
-    if let State::Live(holding) = row.state.clone() {
-        row.state = State::Parked(holding);
+    if let State::Live(active) = row.state.clone() {
+        row.state = State::Parked(active);
     }
 }
 
-/// A slot by any number.
+/// A slot, by any number.
 pub(crate) fn slot(number: u64) -> u16 {
     u16::try_from(number % u64::from(SLOTS)).unwrap()
 }

@@ -1,26 +1,21 @@
-//! Callers that go away. Whatever they had begun is finished, or was never begun, at every point where they may leave.
+//! Callers that go away. Whatever they began is finished or never began, wherever they leave.
 
 use std::{pin::pin, time::Duration};
 
-use claviger_core::{
-    request::Assurance,
-    return_to::ReturnTo,
-    session::{EndReason, State},
-    verdict::ApiRefusal,
-};
+use claviger_core::{ApiRefusal, Assurance, EndReason, ReturnTo, State};
 use claviger_engine::{Denied, Target};
 use claviger_mock::Endpoint;
 
 use crate::world::{ADA, Instance, MINUTE, ONE_TIME, SECOND, World, habits, subject};
 
-/// Longer than a pause between two looks at a row that another instance is refreshing.
+/// Longer than the wait between two looks at a row that another instance refreshes.
 const MOMENT: Duration = Duration::from_millis(60);
 
-/// So many polls go by before time does.
+/// Number of polls before time moves.
 const POLLS_A_MOMENT: usize = 12;
 
-/// Polls a future so many times, and then drops it. Tells whether it had finished by then. Tasks run after each poll, and
-/// timers of some milliseconds after some of them.
+/// Polls a future this many times and drops it. Returns whether it had finished. Tasks run after
+/// each poll, and timers of some milliseconds after some of them.
 pub(crate) async fn drop_after<T>(polls: usize, work: impl Future<Output = T>) -> bool {
     let mut work = pin!(work);
     for poll in 1..=polls {
@@ -36,7 +31,7 @@ pub(crate) async fn drop_after<T>(polls: usize, work: impl Future<Output = T>) -
     false
 }
 
-/// A fresh world for every point at which the caller may leave, until there is none left.
+/// Creates a fresh world for every point at which the caller may leave, until there is none left.
 macro_rules! at_every_point {
     (|$world:ident, $app:ident, $polls:ident| $story:block) => {
         at_every_point!(crate::dropped::slow_world(), |$world, $app, $polls| $story)
@@ -57,20 +52,20 @@ pub(crate) use at_every_point;
 
 pub(crate) async fn slow_world() -> (World, Instance) {
     let (world, app) = World::with(habits(ONE_TIME)).await;
-    app.shelf.slow();
+    app.faulty_store.slow();
     (world, app)
 }
 
-/// STRAND: the pair is stored, whenever the request goes away.
+/// STRAND: the pair is stored, wherever the request goes away.
 #[tokio::test(start_paused = true)]
-async fn a_refresh_is_finished_for_a_caller_that_left() {
+async fn a_refresh_is_finished_without_its_caller() {
     at_every_point!(|world, app, polls| {
         let browser = world.sign_in(&app, ADA).await;
         world.expire_tokens();
         let finished = drop_after(polls, browser.asks(&app)).await;
         world.run_for(SECOND).await;
         let row = world.row(browser.session).await;
-        assert_eq!(row.holding().unwrap().claim, None, "after {polls} polls");
+        assert_eq!(row.active().unwrap().claim, None, "after {polls} polls");
         let refreshed = world.twitch.refreshes() == 1;
         assert_eq!(row.pair().unwrap().generation.0 > 1, refreshed, "STRAND after {polls} polls");
         browser.asks(&app).await.expect("LIVE");
@@ -80,9 +75,9 @@ async fn a_refresh_is_finished_for_a_caller_that_left() {
     });
 }
 
-/// The same with a caller that leaves while others wait for the same refresh.
+/// As above, while other callers wait for the same refresh.
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_left_takes_nothing_from_those_who_stay() {
+async fn a_caller_that_leaves_does_not_disturb_the_others() {
     at_every_point!(|world, app, polls| {
         let browser = world.sign_in(&app, ADA).await;
         world.expire_tokens();
@@ -93,9 +88,9 @@ async fn a_caller_that_left_takes_nothing_from_those_who_stay() {
     });
 }
 
-/// CASCADE: every pair that was issued is held by a row, or revoked.
+/// CASCADE: a row holds every issued pair, or it is revoked.
 #[tokio::test(start_paused = true)]
-async fn a_sign_in_of_a_browser_that_left_strands_no_pair() {
+async fn an_abandoned_sign_in_strands_no_pair() {
     at_every_point!(|world, app, polls| {
         let old = world.sign_in(&app, ADA).await;
         world.pass(SECOND);
@@ -104,7 +99,7 @@ async fn a_sign_in_of_a_browser_that_left_strands_no_pair() {
         let login = app.finish_login(callback, Some(&started.cookie), Some(&old.cookie), "");
         let finished = drop_after(polls, login).await;
         world.run_for(SECOND).await;
-        app.settle_owed().await.unwrap();
+        app.carry_out_revocations().await.unwrap();
         let open = app.devices(&subject(ADA)).await.unwrap();
         assert_eq!(world.twitch.mock().live_access_tokens(ADA), open.len(), "CASCADE after {polls} polls");
         assert_eq!(open.len(), 1, "either the old session or the new one");
@@ -113,7 +108,7 @@ async fn a_sign_in_of_a_browser_that_left_strands_no_pair() {
     });
 }
 
-/// A row that ended is refused by this process, and one that did not is served.
+/// A row that ended is refused by this process; one that did not is served.
 async fn assert_ended_and_known(world: &World, app: &Instance, browser: &crate::world::Browser) {
     let ended = world.end_reason(browser.session).await;
     for assurance in [Assurance::Cookie, Assurance::Session] {
@@ -123,7 +118,7 @@ async fn assert_ended_and_known(world: &World, app: &Instance, browser: &crate::
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_counts_although_who_asked_for_it_left() {
+async fn an_end_counts_without_its_caller() {
     at_every_point!(|world, app, polls| {
         let browser = world.sign_in(&app, ADA).await;
         browser.asks(&app).await.unwrap();
@@ -135,7 +130,7 @@ async fn an_end_counts_although_who_asked_for_it_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_of_the_others_counts_although_who_asked_for_it_left() {
+async fn an_end_of_the_others_counts_without_its_caller() {
     at_every_point!(|world, app, polls| {
         let devices = world.sign_in_on(&app, 3).await;
         for device in &devices {
@@ -153,7 +148,7 @@ async fn an_end_of_the_others_counts_although_who_asked_for_it_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_suspicion_counts_although_who_raised_it_left() {
+async fn a_suspicion_counts_without_its_caller() {
     at_every_point!(|world, app, polls| {
         let browser = world.sign_in(&app, ADA).await;
         let refused = browser.grant(&app).await.unwrap();
@@ -162,10 +157,10 @@ async fn a_suspicion_counts_although_who_raised_it_left() {
         let finished = drop_after(polls.min(60), call).await;
         world.rest().await;
         let suspect = matches!(world.row(browser.session).await.state, State::Suspect(_));
-        app.shelf.down(true);
+        app.faulty_store.down(true);
         let outcome = browser.asks_with(&app, Assurance::Cookie).await;
         assert_eq!(outcome.is_err(), suspect, "after {polls} polls");
-        app.shelf.down(false);
+        app.faulty_store.down(false);
         held.open();
         world.rest().await;
         browser.asks_with(&app, Assurance::Cookie).await.expect("LIVE");
@@ -173,9 +168,9 @@ async fn a_suspicion_counts_although_who_raised_it_left() {
     });
 }
 
-/// IDLE: a use that a request took along is not lost with it.
+/// IDLE: a use that a request recorded is not lost with the request.
 #[tokio::test(start_paused = true)]
-async fn uses_are_written_down_although_their_writer_left() {
+async fn uses_are_written_without_their_writer() {
     at_every_point!(|world, app, polls| {
         let browser = world.sign_in(&app, ADA).await;
         world.pass(MINUTE);
@@ -190,14 +185,14 @@ async fn uses_are_written_down_although_their_writer_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn revocations_are_carried_out_although_their_worker_left() {
+async fn revocations_are_carried_out_without_their_worker() {
     at_every_point!(|world, app, polls| {
         let devices = world.sign_in_on(&app, 2).await;
         let all = Target::AllOf(subject(ADA), world.now());
         app.end(all, EndReason::SignedOutEverywhere).await.unwrap();
-        let finished = drop_after(polls, app.settle_owed()).await;
+        let finished = drop_after(polls, app.carry_out_revocations()).await;
         world.pass(claviger_core::policy::limits::REVOCATION_LEASE);
-        app.settle_owed().await.unwrap();
+        app.carry_out_revocations().await.unwrap();
         assert_eq!((world.owed().await, devices.len()), (0, 2));
         assert_eq!(world.twitch.mock().live_access_tokens(ADA), 0, "CASCADE");
         finished

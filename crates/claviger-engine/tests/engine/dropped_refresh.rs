@@ -1,15 +1,13 @@
-//! The caller of a refresh goes away at every point of every path that a refresh takes, and the pair is stored all the same.
+//! The caller of a refresh goes away at every point of every path, and the pair is stored all the
+//! same.
 
-use claviger_core::{
-    policy::{ProviderHabits, limits},
-    verdict::ApiRefusal,
-};
+use claviger_core::{ApiRefusal, ProviderHabits, limits};
 use claviger_mock::{Endpoint, FaultKind, Rotation};
 use claviger_store::Method;
 
 use crate::{
     dropped::{at_every_point, drop_after},
-    shelf::Trick,
+    faulty_store::Trick,
     world::{ADA, Browser, GRACE, Instance, MINUTE, ONE_TIME, ROTATES, SECOND, World, passing},
 };
 
@@ -20,19 +18,19 @@ async fn slow_world(own: ProviderHabits, rotation: Rotation) -> (World, Instance
         setup.settings.refreshes_per_second = 1;
     })
     .await;
-    app.shelf.slow();
+    app.faulty_store.slow();
     (world, app)
 }
 
-/// STRAND: a refresh that was sent has left its new pair in the row, and the row is nobody's any more; one that was not sent has
-/// left no trace. The next request is served, and by then the token was sent so often and no more.
+/// STRAND: a refresh that was sent leaves its new pair in the row and no claim; one that was not
+/// sent leaves no trace. The next request is served, and the token was sent exactly this often.
 async fn assert_stored(world: &World, app: &Instance, browser: &Browser, polls: usize, sends: u64) {
     world.run_for(5 * SECOND).await;
     let row = world.row(browser.session).await;
     let sent = world.twitch.refreshes() == sends;
     assert_eq!(row.pair().unwrap().generation.0 > 1, sent, "STRAND after {polls} polls");
     if sent {
-        assert_eq!(row.holding().unwrap().claim, None, "after {polls} polls");
+        assert_eq!(row.active().unwrap().claim, None, "after {polls} polls");
         assert!(world.twitch.lives(&world.token_of(&row)), "STRAND after {polls} polls");
     }
     browser.asks(app).await.unwrap_or_else(|denied| panic!("LIVE after {polls} polls: {denied}"));
@@ -40,9 +38,9 @@ async fn assert_stored(world: &World, app: &Instance, browser: &Browser, polls: 
     assert_eq!(world.owed().await, 0, "after {polls} polls");
 }
 
-/// The provider is asked about the old token, the claim is written as a replay, the token is sent again.
+/// The old token is validated, the claim is written as a replay, and the token is sent again.
 #[tokio::test(start_paused = true)]
-async fn a_replay_is_finished_for_a_caller_that_left() {
+async fn a_replay_is_finished_without_its_caller() {
     at_every_point!(slow_world(ROTATES, Rotation::Rotates), |world, app, polls| {
         let browser = world.sign_in(&app, ADA).await;
         world.expire_tokens();
@@ -56,9 +54,10 @@ async fn a_replay_is_finished_for_a_caller_that_left() {
     });
 }
 
-/// Another instance is at it. Who waits for its pair and leaves takes nothing from it, and sends nothing.
+/// Another instance refreshes. A caller that waits for its pair and leaves changes nothing and
+/// sends nothing.
 #[tokio::test(start_paused = true)]
-async fn a_wait_for_another_instance_leaves_no_trace() {
+async fn an_abandoned_wait_for_another_instance_changes_nothing() {
     at_every_point!(slow_world(ONE_TIME, Rotation::OneTimeKillsConnection), |world, app, polls| {
         let elsewhere = world.instance().await;
         let browser = world.sign_in(&app, ADA).await;
@@ -80,9 +79,9 @@ async fn a_wait_for_another_instance_leaves_no_trace() {
     });
 }
 
-/// The budget is used up, so that the refresh waits for its turn.
+/// The budget is used up, so that the refresh waits for a permit.
 #[tokio::test(start_paused = true)]
-async fn a_refresh_that_waited_for_its_turn_is_finished_for_a_caller_that_left() {
+async fn a_refresh_that_waited_for_a_permit_is_finished_without_its_caller() {
     at_every_point!(slow_world(ONE_TIME, Rotation::OneTimeKillsConnection), |world, app, polls| {
         let browser = world.sign_in(&app, ADA).await;
         let others = [world.sign_in(&app, GRACE).await, world.sign_in(&app, GRACE).await];
@@ -99,23 +98,20 @@ async fn a_refresh_that_waited_for_its_turn_is_finished_for_a_caller_that_left()
     });
 }
 
-/// Nobody can say whether the claim was written. It is given back, whoever is there to hear of it, and nothing was sent.
+/// The outcome of the claim's write is unknown. The claim is given back even without its caller,
+/// and nothing was sent.
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_was_written_unheard_is_given_back_although_the_caller_left() {
+async fn a_claim_of_unknown_outcome_is_given_back_without_its_caller() {
     for trick in [Trick::FailAfter, Trick::Fail] {
         at_every_point!(slow_world(ONE_TIME, Rotation::OneTimeKillsConnection), |world, app, polls| {
             let browser = world.sign_in(&app, ADA).await;
             world.expire_tokens();
-            app.shelf.next(Method::Replace, trick.clone());
+            app.faulty_store.next(Method::Apply, trick.clone());
             let finished = drop_after(polls, browser.asks(&app)).await;
             world.run_for(5 * SECOND).await;
-            assert_eq!(
-                world.row(browser.session).await.holding().unwrap().claim,
-                None,
-                "after {polls} polls"
-            );
+            assert_eq!(world.row(browser.session).await.active().unwrap().claim, None, "after {polls} polls");
             assert_eq!(world.twitch.refreshes(), 0, "nothing was sent");
-            // The request that left early may not have met the trick.
+            // A request that left early may not have met the fault.
             let _ = browser.asks(&app).await;
             world.run_for(5 * SECOND).await;
             assert_stored(&world, &app, &browser, polls, 1).await;
@@ -125,9 +121,9 @@ async fn a_claim_that_was_written_unheard_is_given_back_although_the_caller_left
     }
 }
 
-/// The answer is lost. The row says so, whoever is there to hear of it, and the next request makes it good.
+/// The answer is lost. The row says so even without the caller, and the next request recovers.
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_is_written_down_although_the_caller_left() {
+async fn a_lost_answer_is_recorded_without_its_caller() {
     for kind in [FaultKind::CloseAfter, FaultKind::status(502)] {
         at_every_point!(slow_world(ROTATES, Rotation::Rotates), |world, app, polls| {
             let browser = world.sign_in(&app, ADA).await;
@@ -150,9 +146,9 @@ async fn a_lost_answer_is_written_down_although_the_caller_left() {
     }
 }
 
-/// A call of the API was refused: the row is suspected, claimed, refreshed, whoever waits for the new token.
+/// The API refused a call: the row is suspected, claimed and refreshed even without the caller.
 #[tokio::test(start_paused = true)]
-async fn a_refresh_after_a_refusal_is_finished_for_a_caller_that_left() {
+async fn a_refresh_after_a_refusal_is_finished_without_its_caller() {
     for refusal in [ApiRefusal::DeadToken, ApiRefusal::Unclear] {
         at_every_point!(slow_world(ONE_TIME, Rotation::OneTimeKillsConnection), |world, app, polls| {
             let browser = world.sign_in(&app, ADA).await;

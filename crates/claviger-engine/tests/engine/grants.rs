@@ -1,14 +1,9 @@
-//! The caller's access token: hints from the browser, and what a refusal of the API leads to.
+//! The caller's access token: cached-token cookies, and refusals by the API.
 
-use claviger_core::{
-    ids::Version,
-    request::Assurance,
-    session::{EndReason, State},
-    verdict::ApiRefusal,
-};
+use claviger_core::{ApiRefusal, Assurance, EndReason, State, Version};
 use claviger_engine::{Denied, Grant, Target};
 use claviger_mock::{Endpoint, FaultKind};
-use claviger_seal::AccessHint;
+use claviger_seal::CachedToken;
 
 use crate::world::{ADA, Browser, GRACE, HOUR, Instance, MINUTE, SECOND, TOKEN_LIFE, World, passing};
 
@@ -16,90 +11,90 @@ async fn world_with_hints() -> (World, Instance) {
     World::with(|setup| setup.settings.carry_access_token = true).await
 }
 
-fn hint(app: &Instance, browser: &Browser) -> Option<AccessHint> {
-    app.open_access_hint(browser.hint.as_deref().expect("the configuration wants one"))
+fn cached(app: &Instance, browser: &Browser) -> Option<CachedToken> {
+    app.open_cached_token(browser.cached.as_deref().expect("the configuration wants one"))
 }
 
-/// A grant as it was before whatever happened since.
+/// A grant as it was earlier.
 async fn old_grant(app: &Instance, browser: &Browser) -> Grant {
     browser.grant(app).await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_of_this_session_saves_the_look_at_the_store() {
+async fn a_cached_token_saves_the_read_of_the_store() {
     let (world, app) = world_with_hints().await;
     let browser = world.sign_in(&app, ADA).await;
     let token = world.access_token(browser.session).await;
     let elsewhere = world.instance().await;
     let before = (world.memory.reads(), world.memory.writes());
     for app in [&app, &elsewhere] {
-        let grant = app.grant(&browser.cookie, hint(app, &browser)).await.unwrap();
+        let grant = app.grant(&browser.cookie, cached(app, &browser)).await.unwrap();
         assert_eq!((grant.token.expose(), grant.generation), (token.as_str(), Version::FIRST));
     }
     assert_eq!((world.memory.reads(), world.memory.writes()), before);
     world.pass(3 * MINUTE);
-    app.grant(&browser.cookie, hint(&app, &browser)).await.unwrap();
+    app.grant(&browser.cookie, cached(&app, &browser)).await.unwrap();
     app.end_overdue().await.unwrap();
     assert_eq!(world.row(browser.session).await.last_seen_at, world.now(), "it is a use");
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_setting_there_is_no_hint() {
+async fn without_the_setting_no_token_is_cached() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
-    assert_eq!(browser.hint, None);
+    assert_eq!(browser.cached, None);
     let grant = browser.grant(&app).await.unwrap();
-    assert_eq!(app.access_hint(browser.session, &grant), None);
+    assert_eq!(app.cached_token_cookie(browser.session, &grant), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_hint_of_ours_is_no_hint() {
+async fn a_forged_cached_token_is_ignored() {
     let (world, app) = world_with_hints().await;
     let browser = world.sign_in(&app, ADA).await;
     for value in ["", "x", browser.value.as_str()] {
-        assert!(app.open_access_hint(value).is_none());
+        assert!(app.open_cached_token(value).is_none());
     }
-    assert!(world.instance_with(&[2]).await.open_access_hint(&browser.hint.unwrap()).is_none());
+    assert!(world.instance_with(&[2]).await.open_cached_token(&browser.cached.unwrap()).is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_that_expired_is_not_believed() {
+async fn an_expired_cached_token_is_ignored() {
     let (world, app) = world_with_hints().await;
     let browser = world.sign_in(&app, ADA).await;
     let token = world.access_token(browser.session).await;
     let margin = world.settings.lifetimes.refresh_margin;
     world.pass(TOKEN_LIFE - margin - SECOND / 1000);
-    let grant = app.grant(&browser.cookie, hint(&app, &browser)).await.unwrap();
+    let grant = app.grant(&browser.cookie, cached(&app, &browser)).await.unwrap();
     assert_eq!(grant.token.expose(), token);
     world.pass(SECOND / 1000);
-    let grant = app.grant(&browser.cookie, hint(&app, &browser)).await.unwrap();
+    let grant = app.grant(&browser.cookie, cached(&app, &browser)).await.unwrap();
     assert_ne!(grant.token.expose(), token, "refreshed");
     assert_eq!(world.twitch.refreshes(), 1);
 }
 
-/// ISO: the hint of one session is nothing to another, of the same user or not.
+/// ISO: a cached token of one session is ignored for another, even of the same user.
 #[tokio::test(start_paused = true)]
-async fn a_hint_of_another_session_is_not_believed() {
+async fn a_cached_token_of_another_session_is_ignored() {
     let (world, app) = world_with_hints().await;
     let browsers =
         [world.sign_in(&app, ADA).await, world.sign_in(&app, ADA).await, world.sign_in(&app, GRACE).await];
     for own in &browsers {
         let token = world.access_token(own.session).await;
         for other in &browsers {
-            let grant = app.grant(&own.cookie, hint(&app, other)).await.unwrap();
+            let grant = app.grant(&own.cookie, cached(&app, other)).await.unwrap();
             assert_eq!(grant.token.expose(), token, "ISO");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_of_an_ended_or_suspect_session_is_not_believed() {
+async fn a_cached_token_of_an_ended_or_suspect_session_is_ignored() {
     let (world, app) = world_with_hints().await;
     let (ended, suspect) = (world.sign_in(&app, ADA).await, world.sign_in(&app, GRACE).await);
     app.end(Target::One(ended.session), EndReason::Administrator).await.unwrap();
     let restarted = world.instance().await;
     for app in [&app, &restarted] {
-        let outcome = app.grant(&ended.cookie, hint(app, &ended)).await;
+        let outcome = app.grant(&ended.cookie, cached(app, &ended)).await;
         assert_eq!(outcome.unwrap_err(), Denied::Ended(EndReason::Administrator), "ENDED");
     }
     let refused = old_grant(&app, &suspect).await;
@@ -107,17 +102,18 @@ async fn a_hint_of_an_ended_or_suspect_session_is_not_believed() {
     let outcome = app.grant_after_refusal(&suspect.cookie, &refused, ApiRefusal::DeadToken).await;
     assert!(passing(&outcome));
     world.wait_out();
-    let grant = app.grant(&suspect.cookie, hint(&app, &suspect)).await.unwrap();
-    assert!(grant.generation > refused.generation, "the hint's token is known to be dead");
+    let grant = app.grant(&suspect.cookie, cached(&app, &suspect)).await.unwrap();
+    assert!(grant.generation > refused.generation, "the cached token is known to be dead");
 }
 
-/// The browser may carry an old hint after others refreshed: the refusal that follows costs no refresh.
+/// The browser may carry an old token after a refresh by others. The refusal that follows costs no
+/// refresh.
 #[tokio::test(start_paused = true)]
-async fn a_stale_hint_leads_to_the_newer_pair_without_a_refresh() {
+async fn a_stale_cached_token_leads_to_the_newer_pair() {
     let (world, app) = world_with_hints().await;
     let elsewhere = world.instance().await;
     let browser = world.sign_in(&app, ADA).await;
-    let refused = app.grant(&browser.cookie, hint(&app, &browser)).await.unwrap();
+    let refused = app.grant(&browser.cookie, cached(&app, &browser)).await.unwrap();
     let first = old_grant(&elsewhere, &browser).await;
     elsewhere.grant_after_refusal(&browser.cookie, &first, ApiRefusal::DeadToken).await.unwrap().unwrap();
     assert_eq!(world.twitch.refreshes(), 1);
@@ -126,8 +122,8 @@ async fn a_stale_hint_leads_to_the_newer_pair_without_a_refresh() {
         assert_eq!(grant.token.expose(), world.access_token(browser.session).await);
         assert_eq!(world.twitch.refreshes(), 1, "adopted");
     }
-    let fresh = app.access_hint(browser.session, &first).is_some();
-    assert!(fresh, "and the browser can be given a new hint");
+    let fresh = app.cached_token_cookie(browser.session, &first).is_some();
+    assert!(fresh, "and the browser can be given a new cached token");
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,7 +173,7 @@ async fn an_unclear_refusal_asks_the_provider_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_about_something_else_is_the_callers() {
+async fn a_refusal_for_another_reason_is_passed_on() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let refused = old_grant(&app, &browser).await;
@@ -187,9 +183,9 @@ async fn a_refusal_about_something_else_is_the_callers() {
     assert_eq!((world.memory.reads(), world.twitch.calls(Endpoint::Validate)), before);
 }
 
-/// An API that says 401 to everything must not end or exhaust a session.
+/// An API that answers 401 to everything must not end or exhaust a session.
 #[tokio::test(start_paused = true)]
-async fn an_api_that_refuses_every_token_costs_one_refresh_a_call_and_no_session() {
+async fn an_api_that_refuses_everything_ends_no_session() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     for round in 1..=5 {
@@ -203,7 +199,7 @@ async fn an_api_that_refuses_every_token_costs_one_refresh_a_call_and_no_session
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_after_the_end_is_told_as_the_end() {
+async fn a_refusal_after_the_end_reports_the_end() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let refused = old_grant(&app, &browser).await;
@@ -218,7 +214,7 @@ async fn a_refusal_after_the_end_is_told_as_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_with_another_sessions_secret_moves_nothing() {
+async fn a_refusal_with_a_wrong_secret_changes_nothing() {
     let (world, app) = World::start().await;
     let (ada, grace) = (world.sign_in(&app, ADA).await, world.sign_in(&app, GRACE).await);
     let refused = old_grant(&app, &ada).await;
@@ -229,9 +225,9 @@ async fn a_refusal_with_another_sessions_secret_moves_nothing() {
     assert_eq!(world.row(ada.session).await.version, Version::FIRST);
 }
 
-/// A grant is proven within the period, as every request with assurance `session` is.
+/// A grant is proven within the period, like every request with assurance `session`.
 #[tokio::test(start_paused = true)]
-async fn a_grant_without_a_hint_is_proven_within_the_hour() {
+async fn a_grant_without_a_cached_token_is_proven_within_the_hour() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let token = old_grant(&app, &browser).await.token;

@@ -1,11 +1,8 @@
-//! Pairs in the server's custody that nobody uses: kept alive where the operator wants it, and set aside where not.
+//! Unused pairs in the server's custody: kept alive if configured, and parked otherwise.
 
 use std::time::Duration;
 
-use claviger_core::{
-    policy::{Cascade, Custody},
-    session::{EndReason, State},
-};
+use claviger_core::{Cascade, Custody, EndReason, State};
 use claviger_mock::{Endpoint, Fault, FaultKind, Rotation};
 
 use crate::{
@@ -34,17 +31,17 @@ async fn after_a_day(setup: impl FnOnce(&mut Setup)) -> (World, Instance, State)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pair_in_the_servers_custody_lives_through_a_day_without_a_request() {
+async fn a_kept_pair_lives_through_a_day_without_a_request() {
     let (world, _, state) = after_a_day(kept(Custody::Server, true)).await;
-    let State::Live(holding) = state else { panic!("{state:?}") };
-    assert!(!holding.pair.unwrap().expiry.passed(world.now()));
+    let State::Live(active) = state else { panic!("{state:?}") };
+    assert!(!active.pair.unwrap().expiry.passed(world.now()));
     let refreshes = world.twitch.refreshes();
     assert!((6..=9).contains(&refreshes), "{refreshes} refreshes of tokens that live for {TOKEN_LIFE:?}");
     world.assert_nothing_spent_twice();
 }
 
 #[tokio::test(start_paused = true)]
-async fn others_park_when_their_token_expires() {
+async fn other_pairs_are_parked_when_their_token_expires() {
     for (custody, keep_alive) in [(Custody::Server, false), (Custody::Device, true), (Custody::Device, false)]
     {
         let (world, _, state) = after_a_day(kept(custody, keep_alive)).await;
@@ -53,15 +50,16 @@ async fn others_park_when_their_token_expires() {
     }
 }
 
-/// The way to new tokens is closed while validations go on: each row is tried again and again, the others are proven as
-/// ever, and in the end every pair lives.
+/// Refreshes fail while validations work: each row is tried again and again, the others are proven
+/// as before, and in the end every pair lives.
 #[tokio::test(start_paused = true)]
-async fn an_outage_of_refreshes_stops_neither_validations_nor_itself() {
-    // Of two answers of 502 nobody can say what became of the token, so that would take the device (SPENT).
+async fn an_outage_of_refreshes_does_not_stop_validations() {
+    // After two answers of 502 the token's state is unknown, and only the device could recover
+    // (SPENT).
     for status in [429, 503] {
         let (world, app) = World::with(|setup| {
             kept(Custody::Server, true)(setup);
-            // A lost answer can be made up for, as at the real provider.
+            // A lost answer can be recovered from, as at the real provider.
             habits(crate::world::ROTATES)(setup);
             setup.mock.rotation = Rotation::Rotates;
         })
@@ -72,12 +70,12 @@ async fn an_outage_of_refreshes_stops_neither_validations_nor_itself() {
         let running = app.run();
         world.run_hourly(HOUR).await;
         world.twitch.always(Endpoint::Token, FaultKind::status(status));
-        // Until the tokens expire, and on: while they live they are proven.
+        // Until the tokens expire and beyond: while they live they are proven.
         world.run_hourly(TOKEN_LIFE - HOUR - 10 * MINUTE).await;
         let fresh = world.plant(GRACE, |_| {}).await;
         world.run_for(3 * HOUR).await;
         let row = world.row(fresh).await;
-        let age = world.now().since(row.holding().unwrap().proven_at);
+        let age = world.now().since(row.active().unwrap().proven_at);
         assert!(age <= HOUR, "HOURLY {status}: {age:?}");
         assert_eq!(world.open_rows().await.len(), 13, "TRANSIENT");
         let asked = world.twitch.refreshes();
@@ -93,9 +91,9 @@ async fn an_outage_of_refreshes_stops_neither_validations_nor_itself() {
     }
 }
 
-/// Validations are down for longer than the tokens live. That is no reason to give a pair up that a refresh saves.
+/// Validations are down for longer than the tokens live, but a refresh still saves each pair.
 #[tokio::test(start_paused = true)]
-async fn an_outage_of_validations_parks_no_pair_that_is_kept_alive() {
+async fn an_outage_of_validations_parks_no_kept_pair() {
     let (world, app) = World::with(kept(Custody::Server, true)).await;
     for number in 0..12 {
         world.plant_in(slot(number * 80), ADA, |_| {}).await;
@@ -113,10 +111,10 @@ async fn an_outage_of_validations_parks_no_pair_that_is_kept_alive() {
     running.stop().await;
 }
 
-/// Nobody can say whether the refresh token is spent, and there is no second try: the old access token is still validated
-/// while it lives, and then the row is set aside.
+/// Whether the refresh token is spent is unknown, and no second attempt is allowed. The old access
+/// token is validated while it lives, and then the row is parked.
 #[tokio::test(start_paused = true)]
-async fn a_pair_that_no_refresh_saves_is_validated_to_its_end() {
+async fn a_pair_that_no_refresh_saves_is_validated_until_it_expires() {
     let (world, app) = World::with(|setup| {
         kept(Custody::Server, true)(setup);
         habits(crate::world::ONE_TIME)(setup);
@@ -148,7 +146,7 @@ async fn a_rejected_token_in_the_servers_custody_is_replaced_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejected_token_that_cannot_be_replaced_now_keeps_nobody_waiting() {
+async fn a_rejected_token_that_cannot_be_replaced_delays_no_other() {
     let (world, app) = World::with(kept(Custody::Server, true)).await;
     let id = world.sign_in(&app, ADA).await.session;
     let other = world.sign_in(&app, GRACE).await.session;
@@ -169,7 +167,7 @@ async fn a_rejected_token_that_cannot_be_replaced_now_keeps_nobody_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_refresh_token_ends_its_row_and_the_policy_decides_about_the_others() {
+async fn a_dead_refresh_token_ends_its_row_and_checks_the_siblings() {
     for (cascade, others_end) in [(Cascade::Confirm, false), (Cascade::Always, true), (Cascade::Never, false)]
     {
         let (world, app) = World::with(|setup| {
@@ -196,9 +194,10 @@ async fn a_dead_refresh_token_ends_its_row_and_the_policy_decides_about_the_othe
     }
 }
 
-/// After an outage all pairs are dying at once. They are refreshed as fast as the budget allows, and who comes by waits for few.
+/// After an outage all pairs expire at once. They are refreshed as fast as the budget allows, and a
+/// request waits for only a few of them.
 #[tokio::test(start_paused = true)]
-async fn a_crowd_of_dying_pairs_waits_in_no_long_line() {
+async fn many_expiring_pairs_delay_no_request_for_long() {
     let (world, app) = World::with(|setup| {
         crate::crowd::crowded(setup);
         kept(Custody::Server, true)(setup);

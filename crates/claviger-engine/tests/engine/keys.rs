@@ -1,11 +1,8 @@
-//! Keys that change while everything runs: nobody is signed out, no request fails, and nothing is left on an old key.
+//! Keys change while everything runs: no session ends, no request fails, and nothing stays on an
+//! old key.
 
-use claviger_core::{
-    ids::SessionId,
-    policy::{Custody, limits},
-    session::{EndReason, SealedBlob},
-};
-use claviger_engine::{Denied, KeyRole, KeysRefused, LoginError, Rows, Target};
+use claviger_core::{Assurance, Custody, EndReason, SealedBlob, SessionId, limits};
+use claviger_engine::{CookieUse, Denied, KeyRole, KeysRefused, LoginError, SealedRows, Target};
 use claviger_mock::{Endpoint, FaultKind, LiveTokenLimit, Rotation};
 use claviger_seal::{KeyId, Keyring, RootKey};
 use claviger_store::{Method, Store};
@@ -15,24 +12,24 @@ use crate::{
     world::{ADA, Browser, GRACE, HOUR, Instance, MINUTE, NOW, SECOND, World, keyring},
 };
 
-/// How many rows each key sealed.
+/// Counts the rows that each key sealed.
 async fn rows(app: &Instance) -> Vec<(u32, u64)> {
     let keys = app.keys().await.unwrap().into_iter();
     keys.filter(|key| key.rows.count() > 0).map(|key| (key.key.0, key.rows.count())).collect()
 }
 
-/// A browser after an answer in which it was given its cookie anew.
+/// A browser after an answer that renewed its cookie.
 fn renewed(app: &Instance, browser: &Browser) -> Browser {
-    let value = app.cookie_anew(&browser.value).expect("an older key sealed it");
+    let value = app.reseal_cookie(&browser.value).expect("an older key sealed it");
     Browser { cookie: app.open_cookie(&value).unwrap(), value, ..browser.clone() }
 }
 
-fn in_use(key: u32, sessions: u64, owed: u64) -> KeysRefused {
-    KeysRefused::InUse { key: KeyId(key), rows: Rows { sessions, owed } }
+fn in_use(key: u32, sessions: u64, revocations: u64) -> KeysRefused {
+    KeysRefused::InUse { key: KeyId(key), rows: SealedRows { sessions, revocations } }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_old_key_sealed_is_sealed_anew_and_the_old_key_can_go() {
+async fn resealing_frees_the_old_key() {
     for custody in [Custody::Device, Custody::Server] {
         let (world, app) = World::with(|setup| setup.settings.custody = custody).await;
         let browser = world.sign_in(&app, ADA).await;
@@ -53,13 +50,13 @@ async fn what_an_old_key_sealed_is_sealed_anew_and_the_old_key_can_go() {
         world.expire_tokens();
         browser.grant(&app).await.expect("the refresh token opens too");
         assert_eq!(world.twitch.refreshes(), 1);
-        assert_eq!(app.cookie_anew(&browser.value), None, "it is as new as can be");
+        assert_eq!(app.reseal_cookie(&browser.value), None, "it is as new as can be");
         assert_eq!(world.end_reason(browser.session).await, None);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_rows_need_is_not_retired() {
+async fn a_key_in_use_is_not_retired() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let refused = app.use_keys(keyring(&[2])).await.unwrap_err();
@@ -85,21 +82,21 @@ async fn a_key_that_rows_need_is_not_retired() {
         "CASCADE: what is owed needs it as well"
     );
     world.rest().await;
-    app.settle_owed().await.unwrap();
+    app.carry_out_revocations().await.unwrap();
     app.use_keys(keyring(&[2])).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_that_contradict_those_in_force_are_refused() {
+async fn contradicting_keys_are_refused() {
     let (_world, app) = World::start().await;
     let impostor = Keyring::new(vec![RootKey::new(KeyId(1), [99; 32])]).unwrap();
     assert_eq!(app.use_keys(impostor).await, Err(KeysRefused::Contradiction(KeyId(1))));
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_is_away_no_key_is_retired() {
+async fn a_store_outage_retires_no_key() {
     let (_world, app) = World::start().await;
-    app.shelf.down(true);
+    app.faulty_store.down(true);
     assert!(matches!(app.use_keys(keyring(&[2])).await, Err(KeysRefused::Store(_))));
     app.use_keys(keyring(&[2, 1])).await.expect("to add one needs no store");
 }
@@ -109,25 +106,25 @@ async fn with_one_key_nothing_is_counted() {
     let (world, app) = World::start().await;
     world.sign_in(&app, ADA).await;
     assert_eq!(app.reseal().await, Ok(0));
-    assert_eq!(world.memory.calls(Method::Heads), 0);
+    assert_eq!(world.memory.calls(Method::KeyIdCounts), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_owed_is_sealed_anew_when_it_is_tried() {
+async fn pending_revocations_are_resealed_when_tried() {
     let (world, app) = World::with(|setup| {
         setup.settings.custody = Custody::Server;
-        setup.provider.revokes_refresh_tokens = true;
+        setup.provider.capabilities.revocation.as_mut().unwrap().refresh_tokens = true;
     })
     .await;
     let browser = world.sign_in(&app, ADA).await;
     let token = world.access_token(browser.session).await;
     world.twitch.always(Endpoint::Revoke, FaultKind::status(500));
     app.end(Target::One(browser.session), EndReason::SignedOut).await.unwrap();
-    app.settle_owed().await.unwrap();
+    app.carry_out_revocations().await.unwrap();
     app.use_keys(keyring(&[2, 1])).await.unwrap();
     assert_eq!(rows(&app).await, [(1, 1)]);
     world.pass(HOUR);
-    app.settle_owed().await.unwrap();
+    app.carry_out_revocations().await.unwrap();
     assert_eq!(rows(&app).await, [(2, 1)]);
     app.use_keys(keyring(&[2])).await.unwrap();
     world.mend();
@@ -136,21 +133,22 @@ async fn what_is_owed_is_sealed_anew_when_it_is_tried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_apps_own_token_is_sealed_anew() {
+async fn the_app_token_is_resealed() {
     let (world, app) = World::with(crowded).await;
     world.plant(ADA, parked).await;
-    app.probe_due().await.unwrap();
-    let before = world.memory.memo("app-token").await.unwrap().expect("the probe needs one");
+    app.check_due_connections().await.unwrap();
+    let before = world.memory.shared_entry("app-token").await.unwrap().expect("the probe needs one");
     let token = world.app_token().await;
     app.use_keys(keyring(&[2, 1])).await.unwrap();
     app.reseal().await.unwrap();
-    let after = world.memory.memo("app-token").await.unwrap().unwrap();
+    let after = world.memory.shared_entry("app-token").await.unwrap().unwrap();
     assert_eq!(after.version, before.version.next());
     assert_eq!(KeyId::of(SealedBlob(after.value[8..].to_vec()).head()), Some(KeyId(2)));
     assert_eq!(world.app_token().await, token);
 }
 
-/// Two steps, so that all can open what one seals: first the new key is added everywhere, then it seals everywhere.
+/// Two steps, so that every instance can open what another seals: add the new key everywhere, then
+/// seal with it everywhere.
 #[tokio::test(start_paused = true)]
 async fn a_mixed_fleet_rolls_from_one_key_to_the_next() {
     let (world, old) = World::start().await;
@@ -170,7 +168,7 @@ async fn a_mixed_fleet_rolls_from_one_key_to_the_next() {
             app.use_keys(keyring(&keys)).await.unwrap();
             browsers.push(world.sign_in(app, ADA).await);
             all_are_served(&browsers).await;
-            // Each seals anew what it takes for older, and no two work against each other.
+            // Each instance reseals what is older for it, and no two work against each other.
             for app in fleet {
                 app.reseal().await.unwrap();
                 world.pass(limits::RESEAL_LEASE);
@@ -183,7 +181,7 @@ async fn a_mixed_fleet_rolls_from_one_key_to_the_next() {
     for app in fleet {
         assert_eq!(app.reseal().await, Ok(0));
     }
-    assert_eq!(world.versions(&browsers).await, versions, "nothing is sealed anew twice");
+    assert_eq!(world.versions(&browsers).await, versions, "nothing is resealed twice");
     let browsers: Vec<_> =
         browsers
             .iter()
@@ -197,25 +195,26 @@ async fn a_mixed_fleet_rolls_from_one_key_to_the_next() {
     all_are_served(&browsers).await;
 }
 
-/// An instance that was forgotten answers 503 and names the key, signs nobody out, and heals as soon as it has the key.
+/// An instance without the new key answers 503, names the key, signs nobody out, and recovers with
+/// the key.
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_lacks_the_key_signs_nobody_out() {
+async fn a_missing_key_signs_nobody_out() {
     let (world, old) = World::start().await;
     let new = world.instance_with(&[2, 1]).await;
     let browser = world.sign_in(&new, ADA).await;
     let missing = Denied::UnknownKey(KeyId(2));
     assert_eq!(old.open_cookie(&browser.value).unwrap_err(), missing);
     assert_eq!(browser.grant(&old).await.unwrap_err(), missing);
-    assert_eq!(old.cookie_anew(&browser.value), None);
+    assert_eq!(old.reseal_cookie(&browser.value), None);
     assert_eq!(world.end_reason(browser.session).await, None, "TRANSIENT");
     old.use_keys(keyring(&[1, 2])).await.unwrap();
     browser.grant(&old).await.unwrap();
     old.open_cookie(&browser.value).unwrap();
 }
 
-/// A row of the old key that this instance has in memory, though another has sealed it anew.
+/// A row of the old key is in this instance's memory, though another instance has resealed it.
 #[tokio::test(start_paused = true)]
-async fn memory_holds_nothing_of_a_key_that_went() {
+async fn memory_holds_nothing_of_a_removed_key() {
     let (world, app) = World::start().await;
     let other = world.instance_with(&[2, 1]).await;
     let browser = world.sign_in(&app, ADA).await;
@@ -229,20 +228,20 @@ async fn memory_holds_nothing_of_a_key_that_went() {
     browser.grant(&app).await.unwrap();
 }
 
-/// A session that ended is given no cookie, or a late answer would put it in the place of the next sign-in's.
+/// An ended session gets no new cookie: a late answer could replace that of the next sign-in.
 #[tokio::test(start_paused = true)]
 async fn the_cookie_of_a_session_that_ended_is_not_renewed() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     app.use_keys(keyring(&[2, 1])).await.unwrap();
-    assert!(app.cookie_anew(&browser.value).is_some());
+    assert!(app.reseal_cookie(&browser.value).is_some());
     world.sign_in_again(&app, ADA, Some(&browser.cookie)).await.unwrap();
-    assert_eq!(app.cookie_anew(&browser.value), None);
-    assert_eq!(app.cookie_anew("AQAAAAFub25zZW5zZQ"), None);
+    assert_eq!(app.reseal_cookie(&browser.value), None);
+    assert_eq!(app.reseal_cookie("AQAAAAFub25zZW5zZQ"), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_instances_share_the_work_and_one_that_dies_is_replaced() {
+async fn two_instances_share_the_resealing_and_survive_a_crash() {
     let (world, app) = World::with(crowded).await;
     world.populate(40);
     let mut ids = Vec::new();
@@ -257,13 +256,13 @@ async fn two_instances_share_the_work_and_one_that_dies_is_replaced() {
     });
     world.run_for(SECOND / 2).await;
     assert_eq!(other.reseal().await.map(|left| left > 0), Ok(true), "somebody is at it");
-    assert_eq!(other.resealing().done, 0);
+    assert_eq!(other.report().await.resealing.done, 0);
     dies.abort();
-    let done = app.resealing().done;
+    let done = app.report().await.resealing.done;
     assert!(0 < done && done < 800, "{done}");
     world.pass(limits::RESEAL_LEASE);
     let mut left = other.reseal().await.unwrap();
-    // What the dead one had read and not written stands in a slot that it had not left.
+    // Rows that the dead instance read but did not write are in a slot that it had not finished.
     if left > 0 {
         left = other.reseal().await.unwrap();
     }
@@ -277,7 +276,7 @@ async fn two_instances_share_the_work_and_one_that_dies_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_pace_is_kept() {
+async fn resealing_keeps_its_rate() {
     let (world, app) = World::with(crowded).await;
     world.populate(1);
     for _ in 0..1000 {
@@ -290,9 +289,9 @@ async fn the_pace_is_kept() {
     assert!(took >= SECOND * 1000 / limits::RESEALS_PER_SECOND, "{took:?}");
 }
 
-/// The answer to a refresh comes while its row is sealed anew.
+/// The answer to a refresh arrives while its row is resealed.
 #[tokio::test(start_paused = true)]
-async fn a_refresh_under_way_goes_on() {
+async fn resealing_does_not_disturb_a_refresh() {
     for custody in [Custody::Device, Custody::Server] {
         let (world, app) = World::with(|setup| setup.settings.custody = custody).await;
         world.twitch.mock().settings_mut().rotation = Rotation::OneTime;
@@ -315,7 +314,7 @@ async fn a_refresh_under_way_goes_on() {
     }
 }
 
-/// Users go on all the while on both instances, their tokens expire, and the keys roll.
+/// Users are active on both instances all the time, their tokens expire, and the keys roll.
 #[tokio::test(start_paused = true)]
 async fn a_rotation_under_load_fails_no_request() {
     let (world, app) = World::with(|setup| {
@@ -368,14 +367,14 @@ async fn a_rotation_under_load_fails_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_client_secret_counts_from_the_next_request_on() {
+async fn a_new_client_secret_counts_from_the_next_request() {
     let (world, app) = World::with(|setup| {
-        setup.provider.client_secret = claviger_core::secret::ClientSecret::new("an-old-one");
+        setup.provider.client.secret = claviger_core::ClientSecret::new("an-old-one");
     })
     .await;
     let refused = world.sign_in_again(&app, ADA, None).await.unwrap_err();
     assert_eq!(refused, LoginError::Misconfigured);
-    let secret = claviger_core::secret::ClientSecret::new(claviger_mock::DEMO_CLIENT_SECRET);
+    let secret = claviger_core::ClientSecret::new(claviger_mock::DEMO_CLIENT_SECRET);
     app.use_client_secret(secret).await;
     world.sign_in(&app, ADA).await;
 }
@@ -387,5 +386,46 @@ impl World {
             versions.push((browser.session, self.row(browser.session).await.version.0));
         }
         versions
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_key_may_go_when_no_cookie_of_it_can_be_shown_any_more() {
+    let (world, app) = World::start().await;
+    app.reseal().await.unwrap();
+    app.use_keys(keyring(&[2, 1])).await.unwrap();
+    let of_older = async || app.keys().await.unwrap().pop().unwrap();
+    assert_eq!(of_older().await.cookies, CookieUse::Unknown, "nobody has written it down yet");
+    app.reseal().await.unwrap();
+    let until = world.now().after(world.settings.lifetimes.idle);
+    assert_eq!(of_older().await.cookies, CookieUse::Until(until));
+    assert!(!of_older().await.may_go());
+
+    // An instance that still seals with the older key moves the time on.
+    world.pass(HOUR);
+    let behind = world.instance_with(&[1, 2]).await;
+    behind.reseal().await.unwrap();
+    let until = world.now().after(world.settings.lifetimes.idle);
+    assert_eq!(of_older().await.cookies, CookieUse::Until(until));
+    world.pass(world.settings.lifetimes.idle);
+    assert!(of_older().await.may_go());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_says_once_that_everything_is_sealed_even_by_ordinary_use() {
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let (log, _captured) = crate::store_health::Log::begin();
+    let (world, app) = World::start().await;
+    let browser = world.sign_in(&app, ADA).await;
+    app.use_keys(keyring(&[2, 1])).await.unwrap();
+    let said = || log.lines_with("everything is sealed with the newest key").len();
+    app.keys().await.unwrap();
+    assert_eq!(said(), 0, "a row is left");
+    // Ordinary use seals the row, before the job does.
+    world.expire_tokens();
+    app.authenticate(browser.cookie.clone(), Assurance::Session).await.unwrap();
+    for _ in 0..2 {
+        app.keys().await.unwrap();
+        assert_eq!(said(), 1);
     }
 }

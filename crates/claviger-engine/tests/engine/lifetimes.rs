@@ -1,29 +1,25 @@
-//! Idle and absolute limits, and what counts as a use.
+//! The idle and absolute limits, and what counts as a use.
 
 use std::time::Duration;
 
-use claviger_core::{
-    policy::limits,
-    request::Assurance,
-    session::{EndReason, State},
-};
+use claviger_core::{Assurance, EndReason, State, limits};
 use claviger_engine::Denied;
-use claviger_store::Method;
+use claviger_store::{Leftover, Method};
 
 use crate::{
-    shelf::Trick,
+    faulty_store::Trick,
     world::{ADA, Browser, DAY, HOUR, Instance, MINUTE, NOW, SECOND, World},
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// Custody `none` keeps the provider out of it.
+/// Custody `none` involves no provider.
 async fn world_of_days() -> (World, Instance) {
     World::with(crate::world::custody(claviger_core::policy::Custody::None)).await
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_nobody_uses_ends_after_the_idle_limit() {
+async fn an_idle_session_ends_after_the_idle_limit() {
     let (world, app) = world_of_days().await;
     let (early, late) = (world.sign_in(&app, ADA).await, world.sign_in(&app, ADA).await);
     let born = world.now();
@@ -37,7 +33,7 @@ async fn a_session_that_nobody_uses_ends_after_the_idle_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_ends_at_its_greatest_age_however_much_it_is_used() {
+async fn a_session_in_use_ends_at_the_absolute_limit() {
     let (world, app) = world_of_days().await;
     let browser = world.sign_in(&app, ADA).await;
     let born = world.now();
@@ -52,14 +48,15 @@ async fn a_session_ends_at_its_greatest_age_however_much_it_is_used() {
     assert_eq!(browser.asks(&app).await.unwrap_err(), Denied::Ended(EndReason::TooOld));
 }
 
-/// IDLE: validations and refreshes prove nobody's presence.
+/// IDLE: validations and refreshes are not uses.
 #[tokio::test(start_paused = true)]
-async fn validations_and_refreshes_are_no_use_of_the_session() {
+async fn validations_and_refreshes_are_not_uses() {
     let (world, app) = World::start().await;
     let (active, quiet) = (world.sign_in(&app, ADA).await, world.sign_in(&app, ADA).await);
     let born = world.now();
     let idle = world.settings.lifetimes.idle;
-    // A dead refresh token makes the engine ask about the user's other device: background work on `quiet`.
+    // A dead refresh token makes the engine validate the user's other device: background work on
+    // `quiet`.
     world.pass(HOUR);
     active.asks(&app).await.unwrap();
     world.twitch.mock().kill_tokens(ADA);
@@ -73,7 +70,7 @@ async fn validations_and_refreshes_are_no_use_of_the_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_by_itself_moves_no_idle_clock() {
+async fn a_background_refresh_moves_no_idle_clock() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let born = world.now();
@@ -97,7 +94,7 @@ async fn a_refresh_by_itself_moves_no_idle_clock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_way_to_use_a_session_is_written_down_at_most_once_a_minute() {
+async fn uses_are_written_at_most_once_a_minute() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let born = world.now();
@@ -117,28 +114,28 @@ async fn every_way_to_use_a_session_is_written_down_at_most_once_a_minute() {
         }
     }
     assert_eq!(written, [0, 60, 120]);
-    assert_eq!(world.memory.calls(Method::Touch), 3);
+    assert_eq!(world.memory.calls(Method::RecordLastSeen), 3);
     assert_eq!(limits::LAST_SEEN_EVERY, MINUTE);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_use_survives_a_store_that_could_not_take_it() {
+async fn a_use_survives_a_store_failure() {
     let (world, app) = world_of_days().await;
     let browser = world.sign_in(&app, ADA).await;
     let born = world.now();
     browser.asks(&app).await.unwrap();
     world.pass(13 * DAY);
     browser.asks(&app).await.unwrap();
-    app.shelf.next(Method::Touch, Trick::Fail);
+    app.faulty_store.next(Method::RecordLastSeen, Trick::Fail);
     app.end_overdue().await.unwrap_err();
     assert_eq!(world.row(browser.session).await.last_seen_at, born);
     app.end_overdue().await.unwrap();
     assert_eq!(world.row(browser.session).await.last_seen_at, born.after(13 * DAY));
 }
 
-/// The uses that this process holds in memory count, also against its own cached row.
+/// Uses in this process's memory count, even against its own cached row.
 #[tokio::test(start_paused = true)]
-async fn a_session_in_use_does_not_end_for_uses_that_are_not_written_yet() {
+async fn unwritten_uses_keep_a_session_in_force() {
     let (world, app) = world_of_days().await;
     let browser = world.sign_in(&app, ADA).await;
     let born = world.now();
@@ -150,7 +147,7 @@ async fn a_session_in_use_does_not_end_for_uses_that_are_not_written_yet() {
     assert!(matches!(world.row(browser.session).await.state, State::Live(_)));
 }
 
-/// Nor for those that another instance saw.
+/// Uses that another instance saw count as well.
 #[tokio::test(start_paused = true)]
 async fn a_use_on_another_instance_counts() {
     let (world, app) = world_of_days().await;
@@ -165,7 +162,7 @@ async fn a_use_on_another_instance_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_in_memory_is_written_down_at_the_stop() {
+async fn uses_are_written_at_the_stop() {
     let (world, app) = world_of_days().await;
     let browser = world.sign_in(&app, ADA).await;
     world.pass(DAY);
@@ -175,7 +172,7 @@ async fn what_is_in_memory_is_written_down_at_the_stop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_sweep_ends_what_is_overdue_and_nothing_else() {
+async fn the_sweep_ends_only_overdue_sessions() {
     let (world, app) = World::start().await;
     let browsers: Vec<Browser> = world.sign_in_on(&app, 3).await;
     let idle = world.settings.lifetimes.idle;
@@ -211,5 +208,5 @@ async fn the_sweep_takes_more_than_one_batch() {
     assert_eq!(app.devices(&crate::world::subject(ADA)).await.unwrap(), []);
     world.pass(world.settings.lifetimes.absolute);
     app.purge().await.unwrap();
-    assert_eq!(world.memory.calls(Method::Purge), 2, "batch after batch");
+    assert_eq!(world.memory.calls(Method::Purge(Leftover::Tombstones)), 2, "batch after batch");
 }

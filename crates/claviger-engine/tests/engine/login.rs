@@ -1,19 +1,14 @@
-//! Sign-in: what binds the callback to the browser, and what comes of it.
+//! Sign-in: the binding of the callback to the browser, and the new session.
 
-use claviger_core::{
-    policy::{Custody, limits},
-    request::Assurance,
-    return_to::ReturnTo,
-    session::{EndReason, State},
-};
-use claviger_engine::{Callback, LoginError, login_tag};
+use claviger_core::{Assurance, Custody, EndReason, ReturnTo, State, limits};
+use claviger_engine::{Callback, LoginError, login_cookie_suffix};
 use claviger_mock::{Endpoint, FaultKind};
 use claviger_seal::RefreshLock;
 
 use crate::world::{ADA, GRACE, MINUTE, SCOPE, SECOND, TOKEN_LIFE, World, custody, keyring, subject};
 
 #[tokio::test(start_paused = true)]
-async fn a_user_signs_in_and_is_known() {
+async fn a_user_signs_in() {
     let (world, app) = World::start().await;
     let started = app.begin_login(ReturnTo::parse("/inbox?page=2").unwrap(), false);
     assert_eq!((world.memory.writes(), world.memory.reads()), (0, 2), "starting a sign-in asks no store");
@@ -21,13 +16,13 @@ async fn a_user_signs_in_and_is_known() {
     let user_agent = "Mozilla/5.0 (X11; Linux x86_64; rv:143.0) Gecko/20100101 Firefox/143.0";
     let signed_in = app.finish_login(callback, Some(&started.cookie), None, user_agent).await.unwrap();
     assert_eq!(signed_in.return_to.as_str(), "/inbox?page=2");
-    assert_eq!(signed_in.access_hint, None);
+    assert_eq!(signed_in.cached_token_cookie, None);
     let cookie = signed_in.cookie.expect("a new session has a new cookie");
     assert!(cookie.len() < limits::SESSION_COOKIE_BYTES);
 
     let row = world.row(signed_in.session).await;
     assert_eq!(row.subject, subject(ADA));
-    assert_eq!((row.display_name.as_str(), row.device.as_str()), ("ada_builds", "Firefox on Linux"));
+    assert_eq!((row.display_name.as_str(), row.device.as_str()), ("ada_builds", "Firefox 143 on Linux"));
     assert_eq!((row.created_at, row.last_seen_at), (world.now(), world.now()));
     assert_eq!(row.version.0, 1);
     assert!(world.twitch.lives(&world.token_of(&row)));
@@ -38,13 +33,13 @@ async fn a_user_signs_in_and_is_known() {
     assert_eq!(caller.display_name(), "ada_builds");
     let grant = app.grant(&cookie, None).await.unwrap();
     assert_eq!(grant.token.expose(), world.token_of(&row));
-    assert_eq!(grant.expiry, claviger_core::time::Expiry::At(world.now().after(TOKEN_LIFE)));
+    assert_eq!(grant.expiry, claviger_core::Expiry::At(world.now().after(TOKEN_LIFE)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_understands_pkce_gets_the_verifier_of_the_same_sign_in() {
+async fn pkce_sends_the_verifier_of_the_same_sign_in() {
     let (world, app) = World::with(|setup| {
-        setup.provider.pkce = true;
+        setup.provider.client.dialect.pkce = true;
         setup.mock.pkce = true;
     })
     .await;
@@ -52,12 +47,15 @@ async fn a_provider_that_understands_pkce_gets_the_verifier_of_the_same_sign_in(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_callback_counts_only_in_the_browser_and_tab_that_began() {
+async fn a_callback_works_only_in_its_own_browser_and_tab() {
     let (world, app) = World::start().await;
     let (one, two) = (app.begin_login(ReturnTo::root(), false), app.begin_login(ReturnTo::root(), false));
-    assert_ne!(one.tag, two.tag, "each tab has its own cookie");
+    assert_ne!(one.cookie_suffix, two.cookie_suffix, "each tab has its own cookie");
     let (back_one, back_two) = (world.agree(ADA, &one), world.agree(GRACE, &two));
-    assert_eq!((login_tag(&back_one.state), login_tag(&back_two.state)), (one.tag.clone(), two.tag.clone()));
+    assert_eq!(
+        (login_cookie_suffix(&back_one.state), login_cookie_suffix(&back_two.state)),
+        (one.cookie_suffix.clone(), two.cookie_suffix.clone())
+    );
 
     let no_state = Callback { state: String::new(), ..back_one.clone() };
     let session_cookie = {
@@ -99,7 +97,7 @@ async fn a_sign_in_lasts_ten_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_callback_works_once_and_its_reload_leaves_the_session_alone() {
+async fn a_callback_that_comes_again_leads_to_the_same_session() {
     let (world, app) = World::start().await;
     let started = app.begin_login(ReturnTo::root(), false);
     let callback = world.agree(ADA, &started);
@@ -107,39 +105,63 @@ async fn a_callback_works_once_and_its_reload_leaves_the_session_alone() {
     let cookie = app.open_cookie(&first.cookie.unwrap()).unwrap();
     let elsewhere = world.instance().await;
     for app in [&app, &elsewhere] {
-        let again = app.finish_login(callback.clone(), Some(&started.cookie), Some(&cookie), "").await;
-        assert_eq!(again.unwrap_err(), LoginError::AlreadyUsed);
+        let again =
+            app.finish_login(callback.clone(), Some(&started.cookie), Some(&cookie), "").await.unwrap();
+        assert_eq!((again.session, again.cookie), (first.session, None), "it has its cookie");
+        let lost = app.finish_login(callback.clone(), Some(&started.cookie), None, "").await.unwrap();
+        assert_eq!(lost.session, first.session);
+        let same = app.open_cookie(&lost.cookie.expect("the first answer was lost")).unwrap();
+        app.authenticate(same, Assurance::Session).await.unwrap();
+        let nobodys = app.finish_login(callback.clone(), None, None, "").await;
+        assert_eq!(nobodys.unwrap_err(), LoginError::Stale, "the state alone opens nothing");
     }
+    world.pass(limits::CALLBACK_REPEATS + SECOND);
+    let late = app.finish_login(callback.clone(), Some(&started.cookie), None, "").await;
+    assert_eq!(late.unwrap_err(), LoginError::AlreadyUsed);
     assert_eq!(world.twitch.calls(Endpoint::Token), 1, "the code was sent once");
     assert_eq!(world.end_reason(first.session).await, None);
-    app.authenticate(cookie, Assurance::Session).await.unwrap();
+    app.authenticate(cookie.clone(), Assurance::Session).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn callbacks_that_race_send_one_code_and_make_one_session() {
+async fn a_callback_that_comes_again_revives_no_session() {
+    let (world, app) = World::start().await;
+    let started = app.begin_login(ReturnTo::root(), false);
+    let callback = world.agree(ADA, &started);
+    let first = app.finish_login(callback.clone(), Some(&started.cookie), None, "").await.unwrap();
+    let cookie = app.open_cookie(&first.cookie.unwrap()).unwrap();
+    app.end_own(&cookie, EndReason::SignedOut).await.unwrap();
+    let again = app.finish_login(callback, Some(&started.cookie), Some(&cookie), "").await;
+    assert_eq!(again.unwrap_err(), LoginError::AlreadyUsed, "ENDED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn callbacks_that_race_create_one_session() {
     let (world, app) = World::start().await;
     let elsewhere = world.instance().await;
-    app.shelf.slow();
-    elsewhere.shelf.slow();
+    app.faulty_store.slow();
+    elsewhere.faulty_store.slow();
     let started = app.begin_login(ReturnTo::root(), false);
     let callback = world.agree(ADA, &started);
     let attempts = [&app, &elsewhere, &app, &elsewhere, &app]
         .map(|app| app.finish_login(callback.clone(), Some(&started.cookie), None, ""));
     let outcomes = futures_util::future::join_all(attempts).await;
-    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
-    let losers = outcomes.into_iter().filter_map(Result::err);
-    assert!(losers.into_iter().all(|error| error == LoginError::AlreadyUsed));
+    let sessions: std::collections::BTreeSet<_> =
+        outcomes.into_iter().map(|outcome| outcome.expect("LOSER").session).collect();
+    assert_eq!(sessions.len(), 1);
     assert_eq!(world.twitch.calls(Endpoint::Token), 1);
     assert_eq!(app.devices(&subject(ADA)).await.unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_at_the_provider_is_told_apart_and_ends_nothing() {
+async fn a_refusal_at_the_provider_ends_nothing() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let table = [
         ("access_denied", LoginError::DeniedByUser),
-        ("server_error", LoginError::RefusedByProvider("server_error".to_owned())),
+        ("server_error", LoginError::ProviderUnavailable { retry_after: limits::RETRY_AFTER }),
+        ("redirect_mismatch", LoginError::Misconfigured),
+        ("login_required", LoginError::RefusedByProvider("login_required".to_owned())),
         ("<script>", LoginError::RefusedByProvider("unknown".to_owned())),
     ];
     for (error, expected) in table {
@@ -147,9 +169,11 @@ async fn a_refusal_at_the_provider_is_told_apart_and_ends_nothing() {
         let refused = Callback { error: Some(error.to_owned()), ..world.agree(ADA, &started) };
         let outcome =
             app.finish_login(refused.clone(), Some(&started.cookie), Some(&browser.cookie), "").await;
-        assert_eq!(outcome.unwrap_err(), expected);
+        assert_eq!(outcome.as_ref().unwrap_err(), &expected);
         let nobodys = app.finish_login(refused, None, Some(&browser.cookie), "").await;
-        assert_eq!(nobodys.unwrap_err(), LoginError::Stale, "an error is bound to the browser too");
+        // L4: a provider that refuses our registration may leave the state out.
+        let stale = if expected == LoginError::Misconfigured { expected } else { LoginError::Stale };
+        assert_eq!(nobodys.unwrap_err(), stale, "other errors are bound to the browser too");
     }
     let started = app.begin_login(ReturnTo::root(), false);
     let nothing = Callback { code: None, ..world.agree(ADA, &started) };
@@ -160,13 +184,11 @@ async fn a_refusal_at_the_provider_is_told_apart_and_ends_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_answer_of_another_issuer_is_refused_before_the_code_is_sent() {
+async fn another_issuer_is_refused_before_the_code_is_sent() {
     let (world, app) = World::start().await;
-    let table = [
-        ("https://evil.example", false),
-        ("https://id.twitch.tv/oauth2/", false),
-        ("https://id.twitch.tv/oauth2", true),
-    ];
+    let own = world.provider.issuer.clone().unwrap();
+    let with_slash = format!("{own}/");
+    let table = [("https://evil.example", false), (with_slash.as_str(), false), (own.as_str(), true)];
     for (iss, fine) in table {
         let before = world.twitch.calls(Endpoint::Token);
         let started = app.begin_login(ReturnTo::root(), false);
@@ -178,7 +200,7 @@ async fn the_answer_of_another_issuer_is_refused_before_the_code_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_sign_in_has_a_new_id_and_ends_the_session_that_the_browser_held() {
+async fn a_sign_in_replaces_the_browsers_session() {
     let (world, app) = World::start().await;
     let old = world.sign_in(&app, ADA).await;
     old.asks(&app).await.unwrap();
@@ -196,7 +218,7 @@ async fn each_sign_in_has_a_new_id_and_ends_the_session_that_the_browser_held() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cookie_that_only_names_a_session_replaces_nothing() {
+async fn a_cookie_without_the_secret_replaces_nothing() {
     let (world, app) = World::start().await;
     let old = world.sign_in(&app, ADA).await;
     let other = world.sign_in(&app, ADA).await;
@@ -208,7 +230,7 @@ async fn a_cookie_that_only_names_a_session_replaces_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_browser_whose_session_has_ended_signs_in_like_any_other() {
+async fn a_browser_with_an_ended_session_can_sign_in() {
     let (world, app) = World::start().await;
     let old = world.sign_in(&app, ADA).await;
     app.end_own(&old.cookie, EndReason::SignedOut).await.unwrap();
@@ -217,7 +239,7 @@ async fn a_browser_whose_session_has_ended_signs_in_like_any_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_custody_device_the_refresh_token_opens_with_the_cookies_secret_only() {
+async fn custody_device_needs_the_cookies_secret() {
     let (world, app) = World::with(custody(Custody::Device)).await;
     let browser = world.sign_in(&app, ADA).await;
     let row = world.row(browser.session).await;
@@ -236,7 +258,7 @@ async fn with_custody_device_the_refresh_token_opens_with_the_cookies_secret_onl
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_custody_server_the_keyring_opens_the_refresh_token() {
+async fn custody_server_needs_the_keyring() {
     let (world, app) = World::with(custody(Custody::Server)).await;
     let browser = world.sign_in(&app, ADA).await;
     let row = world.row(browser.session).await;
@@ -250,13 +272,13 @@ async fn with_custody_server_the_keyring_opens_the_refresh_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_custody_none_the_tokens_are_revoked_and_forgotten() {
+async fn custody_none_revokes_the_tokens() {
     let (world, app) = World::with(custody(Custody::None)).await;
     let browser = world.sign_in(&app, ADA).await;
     let row = world.row(browser.session).await;
     assert!(row.pair().is_none() && matches!(row.state, State::Live(_)));
     assert_eq!(world.owed().await, 1);
-    app.settle_owed().await.unwrap();
+    app.carry_out_revocations().await.unwrap();
     assert_eq!(world.twitch.mock().live_access_tokens(ADA), 0, "CASCADE");
     let before = world.twitch.calls(Endpoint::Validate);
     world.pass(2 * TOKEN_LIFE);
@@ -277,7 +299,7 @@ async fn a_code_whose_answer_is_lost_is_not_sent_again() {
         let started = app.begin_login(ReturnTo::root(), false);
         let callback = world.agree(ADA, &started);
         let outcome = app.finish_login(callback.clone(), Some(&started.cookie), None, "").await;
-        assert!(matches!(outcome, Err(LoginError::ProviderTrouble { .. })), "{kind:?}");
+        assert!(matches!(outcome, Err(LoginError::ProviderUnavailable { .. })), "{kind:?}");
         let again = app.finish_login(callback, Some(&started.cookie), None, "").await;
         assert_eq!(again.unwrap_err(), LoginError::AlreadyUsed);
         assert_eq!(world.twitch.calls(Endpoint::Token), before + 1, "{kind:?}");
@@ -285,12 +307,13 @@ async fn a_code_whose_answer_is_lost_is_not_sent_again() {
     assert_eq!(app.devices(&subject(ADA)).await.unwrap(), []);
 }
 
-/// Anybody can begin a sign-in, so only so many ask the provider at the same time. Those told to wait may try again.
+/// Anybody can begin a sign-in, so the number of concurrent questions to the provider is limited.
+/// The others may try again.
 #[tokio::test(start_paused = true)]
-async fn more_sign_ins_than_the_limit_are_told_to_try_again() {
+async fn sign_ins_over_the_limit_get_busy() {
     let (world, app) =
         World::with(|setup| setup.mock.live_token_limit = claviger_mock::LiveTokenLimit::Off).await;
-    let logins = (0..limits::SIGN_INS_AT_ONCE + 3).map(|_| {
+    let logins = (0..limits::EXCHANGES_OF_STRANGERS.count as usize + 3).map(|_| {
         let started = app.begin_login(ReturnTo::root(), false);
         (world.agree(ADA, &started), started)
     });
@@ -303,7 +326,7 @@ async fn more_sign_ins_than_the_limit_are_told_to_try_again() {
     let refused: Vec<_> = (0..logins.len()).filter(|index| outcomes[*index].is_err()).collect();
     assert_eq!(refused.len(), 3);
     for index in refused {
-        assert_eq!(outcomes[index], Err(LoginError::Busy));
+        assert!(matches!(outcomes[index], Err(LoginError::Busy { .. })));
         finish(&logins[index]).await.expect("its state was not used up");
     }
 }

@@ -1,12 +1,12 @@
 //! The device limit, and sign-ins that race for it.
 
-use claviger_core::{request::Assurance, session::EndReason};
+use claviger_core::{Assurance, EndReason};
 use claviger_mock::LiveTokenLimit;
 
 use crate::world::{ADA, GRACE, MINUTE, SECOND, World, subject};
 
 #[tokio::test(start_paused = true)]
-async fn the_device_used_least_recently_makes_room() {
+async fn the_device_limit_ends_the_least_recently_used() {
     let (world, app) = World::start().await;
     assert_eq!(world.settings.devices_per_user, 20);
     let devices = world.sign_in_on(&app, 20).await;
@@ -29,7 +29,7 @@ async fn the_device_used_least_recently_makes_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replaced_session_makes_room_and_nobody_else_has_to() {
+async fn a_replaced_session_does_not_count_for_the_device_limit() {
     let (world, app) = World::with(|setup| setup.settings.devices_per_user = 2).await;
     let devices = world.sign_in_on(&app, 2).await;
     world.sign_in_again(&app, ADA, Some(&devices[1].cookie)).await.unwrap();
@@ -38,7 +38,7 @@ async fn a_replaced_session_makes_room_and_nobody_else_has_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sign_ins_that_race_at_the_limit_leave_exactly_the_limit() {
+async fn concurrent_sign_ins_respect_the_device_limit() {
     let (world, app) = World::with(|setup| {
         setup.settings.devices_per_user = 3;
         setup.mock.live_token_limit = LiveTokenLimit::Off;
@@ -46,7 +46,7 @@ async fn sign_ins_that_race_at_the_limit_leave_exactly_the_limit() {
     .await;
     let elsewhere = world.instance().await;
     for app in [&app, &elsewhere] {
-        app.shelf.slow();
+        app.faulty_store.slow();
     }
     let first = world.sign_in_on(&app, 3).await;
     let logins = (0..12).map(|n| world.sign_in_again(if n % 2 == 0 { &app } else { &elsewhere }, ADA, None));
@@ -61,6 +61,6 @@ async fn sign_ins_that_race_at_the_limit_leave_exactly_the_limit() {
     }
     assert_eq!(world.owed().await, 12);
     world.pass(SECOND);
-    app.settle_owed().await.unwrap();
+    app.carry_out_revocations().await.unwrap();
     assert_eq!(world.twitch.mock().live_access_tokens(ADA), 3, "CASCADE");
 }

@@ -1,6 +1,6 @@
 //! The engine against a mock provider and a store in memory, in virtual time.
 //!
-//! Tests name the invariants that they check. Whoever adds one starts with [`world::World`].
+//! Tests name the invariants that they check. Start a new test with [`world::World`].
 
 #![allow(
     clippy::unwrap_used,
@@ -13,24 +13,26 @@
 mod asked_once;
 mod authenticate;
 mod background;
+mod capabilities;
+mod change_feed;
+mod clocks;
+mod connection_checks;
 mod crowd;
 mod disconnect;
 mod dropped;
 mod dropped_refresh;
-mod ending;
+mod faulty_store;
 mod grants;
-mod hearing;
 mod keep_alive;
 mod keys;
 mod lifetimes;
 mod login;
 mod login_devices;
 mod login_trouble;
-mod notices;
 mod outage;
 mod outbox;
-mod probes;
 mod proofs;
+mod recorded;
 mod refresh;
 mod refresh_early;
 mod refresh_ends;
@@ -42,10 +44,12 @@ mod refresh_waits;
 mod refusals;
 mod repair;
 mod secrets;
-mod shelf;
+mod sign_out;
+mod store_health;
 mod stories;
 mod sweep;
 mod sweep_shared;
 mod sweep_trouble;
 mod twitch;
+mod webhook_events;
 mod world;

@@ -1,14 +1,10 @@
-//! A provider that is away for four hours, in every way that providers are: nobody is signed out, whoever holds a token that
-//! lives is served, and when it is back everybody is served again within a minute, at the pace that was agreed on.
+//! The provider is away for four hours, in every way that providers fail. No session ends, a
+//! session with a living token is served, and after the outage everybody is served again within a
+//! minute and within the budget.
 
 use std::time::Duration;
 
-use claviger_core::{
-    policy::{ProviderHabits, limits},
-    return_to::ReturnTo,
-    session::State,
-    time::Expiry,
-};
+use claviger_core::{Expiry, ProviderHabits, ReturnTo, State, limits};
 use claviger_engine::Denied;
 use claviger_mock::{Endpoint, FaultKind, LiveTokenLimit, LogEntry, RetryAfter, Rotation};
 use futures_util::future::join_all;
@@ -21,11 +17,11 @@ use crate::world::{
 const SESSIONS: usize = 40;
 const REFRESHES_PER_SECOND: u32 = 4;
 const VALIDATIONS_PER_SECOND: u32 = 4;
-/// Each kind of trouble lasts so long; together they last four hours.
+/// Duration of each kind of failure; together they last four hours.
 const STAGE: Duration = Duration::from_secs(27 * 60);
 
-/// The kinds of trouble, and whether a refresh that meets one may have spent its token: with Twitch's habits, and where a second
-/// use does harm.
+/// The kinds of failure, and whether a refresh that meets one may have spent its token: with
+/// Twitch's habits, and where reuse is harmful.
 fn stages() -> [(FaultKind, bool, bool); 9] {
     let wait = Some(RetryAfter::Seconds(20));
     [
@@ -33,7 +29,7 @@ fn stages() -> [(FaultKind, bool, bool); 9] {
         (FaultKind::status(502), true, true),
         (FaultKind::status(503), false, true),
         (FaultKind::Status { status: 503, body: String::new(), retry_after: wait }, false, false),
-        // It takes effect, and nobody waits so long for the answer.
+        // It takes effect, and no client waits for the answer.
         (FaultKind::delay(MINUTE), true, true),
         (FaultKind::CloseBefore, true, true),
         (FaultKind::CloseAfter, true, true),
@@ -42,7 +38,7 @@ fn stages() -> [(FaultKind, bool, bool); 9] {
     ]
 }
 
-/// Sign-ins over four hours, so that tokens expire all through the next four.
+/// Sign-ins over four hours, so that tokens expire throughout the next four.
 async fn sign_ins_over_four_hours(
     habits: ProviderHabits,
     rotation: Rotation,
@@ -70,7 +66,7 @@ async fn sign_ins_over_four_hours(
     (world, app, browsers)
 }
 
-/// What the callers were told in one round.
+/// The answers to the callers in one round.
 #[derive(Default, Debug, Clone, Copy, PartialEq, Eq)]
 struct Told {
     served: usize,
@@ -78,7 +74,8 @@ struct Told {
     to_renew: usize,
 }
 
-/// Everybody asks once, each a second after the one before. Who holds a token that lives is served, and nobody else is.
+/// Every device sends a request, one second apart. Those with a living token are served, and no
+/// others.
 async fn everybody_asks(world: &World, app: &Instance, browsers: &[Browser]) -> Told {
     let mut told = Told::default();
     for browser in browsers {
@@ -95,7 +92,7 @@ async fn everybody_asks(world: &World, app: &Instance, browsers: &[Browser]) -> 
                 // It may expire while the request waits for the provider.
                 assert!(expires_at <= world.now(), "served while the token lives, not {denied}");
                 match denied {
-                    Denied::ProviderTrouble { retry_after } => {
+                    Denied::ProviderUnavailable { retry_after } => {
                         assert!(retry_after > Duration::ZERO && retry_after <= limits::RETRY_AFTER_MAX);
                         told.to_come_back += 1;
                     }
@@ -113,7 +110,7 @@ async fn everybody_asks(world: &World, app: &Instance, browsers: &[Browser]) -> 
     told
 }
 
-/// How many rows say that nobody knows whether their refresh token is spent.
+/// Counts the rows whose refresh token may or may not be spent.
 async fn ambiguous(world: &World, browsers: &[Browser]) -> usize {
     let mut count = 0;
     for browser in browsers {
@@ -124,7 +121,7 @@ async fn ambiguous(world: &World, browsers: &[Browser]) -> usize {
     count
 }
 
-/// Lets the provider be away in every way, one after the other.
+/// Lets the provider fail in every way, one after the other.
 async fn four_hours_of_trouble(world: &World, app: &Instance, browsers: &[Browser], harmful: bool) {
     let begun = world.now();
     for (kind, may_spend, may_spend_harmfully) in stages() {
@@ -147,7 +144,7 @@ async fn four_hours_of_trouble(world: &World, app: &Instance, browsers: &[Browse
     assert!(world.now().since(begun) >= 4 * HOUR);
 }
 
-/// The greatest number of these calls in any so many seconds.
+/// Returns the greatest number of these calls in any window of this length.
 fn most_in(world: &World, secs: u32, which: impl Fn(&LogEntry) -> bool) -> usize {
     let times: Vec<i64> =
         world.twitch.mock().log().filter(|entry| which(entry)).map(|entry| entry.at_ms).collect();
@@ -163,7 +160,8 @@ fn validation(entry: &LogEntry) -> bool {
     entry.endpoint == Endpoint::Validate
 }
 
-/// LIVE: everybody of these is served with a token that the provider takes, within a minute, and no budget is passed.
+/// LIVE: each of these devices is served within a minute with a token that the provider accepts,
+/// within every budget.
 async fn everybody_recovers(world: &World, app: &Instance, browsers: &[&Browser]) {
     world.twitch.mend();
     world.twitch.mock().clear_log();
@@ -173,7 +171,7 @@ async fn everybody_recovers(world: &World, app: &Instance, browsers: &[&Browser]
         let outcomes = join_all(waiting.iter().map(|browser| browser.grant(app))).await;
         let mut still = outcomes.iter().map(|outcome| match outcome {
             Ok(grant) => !world.twitch.lives(grant.token.expose()),
-            Err(Denied::ProviderTrouble { .. }) => true,
+            Err(Denied::ProviderUnavailable { .. }) => true,
             Err(denied) => panic!("TRANSIENT: {denied}"),
         });
         waiting.retain(|_| still.next().unwrap_or(false));
@@ -190,9 +188,9 @@ async fn everybody_recovers(world: &World, app: &Instance, browsers: &[&Browser]
     }
 }
 
-/// What is known of Twitch: every answer that was lost is made good by one replay.
+/// What is known of Twitch: one replay recovers from every lost answer.
 #[tokio::test(start_paused = true)]
-async fn four_hours_without_twitch_sign_nobody_out_and_send_nobody_away() {
+async fn an_outage_of_four_hours_at_twitch_signs_nobody_out() {
     let (world, app, browsers) = sign_ins_over_four_hours(ROTATES, Rotation::Rotates).await;
     four_hours_of_trouble(&world, &app, &browsers, false).await;
     let told = everybody_asks(&world, &app, &browsers).await;
@@ -204,9 +202,10 @@ async fn four_hours_without_twitch_sign_nobody_out_and_send_nobody_away() {
     assert_eq!(world.twitch.most_sends(), 2, "SPENT: one replay");
 }
 
-/// A provider that forgives nothing: where its answer was ambiguous the device has to go there and back, and nobody else does.
+/// A strict provider: where its answer was ambiguous the device has to go there and back, and no
+/// other does.
 #[tokio::test(start_paused = true)]
-async fn four_hours_without_a_provider_that_forgives_nothing_sign_nobody_out() {
+async fn an_outage_of_four_hours_at_a_strict_provider_signs_nobody_out() {
     let (world, app, browsers) = sign_ins_over_four_hours(ONE_TIME, Rotation::OneTimeKillsConnection).await;
     four_hours_of_trouble(&world, &app, &browsers, true).await;
     let told = everybody_asks(&world, &app, &browsers).await;

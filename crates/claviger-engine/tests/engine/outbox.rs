@@ -1,19 +1,16 @@
-//! Revocations that are owed: carried out once, however often it takes.
+//! Pending revocations: each is carried out once, with as many attempts as it takes.
 
-use claviger_core::{
-    policy::{Custody, limits},
-    session::EndReason,
-};
+use claviger_core::{Custody, EndReason, limits};
 use claviger_engine::Target;
 use claviger_mock::{Endpoint, FaultKind, RetryAfter};
-use claviger_store::Method;
+use claviger_store::{Method, Queue};
 
 use crate::{
-    shelf::Trick,
+    faulty_store::Trick,
     world::{ADA, HOUR, Instance, MINUTE, SECOND, TOKEN_LIFE, World, subject},
 };
 
-/// A world that owes one revocation for each of so many devices, and the tokens it owes them for.
+/// A world with one pending revocation for each of its devices, and their tokens.
 async fn owing(devices: usize) -> (World, Instance, Vec<String>) {
     let (world, app) = World::with(|setup| {
         setup.settings.devices_per_user = 1000;
@@ -31,37 +28,37 @@ async fn owing(devices: usize) -> (World, Instance, Vec<String>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_that_is_owed_is_carried_out() {
+async fn every_pending_revocation_is_carried_out() {
     let devices = 3 * limits::REVOCATIONS_AT_ONCE + 1;
     let (world, app, tokens) = owing(devices).await;
-    assert_eq!(app.settle_owed().await, Ok(devices));
+    assert_eq!(app.carry_out_revocations().await, Ok(devices));
     assert_eq!(world.owed().await, 0);
     assert!(tokens.iter().all(|token| !world.twitch.lives(token)), "CASCADE");
     assert_eq!(world.twitch.calls(Endpoint::Revoke), u64::try_from(devices).unwrap(), "each once");
-    assert_eq!(app.settle_owed().await, Ok(0));
+    assert_eq!(app.carry_out_revocations().await, Ok(0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_that_fails_is_tried_again_after_pauses_that_grow() {
+async fn a_failed_revocation_backs_off() {
     let (world, app, tokens) = owing(1).await;
     world.twitch.always(Endpoint::Revoke, FaultKind::status(500));
     let mut pause = limits::REVOCATION_PAUSE;
     for tries in 1..=6 {
-        assert_eq!(app.settle_owed().await, Ok(0));
+        assert_eq!(app.carry_out_revocations().await, Ok(0));
         assert_eq!(world.twitch.calls(Endpoint::Revoke), tries);
         world.pass(pause - SECOND / 1000);
-        app.settle_owed().await.unwrap();
+        app.carry_out_revocations().await.unwrap();
         assert_eq!(world.twitch.calls(Endpoint::Revoke), tries, "not before {pause:?}");
         world.pass(SECOND / 1000);
         pause *= 2;
     }
     world.mend();
-    assert_eq!(app.settle_owed().await, Ok(1));
+    assert_eq!(app.carry_out_revocations().await, Ok(1));
     assert!(!world.twitch.lives(&tokens[0]), "CASCADE");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_providers_wish_for_a_pause_is_honoured() {
+async fn retry_after_delays_a_revocation() {
     for (wish, pause) in [
         (RetryAfter::Seconds(600), 600 * SECOND),
         (RetryAfter::DateInSeconds(120), 120 * SECOND),
@@ -70,78 +67,78 @@ async fn the_providers_wish_for_a_pause_is_honoured() {
         let (world, app, _) = owing(1).await;
         let kind = FaultKind::Status { status: 503, body: String::new(), retry_after: Some(wish) };
         world.twitch.once(Endpoint::Revoke, kind);
-        app.settle_owed().await.unwrap();
+        app.carry_out_revocations().await.unwrap();
         world.pass(pause - SECOND / 1000);
-        assert_eq!(app.settle_owed().await, Ok(0), "{wish:?}");
+        assert_eq!(app.carry_out_revocations().await, Ok(0), "{wish:?}");
         world.pass(SECOND / 1000);
-        assert_eq!(app.settle_owed().await, Ok(1), "{wish:?}");
+        assert_eq!(app.carry_out_revocations().await, Ok(1), "{wish:?}");
         assert_eq!(world.twitch.calls(Endpoint::Revoke), 2);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_the_provider_no_longer_knows_is_revoked() {
+async fn an_unknown_token_counts_as_revoked() {
     let (world, app, tokens) = owing(1).await;
     world.twitch.mock().kill_token(&tokens[0]);
-    assert_eq!(app.settle_owed().await, Ok(1), "400 \"Invalid token\" is success");
+    assert_eq!(app.carry_out_revocations().await, Ok(1), "400 \"Invalid token\" is success");
     assert_eq!(world.owed().await, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_lost_is_asked_for_again() {
+async fn a_revocation_with_a_lost_answer_is_repeated() {
     for kind in [FaultKind::CloseAfter, FaultKind::CloseBefore, FaultKind::delay(MINUTE)] {
         let (world, app, tokens) = owing(1).await;
         world.twitch.once(Endpoint::Revoke, kind.clone());
-        assert_eq!(app.settle_owed().await, Ok(0), "{kind:?}");
+        assert_eq!(app.carry_out_revocations().await, Ok(0), "{kind:?}");
         world.pass(limits::REVOCATION_PAUSE);
-        assert_eq!(app.settle_owed().await, Ok(1), "{kind:?}");
+        assert_eq!(app.carry_out_revocations().await, Ok(1), "{kind:?}");
         assert!(!world.twitch.lives(&tokens[0]), "CASCADE");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_app_that_the_provider_does_not_know_waits_for_the_operator() {
+async fn an_unknown_client_waits_for_the_operator() {
     let (mut world, _, tokens) = owing(1).await;
-    let mended = std::mem::replace(&mut world.provider.client_id, "unknown".to_owned());
+    let mended = std::mem::replace(&mut world.provider.client.id, "unknown".to_owned());
     let app = world.instance().await;
-    assert_eq!(app.settle_owed().await, Ok(0));
+    assert_eq!(app.carry_out_revocations().await, Ok(0));
     world.pass(limits::REVOCATION_PAUSE_MAX - SECOND);
-    app.settle_owed().await.unwrap();
+    app.carry_out_revocations().await.unwrap();
     assert_eq!(world.twitch.calls(Endpoint::Revoke), 1, "not hammered");
     assert_eq!(world.owed().await, 1);
-    world.provider.client_id = mended;
+    world.provider.client.id = mended;
     world.pass(SECOND);
-    assert_eq!(world.instance().await.settle_owed().await, Ok(1));
+    assert_eq!(world.instance().await.carry_out_revocations().await, Ok(1));
     assert!(!world.twitch.lives(&tokens[0]), "CASCADE");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_sealed_with_a_missing_key_waits_for_the_operator() {
+async fn a_revocation_with_a_missing_key_waits_for_the_operator() {
     let (world, app, _) = owing(1).await;
     let keyless = world.instance_with(&[2]).await;
-    assert_eq!(keyless.settle_owed().await, Ok(0));
+    assert_eq!(keyless.carry_out_revocations().await, Ok(0));
     assert_eq!((world.twitch.calls(Endpoint::Revoke), world.owed().await), (0, 1));
     world.pass(limits::REVOCATION_PAUSE_MAX);
-    assert_eq!(app.settle_owed().await, Ok(1));
+    assert_eq!(app.carry_out_revocations().await, Ok(1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_expired_meanwhile_is_not_asked_about() {
+async fn an_expired_token_needs_no_revocation() {
     let (world, app, _) = owing(1).await;
     world.pass(TOKEN_LIFE);
-    assert_eq!(app.settle_owed().await, Ok(1));
+    assert_eq!(app.carry_out_revocations().await, Ok(1));
     assert_eq!((world.twitch.calls(Endpoint::Revoke), world.owed().await), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_instances_carry_each_out_once() {
+async fn two_instances_revoke_each_token_once() {
     let devices = 50;
     let (world, app, tokens) = owing(devices).await;
     let elsewhere = world.instance().await;
     for app in [&app, &elsewhere] {
-        app.shelf.slow();
+        app.faulty_store.slow();
     }
-    let (one, two) = tokio::join!(app.settle_owed(), elsewhere.settle_owed());
+    let (one, two) = tokio::join!(app.carry_out_revocations(), elsewhere.carry_out_revocations());
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!(one + two, devices);
     assert!(one > 0 && two > 0, "the work is shared");
@@ -149,74 +146,76 @@ async fn two_instances_carry_each_out_once() {
     assert!(tokens.iter().all(|token| !world.twitch.lives(token)), "CASCADE");
 }
 
-/// An instance that dies with revocations in hand loses none.
+/// An instance that dies with leased revocations loses none.
 #[tokio::test(start_paused = true)]
-async fn revocations_of_an_instance_that_died_are_taken_over_after_the_lease() {
+async fn revocations_of_a_crashed_instance_are_taken_over() {
     let (world, dying, tokens) = owing(3).await;
     let app = world.instance().await;
     let never = world.twitch.hold(Endpoint::Revoke);
     tokio::select! {
         biased;
         () = never.arrived() => {}
-        _ = dying.settle_owed() => panic!("the answer is held"),
+        _ = dying.carry_out_revocations() => panic!("the answer is held"),
     }
-    assert_eq!(app.settle_owed().await, Ok(0), "leased");
+    assert_eq!(app.carry_out_revocations().await, Ok(0), "leased");
     let left = world.owed().await;
     assert!(left > 0, "CASCADE");
     world.pass(limits::REVOCATION_LEASE);
-    assert_eq!(app.settle_owed().await, Ok(usize::try_from(left).unwrap()));
+    assert_eq!(app.carry_out_revocations().await, Ok(usize::try_from(left).unwrap()));
     assert_eq!(world.owed().await, 0);
     assert!(tokens.iter().all(|token| !world.twitch.lives(token)), "CASCADE");
 }
 
-/// All that was leased at once is carried out within the lease, however slow the provider is.
+/// Everything leased at once is carried out within the lease, however slow the provider is.
 #[tokio::test(start_paused = true)]
-async fn a_lease_outlives_the_slowest_provider() {
+async fn a_lease_outlasts_the_slowest_provider() {
     let (world, app, _) = owing(limits::REVOCATIONS_AT_ONCE).await;
     let elsewhere = world.instance().await;
     world.twitch.always(Endpoint::Revoke, FaultKind::delay(limits::PROVIDER_ANSWER));
     let began = world.now();
     let other = async {
         world.run_for(limits::REVOCATION_LEASE - SECOND).await;
-        elsewhere.settle_owed().await.unwrap()
+        elsewhere.carry_out_revocations().await.unwrap()
     };
-    let (settled, others) = tokio::join!(app.settle_owed(), other);
+    let (settled, others) = tokio::join!(app.carry_out_revocations(), other);
     assert_eq!((settled, others), (Ok(limits::REVOCATIONS_AT_ONCE), 0));
     assert!(world.now().since(began) < limits::REVOCATION_LEASE);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_keeps_what_is_owed() {
-    for method in [Method::TakeOwed, Method::SettleOwed] {
+async fn a_store_failure_keeps_pending_revocations() {
+    for method in [Method::Take(Queue::Revocations), Method::Acknowledge(Queue::Revocations)] {
         let (world, app, tokens) = owing(2).await;
-        app.shelf.next(method, Trick::Fail);
-        app.settle_owed().await.unwrap_err();
+        app.faulty_store.next(method, Trick::Fail);
+        app.carry_out_revocations().await.unwrap_err();
         assert!(world.owed().await > 0, "CASCADE");
         world.pass(limits::REVOCATION_LEASE);
-        app.settle_owed().await.unwrap();
+        app.carry_out_revocations().await.unwrap();
         assert_eq!(world.owed().await, 0);
         assert!(tokens.iter().all(|token| !world.twitch.lives(token)));
     }
 }
 
-/// A token without a known end is given up at some time, and not before.
+/// A token without a known expiry is given up in the end, and not before.
 #[tokio::test(start_paused = true)]
-async fn a_token_without_an_expiry_is_given_up_in_the_end() {
+async fn a_token_without_an_expiry_is_given_up() {
     let (world, app) = World::start().await;
     world.twitch.rewrite(Endpoint::Token, |body| drop(body.as_object_mut().unwrap().remove("expires_in")));
     let browser = world.sign_in(&app, ADA).await;
     app.end_own(&browser.cookie, EndReason::SignedOut).await.unwrap();
     world.twitch.always(Endpoint::Revoke, FaultKind::status(503));
     world.pass(limits::REVOCATION_GIVEN_UP_AFTER - HOUR);
-    assert_eq!(app.settle_owed().await, Ok(0));
+    assert_eq!(app.carry_out_revocations().await, Ok(0));
     world.pass(HOUR);
-    assert_eq!(app.settle_owed().await, Ok(1));
+    assert_eq!(app.carry_out_revocations().await, Ok(1));
 }
 
-/// Where refresh tokens live on when their access token is revoked, those that the server can open are revoked too.
+/// Where refresh tokens survive the revocation of their access token, those that the server can
+/// open are revoked too.
 #[tokio::test(start_paused = true)]
-async fn refresh_tokens_are_revoked_where_they_can_be_opened() {
-    // Custody, whether the provider wants it, whether the device itself signs out, whether the access token has expired; the calls.
+async fn refresh_tokens_are_revoked_if_they_can_be_opened() {
+    // Custody, whether the provider wants it, whether the device itself signs out, whether the
+    // access token has expired; the calls.
     let table = [
         (Custody::Device, true, true, false, 2),
         (Custody::Device, true, true, true, 1),
@@ -231,7 +230,7 @@ async fn refresh_tokens_are_revoked_where_they_can_be_opened() {
     for (custody, wanted, by_device, expired, calls) in table {
         let (world, app) = World::with(|setup| {
             setup.settings.custody = custody;
-            setup.provider.revokes_refresh_tokens = wanted;
+            setup.provider.capabilities.revocation.as_mut().unwrap().refresh_tokens = wanted;
         })
         .await;
         let device = world.sign_in(&app, ADA).await;
@@ -243,7 +242,7 @@ async fn refresh_tokens_are_revoked_where_they_can_be_opened() {
         } else {
             app.end(Target::One(device.session), EndReason::SignedOutFromAnotherDevice).await.unwrap();
         }
-        app.settle_owed().await.unwrap();
+        app.carry_out_revocations().await.unwrap();
         let case = format!("{custody:?} wanted {wanted} by the device {by_device} expired {expired}");
         assert_eq!(world.twitch.calls(Endpoint::Revoke), calls, "{case}");
         assert_eq!(world.owed().await, 0, "CASCADE: {case}");

@@ -1,15 +1,12 @@
 //! What a validation proves, and how long a session lives on answers that prove nothing.
 
-use claviger_core::{
-    request::Assurance,
-    session::{EndReason, State},
-};
+use claviger_core::{Assurance, EndReason, State};
 use claviger_engine::Denied;
 use claviger_mock::{Endpoint, FaultKind, MalformedBody, RetryAfter};
 
 use crate::world::{ADA, GRACE, HOUR, MINUTE, NOW, SECOND, World, passing};
 
-/// Everything that may go wrong and proves nothing (TRANSIENT).
+/// Every failure that proves nothing (TRANSIENT).
 pub(crate) fn troubles() -> Vec<FaultKind> {
     vec![
         FaultKind::too_many_requests(None),
@@ -37,7 +34,7 @@ pub(crate) fn troubles() -> Vec<FaultKind> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proof_is_asked_for_once_an_hour() {
+async fn a_proof_lasts_an_hour() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let at_sign_in = world.twitch.calls(Endpoint::Validate);
@@ -49,11 +46,11 @@ async fn a_proof_is_asked_for_once_an_hour() {
         browser.asks(&app).await.unwrap();
     }
     assert_eq!(world.twitch.calls(Endpoint::Validate), at_sign_in + 1);
-    assert_eq!(world.row(browser.session).await.holding().unwrap().proven_at, world.now());
+    assert_eq!(world.row(browser.session).await.active().unwrap().proven_at, world.now());
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_at_the_same_time_share_one_question() {
+async fn concurrent_requests_share_one_validation() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let at_sign_in = world.twitch.calls(Endpoint::Validate);
@@ -86,7 +83,7 @@ async fn an_answer_that_proves_nothing_signs_nobody_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_lives_unverified_for_a_day_and_then_needs_a_refresh() {
+async fn a_session_may_be_unproven_for_a_day() {
     let (world, app) = World::with(|setup| setup.mock.token_lifetime_secs = 60 * 24 * 60 * 60).await;
     let browser = world.sign_in(&app, ADA).await;
     let born = world.now();
@@ -107,7 +104,7 @@ async fn a_session_lives_unverified_for_a_day_and_then_needs_a_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_of_another_user_ends_its_own_row_only() {
+async fn a_token_of_another_user_ends_only_its_row() {
     for value in [serde_json::json!(GRACE), serde_json::Value::Null] {
         let (world, app) = World::start().await;
         let devices = world.sign_in_on(&app, 3).await;
@@ -126,7 +123,8 @@ async fn a_token_of_another_user_ends_its_own_row_only() {
     }
 }
 
-/// The operator changed the client id: every stored token is another client's, and nobody is signed out for it.
+/// The operator changed the client id: every stored token belongs to another client, and no session
+/// ends.
 #[tokio::test(start_paused = true)]
 async fn a_token_of_another_client_signs_nobody_out() {
     let (world, app) = World::start().await;
@@ -143,7 +141,7 @@ async fn a_token_of_another_client_signs_nobody_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejected_access_token_is_refreshed_and_its_user_never_notices() {
+async fn a_rejected_access_token_is_refreshed_unnoticed() {
     let (world, app) = World::start().await;
     let devices = world.sign_in_on(&app, 2).await;
     let token = world.access_token(devices[0].session).await;
@@ -155,7 +153,7 @@ async fn a_rejected_access_token_is_refreshed_and_its_user_never_notices() {
     assert_eq!(world.twitch.refreshes(), 1);
 }
 
-/// Suspicion without anything to refresh with: the user has to sign in, and the row stays.
+/// A suspect session without a refresh token: the user has to sign in, and the row stays.
 #[tokio::test(start_paused = true)]
 async fn a_suspect_session_without_a_refresh_token_asks_for_a_sign_in() {
     let (world, app) = World::start().await;
@@ -168,20 +166,20 @@ async fn a_suspect_session_without_a_refresh_token_asks_for_a_sign_in() {
     assert_eq!(world.end_reason(browser.session).await, None);
 }
 
-/// A proof that was asked before the pair changed says nothing of the new pair.
+/// A proof that was requested before the pair changed does not count for the new pair.
 #[tokio::test(start_paused = true)]
-async fn the_answer_about_an_older_pair_changes_nothing() {
+async fn an_answer_about_an_older_pair_changes_nothing() {
     let (world, app) = World::start().await;
     let elsewhere = world.instance().await;
     let browser = world.sign_in(&app, ADA).await;
     world.expire_tokens();
-    // This instance asks about the expired token and is told 401, while the other refreshes.
+    // This instance validates the expired token and gets 401 while the other refreshes.
     world.clock.jump(MINUTE);
     let old = world.row(browser.session).await;
     world.twitch.mock().settings_mut().token_lifetime_secs = 50_000;
     let gate = world.twitch.hold(Endpoint::Validate);
     let grant = claviger_engine::Grant {
-        token: claviger_core::secret::AccessToken::new(world.token_of(&old)),
+        token: claviger_core::AccessToken::new(world.token_of(&old)),
         generation: old.pair().unwrap().generation,
         expiry: old.pair().unwrap().expiry,
     };
@@ -199,9 +197,10 @@ async fn the_answer_about_an_older_pair_changes_nothing() {
     assert_eq!(world.twitch.refreshes(), 1, "the newer pair is adopted");
 }
 
-/// Found by a random story: a pair that another instance got hours ago is adopted, but it is not the provider's word now.
+/// Found by a random story: an adopted pair that another instance got hours ago is not a proof of
+/// now.
 #[tokio::test(start_paused = true)]
-async fn an_adopted_pair_is_not_the_providers_word_now() {
+async fn an_adopted_pair_is_no_new_proof() {
     let (world, app) = World::start().await;
     let elsewhere = world.instance().await;
     let browser = world.sign_in(&app, ADA).await;
@@ -215,9 +214,9 @@ async fn an_adopted_pair_is_not_the_providers_word_now() {
     assert_eq!(world.twitch.refreshes(), 2);
 }
 
-/// A request that asks now is not answered with what was asked before it came.
+/// A request that asks for a proof now is not answered with an earlier question's answer.
 #[tokio::test(start_paused = true)]
-async fn an_answer_under_way_is_not_the_providers_word_now() {
+async fn an_answer_under_way_is_no_new_proof() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let gate = world.twitch.hold(Endpoint::Validate);
@@ -234,9 +233,9 @@ async fn an_answer_under_way_is_not_the_providers_word_now() {
     drop(early);
 }
 
-/// One request finds out that the provider is in trouble. The others do not wait for it one by one.
+/// One request finds the provider unavailable. The others do not wait for it one by one.
 #[tokio::test(start_paused = true)]
-async fn a_provider_in_trouble_is_left_alone_for_as_long_as_it_asked() {
+async fn retry_after_applies_to_every_request() {
     let (world, app) = World::start().await;
     let devices = world.sign_in_on(&app, 3).await;
     world.pass(HOUR);
@@ -249,7 +248,7 @@ async fn a_provider_in_trouble_is_left_alone_for_as_long_as_it_asked() {
     }
     assert_eq!(world.twitch.calls(Endpoint::Validate), asked + 1);
     let outcome = devices[0].asks_with(&app, NOW).await;
-    assert_eq!(outcome.unwrap_err(), Denied::ProviderTrouble { retry_after: 20 * SECOND });
+    assert_eq!(outcome.unwrap_err(), Denied::ProviderUnavailable { retry_after: 20 * SECOND });
     world.pass(20 * SECOND);
     for device in &devices {
         device.asks_with(&app, NOW).await.expect("LIVE");

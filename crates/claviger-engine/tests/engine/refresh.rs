@@ -1,6 +1,6 @@
-//! A refresh that goes well: one request, one commit, and everybody has the new pair.
+//! A refresh that succeeds: one request, one commit, and every caller gets the new pair.
 
-use claviger_core::{policy::Custody, request::Assurance, session::State, time::Expiry};
+use claviger_core::{Assurance, Custody, Expiry, State};
 use claviger_engine::Denied;
 use claviger_mock::{Endpoint, Rotation};
 use claviger_seal::KeyId;
@@ -9,7 +9,7 @@ use claviger_store::Method;
 use crate::world::{ADA, NOW, ONE_TIME, SECOND, TOKEN_LIFE, World, custody, habits};
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_pair_is_replaced_by_one_refresh_and_one_commit() {
+async fn an_expired_pair_costs_one_refresh_and_one_commit() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let old = world.row(browser.session).await;
@@ -24,7 +24,7 @@ async fn an_expired_pair_is_replaced_by_one_refresh_and_one_commit() {
     assert_eq!(row.version.0, proven.version.0 + 2, "MONO: a claim and a commit");
     assert_eq!(row.pair().unwrap().generation, row.version);
     assert_eq!(row.pair().unwrap().expiry, Expiry::At(world.now().after(TOKEN_LIFE)));
-    assert_eq!(row.holding().unwrap().claim, None);
+    assert_eq!(row.active().unwrap().claim, None);
     assert_eq!((grant.generation, grant.token.expose()), (row.version, world.token_of(&row).as_str()));
     assert_ne!(world.token_of(&old), world.token_of(&row));
     assert_eq!(
@@ -34,7 +34,7 @@ async fn an_expired_pair_is_replaced_by_one_refresh_and_one_commit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_does_not_read_a_row_that_memory_has() {
+async fn a_refresh_does_not_read_a_cached_row() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     browser.asks(&app).await.unwrap();
@@ -61,7 +61,7 @@ async fn a_spent_refresh_token_is_never_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_does_not_rotate_is_sent_the_same_token_again() {
+async fn a_reusable_refresh_token_is_sent_again() {
     let (world, app) = World::with(|setup| setup.mock.rotation = Rotation::None).await;
     let browser = world.sign_in(&app, ADA).await;
     world.twitch.rewrite(Endpoint::Token, |body| drop(body.as_object_mut().unwrap().remove("refresh_token")));
@@ -73,7 +73,7 @@ async fn a_provider_that_does_not_rotate_is_sent_the_same_token_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fifty_requests_make_one_refresh_and_all_get_the_new_token() {
+async fn fifty_requests_share_one_refresh() {
     let (world, app) = World::with(habits(ONE_TIME)).await;
     let browser = world.sign_in(&app, ADA).await;
     world.expire_tokens();
@@ -84,7 +84,7 @@ async fn fifty_requests_make_one_refresh_and_all_get_the_new_token() {
     }
     assert_eq!(world.twitch.refreshes(), 1);
     assert_eq!(world.row(browser.session).await.version.0, 3, "MONO");
-    assert_eq!(world.memory.calls(Method::Replace), 2);
+    assert_eq!(world.memory.calls(Method::Apply), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -99,9 +99,9 @@ async fn a_refresh_proves_the_new_pair_for_every_assurance() {
     assert_eq!((world.twitch.refreshes(), world.twitch.calls(Endpoint::Validate)), (1, asked));
 }
 
-/// A refresh does not touch the cookie: the one from the sign-in works for ever.
+/// A refresh does not touch the cookie: the one from the sign-in stays valid.
 #[tokio::test(start_paused = true)]
-async fn the_cookie_of_the_sign_in_outlives_every_refresh() {
+async fn a_refresh_keeps_the_cookie() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     for _ in 0..4 {
@@ -112,7 +112,7 @@ async fn the_cookie_of_the_sign_in_outlives_every_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_granted_scopes_stay_where_a_refresh_names_none() {
+async fn scopes_stay_if_a_refresh_names_none() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     world.twitch.rewrite(Endpoint::Token, |body| drop(body.as_object_mut().unwrap().remove("scope")));
@@ -131,7 +131,7 @@ async fn the_granted_scopes_stay_where_a_refresh_names_none() {
 
 /// Custody `device`: neither the store nor another user's cookie is enough.
 #[tokio::test(start_paused = true)]
-async fn with_custody_device_nobody_refreshes_without_the_cookies_secret() {
+async fn custody_device_needs_the_cookies_secret_to_refresh() {
     let (world, app) = World::with(custody(Custody::Device)).await;
     let elsewhere = world.instance().await;
     let (ada, other) = (world.sign_in(&app, ADA).await, world.sign_in(&app, ADA).await);
@@ -147,7 +147,7 @@ async fn with_custody_device_nobody_refreshes_without_the_cookies_secret() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_of_every_custody_are_refreshed_side_by_side() {
+async fn sessions_of_every_custody_are_refreshed() {
     let (world, app) = World::with(custody(Custody::Server)).await;
     let server = world.sign_in(&app, ADA).await;
     let mut later = world;
@@ -162,7 +162,7 @@ async fn sessions_of_every_custody_are_refreshed_side_by_side() {
     assert_eq!(later.twitch.refreshes(), 2);
 }
 
-/// A key that is missing is the operator's error: nobody is signed out.
+/// A missing key is the operator's error: no session ends.
 #[tokio::test(start_paused = true)]
 async fn tokens_sealed_with_a_missing_key_sign_nobody_out() {
     for custody in [Custody::Server, Custody::Device] {
@@ -187,9 +187,10 @@ async fn tokens_sealed_with_a_missing_key_sign_nobody_out() {
     }
 }
 
-/// Custody `device` needs no key of the server to refresh: an instance that has only the new key heals the row.
+/// Custody `device` needs no key of the server for a refresh: an instance with only the new key
+/// reseals the row.
 #[tokio::test(start_paused = true)]
-async fn with_custody_device_a_refresh_heals_a_row_sealed_with_a_missing_key() {
+async fn custody_device_refreshes_without_the_old_key() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let keyless = world.instance_with(&[2]).await;

@@ -1,8 +1,8 @@
-//! Refreshes before they are due, and what keeps them from falling upon the provider: pauses, breaker, budget.
+//! Refreshes before they are due, and what spreads them: backoffs, breaker, budget.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use claviger_core::{breaker::BreakerState, policy::limits, session::State};
+use claviger_core::{BreakerState, State, limits};
 use claviger_engine::Denied;
 use claviger_mock::{Endpoint, FaultKind};
 use futures_util::future::join_all;
@@ -12,7 +12,7 @@ use crate::world::{
     passing,
 };
 
-/// So many users signed in at the same moment.
+/// Users who signed in at the same moment.
 async fn crowd(world: &World, app: &Instance, users: usize) -> Vec<Browser> {
     let mut browsers = Vec::new();
     for n in 0..users {
@@ -28,7 +28,7 @@ fn many_devices(setup: &mut crate::world::Setup) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crowd_that_signed_in_together_is_refreshed_each_at_its_own_moment() {
+async fn early_refreshes_are_spread() {
     let (world, app) = World::with(many_devices).await;
     let browsers = crowd(&world, &app, 60).await;
     let margin = world.settings.lifetimes.refresh_margin;
@@ -54,7 +54,7 @@ async fn a_crowd_that_signed_in_together_is_refreshed_each_at_its_own_moment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_early_refresh_keeps_no_request_waiting() {
+async fn an_early_refresh_delays_no_request() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     world.pass(TOKEN_LIFE - world.settings.lifetimes.refresh_margin - MINUTE / 60);
@@ -66,7 +66,7 @@ async fn an_early_refresh_keeps_no_request_waiting() {
         world.rest().await;
         world.pass(SECOND / 100);
     }
-    assert!(world.row(browser.session).await.holding().unwrap().claim.is_some(), "under way");
+    assert!(world.row(browser.session).await.active().unwrap().claim.is_some(), "under way");
     browser.asks(&app).await.expect("served with the old token");
     gate.open();
     world.rest().await;
@@ -75,7 +75,7 @@ async fn an_early_refresh_keeps_no_request_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_early_refresh_that_fails_takes_nothing_and_is_not_tried_with_every_request() {
+async fn a_failed_early_refresh_backs_off() {
     let (world, app) = World::with(habits(ROTATES)).await;
     let browser = world.sign_in(&app, ADA).await;
     world.twitch.always(Endpoint::Token, FaultKind::status(404));
@@ -94,7 +94,7 @@ async fn an_early_refresh_that_fails_takes_nothing_and_is_not_tried_with_every_r
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_outage_one_request_asks_and_the_others_follow() {
+async fn the_breaker_closes_after_one_good_trial() {
     let (world, app) = World::with(|setup| {
         habits(ONE_TIME)(setup);
         many_devices(setup);
@@ -106,16 +106,16 @@ async fn after_an_outage_one_request_asks_and_the_others_follow() {
     for browser in browsers.iter().take(2) {
         assert!(passing(&browser.asks(&app).await));
     }
-    assert_eq!(app.breakers().refreshes, BreakerState::Open);
+    assert_eq!(app.report().await.breakers.refreshes, BreakerState::Open);
     let asked = world.twitch.refreshes();
     for outcome in join_all(browsers.iter().map(|browser| browser.asks(&app))).await {
         assert!(
-            matches!(outcome, Err(Denied::ProviderTrouble { retry_after }) if retry_after <= limits::RETRY_AFTER)
+            matches!(outcome, Err(Denied::ProviderUnavailable { retry_after }) if retry_after <= limits::RETRY_AFTER)
         );
     }
     assert_eq!(world.twitch.refreshes(), asked, "left alone");
     world.pass(limits::RETRY_AFTER);
-    assert_eq!(app.breakers().refreshes, BreakerState::HalfOpen);
+    assert_eq!(app.report().await.breakers.refreshes, BreakerState::HalfOpen);
     let outcomes = join_all(browsers.iter().map(|browser| browser.asks(&app))).await;
     assert!(outcomes.iter().all(passing));
     assert_eq!(world.twitch.refreshes(), asked + 1, "one to see whether it is back");
@@ -123,7 +123,7 @@ async fn after_an_outage_one_request_asks_and_the_others_follow() {
     world.pass(limits::PROVIDER_PAUSE_MAX);
     let first = join_all(browsers.iter().map(|browser| browser.asks(&app))).await;
     assert_eq!(first.iter().filter(|outcome| outcome.is_ok()).count(), 1, "it is back");
-    assert_eq!(app.breakers().refreshes, BreakerState::Closed);
+    assert_eq!(app.report().await.breakers.refreshes, BreakerState::Closed);
     for outcome in join_all(browsers.iter().map(|browser| browser.asks(&app))).await {
         outcome.expect("LIVE");
     }
@@ -131,7 +131,7 @@ async fn after_an_outage_one_request_asks_and_the_others_follow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crowd_waits_its_turn_within_the_budget() {
+async fn many_refreshes_stay_within_the_budget() {
     let (world, app) = World::with(|setup| {
         habits(ONE_TIME)(setup);
         many_devices(setup);

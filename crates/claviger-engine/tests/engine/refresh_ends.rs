@@ -1,9 +1,6 @@
-//! A session that ends while its refresh is under way stays ended, and the pair that comes too late is revoked.
+//! A session that ends during its refresh stays ended, and the late pair is revoked.
 
-use claviger_core::{
-    request::Assurance,
-    session::{EndReason, State},
-};
+use claviger_core::{Assurance, EndReason, State};
 use claviger_engine::{Denied, Target};
 use claviger_mock::Endpoint;
 
@@ -58,7 +55,7 @@ async fn end(way: Way, world: &World, app: &Instance, devices: &[Browser]) {
 
 /// ENDED, CASCADE: on the instance that refreshes and on another.
 #[tokio::test(start_paused = true)]
-async fn a_pair_that_comes_after_the_end_is_revoked_and_the_row_stays_ended() {
+async fn a_pair_after_the_end_is_revoked() {
     let ways = [
         Way::OwnLogout,
         Way::OtherDevice,
@@ -92,7 +89,7 @@ async fn a_pair_that_comes_after_the_end_is_revoked_and_the_row_stays_ended() {
             let ended = world.row(one.session).await;
             assert!(matches!(ended.state, State::Ended { .. }), "ENDED by {way:?}");
             assert!(world.owed().await > 0, "CASCADE {way:?}");
-            app.settle_owed().await.unwrap();
+            app.carry_out_revocations().await.unwrap();
             assert_eq!(world.owed().await, 0);
             let live = world.twitch.mock().live_access_tokens(ADA);
             let new_sign_ins = usize::from(matches!(way, Way::DeviceLimit | Way::NewSignIn));
@@ -114,9 +111,9 @@ async fn a_pair_that_comes_after_the_end_is_revoked_and_the_row_stays_ended() {
     }
 }
 
-/// A commit whose outcome is unknown, and an end right after it: the end owes the new pair.
+/// A commit with an unknown outcome, and an end right after it: the end revokes the new pair.
 #[tokio::test(start_paused = true)]
-async fn an_end_between_an_unheard_commit_and_its_repetition_leaves_nothing_alive() {
+async fn an_end_after_a_commit_of_unknown_outcome_revokes_the_pair() {
     let (world, app) = World::with(habits(ONE_TIME)).await;
     let elsewhere = world.instance().await;
     let browser = world.sign_in(&app, ADA).await;
@@ -124,7 +121,7 @@ async fn an_end_between_an_unheard_commit_and_its_repetition_leaves_nothing_aliv
     let gate = world.twitch.hold(Endpoint::Token);
     let story = async {
         gate.arrived().await;
-        app.shelf.next(claviger_store::Method::Replace, crate::shelf::Trick::FailAfter);
+        app.faulty_store.next(claviger_store::Method::Apply, crate::faulty_store::Trick::FailAfter);
         gate.open();
         world.run_for(SECOND / 100).await;
         assert!(world.row(browser.session).await.pair().unwrap().generation.0 > 1, "it was written");
@@ -133,7 +130,7 @@ async fn an_end_between_an_unheard_commit_and_its_repetition_leaves_nothing_aliv
     let (outcome, ()) = tokio::join!(browser.asks(&app), story);
     assert_eq!(outcome.unwrap_err(), Denied::Ended(EndReason::Administrator), "ENDED");
     world.rest().await;
-    app.settle_owed().await.unwrap();
+    app.carry_out_revocations().await.unwrap();
     assert_eq!(world.twitch.mock().live_access_tokens(ADA), 0, "CASCADE");
 }
 

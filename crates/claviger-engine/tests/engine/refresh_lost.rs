@@ -1,10 +1,6 @@
-//! A refresh whose answer is lost: the row says so, and the provider's habits say what may be done.
+//! A refresh whose answer is lost: the row says so, and the provider's habits decide what follows.
 
-use claviger_core::{
-    policy::{ProviderHabits, Rotation, limits},
-    request::Assurance,
-    session::State,
-};
+use claviger_core::{Assurance, ProviderHabits, Rotation, State, limits};
 use claviger_engine::{Denied, Target};
 use claviger_mock::{Endpoint, FaultKind, MalformedBody};
 
@@ -12,7 +8,8 @@ use crate::world::{
     ADA, Browser, Instance, MINUTE, ONE_TIME, ROTATES, SECOND, TOKEN_LIFE, World, habits, passing,
 };
 
-/// A world whose only session has just lost the answer to a refresh that took effect, or did not.
+/// A world whose only session has just lost the answer to a refresh, which did or did not take
+/// effect.
 async fn after_a_lost_answer(
     own: ProviderHabits,
     rotation: claviger_mock::Rotation,
@@ -30,7 +27,7 @@ async fn after_a_lost_answer(
     assert!(passing(&outcome), "TRANSIENT {outcome:?}");
     let row = world.row(browser.session).await;
     assert!(row.ambiguous(world.now()), "visibly");
-    assert!(row.holding().unwrap().claim.unwrap().answer_lost);
+    assert!(row.active().unwrap().claim.unwrap().answer_lost);
     world.pass(limits::RETRY_AFTER);
     (world, app, browser)
 }
@@ -47,7 +44,7 @@ fn lost_answers() -> [FaultKind; 6] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_the_old_token_goes_on_it_is_replayed_once() {
+async fn a_lost_answer_is_replayed_once() {
     for kind in lost_answers() {
         let (world, app, browser) =
             after_a_lost_answer(ROTATES, claviger_mock::Rotation::Rotates, kind.clone()).await;
@@ -58,14 +55,14 @@ async fn where_the_old_token_goes_on_it_is_replayed_once() {
         let replays = u64::from(kind != FaultKind::CloseBefore);
         assert_eq!(world.twitch.mock().counters().reused_refresh_tokens, replays, "SPENT: one replay");
         let row = world.row(browser.session).await;
-        assert_eq!(row.holding().unwrap().claim, None);
+        assert_eq!(row.active().unwrap().claim, None);
         assert!(world.twitch.lives(&world.token_of(&row)));
     }
 }
 
 /// A replay must not be wasted on an outage.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_replayed_while_the_provider_does_not_answer() {
+async fn nothing_is_replayed_during_an_outage() {
     let (world, app, browser) =
         after_a_lost_answer(ROTATES, claviger_mock::Rotation::Rotates, FaultKind::CloseAfter).await;
     for kind in crate::proofs::troubles() {
@@ -80,9 +77,9 @@ async fn nothing_is_replayed_while_the_provider_does_not_answer() {
     browser.asks(&app).await.expect("LIVE");
 }
 
-/// SPENT: the second send whose answer is lost too is the last.
+/// SPENT: after a second lost answer the token is never sent again.
 #[tokio::test(start_paused = true)]
-async fn a_replay_whose_answer_is_lost_too_is_not_repeated() {
+async fn a_lost_replay_is_not_repeated() {
     let harmful = ProviderHabits { reuse_kills_connection: true, ..ROTATES };
     for own in [ROTATES, harmful] {
         let (world, app, browser) =
@@ -98,9 +95,9 @@ async fn a_replay_whose_answer_is_lost_too_is_not_repeated() {
     }
 }
 
-/// LIVE: a replay that the provider turned away did nothing, and is not used up.
+/// LIVE: a replay that the provider refused to process is not used up.
 #[tokio::test(start_paused = true)]
-async fn a_replay_that_was_turned_away_is_tried_again() {
+async fn a_refused_replay_is_retried() {
     let (world, app, browser) =
         after_a_lost_answer(ROTATES, claviger_mock::Rotation::Rotates, FaultKind::CloseAfter).await;
     for kind in [FaultKind::status(503), FaultKind::status(404), FaultKind::too_many_requests(None)] {
@@ -114,9 +111,10 @@ async fn a_replay_that_was_turned_away_is_tried_again() {
     assert_eq!(world.twitch.mock().counters().reused_refresh_tokens, 1, "SPENT");
 }
 
-/// Where a refresh kills the old access token, one that died before its time tells that the lost answer held a pair.
+/// Where a refresh kills the old access token, its early death shows that the lost answer held a
+/// pair.
 #[tokio::test(start_paused = true)]
-async fn a_token_that_is_known_to_be_spent_is_not_replayed_where_that_would_harm() {
+async fn a_spent_token_is_not_replayed_where_reuse_harms() {
     let strict = ProviderHabits { replay_window: 10 * MINUTE, old_access_token_survives: false, ..ONE_TIME };
     let (world, app) = World::with(|setup| {
         habits(strict)(setup);
@@ -144,9 +142,9 @@ async fn a_token_that_is_known_to_be_spent_is_not_replayed_where_that_would_harm
     );
 }
 
-/// A rejected replay is no trouble of the provider's, so nobody else has to wait for it.
+/// A rejected replay is not the provider's failure, so no other session waits for it.
 #[tokio::test(start_paused = true)]
-async fn a_rejected_replay_holds_up_nobody_else() {
+async fn a_rejected_replay_delays_no_other() {
     let (world, app, browser) =
         after_a_lost_answer(ROTATES, claviger_mock::Rotation::OneTime, FaultKind::CloseAfter).await;
     let other = world.sign_in(&app, crate::world::GRACE).await;
@@ -170,7 +168,7 @@ async fn a_rejected_replay_ends_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_is_good_once_is_not_replayed_outside_the_window() {
+async fn a_one_time_token_is_not_replayed_outside_the_window() {
     let (world, app, browser) =
         after_a_lost_answer(ONE_TIME, claviger_mock::Rotation::OneTimeKillsConnection, FaultKind::CloseAfter)
             .await;
@@ -186,10 +184,10 @@ async fn a_token_that_is_good_once_is_not_replayed_outside_the_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn inside_the_window_a_token_that_is_good_once_is_replayed() {
+async fn a_one_time_token_is_replayed_inside_the_window() {
     let windowed = ProviderHabits { replay_window: MINUTE, ..ONE_TIME };
     for (late, replayed) in [(false, true), (true, false)] {
-        // The mock does not give the same answer twice; one that closed before it acted stands for it.
+        // The mock never repeats an answer. A connection that closed before the deed stands for it.
         let (world, app, browser) =
             after_a_lost_answer(windowed, claviger_mock::Rotation::OneTime, FaultKind::CloseBefore).await;
         // It has to arrive within the window.
@@ -204,7 +202,7 @@ async fn inside_the_window_a_token_that_is_good_once_is_replayed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_never_rotates_may_be_asked_again_and_again() {
+async fn a_reusable_token_is_retried_after_lost_answers() {
     let own = ProviderHabits { rotation: Rotation::None, ..ONE_TIME };
     let (world, app, browser) =
         after_a_lost_answer(own, claviger_mock::Rotation::None, FaultKind::CloseAfter).await;
@@ -216,9 +214,9 @@ async fn a_provider_that_never_rotates_may_be_asked_again_and_again() {
     browser.asks(&app).await.expect("LIVE");
 }
 
-/// The access token goes on to serve while it lives, whatever became of the refresh.
+/// The access token serves while it lives, whatever became of the refresh.
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_takes_nothing_from_a_token_that_lives() {
+async fn a_lost_answer_keeps_the_access_token() {
     for kind in lost_answers().into_iter().chain([FaultKind::status(500), FaultKind::status(504)]) {
         let (world, app) = World::with(habits(ONE_TIME)).await;
         let browser = world.sign_in(&app, ADA).await;
@@ -234,9 +232,9 @@ async fn a_lost_answer_takes_nothing_from_a_token_that_lives() {
     }
 }
 
-/// An instance that dies with a refresh in flight leaves a claim, and its lease says when others may act.
+/// An instance that dies during a refresh leaves a claim, whose lease says when others may act.
 #[tokio::test(start_paused = true)]
-async fn the_claim_of_an_instance_that_died_is_respected_until_its_lease_ends() {
+async fn the_claim_of_a_crashed_instance_holds_until_its_lease_ends() {
     let (world, dying) = World::with(|setup| {
         setup.provider.habits = ROTATES;
         setup.mock.rotation = claviger_mock::Rotation::Rotates;
@@ -270,9 +268,9 @@ async fn a_logout_of_an_ambiguous_session_is_final() {
     assert_eq!(world.twitch.refreshes(), 1, "never replayed after a logout");
 }
 
-/// STRAND: an answer that comes after its lease is still the only good pair, where nobody else got one.
+/// STRAND: an answer after the lease is still the only good pair if no other instance got one.
 #[tokio::test(start_paused = true)]
-async fn a_pair_that_comes_after_its_lease_is_stored_if_no_other_was() {
+async fn a_pair_after_the_lease_is_stored_if_there_is_no_other() {
     let (world, slow) = World::with(habits(ONE_TIME)).await;
     let app = world.instance().await;
     let browser = world.sign_in(&slow, ADA).await;
@@ -291,9 +289,9 @@ async fn a_pair_that_comes_after_its_lease_is_stored_if_no_other_was() {
     world.assert_nothing_spent_twice();
 }
 
-/// STRAND: the same when another instance tried a replay meanwhile, and was refused.
+/// STRAND: as above, when another instance tried a replay meanwhile and was refused.
 #[tokio::test(start_paused = true)]
-async fn a_pair_in_hand_is_not_thrown_away_for_a_replay_that_failed() {
+async fn a_failed_replay_does_not_discard_the_pair() {
     for replay in [FaultKind::CloseBefore, FaultKind::status(503), FaultKind::delay(SECOND)] {
         let (world, cut_off) = World::with(|setup| {
             setup.provider.habits = ROTATES;
@@ -306,14 +304,14 @@ async fn a_pair_in_hand_is_not_thrown_away_for_a_replay_that_failed() {
         let gate = world.twitch.hold(Endpoint::Token);
         let story = async {
             gate.arrived().await;
-            cut_off.shelf.down(true);
+            cut_off.faulty_store.down(true);
             gate.open();
             world.rest().await;
             world.clock.jump(limits::CLAIM_LEASE);
             world.twitch.once(Endpoint::Token, replay.clone());
             let outcome = browser.asks(&app).await;
             assert!(passing(&outcome) || matches!(outcome, Err(Denied::SignInAgain)), "{outcome:?}");
-            cut_off.shelf.down(false);
+            cut_off.faulty_store.down(false);
             world.run_for(2 * limits::COMMIT_PAUSE_MAX).await;
         };
         let (_, ()) = tokio::join!(browser.asks(&cut_off), story);
@@ -325,9 +323,10 @@ async fn a_pair_in_hand_is_not_thrown_away_for_a_replay_that_failed() {
     }
 }
 
-/// A provider that answers a replay with the same pair: the late one of two holders must not have it revoked.
+/// A provider that answers a replay with the same pair: the later of two holders must not revoke
+/// it.
 #[tokio::test(start_paused = true)]
-async fn a_pair_that_two_instances_were_given_is_not_revoked_by_the_second() {
+async fn a_pair_given_to_two_instances_is_not_revoked() {
     let (world, cut_off) = World::with(|setup| {
         setup.provider.habits = ROTATES;
         setup.mock.rotation = claviger_mock::Rotation::Rotates;
@@ -341,13 +340,13 @@ async fn a_pair_that_two_instances_were_given_is_not_revoked_by_the_second() {
         gate.arrived().await;
         let access =
             world.twitch.secrets().into_iter().rev().nth(1).expect("a refresh token is the last secret");
-        cut_off.shelf.down(true);
+        cut_off.faulty_store.down(true);
         gate.open();
         world.rest().await;
         world.clock.jump(limits::CLAIM_LEASE);
         world.twitch.rewrite(Endpoint::Token, move |body| body["access_token"] = access.clone().into());
         browser.asks(&app).await.expect("replayed");
-        cut_off.shelf.down(false);
+        cut_off.faulty_store.down(false);
         world.run_for(2 * limits::COMMIT_PAUSE_MAX).await;
     };
     let (_, ()) = tokio::join!(browser.asks(&cut_off), story);

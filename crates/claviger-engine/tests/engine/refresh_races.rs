@@ -1,11 +1,11 @@
-//! Several instances, one store: one refresh, and the loser adopts.
+//! Several instances on one store: one of them refreshes, and the others adopt the pair.
 
-use claviger_core::{policy::limits, session::State, verdict::ApiRefusal};
+use claviger_core::{ApiRefusal, State, limits};
 use claviger_mock::{Endpoint, FaultKind};
 use claviger_store::Method;
 
 use crate::{
-    shelf::Trick,
+    faulty_store::Trick,
     world::{ADA, HOUR, Instance, NOW, ONE_TIME, SECOND, World, habits, passing},
 };
 
@@ -16,12 +16,12 @@ async fn three_instances() -> (World, [Instance; 3]) {
     })
     .await;
     let apps = [app, world.instance().await, world.instance().await];
-    apps.iter().for_each(|app| app.shelf.slow());
+    apps.iter().for_each(|app| app.faulty_store.slow());
     (world, apps)
 }
 
 #[tokio::test(start_paused = true)]
-async fn instances_that_race_make_one_refresh_and_the_losers_adopt() {
+async fn concurrent_instances_share_one_refresh() {
     let (world, apps) = three_instances().await;
     let browser = world.sign_in(&apps[0], ADA).await;
     for round in 1..=5 {
@@ -54,9 +54,9 @@ async fn the_loser_waits_for_a_slow_winner() {
     assert_eq!(world.owed().await, 0);
 }
 
-/// LOSER: whoever waits in vain is told to come back, and nobody is signed out.
+/// LOSER: a request that waits in vain gets 503, and no session ends.
 #[tokio::test(start_paused = true)]
-async fn a_loser_that_waits_in_vain_is_told_to_come_back() {
+async fn a_loser_that_waits_in_vain_gets_a_retryable_error() {
     let (world, apps) = three_instances().await;
     let browser = world.sign_in(&apps[0], ADA).await;
     world.expire_tokens();
@@ -77,9 +77,9 @@ async fn a_loser_that_waits_in_vain_is_told_to_come_back() {
     assert_eq!(world.twitch.refreshes(), 1);
 }
 
-/// LOSER: memory may have an older row than the store, so nobody is denied anything because of it.
+/// LOSER: memory may have an older row than the store, which is no reason to deny a request.
 #[tokio::test(start_paused = true)]
-async fn an_instance_in_trouble_adopts_the_pair_that_another_one_got() {
+async fn an_instance_without_the_provider_adopts_the_pair() {
     let (world, apps) = three_instances().await;
     let browser = world.sign_in(&apps[0], ADA).await;
     world.expire_tokens();
@@ -94,22 +94,22 @@ async fn an_instance_in_trouble_adopts_the_pair_that_another_one_got() {
     assert_eq!(grant.token.expose(), adopted.token.expose());
 }
 
-/// LOSER: nor because a claim on the row as memory has it cannot be written.
+/// LOSER: the same when a claim on the cached row cannot be written.
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_cannot_write_adopts_the_pair_that_another_one_got() {
+async fn an_instance_that_cannot_write_adopts_the_pair() {
     let (world, apps) = three_instances().await;
     let browser = world.sign_in(&apps[0], ADA).await;
     browser.asks(&apps[1]).await.unwrap();
     world.expire_tokens();
     let adopted = browser.grant(&apps[0]).await.unwrap();
-    apps[1].shelf.next(Method::Replace, Trick::Fail);
+    apps[1].faulty_store.next(Method::Apply, Trick::Fail);
     let grant = browser.grant(&apps[1]).await.expect("LOSER");
     assert_eq!(grant.generation, adopted.generation);
 }
 
-/// A dead token, seen by two instances: the one that did not send it learns the end from the row.
+/// A dead token concerns two instances: the one that did not send it learns the end from the row.
 #[tokio::test(start_paused = true)]
-async fn all_instances_learn_of_a_rejection_from_one_request() {
+async fn all_instances_learn_of_a_rejection() {
     let (world, apps) = three_instances().await;
     let browser = world.sign_in(&apps[0], ADA).await;
     world.twitch.mock().kill_tokens(ADA);
@@ -125,7 +125,7 @@ async fn all_instances_learn_of_a_rejection_from_one_request() {
 
 /// A validation of one instance and a refresh of another, in every order of their writes.
 #[tokio::test(start_paused = true)]
-async fn a_proof_and_a_refresh_at_the_same_time_lose_neither() {
+async fn a_concurrent_proof_and_refresh_both_count() {
     let (world, apps) = three_instances().await;
     let browser = world.sign_in(&apps[0], ADA).await;
     let grant = browser.grant(&apps[0]).await.unwrap();
@@ -143,9 +143,9 @@ async fn a_proof_and_a_refresh_at_the_same_time_lose_neither() {
     assert_eq!(world.twitch.refreshes(), 1);
 }
 
-/// MONO: the commit of a refresh goes through although others keep changing the row.
+/// MONO: the commit of a refresh succeeds although others keep changing the row.
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_lost_a_race_is_made_again_for_the_row_as_it_is() {
+async fn a_commit_that_lost_a_race_is_repeated() {
     let (world, apps) = three_instances().await;
     let browser = world.sign_in(&apps[0], ADA).await;
     let grant = browser.grant(&apps[0]).await.unwrap();
@@ -153,7 +153,7 @@ async fn a_commit_that_lost_a_race_is_made_again_for_the_row_as_it_is() {
     let answer = world.twitch.hold(Endpoint::Token);
     let story = async {
         answer.arrived().await;
-        let commit = apps[0].shelf.hold_before(Method::Replace);
+        let commit = apps[0].faulty_store.hold_before(Method::Apply);
         answer.open();
         commit.arrived().await;
         let unclear = claviger_core::verdict::ApiRefusal::Unclear;
@@ -170,16 +170,16 @@ async fn a_commit_that_lost_a_race_is_made_again_for_the_row_as_it_is() {
     assert_eq!(world.owed().await, 0);
 }
 
-/// Found by seed 7297 of the simulator: a request joined a refresh of its own process that had begun long before, and was handed the
-/// very token that had just been refused.
+/// Found by seed 7297 of the simulator. A request joined a refresh of its own process that had
+/// begun long before, and received the very token that had just been refused.
 #[tokio::test(start_paused = true)]
-async fn a_refresh_that_is_stuck_brings_no_token_that_was_refused() {
+async fn a_stuck_refresh_does_not_return_a_refused_token() {
     let (world, app) = World::start().await;
     let elsewhere = world.instance().await;
     let browser = world.sign_in(&app, ADA).await;
     world.expire_tokens();
-    app.shelf.next(Method::Replace, Trick::Pass);
-    let gate = app.shelf.hold_after(Method::Replace);
+    app.faulty_store.next(Method::Apply, Trick::Pass);
+    let gate = app.faulty_store.hold_after(Method::Apply);
     let late = async {
         gate.arrived().await;
         let first = browser.grant(&elsewhere).await.unwrap();

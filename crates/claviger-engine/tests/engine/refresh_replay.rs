@@ -1,19 +1,19 @@
-//! The one time that a refresh token may be sent again: when it is used up, and until when it may be.
+//! The one replay of a refresh token: when it is used up, and until when it is allowed.
 
-use claviger_core::policy::{ProviderHabits, limits};
+use claviger_core::{ProviderHabits, limits};
 use claviger_engine::Denied;
 use claviger_mock::{Endpoint, FaultKind};
 use futures_util::future::join_all;
 
 use crate::world::{ADA, Browser, Instance, MINUTE, ONE_TIME, ROTATES, SECOND, World, passing};
 
-/// The way of a request may take so long.
+/// Maximum time that a request may travel.
 const TRAVEL: std::time::Duration = limits::PROVIDER_CONNECT.saturating_add(limits::PROVIDER_ANSWER);
 
-/// A provider that forgives one replay within a minute.
+/// A provider that allows one replay within a minute.
 const WINDOWED: ProviderHabits = ProviderHabits { replay_window: MINUTE, ..ONE_TIME };
 
-/// So many sessions whose access tokens have expired; the answer to the refresh of the first was lost just now.
+/// Sessions whose access tokens have expired. The answer to the first one's refresh was just lost.
 async fn first_lost_its_answer(
     own: ProviderHabits,
     rotation: claviger_mock::Rotation,
@@ -32,9 +32,10 @@ async fn first_lost_its_answer(
     (world, app, browsers)
 }
 
-/// SPENT: a gateway may answer so after the provider did what was asked, whatever its habits.
+/// SPENT: a gateway may answer like this after the provider did what was asked, whatever its
+/// habits.
 #[tokio::test(start_paused = true)]
-async fn a_replay_that_a_gateway_answered_with_an_error_is_the_last() {
+async fn a_replay_with_a_gateway_error_is_the_last() {
     let harmful = ProviderHabits { reuse_kills_connection: true, ..ROTATES };
     for own in [ROTATES, harmful, WINDOWED] {
         for status in [500, 502, 504, 520, 524] {
@@ -54,9 +55,9 @@ async fn a_replay_that_a_gateway_answered_with_an_error_is_the_last() {
     }
 }
 
-/// SPENT: while it waits for its turn in the budget, the provider's window closes.
+/// SPENT: the provider's window closes while the replay waits for a permit.
 #[tokio::test(start_paused = true)]
-async fn a_replay_whose_turn_comes_too_late_for_the_window_is_not_sent() {
+async fn a_replay_whose_permit_comes_after_the_window_is_not_sent() {
     for (others, replayed) in [(5, false), (1, true)] {
         let (world, app, browsers) =
             first_lost_its_answer(WINDOWED, claviger_mock::Rotation::OneTime, 1 + others).await;
@@ -75,9 +76,9 @@ async fn a_replay_whose_turn_comes_too_late_for_the_window_is_not_sent() {
     }
 }
 
-/// SPENT: the same while the provider is asked about the old access token.
+/// SPENT: as above, while the old access token is validated.
 #[tokio::test(start_paused = true)]
-async fn a_replay_whose_question_takes_until_the_window_is_over_is_not_sent() {
+async fn a_replay_whose_validation_outlasts_the_window_is_not_sent() {
     for (takes, replayed) in [(8 * SECOND, false), (SECOND, true)] {
         let (world, app, browsers) =
             first_lost_its_answer(WINDOWED, claviger_mock::Rotation::OneTime, 1).await;
@@ -89,12 +90,12 @@ async fn a_replay_whose_question_takes_until_the_window_is_over_is_not_sent() {
     }
 }
 
-/// SPENT: two instances find the same lost answer; one of them sends the token again, and the other adopts.
+/// SPENT: two instances find the same lost answer; one sends the token again, and the other adopts.
 #[tokio::test(start_paused = true)]
-async fn of_two_instances_that_may_replay_one_does() {
+async fn one_of_two_instances_replays() {
     let (world, app, browsers) = first_lost_its_answer(ROTATES, claviger_mock::Rotation::Rotates, 1).await;
     let elsewhere = world.instance().await;
-    [&app, &elsewhere].iter().for_each(|app| app.shelf.slow());
+    [&app, &elsewhere].iter().for_each(|app| app.faulty_store.slow());
     world.pass(limits::RETRY_AFTER);
     let requests = (0..20).map(|n| browsers[0].grant(if n % 2 == 0 { &app } else { &elsewhere }));
     let grants = join_all(requests).await;
@@ -106,10 +107,10 @@ async fn of_two_instances_that_may_replay_one_does() {
     assert_eq!(world.twitch.sent_again(), 1);
 }
 
-/// LIVE: a crowd of lost answers is recovered as fast as our own budget of questions allows; waiting for that is nobody's failure,
-/// so it puts no session off.
+/// LIVE: many lost answers are recovered as fast as our own budget allows. Waiting for the budget
+/// is not a failure, so no session gets a backoff.
 #[tokio::test(start_paused = true)]
-async fn replays_that_wait_for_our_own_budget_are_not_put_off() {
+async fn replays_that_wait_for_the_budget_get_no_backoff() {
     let (world, app) = World::with(|setup| {
         setup.mock.rotation = claviger_mock::Rotation::Rotates;
         setup.settings.sweep.validations_per_second = 1;
@@ -129,7 +130,7 @@ async fn replays_that_wait_for_our_own_budget_are_not_put_off() {
     while !waiting.is_empty() {
         let outcomes = join_all(waiting.iter().map(|browser| browser.asks(&app))).await;
         for denied in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
-            assert!(matches!(denied, Denied::ProviderTrouble { retry_after } if !retry_after.is_zero()));
+            assert!(matches!(denied, Denied::ProviderUnavailable { retry_after } if !retry_after.is_zero()));
         }
         let mut denied = outcomes.iter().map(Result::is_err);
         waiting.retain(|_| denied.next().unwrap_or(false));
@@ -139,13 +140,13 @@ async fn replays_that_wait_for_our_own_budget_are_not_put_off() {
     assert_eq!(world.twitch.most_sends(), 2, "SPENT");
 }
 
-/// Another provider of the configuration has no business with this one's tokens.
+/// Another configured provider must never see this one's tokens.
 #[tokio::test(start_paused = true)]
-async fn tokens_of_a_provider_that_is_not_configured_are_sent_to_nobody() {
+async fn tokens_of_an_unconfigured_provider_are_not_sent() {
     let (mut world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     let configured = world.provider.name.clone();
-    world.provider.name = claviger_core::ids::ProviderName("another".to_owned());
+    world.provider.name = claviger_core::ProviderName("another".to_owned());
     let elsewhere = world.instance().await;
     let sent = |world: &World| (world.twitch.refreshes(), world.twitch.calls(Endpoint::Validate));
     let before = sent(&world);
@@ -158,7 +159,7 @@ async fn tokens_of_a_provider_that_is_not_configured_are_sent_to_nobody() {
     assert_eq!(sent(&world), before, "a refresh token");
     let owed = claviger_engine::Target::One(browser.session);
     elsewhere.end(owed, claviger_core::session::EndReason::SignedOut).await.unwrap();
-    elsewhere.settle_owed().await.unwrap();
+    elsewhere.carry_out_revocations().await.unwrap();
     assert_eq!(world.twitch.calls(Endpoint::Revoke), 0, "a revocation");
     world.provider.name = configured;
 }

@@ -1,24 +1,18 @@
-//! Refreshes that fail: a dead token ends its row, and nothing else ends anything.
+//! Refreshes that fail: a dead token ends its row, and nothing else ends any row.
 
-use claviger_core::{
-    ids::AttemptId,
-    policy::limits,
-    secret::{ClientSecret, Fingerprint},
-    session::{Claim, EndReason, State},
-    time::Expiry,
-};
+use claviger_core::{AttemptId, Claim, ClientSecret, EndReason, Expiry, Fingerprint, State, limits};
 use claviger_engine::Denied;
 use claviger_mock::{DEMO_CLIENT_ID, Endpoint, FaultKind, RetryAfter};
-use claviger_store::{Method, Replaced, Store as _};
+use claviger_store::{Applied, Method, Store as _};
 
 use crate::{
+    faulty_store::Trick,
     proofs::troubles,
-    shelf::Trick,
     world::{ADA, GRACE, HOUR, MINUTE, ONE_TIME, ROTATES, SECOND, TOKEN_LIFE, World, habits, passing},
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_refresh_token_ends_its_own_row_and_the_siblings_are_asked_about() {
+async fn a_dead_refresh_token_ends_its_row_and_validates_the_siblings() {
     let (world, app) = World::with(habits(ONE_TIME)).await;
     let devices = world.sign_in_on(&app, 3).await;
     let bystander = world.sign_in(&app, GRACE).await;
@@ -43,21 +37,21 @@ async fn a_dead_refresh_token_ends_its_own_row_and_the_siblings_are_asked_about(
     for device in &devices[1..] {
         let row = world.row(device.session).await;
         assert!(matches!(row.state, State::Live(_)), "BLAST");
-        assert!(row.holding().unwrap().proven_at >= asked_at, "it was asked about");
+        assert!(row.active().unwrap().proven_at >= asked_at, "it was asked about");
     }
     assert_eq!(world.row(devices[1].session).await.version.0, second.version.0 + 1);
     assert_eq!(world.row(bystander.session).await.version.0, 1, "BLAST");
     world.assert_nothing_spent_twice();
 }
 
-/// The store is read and not written for ten minutes, and one browser asks all the time.
+/// The store can be read but not written for ten minutes, while one browser keeps asking.
 #[tokio::test(start_paused = true)]
-async fn claims_of_which_nobody_knows_do_not_pile_up() {
+async fn claims_of_unknown_outcome_do_not_pile_up() {
     let (world, app) = World::with(habits(ONE_TIME)).await;
     let browser = world.sign_in(&app, ADA).await;
     world.expire_tokens();
     for _ in 0..10_000 {
-        app.shelf.next(Method::Replace, Trick::Fail);
+        app.faulty_store.next(Method::Apply, Trick::Fail);
     }
     let mut reads = Vec::new();
     for _ in 0..60 {
@@ -66,22 +60,22 @@ async fn claims_of_which_nobody_knows_do_not_pile_up() {
         world.run_for(10 * SECOND).await;
         reads.push(world.memory.calls(Method::Load) - before);
     }
-    // Each try to take a claim back reads the row first.
+    // Each attempt to take a claim back reads the row first.
     assert!(reads[59] <= reads[5], "reads in ten seconds: {reads:?}");
-    app.shelf.mend();
+    app.faulty_store.mend();
     world.run_for(limits::COMMIT_PAUSE_MAX).await;
-    browser.asks(&app).await.expect("the claim is taken back, and taken anew");
+    browser.asks(&app).await.expect("the claim is given back, and taken again");
     assert_eq!(world.twitch.refreshes(), 1);
 }
 
-/// Else the second one would not be taken back, if nobody knew of it either.
+/// Otherwise nothing would take the second claim back if its outcome were unknown too.
 #[tokio::test(start_paused = true)]
-async fn a_session_is_claimed_again_after_the_last_claim_was_taken_back() {
+async fn a_session_is_claimed_again_after_the_last_claim_is_back() {
     let (world, app) = World::with(habits(ONE_TIME)).await;
     let browser = world.sign_in(&app, ADA).await;
     world.expire_tokens();
-    app.shelf.next(Method::Replace, Trick::Fail);
-    let taking_back = app.shelf.hold_before(Method::Replace);
+    app.faulty_store.next(Method::Apply, Trick::Fail);
+    let taking_back = app.faulty_store.hold_before(Method::Apply);
     assert!(passing(&browser.asks(&app).await));
     taking_back.arrived().await;
     assert!(passing(&browser.asks(&app).await));
@@ -93,7 +87,7 @@ async fn a_session_is_claimed_again_after_the_last_claim_was_taken_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disconnected_user_is_noticed_on_every_device() {
+async fn a_disconnect_is_found_on_every_device() {
     let (world, app) = World::with(habits(ONE_TIME)).await;
     let devices = world.sign_in_on(&app, 3).await;
     world.twitch.mock().disconnect(ADA, DEMO_CLIENT_ID);
@@ -108,7 +102,7 @@ async fn a_disconnected_user_is_noticed_on_every_device() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn siblings_that_cannot_be_asked_about_are_left_alone() {
+async fn siblings_that_cannot_be_validated_are_left_alone() {
     for kind in troubles() {
         let (world, app) = World::with(habits(ONE_TIME)).await;
         let devices = world.sign_in_on(&app, 2).await;
@@ -122,9 +116,9 @@ async fn siblings_that_cannot_be_asked_about_are_left_alone() {
     }
 }
 
-/// TRANSIENT: not before the expiry, not after it, and all is well when the provider is.
+/// TRANSIENT: neither before nor after the expiry, and all is well after the outage.
 #[tokio::test(start_paused = true)]
-async fn trouble_with_the_token_endpoint_signs_nobody_out() {
+async fn a_failing_token_endpoint_signs_nobody_out() {
     let refusals = troubles().into_iter().filter(|kind| {
         let ambiguous = matches!(
             kind,
@@ -151,7 +145,7 @@ async fn trouble_with_the_token_endpoint_signs_nobody_out() {
             world.pass(HOUR);
         }
         let row = world.row(browser.session).await;
-        assert!(matches!(row.state, State::Live(_)) && row.holding().unwrap().claim.is_none(), "{kind:?}");
+        assert!(matches!(row.state, State::Live(_)) && row.active().unwrap().claim.is_none(), "{kind:?}");
         world.mend();
         browser.asks(&app).await.unwrap_or_else(|denied| panic!("LIVE {kind:?}: {denied}"));
         world.assert_nothing_spent_twice();
@@ -159,11 +153,11 @@ async fn trouble_with_the_token_endpoint_signs_nobody_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_provider_says_when_to_come_back() {
+async fn retry_after_reaches_the_client() {
     let (world, app) = World::start().await;
     let browser = world.sign_in(&app, ADA).await;
     world.expire_tokens();
-    // What it asked for, what the client is told, and for how long all sessions leave it alone.
+    // What it asked for, what the client gets, and how long all sessions leave it alone.
     let table = [
         (RetryAfter::Seconds(17), 17 * SECOND, 17 * SECOND),
         (RetryAfter::Seconds(1_000_000), HOUR, limits::PROVIDER_PAUSE_ASKED_MAX),
@@ -171,30 +165,30 @@ async fn the_provider_says_when_to_come_back() {
     for (wish, told, quiet) in table {
         world.twitch.once(Endpoint::Token, FaultKind::too_many_requests(Some(wish)));
         let outcome = browser.asks(&app).await;
-        assert_eq!(outcome.unwrap_err(), Denied::ProviderTrouble { retry_after: told });
+        assert_eq!(outcome.unwrap_err(), Denied::ProviderUnavailable { retry_after: told });
         world.pass(quiet - SECOND);
         let refreshes = world.twitch.refreshes();
         let outcome = browser.asks(&app).await;
-        assert_eq!(outcome.unwrap_err(), Denied::ProviderTrouble { retry_after: SECOND });
+        assert_eq!(outcome.unwrap_err(), Denied::ProviderUnavailable { retry_after: SECOND });
         assert_eq!(world.twitch.refreshes(), refreshes, "left alone");
         world.pass(SECOND);
     }
 }
 
-/// One user's token may bring trouble about. It takes trouble twice in a row before everybody has to wait.
+/// One user's token may cause a failure. It takes two in a row before everybody has to wait.
 #[tokio::test(start_paused = true)]
-async fn trouble_with_one_session_does_not_hold_up_the_others() {
+async fn one_failing_session_delays_no_other() {
     let (world, app) = World::start().await;
     let (unlucky, other) = (world.sign_in(&app, ADA).await, world.sign_in(&app, GRACE).await);
     world.expire_tokens();
     world.twitch.once(Endpoint::Token, FaultKind::too_many_requests(None));
     let outcome = unlucky.asks(&app).await;
-    assert_eq!(outcome.unwrap_err(), Denied::ProviderTrouble { retry_after: limits::RETRY_AFTER });
+    assert_eq!(outcome.unwrap_err(), Denied::ProviderUnavailable { retry_after: limits::RETRY_AFTER });
     other.asks(&app).await.expect("BLAST");
 }
 
-/// A claim whose writing seemed to fail leaves an ambiguous row as it was: its one replay is neither used up nor made
-/// to look like a first send.
+/// A claim whose write seemed to fail leaves an ambiguous row as it was: its one replay is neither
+/// used up nor taken for a first sending.
 #[tokio::test(start_paused = true)]
 async fn a_replay_that_was_never_sent_leaves_the_row_ambiguous() {
     let (world, app) = World::with(habits(ROTATES)).await;
@@ -205,17 +199,17 @@ async fn a_replay_that_was_never_sent_leaves_the_row_ambiguous() {
     assert!(passing(&browser.asks(&app).await));
     world.wait_out();
     let sent = world.twitch.refreshes();
-    app.shelf.next(Method::Replace, Trick::FailAfter);
+    app.faulty_store.next(Method::Apply, Trick::FailAfter);
     assert!(passing(&browser.asks(&app).await));
     world.run_for(MINUTE).await;
-    let claim = world.row(browser.session).await.holding().unwrap().claim.expect("visibly ambiguous");
+    let claim = world.row(browser.session).await.active().unwrap().claim.expect("visibly ambiguous");
     assert!(claim.answer_lost && !claim.replay, "SPENT {claim:?}");
     assert_eq!(world.twitch.refreshes(), sent);
     browser.asks(&app).await.expect("LIVE");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_cannot_be_reached_signs_nobody_out() {
+async fn an_unreachable_provider_signs_nobody_out() {
     let (world, app) = World::with(habits(ONE_TIME)).await;
     let browser = world.sign_in(&app, ADA).await;
     world.twitch.unplug();
@@ -229,21 +223,21 @@ async fn a_provider_that_cannot_be_reached_signs_nobody_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn our_own_wrong_credentials_sign_nobody_out() {
+async fn wrong_credentials_sign_nobody_out() {
     let (mut world, right) = World::with(habits(ONE_TIME)).await;
     let browser = world.sign_in(&right, ADA).await;
     world.expire_tokens();
     let mended = world.provider.clone();
     let broken = [(DEMO_CLIENT_ID, "wrong"), (DEMO_CLIENT_ID, ""), ("unknown", "secret")];
     for (client_id, client_secret) in broken {
-        world.provider.client_id = client_id.to_owned();
-        world.provider.client_secret = ClientSecret::new(client_secret);
+        world.provider.client.id = client_id.to_owned();
+        world.provider.client.secret = ClientSecret::new(client_secret);
         let app = world.instance().await;
         for _ in 0..3 {
             assert_eq!(browser.asks(&app).await.unwrap_err(), Denied::Misconfigured);
         }
         let row = world.row(browser.session).await;
-        assert!(matches!(row.state, State::Live(_)) && row.holding().unwrap().claim.is_none(), "TRANSIENT");
+        assert!(matches!(row.state, State::Live(_)) && row.active().unwrap().claim.is_none(), "TRANSIENT");
     }
     world.provider = mended;
     let app = world.instance().await;
@@ -251,7 +245,7 @@ async fn our_own_wrong_credentials_sign_nobody_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_words_of_oauth_about_our_client_sign_nobody_out() {
+async fn other_oauth_client_errors_sign_nobody_out() {
     for error in ["invalid_client", "unauthorized_client", "invalid_request", "invalid_scope"] {
         let (world, app) = World::start().await;
         let browser = world.sign_in(&app, ADA).await;
@@ -264,7 +258,7 @@ async fn other_words_of_oauth_about_our_client_sign_nobody_out() {
     }
 }
 
-/// STRAND: the pair is held while the store is down, and committed when it is back.
+/// STRAND: the pair is held while the store is down, and committed after that.
 #[tokio::test(start_paused = true)]
 async fn a_pair_in_hand_waits_for_the_store() {
     for outage in [SECOND, 5 * SECOND, MINUTE, HOUR] {
@@ -274,11 +268,11 @@ async fn a_pair_in_hand_waits_for_the_store() {
         let gate = world.twitch.hold(Endpoint::Token);
         let story = async {
             gate.arrived().await;
-            app.shelf.down(true);
+            app.faulty_store.down(true);
             gate.open();
             world.run_for(outage).await;
-            assert!(world.row(browser.session).await.holding().unwrap().claim.is_some(), "visibly in flight");
-            app.shelf.down(false);
+            assert!(world.row(browser.session).await.active().unwrap().claim.is_some(), "visibly in flight");
+            app.faulty_store.down(false);
             world.run_for(limits::COMMIT_PAUSE_MAX).await;
         };
         let answered_at = world.now();
@@ -296,12 +290,12 @@ async fn a_pair_in_hand_waits_for_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_happened_unheard_is_not_done_twice() {
+async fn a_commit_of_unknown_outcome_is_not_repeated() {
     let (world, app) = World::with(habits(ONE_TIME)).await;
     let browser = world.sign_in(&app, ADA).await;
     world.expire_tokens();
-    app.shelf.next(Method::Replace, Trick::Pass);
-    app.shelf.next(Method::Replace, Trick::FailAfter);
+    app.faulty_store.next(Method::Apply, Trick::Pass);
+    app.faulty_store.next(Method::Apply, Trick::FailAfter);
     browser.asks(&app).await.expect("it is found to be done");
     let row = world.row(browser.session).await;
     assert_eq!((row.version.0, row.pair().unwrap().generation.0), (3, 3), "MONO");
@@ -309,20 +303,20 @@ async fn a_commit_that_happened_unheard_is_not_done_twice() {
     assert!(world.twitch.lives(&world.token_of(&row)));
 }
 
-/// A claim of which nobody can say whether it was written is not sent, and does not look like a lost answer.
+/// A claim with an unknown outcome is not sent, and does not look like a lost answer.
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_was_written_unheard_is_given_back() {
+async fn a_claim_of_unknown_outcome_is_given_back() {
     for trick in [Trick::Fail, Trick::FailAfter] {
         let (world, app) = World::with(habits(ONE_TIME)).await;
         let browser = world.sign_in(&app, ADA).await;
         let before = world.row(browser.session).await;
         world.expire_tokens();
-        app.shelf.next(Method::Replace, trick);
+        app.faulty_store.next(Method::Apply, trick);
         assert!(passing(&browser.asks(&app).await));
         world.run_for(SECOND).await;
         assert_eq!(world.twitch.refreshes(), 0, "nothing was sent");
-        assert_eq!(world.row(browser.session).await.holding().unwrap().claim, None);
-        // Nor is it written once nobody counts on it any more.
+        assert_eq!(world.row(browser.session).await.active().unwrap().claim, None);
+        // Nor is it written after everybody has given up on it.
         let claim = Claim {
             attempt: AttemptId([7; 16]),
             taken_at: world.now(),
@@ -332,21 +326,22 @@ async fn a_claim_that_was_written_unheard_is_given_back() {
             answer_lost: false,
         };
         let late = before.claim(claim).unwrap();
-        let told = world.memory.replace_claim(&late).await;
-        assert!(matches!(told, Ok(Replaced::Conflict(_))), "{told:?}");
+        let told = world.memory.apply(&late).await;
+        assert!(matches!(told, Ok(Applied::Conflict(_))), "{told:?}");
         browser.asks(&app).await.expect("TRANSIENT");
     }
 }
 
-/// The row of a rejected token is ended once, although the store did not say so, and the siblings are asked about.
+/// A rejected token's row is ended once, although the store's answer was lost, and the siblings are
+/// validated.
 #[tokio::test(start_paused = true)]
-async fn an_end_that_happened_unheard_is_found_to_be_done() {
+async fn an_end_of_unknown_outcome_is_found_done() {
     let (world, app) = World::with(habits(ROTATES)).await;
     let devices = world.sign_in_on(&app, 2).await;
     world.twitch.mock().disconnect(ADA, DEMO_CLIENT_ID);
     world.expire_tokens();
-    app.shelf.next(Method::Replace, Trick::Pass);
-    app.shelf.next(Method::Replace, Trick::FailAfter);
+    app.faulty_store.next(Method::Apply, Trick::Pass);
+    app.faulty_store.next(Method::Apply, Trick::FailAfter);
     let outcome = devices[0].asks(&app).await;
     assert_eq!(outcome.unwrap_err(), Denied::Ended(EndReason::RefreshTokenRejected));
     world.look_into_suspicions(&app).await;

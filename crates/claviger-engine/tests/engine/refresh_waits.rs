@@ -1,19 +1,15 @@
 //! Requests that wait for the provider, and what happens to their session meanwhile.
 
-use claviger_core::{
-    policy::limits,
-    session::{EndReason, State},
-    verdict::ApiRefusal,
-};
+use claviger_core::{ApiRefusal, EndReason, State, limits};
 use claviger_engine::{Denied, Target};
 use claviger_mock::{Endpoint, FaultKind, RetryAfter};
-use claviger_store::{Method, Replaced, Store as _};
+use claviger_store::{Applied, Method, Store as _};
 
 use crate::world::{ADA, GRACE, HOUR, MINUTE, ONE_TIME, SECOND, TOKEN_LIFE, World, habits, passing};
 
 const OVER: EndReason = EndReason::SignedOutFromAnotherDevice;
 
-/// Answers that prove nothing, so that a request would be served on what was known before.
+/// Answers that prove nothing, so that a request is served on what was known before.
 fn that_prove_nothing() -> [FaultKind; 5] {
     [
         FaultKind::too_many_requests(None),
@@ -24,9 +20,9 @@ fn that_prove_nothing() -> [FaultKind; 5] {
     ]
 }
 
-/// ENDED: a request that waits for a proof is not served on the old one once its session is over.
+/// ENDED: a request that waits for a proof is not served on the old one after its session ended.
 #[tokio::test(start_paused = true)]
-async fn who_waited_for_a_proof_is_told_that_the_session_ended_meanwhile() {
+async fn a_request_that_waited_for_a_proof_sees_the_end() {
     for kind in that_prove_nothing() {
         let (world, app) = World::start().await;
         let browser = world.sign_in(&app, ADA).await;
@@ -44,9 +40,9 @@ async fn who_waited_for_a_proof_is_told_that_the_session_ended_meanwhile() {
     }
 }
 
-/// ENDED: the same with a refresh within the margin, where the old token would have done.
+/// ENDED: as above for a refresh within the margin, where the old token would have sufficed.
 #[tokio::test(start_paused = true)]
-async fn who_waited_for_a_refresh_is_told_that_the_session_ended_meanwhile() {
+async fn a_request_that_waited_for_a_refresh_sees_the_end() {
     for lives in [true, false] {
         for kind in that_prove_nothing() {
             let (world, app) = World::with(habits(ONE_TIME)).await;
@@ -66,9 +62,9 @@ async fn who_waited_for_a_refresh_is_told_that_the_session_ended_meanwhile() {
     }
 }
 
-/// ENDED: nor is it served when its patience is over before the refresh is.
+/// ENDED: nor is it served when it stops waiting before the refresh is done.
 #[tokio::test(start_paused = true)]
-async fn who_waited_in_vain_is_not_served_after_the_end() {
+async fn a_request_that_waited_in_vain_is_not_served_after_the_end() {
     let (world, app) = World::with(habits(ONE_TIME)).await;
     let browser = world.sign_in(&app, ADA).await;
     world.pass(TOKEN_LIFE - 25 * SECOND);
@@ -81,13 +77,13 @@ async fn who_waited_in_vain_is_not_served_after_the_end() {
     assert_eq!(outcome.unwrap_err(), Denied::Ended(OVER), "ENDED");
     gate.open();
     world.rest().await;
-    app.settle_owed().await.unwrap();
+    app.carry_out_revocations().await.unwrap();
     assert_eq!(world.twitch.mock().live_access_tokens(ADA), 0, "CASCADE");
 }
 
-/// A token that the provider's API called dead meanwhile is handed to nobody who waits for a proof of it.
+/// A request that waits for a proof never gets a token that the provider's API refused meanwhile.
 #[tokio::test(start_paused = true)]
-async fn who_waited_for_a_proof_gets_no_token_that_became_suspect_meanwhile() {
+async fn a_request_that_waited_for_a_proof_gets_no_suspect_token() {
     let (world, app) = World::with(habits(ONE_TIME)).await;
     let browser = world.sign_in(&app, ADA).await;
     let refused = browser.grant(&app).await.unwrap();
@@ -113,9 +109,10 @@ async fn who_waited_for_a_proof_gets_no_token_that_became_suspect_meanwhile() {
     assert_eq!(world.twitch.refreshes(), 1);
 }
 
-/// Only the probe may give the probe's place back: who had leave to ask from before the pause asks nobody in.
+/// Only the trial's own request may give its permit back. A request that got its permit before the
+/// breaker opened lets no other in.
 #[tokio::test(start_paused = true)]
-async fn while_a_probe_is_out_nobody_else_asks_whoever_gives_up() {
+async fn an_older_permit_does_not_end_the_trial() {
     let (world, app) = World::with(|setup| {
         habits(ONE_TIME)(setup);
         setup.settings.devices_per_user = 100;
@@ -123,8 +120,8 @@ async fn while_a_probe_is_out_nobody_else_asks_whoever_gives_up() {
     .await;
     let browsers = world.sign_in_on(&app, 4).await;
     world.pass(TOKEN_LIFE - 20 * SECOND);
-    // The first has leave to ask, and stands still before its claim is written.
-    let claim = app.shelf.hold_before(Method::Replace);
+    // The first has its permit, and stops before its claim is written.
+    let claim = app.faulty_store.hold_before(Method::Apply);
     let story = async {
         claim.arrived().await;
         world.twitch.once(Endpoint::Token, FaultKind::too_many_requests(Some(RetryAfter::Seconds(2))));
@@ -134,15 +131,15 @@ async fn while_a_probe_is_out_nobody_else_asks_whoever_gives_up() {
         let probing = async {
             probe.arrived().await;
             let sent = world.twitch.refreshes();
-            // Another writer was first, so that the first gives its leave back.
+            // Another writer was first, so the first returns its permit.
             let row = world.row(browsers[0].session).await;
             let generation = row.generation().unwrap();
             let proven = row.prove(generation, world.now()).unwrap();
-            assert_eq!(world.memory.replace(&proven, None).await, Ok(Replaced::Done));
+            assert_eq!(world.memory.apply(&proven).await, Ok(Applied::Done));
             claim.open();
             world.rest().await;
             browsers[3].asks(&app).await.expect("the old token lives");
-            assert_eq!(world.twitch.refreshes(), sent, "it waits for the probe's answer");
+            assert_eq!(world.twitch.refreshes(), sent, "it waits for the trial's answer");
             probe.open();
         };
         let (probed, ()) = tokio::join!(browsers[2].asks(&app), probing);
@@ -156,10 +153,10 @@ async fn while_a_probe_is_out_nobody_else_asks_whoever_gives_up() {
     world.assert_nothing_spent_twice();
 }
 
-/// A refresh that nobody waits for does not begin while others wait for their turn, so that a request that comes by later
-/// is not refused for its lack of patience.
+/// A refresh that no request waits for does not begin while others wait for permits. Otherwise a
+/// later request could be refused.
 #[tokio::test(start_paused = true)]
-async fn an_early_refresh_does_not_begin_while_others_wait_for_their_turn() {
+async fn an_early_refresh_waits_until_nobody_waits_for_a_permit() {
     let (world, app) = World::with(|setup| {
         habits(ONE_TIME)(setup);
         setup.settings.devices_per_user = 100;
@@ -181,7 +178,7 @@ async fn an_early_refresh_does_not_begin_while_others_wait_for_their_turn() {
         world.run_for(SECOND / 2).await;
         early.asks(&app).await.expect("served with the old token");
         world.rest().await;
-        world.row(early.session).await.holding().unwrap().claim
+        world.row(early.session).await.active().unwrap().claim
     };
     let (outcomes, claim) = tokio::join!(waiting, story);
     assert_eq!(claim, None, "others were waiting");
@@ -195,14 +192,14 @@ async fn an_early_refresh_does_not_begin_while_others_wait_for_their_turn() {
     early.grant(&app).await.expect("LIVE");
 }
 
-/// A session whose proof is too old is set aside once, however many ask while the provider is away.
+/// A session with too old a proof is parked once, however many requests come during an outage.
 #[tokio::test(start_paused = true)]
-async fn a_crowd_on_an_unproven_session_parks_it_once() {
+async fn an_unproven_session_is_parked_once() {
     let (world, app) = World::with(|setup| {
         setup.settings.lifetimes.max_unverified = HOUR;
     })
     .await;
-    app.shelf.slow();
+    app.faulty_store.slow();
     let browser = world.sign_in(&app, ADA).await;
     world.pass(2 * HOUR);
     for endpoint in [Endpoint::Validate, Endpoint::Token] {

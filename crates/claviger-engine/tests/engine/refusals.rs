@@ -1,15 +1,16 @@
-//! Many calls of the API refused at once, on several instances: one refresh, few writes, and nobody gets the refused token again.
+//! Many API calls refused at once, on several instances: one refresh, few writes, and no caller
+//! gets the refused token again.
 
-use claviger_core::{session::State, verdict::ApiRefusal};
+use claviger_core::{ApiRefusal, State};
 use claviger_mock::Endpoint;
 use claviger_store::Method;
 use futures_util::future::join_all;
 
 use crate::world::{ADA, HOUR, ONE_TIME, SECOND, World, habits};
 
-/// Two hundred calls of one device are told that its token is dead.
+/// Two hundred calls of one device learn that its token is dead.
 #[tokio::test(start_paused = true)]
-async fn two_hundred_refused_calls_write_the_row_three_times() {
+async fn many_refused_calls_write_the_row_three_times() {
     let (world, app) = World::with(|setup| {
         habits(ONE_TIME)(setup);
         setup.mock.rotation = claviger_mock::Rotation::OneTimeKillsConnection;
@@ -17,7 +18,7 @@ async fn two_hundred_refused_calls_write_the_row_three_times() {
     })
     .await;
     let elsewhere = world.instance().await;
-    [&app, &elsewhere].iter().for_each(|app| app.shelf.slow());
+    [&app, &elsewhere].iter().for_each(|app| app.faulty_store.slow());
     let browser = world.sign_in(&app, ADA).await;
     let refused = browser.grant(&app).await.unwrap();
     world.twitch.mock().kill_token(refused.token.expose());
@@ -35,17 +36,17 @@ async fn two_hundred_refused_calls_write_the_row_three_times() {
     assert_eq!(row.version.0, 4, "MONO: suspected, claimed, committed");
     assert!(matches!(row.state, State::Live(_)));
     world.assert_nothing_spent_twice();
-    // Others find the budget of two a second as it was, but for one turn.
+    // Others find the budget of two a second unused, except for one permit.
     let others = world.sign_in_on(&app, 1).await;
     world.expire_tokens();
     others[0].asks(&app).await.expect("BLAST");
 }
 
-/// The same while the provider does not answer, call after call: a row that is suspect already is not written again.
+/// As above while the provider is away, call after call: a suspect row is not written again.
 #[tokio::test(start_paused = true)]
-async fn calls_that_are_refused_during_an_outage_do_not_write_the_row_again_and_again() {
+async fn refused_calls_during_an_outage_write_the_row_once() {
     let (world, app) = World::with(habits(ONE_TIME)).await;
-    app.shelf.slow();
+    app.faulty_store.slow();
     let browser = world.sign_in(&app, ADA).await;
     let refused = browser.grant(&app).await.unwrap();
     world.twitch.mock().kill_token(refused.token.expose());
@@ -58,7 +59,7 @@ async fn calls_that_are_refused_during_an_outage_do_not_write_the_row_again_and_
         }
         world.pass(SECOND);
     }
-    let (row, tries) = (world.row(browser.session).await, world.memory.calls(Method::Replace));
+    let (row, tries) = (world.row(browser.session).await, world.memory.calls(Method::Apply));
     assert!(row.version.0 <= 20, "each of a few tries claims and releases: {:?}", row.version);
     assert!(tries <= 60, "{tries} writes for 200 calls");
     world.mend();
@@ -66,10 +67,10 @@ async fn calls_that_are_refused_during_an_outage_do_not_write_the_row_again_and_
     assert!(world.twitch.lives(again.unwrap().unwrap().token.expose()), "LIVE");
 }
 
-/// LOSER: an instance whose memory holds the pair from before another one's refresh does not hand the refused token out
-/// again, although something else changed while it read the row.
+/// LOSER: an instance whose memory holds the pair from before another one's refresh does not hand
+/// out the refused token again, although the row changed while it was read.
 #[tokio::test(start_paused = true)]
-async fn memory_that_is_older_than_the_store_is_not_believed_after_a_refusal() {
+async fn stale_memory_is_not_used_after_a_refusal() {
     let (world, app) = World::with(habits(ONE_TIME)).await;
     let elsewhere = world.instance().await;
     let (browser, other) = (world.sign_in(&app, ADA).await, world.sign_in(&app, ADA).await);
@@ -79,7 +80,7 @@ async fn memory_that_is_older_than_the_store_is_not_believed_after_a_refusal() {
     let newer = elsewhere.grant_after_refusal(&browser.cookie, &refused, ApiRefusal::DeadToken).await;
     let newer = newer.unwrap().unwrap();
 
-    let read = app.shelf.hold_after(Method::Load);
+    let read = app.faulty_store.hold_after(Method::Load);
     let story = async {
         read.arrived().await;
         let reason = claviger_core::session::EndReason::SignedOut;
@@ -94,17 +95,17 @@ async fn memory_that_is_older_than_the_store_is_not_believed_after_a_refusal() {
     assert_eq!(world.twitch.refreshes(), 1);
 }
 
-/// The same for a change that lost its race: what it read is newer than what memory holds.
+/// As above for a change that lost its race: what it read is newer than memory.
 #[tokio::test(start_paused = true)]
-async fn memory_that_is_older_than_the_store_is_not_believed_after_a_lost_race() {
+async fn stale_memory_is_not_used_after_a_lost_race() {
     let (world, app) = World::with(habits(ONE_TIME)).await;
     let elsewhere = world.instance().await;
     let browser = world.sign_in(&app, ADA).await;
     let refused = browser.grant(&app).await.unwrap();
     browser.asks(&app).await.expect("now memory has the row");
     world.twitch.mock().kill_token(refused.token.expose());
-    // The refusal is read here before, and noted after, the other instance's refresh.
-    let read = app.shelf.hold_after(Method::Load);
+    // The refusal is read here before the other instance's refresh, and noted after it.
+    let read = app.faulty_store.hold_after(Method::Load);
     let story = async {
         read.arrived().await;
         let newer = elsewhere.grant_after_refusal(&browser.cookie, &refused, ApiRefusal::DeadToken).await;
@@ -118,7 +119,7 @@ async fn memory_that_is_older_than_the_store_is_not_believed_after_a_lost_race()
         assert_eq!(browser.grant(app).await.unwrap().token.expose(), newer.token.expose());
     }
     assert_eq!(world.twitch.refreshes(), 1);
-    // And an unclear refusal of the old token costs no question about the new one's.
+    // An unclear refusal of the old token costs no validation of the new one.
     world.pass(HOUR / 2);
     let asked = world.twitch.calls(Endpoint::Validate);
     let again = app.grant_after_refusal(&browser.cookie, &refused, ApiRefusal::Unclear).await;

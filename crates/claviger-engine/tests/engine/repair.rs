@@ -1,16 +1,17 @@
-//! A session whose pair no refresh can save gets a new one by a silent re-authorisation, in the same row.
+//! A session whose pair no refresh can save gets a new one by a silent re-authorisation, in the
+//! same row.
 
-use claviger_core::{policy::limits, return_to::ReturnTo, session::State};
+use claviger_core::{ReturnTo, State, limits};
 use claviger_engine::{Denied, LoginError, LoginStarted, SignedIn, Target};
 use claviger_mock::{Endpoint, FaultKind};
 use claviger_store::Method;
 
 use crate::{
-    shelf::Trick,
+    faulty_store::Trick,
     world::{ADA, Browser, GRACE, HOUR, Instance, MINUTE, ONE_TIME, World, habits},
 };
 
-/// A world whose only session lost the answer to a refresh that no rule can recover.
+/// A world whose only session lost the answer to a refresh, with no rule to recover it.
 async fn beyond_refresh() -> (World, Instance, Browser) {
     let (world, app) = World::with(|setup| {
         habits(ONE_TIME)(setup);
@@ -48,29 +49,29 @@ async fn come_back(
     app.finish_login(callback, Some(&started.cookie), shown, "curl/8").await
 }
 
-/// The pair whose answer was lost lives on until it expires: nobody knows it.
+/// The pair whose answer was lost lives until it expires, unknown to us.
 const LOST: usize = 1;
 
-/// Of what was issued to this user only so many pairs live on when what is owed was carried out.
+/// Checks how many of this user's pairs are still alive after the outbox has run.
 async fn assert_live_pairs(world: &World, app: &Instance, user: &str, pairs: usize) {
     world.rest().await;
-    app.settle_owed().await.unwrap();
+    app.carry_out_revocations().await.unwrap();
     assert_eq!(world.owed().await, 0, "CASCADE");
     assert_eq!(world.twitch.mock().live_access_tokens(user), pairs, "CASCADE {user}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_row_goes_on_with_a_new_pair_and_the_old_cookie() {
+async fn a_repair_keeps_the_row_and_the_cookie() {
     let (world, app, browser) = beyond_refresh().await;
     let before = world.row(browser.session).await;
     let started = begin(&app, &browser).await.expect("it needs one");
     let resumed = come_back(&world, &app, Some(&browser), &started, ADA).await.unwrap();
     assert_eq!((resumed.session, resumed.cookie), (browser.session, None));
     assert_eq!(resumed.return_to.as_str(), "/inbox");
-    let hint = app.open_access_hint(&resumed.access_hint.expect("hints are on")).unwrap();
+    let cached = app.open_cached_token(&resumed.cached_token_cookie.expect("the setting is on")).unwrap();
     let row = world.row(browser.session).await;
-    assert_eq!(hint.token.expose(), world.token_of(&row));
-    assert!(matches!(row.state, State::Live(_)) && row.holding().unwrap().claim.is_none());
+    assert_eq!(cached.token.expose(), world.token_of(&row));
+    assert!(matches!(row.state, State::Live(_)) && row.active().unwrap().claim.is_none());
     assert_eq!(
         (row.version, row.created_at),
         (before.version.next(), before.created_at),
@@ -84,7 +85,7 @@ async fn the_same_row_goes_on_with_a_new_pair_and_the_old_cookie() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_begins_only_where_it_is_needed_and_only_for_the_cookies_owner() {
+async fn a_repair_begins_only_if_needed_and_for_the_owner() {
     let (world, app, browser) = beyond_refresh().await;
     let healthy = world.sign_in(&app, ADA).await;
     assert!(begin(&app, &healthy).await.is_none(), "healthy");
@@ -110,7 +111,7 @@ async fn another_user_at_the_provider_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_ended_meanwhile_stays_ended() {
+async fn a_session_that_ended_during_the_repair_stays_ended() {
     let (world, app, browser) = beyond_refresh().await;
     let started = begin(&app, &browser).await.unwrap();
     let reason = claviger_core::session::EndReason::SignedOutFromAnotherDevice;
@@ -122,7 +123,7 @@ async fn a_session_that_ended_meanwhile_stays_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_browser_that_shows_no_session_or_another_one_repairs_nothing() {
+async fn a_browser_with_no_or_another_session_repairs_nothing() {
     let (world, app, browser) = beyond_refresh().await;
     let before = world.row(browser.session).await;
     let other = world.sign_in(&app, GRACE).await;
@@ -137,7 +138,7 @@ async fn a_browser_that_shows_no_session_or_another_one_repairs_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_tabs_the_first_repairs_and_both_go_on() {
+async fn two_tabs_repair_once() {
     let (world, app, browser) = beyond_refresh().await;
     let tabs = [begin(&app, &browser).await.unwrap(), begin(&app, &browser).await.unwrap()];
     for started in &tabs {
@@ -149,10 +150,10 @@ async fn of_two_tabs_the_first_repairs_and_both_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_of_unknown_outcome_revokes_nothing_that_the_row_holds() {
+async fn a_repair_of_unknown_outcome_revokes_nothing_in_use() {
     let (world, app, browser) = beyond_refresh().await;
     let started = begin(&app, &browser).await.unwrap();
-    app.shelf.next(Method::Replace, Trick::FailAfter);
+    app.faulty_store.next(Method::Apply, Trick::FailAfter);
     come_back(&world, &app, Some(&browser), &started, ADA).await.expect("it was written after all");
     assert_live_pairs(&world, &app, ADA, LOST + 1).await;
     assert!(world.twitch.lives(&world.access_token(browser.session).await));
@@ -160,27 +161,27 @@ async fn a_write_of_unknown_outcome_revokes_nothing_that_the_row_holds() {
 
 /// STRAND: the browser does not wait for ever, but the pair does.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_down_gets_the_pair_when_it_is_back() {
+async fn a_pair_is_stored_when_the_store_is_back() {
     let (world, app, browser) = beyond_refresh().await;
     let started = begin(&app, &browser).await.unwrap();
     let gate = world.twitch.hold(Endpoint::Validate);
     let outage = async {
         gate.arrived().await;
-        app.shelf.down(true);
+        app.faulty_store.down(true);
         gate.open();
     };
     let (outcome, ()) = tokio::join!(come_back(&world, &app, Some(&browser), &started, ADA), outage);
     assert!(matches!(outcome, Err(LoginError::Store(_))), "{outcome:?}");
     world.run_for(MINUTE).await;
-    app.shelf.down(false);
+    app.faulty_store.down(false);
     world.run_for(MINUTE).await;
     browser.asks(&app).await.expect("LIVE");
     assert_live_pairs(&world, &app, ADA, LOST + 1).await;
 }
 
-/// The answer that was lost arrives at another instance after all, when the row has been repaired.
+/// The lost answer arrives at another instance after all, when the row has been repaired.
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_comes_too_late_for_the_row_goes_to_the_outbox() {
+async fn a_pair_after_the_repair_is_revoked() {
     let (world, slow) = World::with(habits(ONE_TIME)).await;
     let quick = world.instance().await;
     let browser = world.sign_in(&slow, ADA).await;

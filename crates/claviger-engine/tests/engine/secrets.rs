@@ -1,4 +1,4 @@
-//! SECRET: nothing that is logged or printed holds a token, a code, a secret or a cookie.
+//! SECRET: no log line or debug output contains a token, code, secret or cookie.
 
 use std::{
     fmt::Debug,
@@ -7,17 +7,14 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use claviger_core::{
-    policy::Custody, request::Assurance, return_to::ReturnTo, secret::ClientSecret, session::EndReason,
-    verdict::ApiRefusal,
-};
+use claviger_core::{ApiRefusal, Assurance, ClientSecret, Custody, EndReason, ReturnTo};
 use claviger_engine::{Callback, Target};
 use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Endpoint, FaultKind};
 use claviger_seal::SessionCookie;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
-    shelf::Trick,
+    faulty_store::Trick,
     world::{ADA, GRACE, HOUR, Instance, MINUTE, NOW, ROTATES, SECOND, World, keyring, subject},
 };
 
@@ -82,9 +79,9 @@ async fn sign_in(canary: &Canary, world: &World, app: &Instance, user: &str) -> 
     canary.show(&signed_in);
     let cookie = signed_in.cookie.clone().expect("a new session has a new cookie");
     canary.hide_cookie(&cookie);
-    let hint = signed_in.access_hint.clone().expect("hints are on");
-    canary.hide(&hint);
-    canary.show(&app.open_access_hint(&hint));
+    let cached = signed_in.cached_token_cookie.clone().expect("the setting is on");
+    canary.hide(&cached);
+    canary.show(&app.open_cached_token(&cached));
     app.open_cookie(&cookie).unwrap()
 }
 
@@ -100,12 +97,12 @@ async fn failing_sign_ins(canary: &Canary, world: &World, app: &Instance) {
     let started = app.begin_login(ReturnTo::root(), false);
     let callback = Callback { iss: Some("x".to_owned()), ..world.agree(ADA, &started) };
     canary.show(&app.finish_login(callback, Some(&started.cookie), None, "").await);
-    app.shelf.next(claviger_store::Method::Insert, Trick::FailAfter);
+    app.faulty_store.next(claviger_store::Method::Insert, Trick::FailAfter);
     canary.show(&world.sign_in_again(app, ADA, None).await.map(|_| ()));
     world.run_for(MINUTE).await;
 }
 
-/// Requests through every trouble, until the session is served again.
+/// Sends requests through every failure, until the session is served again.
 async fn troubled_requests(canary: &Canary, world: &World, app: &Instance, cookie: &SessionCookie) {
     for endpoint in [Endpoint::Token, Endpoint::Validate] {
         for kind in crate::proofs::troubles() {
@@ -113,7 +110,7 @@ async fn troubled_requests(canary: &Canary, world: &World, app: &Instance, cooki
             world.pass(5 * HOUR);
             canary.show(&app.authenticate(cookie.clone(), NOW).await);
             canary.show(&app.grant(cookie, None).await);
-            app.shelf.next(claviger_store::Method::Replace, Trick::FailAfter);
+            app.faulty_store.next(claviger_store::Method::Apply, Trick::FailAfter);
             canary.show(&app.authenticate(cookie.clone(), Assurance::Session).await);
             world.mend();
             world.run_for(SECOND).await;
@@ -126,7 +123,7 @@ async fn story(canary: &Canary, custody: Custody) {
         setup.settings.custody = custody;
         setup.settings.carry_access_token = true;
         setup.provider.habits = ROTATES;
-        setup.provider.pkce = true;
+        setup.provider.client.dialect.pkce = true;
         setup.mock.pkce = true;
         setup.mock.rotation = claviger_mock::Rotation::Rotates;
     })
@@ -149,7 +146,7 @@ async fn story(canary: &Canary, custody: Custody) {
     }
     troubled_requests(canary, &world, &app, &one).await;
 
-    world.provider.client_secret = ClientSecret::new("another-client-secret");
+    world.provider.client.secret = ClientSecret::new("another-client-secret");
     canary.hide("another-client-secret");
     let misconfigured = world.instance().await;
     world.pass(5 * HOUR);
@@ -164,11 +161,11 @@ async fn story(canary: &Canary, custody: Custody) {
     canary.show(&all);
     canary.show(&app.end(all, EndReason::SignedOutEverywhere).await);
     world.twitch.always(Endpoint::Revoke, FaultKind::status(503));
-    canary.show(&app.settle_owed().await);
-    canary.show(&keyless.settle_owed().await);
+    canary.show(&app.carry_out_revocations().await);
+    canary.show(&keyless.carry_out_revocations().await);
     world.mend();
     world.pass(HOUR);
-    canary.show(&app.settle_owed().await);
+    canary.show(&app.carry_out_revocations().await);
     canary.show(&app.devices(&subject(ADA)).await);
     canary.show(&*world.memory);
     app.drain().await;
@@ -176,8 +173,9 @@ async fn story(canary: &Canary, custody: Custody) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_that_is_logged_or_printed_holds_a_secret() {
-    // With a single subscriber, a call site that another thread reaches first would be taken for one that nobody hears.
+async fn no_secret_is_logged_or_printed() {
+    // With a single subscriber, a call site that another thread reaches first would count as
+    // disabled.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     for custody in [Custody::Device, Custody::Server] {
         let canary = Canary::default();

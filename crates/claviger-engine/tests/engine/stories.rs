@@ -1,14 +1,9 @@
-//! Random stories of several users, devices and instances. The invariants are checked after each step.
+//! Random stories of several users, devices and instances. The invariants are checked after each
+//! step.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use claviger_core::{
-    ids::SessionId,
-    policy::{ProviderHabits, Rotation},
-    request::Assurance,
-    session::{EndReason, Session},
-    verdict::ApiRefusal,
-};
+use claviger_core::{ApiRefusal, Assurance, EndReason, ProviderHabits, Rotation, Session, SessionId};
 use claviger_engine::{Denied, Target};
 use claviger_mock::{DEMO_CLIENT_ID, Endpoint, FaultKind, LiveTokenLimit, MalformedBody};
 use proptest::{prelude::*, sample::select};
@@ -23,7 +18,7 @@ enum Step {
         user: usize,
         at: usize,
     },
-    /// A new sign-in of a browser that shows its session.
+    /// A new sign-in of a browser with its session cookie.
     Replace {
         device: usize,
         at: usize,
@@ -37,13 +32,13 @@ enum Step {
         device: usize,
         at: usize,
     },
-    /// The API refuses the token that the device was granted last.
+    /// The API refuses the device's last granted token.
     Refused {
         device: usize,
         at: usize,
         refusal: ApiRefusal,
     },
-    /// Everybody asks everywhere at the same time.
+    /// Every device sends requests to every instance at the same time.
     Crowd,
     Pass(Duration),
     Fault {
@@ -97,7 +92,7 @@ struct Device {
     granted: Option<claviger_engine::Grant>,
     /// Something happened that may end it.
     doomed: bool,
-    /// The instance that ended it, if one did. The others learn of it later: they tell each other nothing yet.
+    /// The instance that ended it, if any. Without a change feed the others learn of it later.
     ended_at: Option<usize>,
 }
 
@@ -105,7 +100,7 @@ struct Story {
     world: World,
     apps: Vec<Instance>,
     devices: Vec<Device>,
-    /// Whose token it is.
+    /// The owner of each token.
     owners: BTreeMap<String, SessionId>,
 }
 
@@ -125,7 +120,7 @@ impl Story {
         .await;
         let apps = vec![app, world.instance().await];
         if slow {
-            apps.iter().for_each(|app| app.shelf.slow());
+            apps.iter().for_each(|app| app.faulty_store.slow());
         }
         Self { world, apps, devices: Vec::new(), owners: BTreeMap::new() }
     }
@@ -144,10 +139,10 @@ impl Story {
             Step::Pass(by) => self.world.pass(*by),
             Step::Fault { endpoint, kind } => self.world.twitch.once(*endpoint, kind.clone()),
             Step::Mend => self.world.mend(),
-            Step::StoreDown { at } => self.apps[*at].shelf.down(true),
-            Step::StoreUp { at } => self.apps[*at].shelf.down(false),
+            Step::StoreDown { at } => self.apps[*at].faulty_store.down(true),
+            Step::StoreUp { at } => self.apps[*at].faulty_store.down(false),
             Step::Restart { at } => {
-                self.apps[*at].shelf.down(false);
+                self.apps[*at].faulty_store.down(false);
                 self.apps[*at] = self.world.instance().await;
                 // The dead instance ended nothing that the new one would not know.
             }
@@ -161,7 +156,7 @@ impl Story {
                 self.world.twitch.mock().disconnect(USERS[*user], DEMO_CLIENT_ID);
                 self.of_user(*user).for_each(|device| device.doomed = true);
             }
-            Step::Settle { at } => drop(self.apps[*at].settle_owed().await),
+            Step::Settle { at } => drop(self.apps[*at].carry_out_revocations().await),
             Step::Sweep { at } => drop(self.apps[*at].end_overdue().await),
         }
     }
@@ -316,7 +311,7 @@ impl Story {
         rows
     }
 
-    /// What must hold after every step.
+    /// Checks what must hold after every step.
     async fn check(&mut self) {
         let rows = self.rows().await;
         for (device, row) in self.devices.iter_mut().zip(rows) {
@@ -337,7 +332,7 @@ impl Story {
         self.check_spent();
     }
 
-    /// SPENT: after a refresh token was spent it is sent once more at most, and only where the rule allows it.
+    /// SPENT: a spent refresh token is sent at most once more, and only where the rule allows it.
     fn check_spent(&self) {
         let mut replays: BTreeMap<String, u32> = BTreeMap::new();
         let mock = self.world.twitch.mock();
@@ -348,10 +343,10 @@ impl Story {
         assert!(replays.values().all(|sent| *sent <= allowed), "SPENT");
     }
 
-    /// LIVE, CASCADE: all troubles end, and everything comes to rest.
+    /// LIVE, CASCADE: all failures end, and everything settles.
     async fn finish(&mut self) {
         self.world.mend();
-        self.apps.iter().for_each(|app| app.shelf.down(false));
+        self.apps.iter().for_each(|app| app.faulty_store.down(false));
         self.world.run_for(MINUTE).await;
         self.world.pass(MINUTE);
         self.check().await;
@@ -368,7 +363,7 @@ impl Story {
                     assert!(device.doomed || self.world.twitch.lives(grant.token.expose()), "LIVE");
                 }
                 Err(Denied::SignInAgain) => assert!(row.ambiguous(self.world.now()), "LIVE"),
-                Err(Denied::ProviderTrouble { .. }) => {
+                Err(Denied::ProviderUnavailable { .. }) => {
                     assert!(row.ambiguous(self.world.now()), "LIVE: after a replay that was refused");
                 }
                 Err(denied) => assert!(row.ended(), "LIVE: {denied}"),
@@ -378,7 +373,7 @@ impl Story {
         for _ in 0..4 {
             self.world.pass(20 * MINUTE);
             for app in &self.apps {
-                app.settle_owed().await.unwrap();
+                app.carry_out_revocations().await.unwrap();
             }
         }
         assert_eq!(self.world.owed().await, 0, "CASCADE");
@@ -440,7 +435,7 @@ fn habits() -> impl Strategy<Value = ProviderHabits> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn the_invariants_hold_in_every_story(habits in habits(), slow in any::<bool>(), steps in steps()) {
+    fn the_invariants_hold_in_random_stories(habits in habits(), slow in any::<bool>(), steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let mut story = Story::begin(habits, slow).await;

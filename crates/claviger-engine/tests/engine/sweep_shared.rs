@@ -1,8 +1,9 @@
-//! Several instances share the sweep through the store: none goes over the budget, and one that dies loses nothing.
+//! Several instances share the sweep through the store: together they stay within the budget, and a
+//! crash loses nothing.
 
-use claviger_core::{policy::limits, session::State, sweep::Slot};
+use claviger_core::{Slot, State, limits};
 use claviger_mock::Endpoint;
-use claviger_store::Method;
+use claviger_store::{Method, Queue, Store as _, SweepKind};
 
 use crate::{
     crowd::{crowded, slot, user},
@@ -14,8 +15,8 @@ async fn instances(world: &World, first: Instance, count: usize) -> Vec<Instance
     while all.len() < count {
         all.push(world.instance().await);
     }
-    // Every call of the store gives way to the others: races are real.
-    all.iter().for_each(|app| app.shelf.slow());
+    // Every call of the store yields to the others, so races are real.
+    all.iter().for_each(|app| app.faulty_store.slow());
     all
 }
 
@@ -45,7 +46,7 @@ async fn instances_that_start_together_stay_within_one_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn instances_that_go_on_for_hours_ask_once_a_period_altogether() {
+async fn several_instances_validate_once_a_period_together() {
     let (world, app) = World::with(crowded).await;
     world.populate(40);
     for number in 0..300 {
@@ -65,7 +66,7 @@ async fn instances_that_go_on_for_hours_ask_once_a_period_altogether() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_dies_in_a_slot_loses_nothing_and_doubles_only_what_was_in_flight() {
+async fn a_crash_in_a_slot_loses_no_validation() {
     let (world, app) = World::with(crowded).await;
     world.populate(40);
     for number in 0..400 {
@@ -96,7 +97,8 @@ async fn an_instance_that_dies_in_a_slot_loses_nothing_and_doubles_only_what_was
     other_running.stop().await;
 }
 
-/// A slot with more rows than a page, at a pace at which the visit outlives its lease several times.
+/// A slot with more rows than a page, with a rate limit at which the visit outlives its lease
+/// several times.
 #[tokio::test(start_paused = true)]
 async fn a_long_visit_keeps_its_lease() {
     let rows = u64::try_from(limits::BATCH_ROWS).unwrap() + 100;
@@ -112,11 +114,11 @@ async fn a_long_visit_keeps_its_lease() {
     world.pass(2 * HOUR);
     let apps = instances(&world, app, 2).await;
     let begun = world.now();
-    apps[1].shelf.next(Method::InSlot, crate::shelf::Trick::Fail);
+    apps[1].faulty_store.next(Method::InSlot, crate::faulty_store::Trick::Fail);
     let other = async {
         for _ in 0..90 {
             world.run_for(2 * SECOND).await;
-            if world.memory.calls(Method::LeaveSlot) == 0 {
+            if world.memory.calls(Method::Reschedule(Queue::Slots(SweepKind::Validation))) == 0 {
                 apps[1].sweep_due().await.expect("the slot is the other's");
             }
         }
@@ -125,13 +127,14 @@ async fn a_long_visit_keeps_its_lease() {
     outcome.unwrap();
     assert!(world.now().since(begun) > 2 * limits::SLOT_LEASE);
     assert_eq!(world.twitch.calls(Endpoint::Validate), rows, "each once");
-    assert_eq!(world.memory.calls(Method::LeaveSlot), 1);
+    assert_eq!(world.memory.calls(Method::Reschedule(Queue::Slots(SweepKind::Validation))), 1);
     world.assert_proven_within(5 * MINUTE).await;
 }
 
-/// Who loses the lease, as after a pause of the whole machine, leaves the slot to the one who has it.
+/// An instance that loses the lease, as after a stall of the machine, leaves the slot to its new
+/// holder.
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_was_lost_is_noticed() {
+async fn a_lost_lease_is_noticed() {
     let (world, app) = World::with(crowded).await;
     world.populate(10);
     for number in 0..100 {
@@ -148,14 +151,14 @@ async fn a_lease_that_was_lost_is_noticed() {
     let (outcome, ()) = tokio::join!(app.sweep_due(), taken_over);
     outcome.unwrap();
     let visit = Slot::new(5).unwrap().next_visit(world.settings.sweep.period, world.now());
-    let due = claviger_store::Store::longest_due(&*world.memory, claviger_store::Wheel::Validation).await;
-    assert_eq!(due, Ok(Some(visit)), "the visit is the other's to close");
+    let due = world.memory.backlog(Queue::Slots(SweepKind::Validation)).await;
+    assert_eq!(due.unwrap().oldest, Some(visit), "the visit is the other's to close");
     world.assert_proven_within(5 * MINUTE).await;
 }
 
-/// One visit fails, and the others, which have nothing to do with it, come to their end.
+/// One visit fails, and the unrelated others complete.
 #[tokio::test(start_paused = true)]
-async fn one_visit_that_fails_takes_nothing_from_the_others() {
+async fn a_failed_visit_does_not_disturb_the_others() {
     let (world, app) = World::with(crowded).await;
     for number in 0..4 {
         for _ in 0..20 {
@@ -163,8 +166,8 @@ async fn one_visit_that_fails_takes_nothing_from_the_others() {
         }
     }
     world.pass(2 * HOUR);
-    app.shelf.next(Method::InSlot, crate::shelf::Trick::Fail);
-    assert!(app.sweep_due().await.is_err(), "the operator is told");
+    app.faulty_store.next(Method::InSlot, crate::faulty_store::Trick::Fail);
+    assert!(app.sweep_due().await.is_err(), "the operator sees an error");
     let asked = world.twitch.calls(Endpoint::Validate);
     assert!(asked >= 20 && asked % 20 == 0, "whole slots: {asked}");
     app.sweep_due().await.unwrap();

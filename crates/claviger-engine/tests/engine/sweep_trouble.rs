@@ -1,14 +1,15 @@
-//! The sweep while the provider is in trouble, or one token is: nobody is signed out, and everything is made up for in time.
+//! The sweep while the provider or one token fails: no session ends, and the sweep catches up in
+//! time.
 
 use std::time::Duration;
 
-use claviger_core::{policy::limits, session::State, sweep::catch_up, time::Timestamp};
+use claviger_core::{State, Timestamp, limits, sweep};
 use claviger_mock::{Endpoint, Fault, FaultKind, RetryAfter};
-use claviger_store::{Method, Store};
+use claviger_store::{Method, Queue, Store, SweepKind};
 
 use crate::{
     crowd::{crowded, slot, user},
-    shelf::Trick,
+    faulty_store::Trick,
     twitch::OneToken,
     world::{ADA, GRACE, HOUR, MINUTE, NOW, SECOND, Setup, World},
 };
@@ -38,7 +39,7 @@ async fn assert_all_live(world: &World, rows: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_outage_all_is_caught_up_in_the_time_foretold() {
+async fn the_sweep_catches_up_in_the_forecast_time() {
     let kinds = [
         Some(FaultKind::status(503)),
         Some(FaultKind::CloseBefore),
@@ -58,7 +59,7 @@ async fn after_an_outage_all_is_caught_up_in_the_time_foretold() {
         assert_all_live(&world, 1_000).await;
         world.twitch.mend();
         let back = world.now();
-        let foretold = catch_up(1_000, 1_000, world.settings.sweep.period, 1.0).unwrap();
+        let foretold = sweep::catch_up(1_000, 1_000, world.settings.sweep.period, 1.0).unwrap();
         let pause = limits::PROVIDER_PAUSE_MAX + limits::PROVIDER_CONNECT + limits::PROVIDER_ANSWER;
         let at_most = foretold.mul_f64(1.1) + pause;
         while oldest_proof(&world).await < back {
@@ -73,11 +74,11 @@ async fn after_an_outage_all_is_caught_up_in_the_time_foretold() {
 }
 
 async fn oldest_proof(world: &World) -> Timestamp {
-    world.memory.census(Timestamp::EPOCH).await.unwrap().oldest_proof.unwrap()
+    world.memory.session_counts(Timestamp::EPOCH).await.unwrap().oldest_proof.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_429_halves_the_pace_and_time_brings_it_back() {
+async fn a_429_halves_the_rate_limit_and_time_restores_it() {
     let (world, app) = planted(20, 2_000).await;
     world.pass(2 * HOUR);
     let once = Fault::once(Endpoint::Validate, FaultKind::too_many_requests(None));
@@ -95,7 +96,7 @@ async fn a_429_halves_the_pace_and_time_brings_it_back() {
     let ((), slowest) = tokio::join!(sweep, watch);
     assert!((9.9..=10.5).contains(&slowest), "half of 20: {slowest}");
     assert_eq!(app.load().unwrap().configured_per_second, 20.0);
-    world.run_for(limits::PACE_RECOVERY).await;
+    world.run_for(limits::RATE_LIMIT_RECOVERY).await;
     app.measure_load().await.unwrap();
     assert_eq!(app.load().unwrap().allowed_per_second, 20.0, "it recovers");
     world.assert_within_budget("with 429s");
@@ -104,7 +105,7 @@ async fn a_429_halves_the_pace_and_time_brings_it_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_provider_s_wish_for_silence_is_honoured_by_all_instances() {
+async fn all_instances_honour_retry_after() {
     let (world, app) = planted(10, 600).await;
     let other = world.instance().await;
     world.pass(2 * HOUR);
@@ -115,7 +116,7 @@ async fn the_provider_s_wish_for_silence_is_honoured_by_all_instances() {
     two.unwrap();
     let times = world.twitch.validation_times();
     let refused_at = times[50];
-    // What was reserved by then is within a second, or just a second away.
+    // What was reserved by then is at most a second away.
     let quiet = refused_at + 1_001..refused_at + 40_000;
     let heard: Vec<_> = times.iter().filter(|at| quiet.contains(at)).collect();
     assert!(heard.is_empty(), "{heard:?} during the silence from {refused_at}");
@@ -124,16 +125,16 @@ async fn the_provider_s_wish_for_silence_is_honoured_by_all_instances() {
     assert_all_live(&world, 600).await;
 }
 
-/// 429s come in volleys, and all who hear one want to slow the pace down at the same time.
+/// 429s come in volleys, and every task that gets one lowers the rate limit at the same time.
 #[tokio::test(start_paused = true)]
-async fn a_storm_of_429s_is_survived_by_many_at_once() {
+async fn a_volley_of_429s_is_survived() {
     let (world, app) = World::with(budget(200)).await;
     world.populate(40);
     for number in 0..800 {
         world.plant_in(slot(number % 8), &user(number % 40), |_| {}).await;
     }
     let other = world.instance().await;
-    [&app, &other].iter().for_each(|app| app.shelf.slow());
+    [&app, &other].iter().for_each(|app| app.faulty_store.slow());
     world.pass(2 * HOUR);
     world.twitch.slow(SECOND / 2);
     for kind in
@@ -148,17 +149,17 @@ async fn a_storm_of_429s_is_survived_by_many_at_once() {
     assert_all_live(&world, 800).await;
 }
 
-/// A token about which nothing can be learnt keeps neither its slot nor the others waiting.
+/// A token that cannot be validated holds up neither its slot nor other rows.
 #[tokio::test(start_paused = true)]
-async fn rows_with_trouble_of_their_own_starve_nobody() {
+async fn failing_rows_delay_no_other() {
     let troubles = [OneToken::Status(404), OneToken::Unreadable, OneToken::Status(500), OneToken::Silence];
-    for trouble in troubles {
+    for failure in troubles {
         let (world, app) = planted(5, 200).await;
         let mut troubled = Vec::new();
         // As many as there are visits at a time, and more.
         for number in 0..6 {
             let id = world.plant_in(slot(number * 150), GRACE, |_| {}).await;
-            world.twitch.trouble_with(&world.access_token(id).await, trouble);
+            world.twitch.trouble_with(&world.access_token(id).await, failure);
             troubled.push(id);
         }
         let running = app.run();
@@ -166,16 +167,16 @@ async fn rows_with_trouble_of_their_own_starve_nobody() {
         while world.now() < until {
             world.run_for(MINUTE).await;
             for row in world.open_rows().await {
-                let age = world.now().since(row.holding().unwrap().proven_at);
+                let age = world.now().since(row.active().unwrap().proven_at);
                 let spared = troubled.contains(&row.id);
-                assert!(spared || age <= HOUR, "HOURLY: {trouble:?} of another token: {age:?}");
+                assert!(spared || age <= HOUR, "HOURLY: {failure:?} of another token: {age:?}");
             }
         }
         assert_all_live(&world, 206).await;
         let asked = world.twitch.calls(Endpoint::Validate);
         let periods = 5;
-        assert!(asked <= 206 * periods + 6 * 48 * 4, "{trouble:?}: {asked} questions in four hours");
-        // And they are proven when it is over.
+        assert!(asked <= 206 * periods + 6 * 48 * 4, "{failure:?}: {asked} questions in four hours");
+        // They are proven after it.
         world.twitch.mend();
         world.run_for(HOUR).await;
         world.assert_proven_within(HOUR).await;
@@ -183,9 +184,9 @@ async fn rows_with_trouble_of_their_own_starve_nobody() {
     }
 }
 
-/// The only row there is may not wait for another period because of an outage of a minute.
+/// The only row must not wait for another period because of an outage of a minute.
 #[tokio::test(start_paused = true)]
-async fn a_short_outage_costs_nobody_an_hour() {
+async fn a_short_outage_delays_no_row_by_a_period() {
     for kind in [FaultKind::status(503), FaultKind::CloseBefore, FaultKind::delay(MINUTE)] {
         let (world, app) = World::with(crowded).await;
         let id = world.plant(ADA, |_| {}).await;
@@ -198,7 +199,7 @@ async fn a_short_outage_costs_nobody_an_hour() {
                 _ => world.twitch.mend(),
             }
             world.run_for(MINUTE).await;
-            worst = worst.max(world.now().since(world.row(id).await.holding().unwrap().proven_at));
+            worst = worst.max(world.now().since(world.row(id).await.active().unwrap().proven_at));
         }
         assert!(worst <= 61 * MINUTE, "HOURLY: {worst:?}");
         running.stop().await;
@@ -206,7 +207,7 @@ async fn a_short_outage_costs_nobody_an_hour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_row_sealed_with_a_key_that_is_missing_starves_nobody() {
+async fn a_row_with_a_missing_key_delays_no_other() {
     let (world, _) = planted(5, 100).await;
     let old_key = world.instance_with(&[2]).await;
     let strange = world.sign_in(&old_key, ADA).await.session;
@@ -226,15 +227,15 @@ async fn a_row_sealed_with_a_key_that_is_missing_starves_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_for_a_while_delays_the_sweep_and_nothing_more() {
+async fn a_store_outage_only_delays_the_sweep() {
     let methods = [
-        Method::TakeSlots,
+        Method::Take(Queue::Slots(SweepKind::Validation)),
         Method::InSlot,
-        Method::HoldSlot,
-        Method::LeaveSlot,
-        Method::ReplaceAll,
-        Method::Memo,
-        Method::PutMemo,
+        Method::Extend(Queue::Slots(SweepKind::Validation)),
+        Method::Reschedule(Queue::Slots(SweepKind::Validation)),
+        Method::ApplyAll,
+        Method::SharedEntry,
+        Method::PutSharedEntry,
     ];
     for method in methods {
         for trick in [Trick::Fail, Trick::FailAfter] {
@@ -242,7 +243,7 @@ async fn a_store_that_fails_for_a_while_delays_the_sweep_and_nothing_more() {
             world.pass(2 * HOUR);
             let running = app.run();
             for _ in 0..5 {
-                app.shelf.next(method, trick.clone());
+                app.faulty_store.next(method, trick.clone());
                 world.run_for(7 * SECOND).await;
             }
             world.run_for(3 * MINUTE).await;
@@ -254,15 +255,15 @@ async fn a_store_that_fails_for_a_while_delays_the_sweep_and_nothing_more() {
     }
 }
 
-/// Others change rows between the question and the writing of its answer, by every path.
+/// Other writers change rows between the question and the write of its answer, in every way.
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_comes_late_undoes_nothing() {
+async fn a_late_answer_undoes_nothing() {
     let (world, app) = World::with(crowded).await;
     let ended = world.sign_in(&app, ADA).await;
     let proven = world.sign_in(&app, ADA).await;
     let elsewhere = world.instance().await;
     world.pass(2 * HOUR);
-    let gate = app.shelf.hold_before(Method::ReplaceAll);
+    let gate = app.faulty_store.hold_before(Method::ApplyAll);
     let others = async {
         gate.arrived().await;
         elsewhere.end_own(&ended.cookie, claviger_core::session::EndReason::SignedOut).await.unwrap();
@@ -280,13 +281,13 @@ async fn an_answer_that_comes_late_undoes_nothing() {
 
 /// The token died just after its good answer was given, and a request noticed first.
 #[tokio::test(start_paused = true)]
-async fn an_older_answer_lifts_no_suspicion() {
+async fn an_older_answer_clears_no_suspicion() {
     let (world, app) = World::with(crowded).await;
     let browser = world.sign_in(&app, ADA).await;
     let token = world.access_token(browser.session).await;
     let elsewhere = world.instance().await;
     world.pass(2 * HOUR);
-    let gate = app.shelf.hold_before(Method::ReplaceAll);
+    let gate = app.faulty_store.hold_before(Method::ApplyAll);
     let others = async {
         gate.arrived().await;
         world.twitch.mock().kill_token(&token);

@@ -1,4 +1,4 @@
-//! The way to the mock without a socket. Answers can be held back, and bodies rewritten.
+//! The way to the mock without a socket. Answers can be held back and rewritten.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -7,15 +7,18 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use claviger_core::policy::limits;
-use claviger_engine::{Callback, Clock, ProviderHttp};
+use claviger_core::limits;
+use claviger_engine::{Callback, ProviderHttp};
 use claviger_mock::{Config, Connection, DEMO_CLIENT_ID, Endpoint, Fault, FaultKind, MockTwitch, Settings};
 use claviger_provider::Unanswered;
 use http::{Request, Response, StatusCode};
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::world::{ManualClock, code};
+use crate::{
+    recorded,
+    world::{ManualClock, code},
+};
 
 type Rewrite = Box<dyn Fn(&mut Value) + Send>;
 
@@ -26,28 +29,28 @@ pub(crate) struct Twitch {
     rewrites: Mutex<Vec<(Endpoint, Rewrite)>>,
     unreachable: Mutex<bool>,
     troubled: Mutex<Vec<(String, OneToken)>>,
-    /// All of them, where the mock's log keeps the last.
+    /// All calls; the mock's log keeps only the last ones.
     validated: Mutex<Vec<i64>>,
-    /// How long each answer takes.
+    /// The delay of each answer.
     latency: Mutex<std::time::Duration>,
-    /// Every secret that went by: tokens, codes, verifiers.
+    /// Every secret seen: tokens, codes, verifiers.
     secrets: Mutex<Vec<String>>,
-    /// How often each refresh token was sent, but for those times of which the answer said that nothing was done.
+    /// How often each refresh token was sent, except where the answer said that nothing was done.
     sends: Mutex<BTreeMap<String, u32>>,
 }
 
-/// What questions about one token come to, while all others are answered.
+/// The answers to validations of one token; all others are answered as usual.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum OneToken {
     /// An answer with this status.
     Status(u16),
-    /// An answer of 200 that nobody understands.
+    /// An answer of 200 that makes no sense.
     Unreadable,
     /// No answer.
     Silence,
 }
 
-/// Where something waits until a test lets it go.
+/// A gate at which something waits until a test lets it through.
 #[derive(Default)]
 pub(crate) struct Gate {
     arrived: Notify,
@@ -55,13 +58,13 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Waits until somebody stands at the gate.
+    /// Waits until something stands at the gate.
     pub(crate) async fn arrived(&self) {
         let arrival = tokio::time::timeout(crate::world::DAY, self.arrived.notified());
         arrival.await.expect("somebody comes to the gate");
     }
 
-    /// Lets one go.
+    /// Lets one through.
     pub(crate) fn open(&self) {
         self.open.notify_one();
     }
@@ -93,12 +96,12 @@ impl Twitch {
         self.mock.lock().unwrap()
     }
 
-    /// Every call of the endpoint fails until the faults are cleared.
+    /// Makes every call of the endpoint fail until the faults are cleared.
     pub(crate) fn always(&self, endpoint: Endpoint, kind: FaultKind) {
         self.mock().add_fault(Fault::always(endpoint, kind));
     }
 
-    /// The next call of the endpoint fails.
+    /// Makes the next call of the endpoint fail.
     pub(crate) fn once(&self, endpoint: Endpoint, kind: FaultKind) {
         self.mock().add_fault(Fault::once(endpoint, kind));
     }
@@ -110,19 +113,19 @@ impl Twitch {
         *self.unreachable.lock().unwrap() = false;
     }
 
-    /// No request leaves until [`Twitch::mend`].
+    /// Blocks every request until [`Twitch::mend`].
     pub(crate) fn unplug(&self) {
         *self.unreachable.lock().unwrap() = true;
     }
 
-    /// The next answer of the endpoint takes effect there and is held back here.
+    /// Holds back the next answer of the endpoint after it took effect there.
     pub(crate) fn hold(&self, endpoint: Endpoint) -> Arc<Gate> {
         let gate = Arc::new(Gate::default());
         self.gates.lock().unwrap().push_back((endpoint, Arc::clone(&gate)));
         gate
     }
 
-    /// Changes every good answer of the endpoint until [`Twitch::mend`].
+    /// Rewrites every good answer of the endpoint until [`Twitch::mend`].
     pub(crate) fn rewrite(&self, endpoint: Endpoint, change: impl Fn(&mut Value) + Send + 'static) {
         self.rewrites.lock().unwrap().push((endpoint, Box::new(change)));
     }
@@ -135,14 +138,14 @@ impl Twitch {
         self.mock().token_calls("refresh_token")
     }
 
-    /// When refreshes arrived since the log was cleared, in Unix milliseconds.
+    /// Returns when refreshes arrived since the log was cleared, in Unix milliseconds.
     pub(crate) fn refresh_times(&self) -> Vec<i64> {
         let refreshed =
             |entry: &&claviger_mock::LogEntry| entry.grant_type.as_deref() == Some("refresh_token");
         self.mock().log().filter(refreshed).map(|entry| entry.at_ms).collect()
     }
 
-    /// When validations arrived since the log was cleared, in Unix milliseconds.
+    /// Returns when validations arrived since the log was cleared, in Unix milliseconds.
     pub(crate) fn validation_times(&self) -> Vec<i64> {
         self.validated.lock().unwrap().clone()
     }
@@ -153,7 +156,7 @@ impl Twitch {
         self.validated.lock().unwrap().clear();
     }
 
-    /// How often this token was validated since the log was cleared.
+    /// Returns how often this token was validated since the log was cleared.
     pub(crate) fn validations_of(&self, token: &str) -> usize {
         let mock = self.mock();
         let name = mock.fingerprint(token);
@@ -163,26 +166,26 @@ impl Twitch {
         mock.log().filter(of_it).count()
     }
 
-    /// From now on every question about this token ends so, until [`Twitch::mend`].
-    pub(crate) fn trouble_with(&self, token: &str, trouble: OneToken) {
-        self.troubled.lock().unwrap().push((format!("OAuth {token}"), trouble));
+    /// Answers every validation of this token like this until [`Twitch::mend`].
+    pub(crate) fn trouble_with(&self, token: &str, failure: OneToken) {
+        self.troubled.lock().unwrap().push((format!("OAuth {token}"), failure));
     }
 
-    /// Whether the provider takes this access token. No fault of validations gets in the way.
+    /// Returns whether the provider accepts this access token. Faults do not apply.
     pub(crate) fn lives(&self, token: &str) -> bool {
         let request = Request::get("/helix/users")
             .header("authorization", format!("Bearer {token}"))
             .header("client-id", DEMO_CLIENT_ID)
             .body(Bytes::new())
             .unwrap();
-        let now_ms = self.clock.now().as_millis();
+        let now_ms = self.clock.true_now().as_millis();
         self.mock().handle(&request, now_ms).response.status() == StatusCode::OK
     }
 
     /// Follows a browser to the authorization page and back to the app.
     pub(crate) fn authorize(&self, location: &str) -> Callback {
         let request = Request::get(location).body(Bytes::new()).unwrap();
-        let reply = self.mock().handle(&request, self.clock.now().as_millis());
+        let reply = self.mock().handle(&request, self.clock.true_now().as_millis());
         let location = reply.response.headers()[http::header::LOCATION].to_str().unwrap().to_owned();
         let back = url::Url::parse(&location).unwrap();
         let param = |name: &str| back.query_pairs().find(|(key, _)| key == name).map(|(_, v)| v.into_owned());
@@ -193,15 +196,16 @@ impl Twitch {
             code: sent.as_deref().map(code),
             error: param("error"),
             iss: param("iss"),
+            address: None,
         }
     }
 
-    /// Every secret that went by so far.
+    /// Returns every secret seen so far.
     pub(crate) fn secrets(&self) -> Vec<String> {
         self.secrets.lock().unwrap().clone()
     }
 
-    /// Takes note of a refresh token that was sent and is spent by it, for all that its sender can know.
+    /// Records a refresh token that was sent and may be spent, as far as its sender knows.
     fn note_send(&self, request: &Request<Bytes>, status: Option<StatusCode>) {
         let nothing_done = |status: StatusCode| matches!(status.as_u16(), 402..=499 | 501 | 503);
         let mut form = url::form_urlencoded::parse(request.body());
@@ -212,12 +216,12 @@ impl Twitch {
         }
     }
 
-    /// How often the refresh token was sent that was sent most often, and may be spent by each time.
+    /// Returns the most times that any refresh token was sent and possibly spent.
     pub(crate) fn most_sends(&self) -> u32 {
         self.sends.lock().unwrap().values().copied().max().unwrap_or_default()
     }
 
-    /// How many refresh tokens were sent a second time.
+    /// Returns how many refresh tokens were sent a second time.
     pub(crate) fn sent_again(&self) -> usize {
         self.sends.lock().unwrap().values().filter(|sends| **sends > 1).count()
     }
@@ -225,10 +229,10 @@ impl Twitch {
     fn trouble_of(&self, request: &Request<Bytes>) -> Option<OneToken> {
         let shown = request.headers().get("authorization")?.to_str().ok()?;
         let troubled = self.troubled.lock().unwrap();
-        troubled.iter().find(|(token, _)| token == shown).map(|(_, trouble)| *trouble)
+        troubled.iter().find(|(token, _)| token == shown).map(|(_, failure)| *failure)
     }
 
-    /// Every answer takes so long from now on.
+    /// Delays every answer by this much from now on.
     pub(crate) fn slow(&self, latency: std::time::Duration) {
         *self.latency.lock().unwrap() = latency;
     }
@@ -275,11 +279,11 @@ impl ProviderHttp for Twitch {
         self.note_request(&request);
         let endpoint = Endpoint::of_path(request.uri().path());
         let mut reply = {
-            let now_ms = self.clock.now().as_millis();
+            let now_ms = self.clock.true_now().as_millis();
             self.mock().handle(&request, now_ms)
         };
         if endpoint == Some(Endpoint::Validate) {
-            self.validated.lock().unwrap().push(self.clock.now().as_millis());
+            self.validated.lock().unwrap().push(self.clock.true_now().as_millis());
         }
         self.shape(endpoint, &mut reply.response);
         match self.trouble_of(&request) {
@@ -295,6 +299,7 @@ impl ProviderHttp for Twitch {
         }
         let heard = reply.delay <= limits::PROVIDER_ANSWER && reply.connection == Connection::Keep;
         self.note_send(&request, heard.then(|| reply.response.status()));
+        recorded::provider_call(&request, &reply.response);
         tokio::time::sleep(reply.delay.min(limits::PROVIDER_ANSWER)).await;
         if heard { Ok(reply.response) } else { Err(Unanswered::NoAnswer) }
     }

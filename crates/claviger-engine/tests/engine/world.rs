@@ -1,4 +1,4 @@
-//! One provider, one store, a clock that tests move, and as many instances of the engine as a test wants.
+//! One provider, one store, a clock under control, and any number of engine instances.
 
 use std::{
     ops::Deref,
@@ -10,31 +10,26 @@ use std::{
 };
 
 use claviger_core::{
-    ids::{ProviderName, SessionId, Subject},
-    policy::{Custody, ProviderHabits, Rotation, limits},
-    request::Assurance,
-    return_to::ReturnTo,
-    secret::{AuthorizationCode, ClientSecret},
-    session::{EndReason, SealedBlob, Session, State},
-    time::Timestamp,
+    Assurance, AuthorizationCode, ClientSecret, Custody, EndReason, ProviderHabits, ProviderName, ReturnTo,
+    Rotation, SealedBlob, Session, SessionId, State, Subject, Timestamp, limits,
 };
 use claviger_engine::{
     Callback, Caller, Clock, Denied, Engine, Entropy, Grant, LoginError, LoginStarted, Parts, Settings,
     SignedIn,
 };
 use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, DEMO_REDIRECT_URI};
-use claviger_provider::{Endpoints, Provider};
+use claviger_provider::{Provider, Registration, twitch};
 use claviger_seal::{KeyId, Keyring, PairBinding, RefreshLock, RootKey, SessionCookie};
-use claviger_store::{MemoryStore, Store};
+use claviger_store::{MemoryStore, Queue, Store};
 
-use crate::{shelf::Shelf, twitch::Twitch};
+use crate::{faulty_store::FaultyStore, twitch::Twitch};
 
 pub(crate) const ADA: &str = "100000001";
 pub(crate) const GRACE: &str = "100000002";
 pub(crate) const SCOPE: &str = "user:read:email";
-/// When the tests begin.
+/// The start of every test.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-/// How long the mock's access tokens live.
+/// Lifetime of the mock's access tokens.
 pub(crate) const TOKEN_LIFE: Duration = Duration::from_secs(14_000);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
@@ -42,48 +37,67 @@ pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) const NOW: Assurance = Assurance::Provider { max_age: Duration::ZERO };
 
-/// A refresh token is good for one refresh, and nobody answers a second one.
+/// A refresh token is good for one refresh, and a second one is refused.
 pub(crate) const ONE_TIME: ProviderHabits = ProviderHabits {
     rotation: Rotation::OneTime,
     replay_window: Duration::ZERO,
     reuse_kills_connection: true,
     old_access_token_survives: true,
 };
-/// A new refresh token comes, and the old one goes on for a while.
-pub(crate) const ROTATES: ProviderHabits = ProviderHabits::TWITCH;
+/// A refresh issues a new refresh token, and the old one still works for a while.
+pub(crate) const ROTATES: ProviderHabits = ProviderHabits::FORGIVING;
 
-/// Time that passes with tokio's, and jumps when a test says so.
+/// A clock that follows tokio's time, and jumps when a test says so.
 pub(crate) struct ManualClock {
     begun: tokio::time::Instant,
     jumped_ms: AtomicI64,
+    /// How far the engines' clock is ahead of the provider's.
+    wrong_ms: AtomicI64,
 }
 
 impl ManualClock {
     #[expect(clippy::disallowed_methods, reason = "tokio's paused time is part of the clock of tests")]
     fn new() -> Self {
-        Self { begun: tokio::time::Instant::now(), jumped_ms: AtomicI64::new(0) }
+        Self { begun: tokio::time::Instant::now(), jumped_ms: AtomicI64::new(0), wrong_ms: AtomicI64::new(0) }
     }
 
-    /// Jumps forward. Timers do not notice.
+    /// Lets time pass. Timers do not notice.
     pub(crate) fn jump(&self, by: Duration) {
         self.jumped_ms.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
-    /// Jumps to a point in time.
+    /// Lets time pass until then.
     pub(crate) fn jump_to(&self, at: Timestamp) {
         assert!(at >= self.now(), "time goes forward");
         self.jump(at.since(self.now()));
     }
 }
 
-impl Clock for ManualClock {
-    fn now(&self) -> Timestamp {
+impl ManualClock {
+    /// Sets the engines' clock wrong by this much. The provider's stays right.
+    pub(crate) fn set_wrong(&self, ahead: Duration) {
+        self.wrong_ms.store(i64::try_from(ahead.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// The time of the provider.
+    pub(crate) fn true_now(&self) -> Timestamp {
         let jumped = self.jumped_ms.load(Ordering::SeqCst);
         Timestamp::from_millis(START.as_millis() + jumped).after(self.begun.elapsed())
     }
 }
 
-/// Bytes that follow from a seed (the mixer of SplitMix64).
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        let wrong = self.wrong_ms.load(Ordering::SeqCst);
+        Timestamp::from_millis(self.true_now().as_millis() + wrong)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.true_now().since(START)
+    }
+}
+
+/// Bytes that follow from a seed (SplitMix64).
 pub(crate) struct Seeded(AtomicU64);
 
 impl Seeded {
@@ -104,7 +118,7 @@ impl Entropy for Seeded {
     }
 }
 
-/// What a test changes before the world begins.
+/// What a test can change before the world starts.
 pub(crate) struct Setup {
     pub(crate) settings: Settings,
     pub(crate) provider: Provider,
@@ -115,7 +129,7 @@ pub(crate) struct Setup {
 pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) twitch: Arc<Twitch>,
-    /// The store itself; its counters count what all instances did.
+    /// The store itself. Its counters cover all instances.
     pub(crate) memory: Arc<MemoryStore>,
     pub(crate) provider: Provider,
     pub(crate) settings: Settings,
@@ -125,7 +139,7 @@ pub(crate) struct World {
 /// One engine with its own way to the store.
 pub(crate) struct Instance {
     pub(crate) engine: Engine,
-    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) faulty_store: Arc<FaultyStore>,
 }
 
 impl Deref for Instance {
@@ -136,17 +150,17 @@ impl Deref for Instance {
     }
 }
 
-/// What a browser holds after a sign-in.
+/// What a browser has after a sign-in.
 #[derive(Clone, Debug)]
 pub(crate) struct Browser {
     pub(crate) session: SessionId,
     pub(crate) value: String,
-    pub(crate) hint: Option<String>,
+    pub(crate) cached: Option<String>,
     pub(crate) cookie: SessionCookie,
 }
 
 impl World {
-    /// The usual world with one instance.
+    /// The default world with one instance.
     pub(crate) async fn start() -> (Self, Instance) {
         Self::with(|_| {}).await
     }
@@ -154,14 +168,20 @@ impl World {
     pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> (Self, Instance) {
         let mut setup = Setup {
             settings: Settings::default(),
-            provider: Provider::twitch(
-                DEMO_CLIENT_ID,
-                ClientSecret::new(DEMO_CLIENT_SECRET),
-                DEMO_REDIRECT_URI,
-                vec![SCOPE.to_owned()],
-                Endpoints::twitch_at(&"http://mock.test/".parse().unwrap()),
+            provider: twitch::PRESET.mock_at(
+                &"http://mock.test/".parse().unwrap(),
+                Registration::new(
+                    DEMO_CLIENT_ID,
+                    ClientSecret::new(DEMO_CLIENT_SECRET),
+                    DEMO_REDIRECT_URI,
+                    vec![SCOPE.to_owned()],
+                ),
             ),
-            mock: claviger_mock::Settings::default(),
+            // The strictest that is common: a refresh token works once.
+            mock: claviger_mock::Settings {
+                rotation: claviger_mock::Rotation::OneTime,
+                ..claviger_mock::Settings::default()
+            },
         };
         change(&mut setup);
         let clock = Arc::new(ManualClock::new());
@@ -177,28 +197,28 @@ impl World {
         (world, app)
     }
 
-    /// One more engine on the same store; or the same one after a restart.
+    /// Adds an engine on the same store, or restarts one.
     pub(crate) async fn instance(&self) -> Instance {
         self.instance_with(&[1]).await
     }
 
-    /// An engine whose keyring has these keys, the newest first.
+    /// Adds an engine with these keys, newest first.
     pub(crate) async fn instance_with(&self, keys: &[u32]) -> Instance {
-        let shelf = Arc::new(Shelf::new(Arc::clone(&self.memory)));
-        let engine = Engine::start(self.parts(Arc::clone(&shelf), keys)).await.unwrap();
-        Instance { engine, shelf }
+        let faulty_store = Arc::new(FaultyStore::new(Arc::clone(&self.memory)));
+        let engine = Engine::start(self.parts(Arc::clone(&faulty_store), keys)).await.unwrap();
+        Instance { engine, faulty_store }
     }
 
-    pub(crate) fn parts(&self, shelf: Arc<Shelf>, keys: &[u32]) -> Parts {
+    pub(crate) fn parts(&self, faulty_store: Arc<FaultyStore>, keys: &[u32]) -> Parts {
         Parts {
-            store: shelf,
+            store: faulty_store,
             http: Arc::clone(&self.twitch) as _,
             clock: Arc::clone(&self.clock) as _,
             entropy: Arc::clone(&self.entropy) as _,
             keyring: keyring(keys),
             provider: self.provider.clone(),
             settings: self.settings,
-            notices: None,
+            webhook: None,
         }
     }
 
@@ -206,33 +226,33 @@ impl World {
         self.clock.now()
     }
 
-    /// Moves time, and nothing else.
+    /// Moves only the clock.
     pub(crate) fn pass(&self, by: Duration) {
         self.clock.jump(by);
     }
 
-    /// Lets tasks run that wait for nothing but their turn, or for a timer within `by`.
+    /// Lets tasks run that wait only for their turn, or for a timer within `by`.
     pub(crate) async fn run_for(&self, by: Duration) {
         tokio::time::sleep(by).await;
     }
 
-    /// Lets spawned tasks come to rest.
+    /// Lets spawned tasks settle.
     pub(crate) async fn rest(&self) {
         self.run_for(Duration::from_millis(1)).await;
     }
 
-    /// Lets suspicions be noted, and looks into those that are due.
+    /// Lets suspicions be noted, and investigates those that are due.
     pub(crate) async fn look_into_suspicions(&self, app: &Instance) -> usize {
         self.rest().await;
-        app.confirm_suspicions().await.unwrap()
+        app.investigate_suspicions().await.unwrap()
     }
 
-    /// The row as it is stored.
+    /// Returns the row as stored.
     pub(crate) async fn row(&self, id: SessionId) -> Session {
         self.memory.load(id).await.unwrap().expect("the row is there")
     }
 
-    /// Why the row ended, if it did.
+    /// Returns why the row ended, if it did.
     pub(crate) async fn end_reason(&self, id: SessionId) -> Option<EndReason> {
         match self.row(id).await.state {
             State::Ended { reason, .. } => Some(reason),
@@ -240,12 +260,12 @@ impl World {
         }
     }
 
-    /// How many revocations are owed.
+    /// Returns the number of pending revocations.
     pub(crate) async fn owed(&self) -> u64 {
-        self.memory.owed_backlog().await.unwrap().count
+        self.memory.backlog(Queue::Revocations).await.unwrap().count
     }
 
-    /// The access token that a row holds.
+    /// Returns the access token of a row.
     pub(crate) async fn access_token(&self, id: SessionId) -> String {
         self.token_of(&self.row(id).await)
     }
@@ -257,16 +277,16 @@ impl World {
         keyring(&[1, 2]).open_access(at, &pair.access).unwrap().token.expose().to_owned()
     }
 
-    /// The app's own token that all instances share.
+    /// Returns the app's own token, which all instances share.
     pub(crate) async fn app_token(&self) -> String {
-        let memo = self.memory.memo("app-token").await.unwrap().expect("there is one");
+        let entry = self.memory.shared_entry("app-token").await.unwrap().expect("there is one");
         let nobody = SessionId::from_bytes([0; 16]);
-        let at = PairBinding { provider: &self.provider.name, session: nobody, generation: memo.version };
-        let sealed = SealedBlob(memo.value[8..].to_vec());
+        let at = PairBinding { provider: &self.provider.name, session: nobody, generation: entry.version };
+        let sealed = SealedBlob(entry.value[8..].to_vec());
         keyring(&[1, 2]).open_access(at, &sealed).unwrap().token.expose().to_owned()
     }
 
-    /// The refresh token that a row in the server's custody holds.
+    /// Returns the refresh token of a row in the server's custody.
     pub(crate) fn refresh_token_of(&self, row: &Session) -> String {
         let pair = row.pair().expect("the row holds a pair");
         let at =
@@ -298,7 +318,7 @@ impl World {
         Ok(Browser::of(app, &signed_in))
     }
 
-    /// Signs in on several devices, a second apart.
+    /// Signs in on several devices, one second apart.
     pub(crate) async fn sign_in_on(&self, app: &Instance, devices: usize) -> Vec<Browser> {
         let mut browsers = Vec::new();
         for _ in 0..devices {
@@ -308,13 +328,14 @@ impl World {
         browsers
     }
 
-    /// The provider and the instances' ways to it are well again, and the pause after the last trouble is over.
+    /// Ends every failure of the provider and the instances' ways to it, and the backoff after the
+    /// last one.
     pub(crate) fn mend(&self) {
         self.twitch.mend();
         self.pass(MINUTE);
     }
 
-    /// Every pause after trouble with the provider is over.
+    /// Lets every backoff after a failure of the provider pass.
     pub(crate) fn wait_out(&self) {
         self.pass(limits::PROVIDER_PAUSE_MAX);
     }
@@ -324,15 +345,15 @@ impl World {
         self.pass(TOKEN_LIFE);
     }
 
-    /// SPENT: no spent refresh token was ever sent.
+    /// SPENT: checks that no spent refresh token was ever sent.
     pub(crate) fn assert_nothing_spent_twice(&self) {
         assert_eq!(self.twitch.mock().counters().reused_refresh_tokens, 0, "SPENT");
     }
 
-    /// CASCADE: after what is owed was carried out, this access token is dead at the provider.
+    /// CASCADE: checks that this access token is dead at the provider after the outbox has run.
     pub(crate) async fn assert_revoked(&self, app: &Instance, token: &str) {
         self.rest().await;
-        app.settle_owed().await.unwrap();
+        app.carry_out_revocations().await.unwrap();
         assert!(!self.twitch.lives(token), "CASCADE");
         assert_eq!(self.owed().await, 0, "CASCADE");
     }
@@ -343,13 +364,13 @@ impl Browser {
         let value = signed_in.cookie.clone().expect("a new session comes with its cookie");
         Self {
             session: signed_in.session,
-            hint: signed_in.access_hint.clone(),
+            cached: signed_in.cached_token_cookie.clone(),
             cookie: app.open_cookie(&value).unwrap(),
             value,
         }
     }
 
-    /// A request of this browser with assurance `session`.
+    /// Sends a request of this browser with assurance `session`.
     pub(crate) async fn asks(&self, app: &Engine) -> Result<Caller, Denied> {
         self.asks_with(app, Assurance::Session).await
     }
@@ -358,7 +379,7 @@ impl Browser {
         app.authenticate(self.cookie.clone(), assurance).await
     }
 
-    /// The access token for a call of this browser.
+    /// Gets the access token for a call of this browser.
     pub(crate) async fn grant(&self, app: &Engine) -> Result<Grant, Denied> {
         app.grant(&self.cookie, None).await
     }
@@ -385,7 +406,8 @@ pub(crate) fn habits(habits: ProviderHabits) -> impl FnOnce(&mut Setup) {
     move |setup| setup.provider.habits = habits
 }
 
-/// Whether the request was refused because the provider or the store is in trouble, and nobody signed out for it.
+/// Returns whether the request failed because of the provider or the store, without signing the
+/// user out.
 pub(crate) fn passing<T>(outcome: &Result<T, Denied>) -> bool {
-    matches!(outcome, Err(Denied::ProviderTrouble { .. } | Denied::Misconfigured | Denied::Store(_)))
+    matches!(outcome, Err(Denied::ProviderUnavailable { .. } | Denied::Misconfigured | Denied::Store(_)))
 }

@@ -17,8 +17,8 @@ use crate::limits;
 #[serde(transparent)]
 pub struct DeliveryId(pub(crate) u64);
 
-/// One request to a webhook, to be sent now; [`MockTwitch::delivered`](crate::MockTwitch::delivered) wants to know
-/// what came of it.
+/// One request to a webhook, to be sent now;
+/// [`MockTwitch::delivered`](crate::MockTwitch::delivered) needs its outcome.
 pub struct Delivery {
     /// Its name.
     pub id: DeliveryId,
@@ -32,14 +32,14 @@ impl fmt::Debug for Delivery {
     }
 }
 
-/// What a webhook made of a delivery.
+/// The outcome of a delivery at the webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WebhookAnswer {
     /// It answered.
     Answered {
         /// The status.
         status: u16,
-        /// The body, which matters for a challenge.
+        /// The body, which counts for a challenge.
         body: Bytes,
     },
     /// It could not be reached, took too long, or broke off.
@@ -60,13 +60,13 @@ impl WebhookAnswer {
     }
 }
 
-/// How far a delivery has come.
+/// The state of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryState {
-    /// Its time has not come.
+    /// It is not due yet.
     Waiting,
-    /// It is kept back until released.
+    /// It is held until released.
     Held,
     /// It has been sent.
     UnderWay,
@@ -78,12 +78,12 @@ pub enum DeliveryState {
     Dropped,
 }
 
-/// One delivery as the list shows it.
+/// One delivery in the list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeliveryEntry {
     /// Its name; grows with each delivery.
     pub id: DeliveryId,
-    /// How far it has come.
+    /// Its state.
     pub state: DeliveryState,
     /// The header `Twitch-Eventsub-Message-Id`.
     pub message_id: String,
@@ -97,7 +97,7 @@ pub struct DeliveryEntry {
     pub subscription_id: String,
     /// The subscription's type.
     pub subscription_type: SubscriptionType,
-    /// The client whose subscription it is.
+    /// The client of the subscription.
     pub client_id: String,
     /// The user whom a notification concerns.
     pub user_id: Option<String>,
@@ -111,10 +111,10 @@ pub struct DeliveryEntry {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReleaseOrder {
-    /// As they were made.
+    /// Oldest first.
     #[default]
     OldestFirst,
-    /// The other way round.
+    /// Newest first.
     NewestFirst,
 }
 
@@ -126,12 +126,12 @@ pub(crate) enum Plan {
     Drop,
 }
 
-/// What a delivery needs to be added.
+/// A delivery to add.
 #[derive(Clone)]
 pub(crate) struct Parcel {
     pub(crate) message: Arc<Message>,
     pub(crate) retry: u32,
-    /// Whether it is sent on purpose besides another one; such a copy is never repeated.
+    /// Whether it is a copy of another one; a copy is never repeated.
     pub(crate) is_copy: bool,
 }
 
@@ -139,7 +139,7 @@ struct Entry {
     listed: DeliveryEntry,
     /// The number of the subscription.
     subscription: u64,
-    /// Gone when the delivery has ended.
+    /// None once the delivery has ended.
     parcel: Option<Parcel>,
 }
 
@@ -168,7 +168,7 @@ impl Entry {
 #[derive(Default)]
 pub(crate) struct Outbox {
     entries: BTreeMap<DeliveryId, Entry>,
-    /// By time, then by the order in which they were put here.
+    /// By time, then by the order of insertion.
     waiting: BTreeMap<(i64, u64), DeliveryId>,
     held: VecDeque<DeliveryId>,
     under_way: BTreeSet<DeliveryId>,
@@ -201,7 +201,7 @@ impl Outbox {
         self.waiting.insert((due_at_ms, self.last_place), id);
     }
 
-    /// Hands out what is due, as far as the limit of deliveries under way allows.
+    /// Returns what is due, within the limit of deliveries in flight.
     pub(crate) fn take_due(&mut self, now_ms: i64, one_at_a_time: bool) -> Vec<Delivery> {
         let mut busy = self.busy(one_at_a_time);
         let mut taken = Vec::new();
@@ -227,7 +227,7 @@ impl Outbox {
         Some(Delivery { id, request: parcel.message.request(parcel.retry) })
     }
 
-    /// When the next delivery can be handed out; `None` where that first needs an answer or an order.
+    /// When the next delivery can be sent; `None` if that first needs an answer or a release.
     pub(crate) fn next_at_ms(&self, one_at_a_time: bool) -> Option<i64> {
         if self.under_way.len() >= limits::DELIVERIES_UNDER_WAY {
             return None;
@@ -238,13 +238,13 @@ impl Outbox {
         self.waiting.iter().find(|(_, id)| free(id)).map(|((due_at_ms, _), _)| *due_at_ms)
     }
 
-    /// The subscriptions that must wait because one of their deliveries is under way.
+    /// The subscriptions that must wait because one of their deliveries is in flight.
     fn busy(&self, one_at_a_time: bool) -> BTreeSet<u64> {
         let under_way = self.under_way.iter().filter(|_| one_at_a_time);
         under_way.filter_map(|id| Some(self.entries.get(id)?.subscription)).collect()
     }
 
-    /// Ends a delivery that was under way; `None` where it was not.
+    /// Ends a delivery in flight; `None` if it was not in flight.
     pub(crate) fn finish(&mut self, id: DeliveryId, answer: &WebhookAnswer, now_ms: i64) -> Option<Parcel> {
         if !self.under_way.remove(&id) {
             return None;
@@ -269,7 +269,7 @@ impl Outbox {
         }
     }
 
-    /// Drops what a subscription has waiting or held; what is under way arrives.
+    /// Drops the waiting and held deliveries of a subscription. Those in flight arrive.
     pub(crate) fn cancel(&mut self, subscription: u64, now_ms: i64) {
         let entries = &self.entries;
         let concerned =
@@ -283,7 +283,7 @@ impl Outbox {
         }
     }
 
-    /// Makes everything held due; returns how many.
+    /// Makes all held deliveries due, and returns their number.
     pub(crate) fn release(&mut self, order: ReleaseOrder, now_ms: i64) -> usize {
         let mut released: Vec<DeliveryId> = std::mem::take(&mut self.held).into();
         if order == ReleaseOrder::NewestFirst {
@@ -299,12 +299,12 @@ impl Outbox {
         released.len()
     }
 
-    /// All that are known, oldest first.
+    /// All listed deliveries, oldest first.
     pub(crate) fn list(&self) -> impl DoubleEndedIterator<Item = DeliveryEntry> {
         self.entries.values().map(|entry| entry.listed.clone())
     }
 
-    /// Forgets all; ids go on, so that an answer to something from before finds nothing.
+    /// Forgets all. Ids continue, so an answer to an older delivery finds nothing.
     pub(crate) fn clear(&mut self) {
         let (last_id, last_place) = (self.last_id, self.last_place);
         *self = Self { last_id, last_place, ..Self::default() };

@@ -21,7 +21,7 @@ const MESSAGE_TIMESTAMP: &str = "twitch-eventsub-message-timestamp";
 const SUBSCRIPTION_TYPE: &str = "twitch-eventsub-subscription-type";
 const SUBSCRIPTION_VERSION: &str = "twitch-eventsub-subscription-version";
 
-/// What a message to a webhook is for (Twitch docs: handling webhook events).
+/// The kind of a message to a webhook (Twitch docs: handling webhook events).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageType {
@@ -44,7 +44,7 @@ impl MessageType {
     }
 }
 
-/// The body of a message; what a kind of message does not have is left out.
+/// The body of a message. Each kind of message leaves some fields out.
 #[derive(Serialize)]
 pub(crate) struct MessageBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,14 +54,14 @@ pub(crate) struct MessageBody<'a> {
     pub(crate) event: Option<&'a Value>,
 }
 
-/// What a message says besides its subscription.
+/// The content of a message besides its subscription.
 pub(crate) enum Content<'a> {
     Challenge(&'a str),
     Event { event: &'a Value, user_id: Option<&'a str> },
     Revoked,
 }
 
-/// A message, signed; every delivery of it has these headers and this body.
+/// A signed message. Each delivery of it has these headers and this body.
 pub(crate) struct Message {
     pub(crate) id: String,
     pub(crate) kind: MessageType,
@@ -102,7 +102,7 @@ impl Message {
             (SUBSCRIPTION_VERSION, VERSION),
             (CONTENT_TYPE.as_str(), "application/json"),
         ];
-        // Only an id from the control API could be unfit for a header, and that is checked where it comes in.
+        // Only an id from the control API could be invalid in a header, and `Notice` checks that.
         let headers = headers.into_iter().filter_map(|(name, value)| {
             Some((http::HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
         });
@@ -145,7 +145,7 @@ fn sign(secret: &Secret, id: &str, timestamp: &str, body: &[u8]) -> String {
     format!("sha256={hex}")
 }
 
-/// A message id: opaque, and not a UUID, because nothing promises that it is one.
+/// A message id. It is not a UUID, because Twitch does not promise one.
 pub(crate) fn message_id(mint: &mut Mint) -> String {
     STANDARD.encode(mint.eventsub_bytes())
 }
@@ -171,13 +171,13 @@ pub(crate) fn uuid(mint: &mut Mint) -> String {
     text
 }
 
-/// A time in RFC 3339 with nanoseconds; those below a millisecond come from the seed, so that a receiver that reads
-/// and rewrites the timestamp computes another signature.
+/// A time in RFC 3339 with nanoseconds; the digits below a millisecond come from the seed, so a
+/// receiver that rewrites the timestamp computes another signature.
 pub(crate) fn timestamp(mint: &mut Mint, at_ms: i64) -> String {
     let [a, b, c, d, ..] = mint.eventsub_bytes();
     let below = u32::from_be_bytes([a, b, c, d]) % 1_000_000;
     let nanos = i128::from(at_ms) * 1_000_000 + i128::from(below);
-    // Times that have no date are as far away as dates go.
+    // A time without a date becomes the last possible date.
     let farthest = if at_ms < 0 { Timestamp::MIN } else { Timestamp::MAX };
     format!("{:.9}", Timestamp::from_nanosecond(nanos).unwrap_or(farthest))
 }

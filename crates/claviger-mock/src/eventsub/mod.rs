@@ -1,5 +1,5 @@
-//! EventSub over webhooks (Twitch docs: EventSub): what the mock tells subscribers, when, and what it makes of their
-//! answers. Nothing here sends anything; [`Server`](crate::Server) does.
+//! EventSub over webhooks (Twitch docs: EventSub): messages to subscribers, when they are due, and
+//! how their answers count. [`Server`](crate::Server) sends them.
 
 mod control;
 mod deliveries;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::limits;
 use crate::mock::MockTwitch;
+use crate::secret::Secret;
 use crate::state::Pair;
 
 use deliveries::{Outbox, Parcel, Plan};
@@ -39,11 +40,11 @@ impl Eventsub {
     }
 }
 
-/// A notification to send without its event having happened; `POST /mock/eventsub/notify` carries it as JSON.
+/// A notification without an event, as JSON in `POST /mock/eventsub/notify`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Notice {
-    /// The user; need not exist, and then has neither login nor name.
+    /// The user. One that does not exist has neither login nor name.
     pub user_id: String,
     /// The type; the subscriptions of this type get it.
     #[serde(rename = "type", default = "revoke")]
@@ -51,13 +52,13 @@ pub struct Notice {
     /// Only this client's subscriptions; all clients' by default.
     #[serde(default)]
     pub client_id: Option<String>,
-    /// The event, instead of the one that the type has.
+    /// The event, instead of that of the type.
     #[serde(default)]
     pub event: Option<Value>,
-    /// The message id, instead of a new one: to repeat one that has been sent.
+    /// The message id, instead of a new one, to repeat an earlier message.
     #[serde(default)]
     pub message_id: Option<String>,
-    /// Milliseconds added to the timestamp, instead of what the settings say.
+    /// Milliseconds added to the timestamp, instead of those in the settings.
     #[serde(default)]
     pub timestamp_offset_ms: Option<i64>,
 }
@@ -79,7 +80,7 @@ impl Notice {
         }
     }
 
-    /// Says what is wrong with a notification that came from outside.
+    /// Checks a notification from outside.
     ///
     /// # Errors
     /// A sentence for the person who sends it.
@@ -88,44 +89,47 @@ impl Notice {
             (1..=limits::NAME_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
         };
         if !is_name(&self.user_id) {
-            return Err("user_id must be of visible ASCII characters".to_owned());
+            return Err("user_id must consist of visible ASCII characters".to_owned());
         }
         if !self.message_id.as_deref().is_none_or(is_name) {
-            return Err("message_id must be of visible ASCII characters".to_owned());
+            return Err("message_id must consist of visible ASCII characters".to_owned());
         }
         settings::check_offset(self.timestamp_offset_ms.unwrap_or(0))
     }
 }
 
-/// EventSub, for tests and for whoever sends the deliveries.
+/// EventSub, for tests and for the sender of the deliveries.
 impl MockTwitch {
     /// The subscriptions of all clients, oldest first.
     pub fn subscriptions(&self) -> impl Iterator<Item = &Subscription> {
         self.eventsub.subscriptions.iter()
     }
 
-    /// The deliveries that are still known, oldest first.
+    /// The deliveries that are still listed, oldest first.
     pub fn deliveries(&self) -> impl DoubleEndedIterator<Item = DeliveryEntry> {
         self.eventsub.outbox.list()
     }
 
-    /// When something is due for the next time, in Unix milliseconds.
+    /// The time when the next delivery is due, in Unix milliseconds.
     ///
-    /// `None` where nothing waits, or where all that waits needs an answer to another delivery first.
+    /// `None` if nothing waits, or if all that waits needs an answer to another delivery first.
     pub fn next_delivery_at_ms(&self) -> Option<i64> {
         self.eventsub.outbox.next_at_ms(self.settings.eventsub.one_at_a_time)
     }
 
-    /// Hands out the requests that are due at `now_ms`, in Unix milliseconds, in the order in which to send them.
+    /// Returns the requests that are due at `now_ms`, in Unix milliseconds, in the order in which
+    /// to send them.
     ///
-    /// Each must be followed by a call of [`MockTwitch::delivered`]: at most 64 are out at the same time.
+    /// Each must be followed by a call of [`MockTwitch::delivered`]: at most 64 are in flight at
+    /// the same time.
     pub fn due_deliveries(&mut self, now_ms: i64) -> Vec<Delivery> {
         self.set_now(now_ms);
         self.eventsub.outbox.take_due(now_ms, self.settings.eventsub.one_at_a_time)
     }
 
-    /// Says what a webhook answered: a challenge enables its subscription or not; another message is sent again
-    /// where the answer is not 2xx, and too many that were given up revoke the subscription.
+    /// Takes a webhook's answer. The answer to a challenge enables the subscription or not. Another
+    /// message is sent again unless the answer is 2xx, and too many failures revoke the
+    /// subscription.
     pub fn delivered(&mut self, id: DeliveryId, answer: &WebhookAnswer, now_ms: i64) {
         self.set_now(now_ms);
         let Some(parcel) = self.eventsub.outbox.finish(id, answer, now_ms) else {
@@ -142,7 +146,8 @@ impl MockTwitch {
         }
     }
 
-    /// Ends an enabled subscription as Twitch would; says whether there was one with this id.
+    /// Ends an enabled subscription as Twitch would, and returns whether there was one with this
+    /// id.
     pub fn revoke_subscription(&mut self, id: &str, reason: RevocationReason) -> bool {
         let enabled = |subscription: &&Subscription| subscription.status == SubscriptionStatus::Enabled;
         let number = self.eventsub.subscriptions.by_id(id).filter(enabled).map(|found| found.number);
@@ -159,14 +164,14 @@ impl MockTwitch {
         sent.collect::<Vec<_>>().concat()
     }
 
-    /// Makes the deliveries that are held due now; returns how many.
+    /// Makes the held deliveries due now, and returns their number.
     pub fn release_deliveries(&mut self, order: ReleaseOrder) -> usize {
         self.eventsub.outbox.release(order, self.last_now_ms)
     }
 }
 
 impl MockTwitch {
-    /// Tells the subscribers of a client that a user has connected or disconnected it.
+    /// Notifies the subscribers of a client that a user has connected or disconnected it.
     pub(crate) fn announce(&mut self, kind: SubscriptionType, pair: &Pair) {
         if let Some(user_id) = &pair.user_id {
             self.notify_client(&pair.client_id, &Notice::new(kind, user_id));
@@ -249,7 +254,7 @@ impl MockTwitch {
         ids
     }
 
-    /// The event of both types; who no longer exists has neither login nor name.
+    /// The event of both types. A deleted user has neither login nor name.
     fn event(&self, client_id: &str, user_id: &str) -> Value {
         let user = self.users.get(user_id);
         json!({
@@ -260,7 +265,7 @@ impl MockTwitch {
         })
     }
 
-    /// Queues a notification as the settings want it.
+    /// Queues a notification according to the settings.
     fn dispatch(&mut self, message: &Arc<Message>) {
         let now_ms = self.last_now_ms;
         let settings = &self.settings.eventsub;
@@ -285,7 +290,11 @@ impl MockTwitch {
         let id = id.unwrap_or_else(|| messages::message_id(&mut self.mint));
         let offset_ms = offset_ms.unwrap_or(self.settings.eventsub.timestamp_offset_ms);
         let timestamp = messages::timestamp(&mut self.mint, self.last_now_ms.saturating_add(offset_ms));
-        Arc::new(Message::new(subscription, id, timestamp, content))
+        let mut subscription = subscription.clone();
+        if self.settings.eventsub.wrong_signature {
+            subscription.secret = Secret::new("the secret of nobody");
+        }
+        Arc::new(Message::new(&subscription, id, timestamp, content))
     }
 }
 

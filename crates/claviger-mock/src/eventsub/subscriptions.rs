@@ -28,7 +28,7 @@ const FILTERS: [&str; 4] = ["status", "type", "user_id", "subscription_id"];
 /// What a subscription is about (Twitch docs: EventSub subscription types).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SubscriptionType {
-    /// A user has taken the app's access away.
+    /// A user has disconnected the app.
     #[serde(rename = "user.authorization.revoke")]
     UserAuthorizationRevoke,
     /// A user has authorized the app.
@@ -37,7 +37,7 @@ pub enum SubscriptionType {
 }
 
 impl SubscriptionType {
-    /// All that the mock has.
+    /// All types of the mock.
     pub const ALL: [Self; 2] = [Self::UserAuthorizationRevoke, Self::UserAuthorizationGrant];
 
     /// The name used in JSON and in the header `Twitch-Eventsub-Subscription-Type`.
@@ -49,7 +49,7 @@ impl SubscriptionType {
     }
 }
 
-/// How a subscription stands (Twitch docs: Get EventSub Subscriptions).
+/// The status of a subscription (Twitch docs: Get EventSub Subscriptions).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubscriptionStatus {
@@ -57,15 +57,15 @@ pub enum SubscriptionStatus {
     Enabled,
     /// The callback has not answered the challenge yet.
     WebhookCallbackVerificationPending,
-    /// The callback did not answer the challenge rightly.
+    /// The callback did not answer the challenge correctly.
     WebhookCallbackVerificationFailed,
-    /// Too many notifications were not taken.
+    /// Too many notifications failed.
     NotificationFailuresExceeded,
     /// The authorization that it needs is gone.
     AuthorizationRevoked,
     /// The user of its condition is gone.
     UserRemoved,
-    /// Its type and version are no longer there.
+    /// Its type and version no longer exist.
     VersionRemoved,
 }
 
@@ -83,13 +83,15 @@ impl SubscriptionStatus {
         }
     }
 
-    /// Whether it is enabled or may become so; a dead one neither costs nor conflicts (twitchdev/issues#404).
+    /// Whether it is enabled or may become so; a dead one neither costs nor conflicts
+    /// (twitchdev/issues#404).
     pub fn is_live(self) -> bool {
         matches!(self, Self::Enabled | Self::WebhookCallbackVerificationPending)
     }
 }
 
-/// Why Twitch ends a subscription (Twitch docs: handling webhook events, revoking your subscription).
+/// Why Twitch ends a subscription (Twitch docs: handling webhook events, revoking your
+/// subscription).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RevocationReason {
@@ -97,13 +99,21 @@ pub enum RevocationReason {
     UserRemoved,
     /// The authorization that it needs is gone.
     AuthorizationRevoked,
-    /// Too many notifications were not taken.
+    /// Too many notifications failed.
     NotificationFailuresExceeded,
-    /// Its type and version are no longer there.
+    /// Its type and version no longer exist.
     VersionRemoved,
 }
 
 impl RevocationReason {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::UserRemoved,
+        Self::AuthorizationRevoked,
+        Self::NotificationFailuresExceeded,
+        Self::VersionRemoved,
+    ];
+
     /// The status that the subscription has from then on.
     pub fn status(self) -> SubscriptionStatus {
         match self {
@@ -115,26 +125,26 @@ impl RevocationReason {
     }
 }
 
-/// A subscription; its secret is kept to itself.
+/// A subscription. Its secret is private.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
     /// The id.
     pub id: String,
-    /// The client that asked for it, and whose users it concerns.
+    /// The client that created it, and whose users it concerns.
     pub client_id: String,
     /// What it is about.
     pub kind: SubscriptionType,
-    /// How it stands.
+    /// Its status.
     pub status: SubscriptionStatus,
-    /// Where its messages go, as it was given.
+    /// The callback, as the client gave it.
     pub callback: String,
-    /// When it was made, in RFC 3339 with nanoseconds.
+    /// When it was created, in RFC 3339 with nanoseconds.
     pub created_at: String,
     pub(crate) uri: Uri,
     pub(crate) secret: Secret,
-    /// Grows with each subscription; the listing is in its order.
+    /// Grows with each subscription; listings use its order.
     pub(crate) number: u64,
-    /// Notifications given up since one was taken.
+    /// Failed notifications since the last success.
     pub(crate) failures: u32,
 }
 
@@ -210,7 +220,7 @@ impl Subscriptions {
         self.of_client(client_id).filter(concerned).cloned().collect()
     }
 
-    /// Refuses one more like the living ones.
+    /// Refuses a duplicate of a live subscription, and one above the limits.
     fn room_for(&self, client_id: &str, kind: SubscriptionType, callback: &str) -> Result<(), Refusal> {
         let same: Vec<&Subscription> = self
             .of_client(client_id)
@@ -245,13 +255,14 @@ impl Subscriptions {
         self.by_number.remove(&number)
     }
 
-    /// Forgets all; numbers go on, so that a delivery from before finds nothing.
+    /// Forgets all. Numbers continue, so an older delivery finds nothing.
     pub(crate) fn clear(&mut self) {
         self.by_number.clear();
     }
 }
 
-/// What Create EventSub Subscription takes; everything may be missing, so that each lack has its own answer.
+/// The body of Create EventSub Subscription. Everything is optional here, so that each missing
+/// field gets its own answer.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Order {
@@ -301,7 +312,7 @@ impl MockTwitch {
             return Err(bad_request("auth must use app access token to create webhook subscription"));
         }
         let client_id = &sign_in.pair.client_id;
-        // What serde says about a wrong body could repeat the secret.
+        // serde's error for a wrong body could contain the secret.
         let order: Order = serde_json::from_slice(call.request.body())
             .map_err(|_| bad_request("the request body is not the expected JSON"))?;
         let kind = SubscriptionType::ALL.into_iter().find(|kind| kind.name() == order.kind);
@@ -399,7 +410,7 @@ impl MockTwitch {
     }
 }
 
-/// What the answers to POST and GET have in common.
+/// The common part of the answers to POST and GET.
 #[derive(Serialize)]
 struct Listing<'a> {
     total: usize,
@@ -414,7 +425,7 @@ fn read_transport(order: &TransportOrder, settings: &EventsubSettings) -> Result
     match order.method.as_str() {
         "webhook" => {}
         "websocket" => return Err(bad_request("invalid transport and auth combination")),
-        _ => return Err(bad_request("the mock knows the transport method webhook")),
+        _ => return Err(bad_request("the mock supports only the transport method webhook")),
     }
     let uri = read_callback(&order.callback, settings)?;
     let secret = order.secret.clone().filter(|secret| {
@@ -424,7 +435,7 @@ fn read_transport(order: &TransportOrder, settings: &EventsubSettings) -> Result
     Ok((uri, secret.ok_or_else(|| bad_request(message))?))
 }
 
-/// Twitch takes HTTPS on port 443 only; the setting adds `http` on loopback hosts with any port.
+/// Twitch accepts only HTTPS on port 443; the setting adds `http` on loopback hosts with any port.
 fn read_callback(text: &str, settings: &EventsubSettings) -> Result<Uri, Refusal> {
     let invalid = || bad_request("callback must be an absolute address");
     let uri: Uri = Some(text)

@@ -16,7 +16,8 @@ use crate::state::{Code, OidcRequest, Pair, SignIn};
 /// The cookie that says who is signed in at the mock in this browser.
 pub(crate) const USER_COOKIE: &str = "mock_twitch_user";
 
-/// What an app asks for, checked.
+/// An authorization request, checked.
+#[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) client_id: String,
     pub(crate) client_name: String,
@@ -28,7 +29,7 @@ pub(crate) struct Request {
     challenge: Option<String>,
 }
 
-/// Why an authorization goes no further.
+/// Why an authorization stops.
 enum Stop {
     /// The browser stays here.
     Page(Refusal),
@@ -53,11 +54,11 @@ impl MockTwitch {
 
     fn asked(&mut self, call: &mut Call<'_>, request: &Request) -> Answer {
         if let Some(user_id) = self.settings.authorize_at_once_as.clone()
-            && self.users.contains_key(&user_id)
+            && self.active_user(&user_id).is_some()
         {
             return self.consented(call, request, &user_id);
         }
-        let current = call.cookie(USER_COOKIE).filter(|id| self.users.contains_key(*id));
+        let current = call.cookie(USER_COOKIE).filter(|id| self.active_user(id).is_some());
         if let Some(user_id) = current.filter(|_| !request.force_verify) {
             let authorized = self.state.authorized_scopes(&Pair::user(&request.client_id, user_id));
             if authorized.is_some_and(|scopes| request.scopes.iter().all(|scope| scopes.contains(scope))) {
@@ -78,11 +79,20 @@ impl MockTwitch {
                 let stop = request.stop("access_denied", "The user denied you access");
                 self.stopped(call, stop, true)
             }
-            (Some("authorize"), Some(user_id)) if self.users.contains_key(&user_id) => {
-                let mut answer = self.consented(call, request, &user_id);
+            (Some("authorize"), Some(user_id)) if self.active_user(&user_id).is_some() => {
+                let mut granted = request.clone();
+                if self.settings.partial_grants {
+                    let chosen = |scope: &String| call.params.get(&format!("grant {scope}")).is_some();
+                    granted.scopes.retain(chosen);
+                }
+                let mut answer = self.consented(call, &granted, &user_id);
                 set_user_cookie(&mut answer, Some(&user_id));
                 answer
             }
+            (Some("authorize"), Some(user_id)) if self.users.contains_key(&user_id) => pages::refusal(
+                &Refusal::new(StatusCode::FORBIDDEN, "This account is suspended"),
+                StatusCode::FORBIDDEN,
+            ),
             (Some("authorize"), _) => {
                 pages::refusal(&Refusal::bad_request("Please choose who you are"), StatusCode::BAD_REQUEST)
             }
@@ -90,7 +100,7 @@ impl MockTwitch {
         }
     }
 
-    /// The user agrees: the authorization is remembered and a code goes to the app.
+    /// The user agrees: records the authorization and sends a code to the app.
     fn consented(&mut self, call: &mut Call<'_>, request: &Request, user_id: &str) -> Answer {
         call.note.user_id = Some(user_id.to_owned());
         let code = self.mint_code(request, user_id, call);
@@ -99,6 +109,9 @@ impl MockTwitch {
             .with("scope", &request.scopes.join(" "))
             .with_some("state", request.state.as_deref())
             .with_some("iss", self.callback_iss(call).as_deref());
+        if self.settings.callback_by_hand {
+            return pages::callback(callback.location());
+        }
         callback.answer(call.is_post()).unwrap_or_else(bad_location)
     }
 
@@ -156,7 +169,9 @@ impl MockTwitch {
         match params.get("response_type") {
             Some("code") => {}
             Some(_) => {
-                return Err(request.stop("unsupported_response_type", "The mock knows response_type=code"));
+                return Err(
+                    request.stop("unsupported_response_type", "The mock supports only response_type=code")
+                );
             }
             None => return Err(request.stop("invalid_request", "missing response type")),
         }
@@ -168,7 +183,8 @@ impl MockTwitch {
         Ok(request)
     }
 
-    /// The redirect URI to use; a wrong one sends the browser to the first registered one, without `state`.
+    /// The redirect URI to use; a wrong one sends the browser to the first registered one, with the
+    /// request's `state`.
     fn read_redirect_uri(&self, client: &Client, params: &Params) -> Result<String, Stop> {
         let given = params.get("redirect_uri").unwrap_or_default();
         let registered = client.redirect_uris.iter().any(|uri| uri == given);
@@ -179,7 +195,7 @@ impl MockTwitch {
         match client.redirect_uris.first() {
             Some(first) => Err(Stop::Callback {
                 redirect_uri: first.clone(),
-                state: None,
+                state: params.get("state").map(str::to_owned),
                 error: "redirect_mismatch",
                 description: description.to_owned(),
             }),
@@ -210,7 +226,7 @@ pub(crate) fn set_user_cookie(answer: &mut Answer, user_id: Option<&str>) {
     }
 }
 
-/// Splits a `scope` parameter; Twitch's list of scopes grows, so any well-formed one is taken.
+/// Splits a `scope` parameter; Twitch's list of scopes grows, so any well-formed one is accepted.
 pub(crate) fn split_scopes(text: &str) -> Result<Vec<String>, String> {
     let mut seen = BTreeSet::new();
     let scopes: Vec<String> =

@@ -34,6 +34,11 @@ impl Callback {
         }
     }
 
+    /// The address so far.
+    pub(crate) fn location(&self) -> &str {
+        &self.location
+    }
+
     /// The redirect: 302 from the page, 303 from the form.
     pub(crate) fn answer(self, from_form: bool) -> Option<Answer> {
         let status = if from_form { StatusCode::SEE_OTHER } else { StatusCode::FOUND };

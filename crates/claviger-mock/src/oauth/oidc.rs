@@ -1,4 +1,5 @@
-//! OpenID Connect: discovery, keys, id_token and userinfo (Twitch docs: OIDC authorization code grant flow).
+//! OpenID Connect: discovery, keys, id_token and userinfo (Twitch docs: OIDC authorization code
+//! grant flow).
 
 use std::collections::BTreeSet;
 
@@ -11,12 +12,12 @@ use crate::mock::MockTwitch;
 use crate::state::SignIn;
 
 impl MockTwitch {
-    /// The issuer: the public address of the mock and `/oauth2`.
+    /// The issuer: the public address of the mock, with `/oauth2`.
     pub(crate) fn issuer(&self, call: &Call<'_>) -> String {
         format!("{}/oauth2", self.base_url(call))
     }
 
-    /// Answers the discovery document, which at Twitch names no revocation endpoint and no PKCE.
+    /// Answers the discovery document. As at Twitch, it names no revocation endpoint and no PKCE.
     pub(crate) fn openid_configuration(&self, call: &Call<'_>) -> Answer {
         if !call.is_get() {
             return exchange::not_found();
@@ -57,7 +58,8 @@ impl MockTwitch {
         Ok(exchange::json(StatusCode::OK, &keys))
     }
 
-    /// Answers the claims of the token's user: the default ones and those asked for in `claims.userinfo`.
+    /// Answers the claims of the token's user: the default ones and those asked for in
+    /// `claims.userinfo`.
     pub(crate) fn userinfo(&self, call: &mut Call<'_>) -> Result<Answer, Refusal> {
         if !call.is_get() {
             return Ok(exchange::not_found());

@@ -1,4 +1,4 @@
-//! The key that signs id_tokens: the one thing in the mock that does not come from the seed.
+//! The key that signs id_tokens, the only thing in the mock that does not come from the seed.
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
@@ -8,7 +8,7 @@ use jsonwebtoken::jwk::{Jwk, JwkSet, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 
-/// The RSA key of one mock, made when it is first needed because that takes a while.
+/// The RSA key of one mock. It is generated at its first use, because that is slow.
 #[derive(Default)]
 pub(crate) struct Signing {
     key: Option<Key>,
@@ -20,7 +20,7 @@ struct Key {
     encoding: EncodingKey,
 }
 
-/// The key could not be made or used.
+/// The key could not be generated or used.
 #[derive(Debug, thiserror::Error)]
 #[error("the signing key failed")]
 pub(crate) struct SigningFailed;
@@ -44,14 +44,14 @@ impl Signing {
         Ok(JwkSet { keys: vec![jwk] })
     }
 
-    /// Throws the key away; the next use makes another with another id.
+    /// Drops the key; the next use generates another one with another id.
     pub(crate) fn rotate(&mut self) {
         self.key = None;
     }
 
     fn key(&mut self) -> Result<&Key, SigningFailed> {
         if self.key.is_none() {
-            // A second install finds the same provider in place, which is what is wanted.
+            // A second install fails because the same provider is installed already.
             let _already_there = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
             self.made += 1;
             self.key = Some(Key { id: self.made.to_string(), encoding: new_key()? });

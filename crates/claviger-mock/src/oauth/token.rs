@@ -1,4 +1,5 @@
-//! `/oauth2/token`: codes, refreshes and app tokens (Twitch docs: getting tokens, refreshing access tokens).
+//! `/oauth2/token`: codes, refreshes and app tokens (Twitch docs: getting tokens, refreshing access
+//! tokens).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,7 +13,8 @@ use crate::mock::MockTwitch;
 use crate::oauth::authorize::split_scopes;
 use crate::state::{AccessToken, Code, OidcRequest, Pair, SignIn};
 
-/// The 200 body; `scope` is an array, and absent where no scope was asked (twitchdev/issues#164, #1037).
+/// The 200 body; `scope` is an array, and absent where no scope was asked (twitchdev/issues#164,
+/// #1037).
 #[derive(Serialize)]
 struct TokenBody {
     access_token: String,
@@ -95,6 +97,9 @@ impl MockTwitch {
             .state
             .code(&value)
             .filter(|code| code.sign_in.pair.client_id == client_id && code.expires_at_ms > now_ms)
+            .filter(|code| {
+                code.sign_in.pair.user_id.as_ref().is_none_or(|user_id| self.active_user(user_id).is_some())
+            })
             .ok_or_else(invalid_code)?;
         call.note.user_id = code.sign_in.pair.user_id.clone();
         if call.params.get("redirect_uri") != Some(code.redirect_uri.as_str()) {
@@ -200,12 +205,14 @@ impl MockTwitch {
     pub(crate) fn add_access_token(&mut self, sign_in: SignIn, lifetime_secs: u32, now_ms: i64) -> String {
         let value = self.mint.access_token();
         let expires_at_ms = now_ms.saturating_add(i64::from(lifetime_secs) * 1_000);
-        let token = AccessToken { sign_in, expires_at_ms };
+        let lag_ms = i64::try_from(self.settings.token_lag_ms).unwrap_or(i64::MAX);
+        let token = AccessToken { sign_in, known_from_ms: now_ms.saturating_add(lag_ms), expires_at_ms };
         self.state.add_access(value.clone(), token, self.settings.live_token_limit, now_ms);
         value
     }
 
-    /// "The request fails" is all that is known of this answer (twitchdev/issues#986); the message is the mock's own.
+    /// "The request fails" is all that is known of this answer (twitchdev/issues#986); the message
+    /// is the mock's own.
     fn refuse_when_full(
         &mut self,
         pair: &Pair,
@@ -231,7 +238,8 @@ fn narrowed_scopes(granted: &[String], asked: Option<&str>) -> Result<Vec<String
     Err(Refusal::bad_request(format!("invalid scope requested: '{asked}'")))
 }
 
-/// Checks an S256 verifier (RFC 7636, section 4.6); one without a challenge is refused too (RFC 9700, section 4.8).
+/// Checks an S256 verifier (RFC 7636, section 4.6); one without a challenge is refused too (RFC
+/// 9700, section 4.8).
 fn verifier_fits(code: &Code, verifier: Option<&str>) -> bool {
     match (&code.challenge, verifier) {
         (None, None) => true,

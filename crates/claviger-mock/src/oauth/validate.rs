@@ -6,7 +6,8 @@ use serde::Serialize;
 use crate::exchange::{self, Answer, Call, Refusal};
 use crate::mock::MockTwitch;
 
-/// The 200 body: no `login` and `user_id` for app tokens, `scopes: null` for a user token without (twitchdev/issues#1037).
+/// The 200 body: no `login` and `user_id` for app tokens, `scopes: null` for a user token without
+/// (twitchdev/issues#1037).
 #[derive(Serialize)]
 struct ValidateBody<'a> {
     client_id: &'a str,

@@ -54,9 +54,9 @@ fn denial_returns_twitchs_words() {
 }
 
 #[test]
-fn a_wrong_redirect_uri_leads_to_the_registered_one_without_a_state() {
+fn a_wrong_redirect_uri_leads_to_the_registered_one_with_the_state() {
     let expected = format!(
-        "{DEMO_REDIRECT_URI}?error=redirect_mismatch&error_description=Parameter+redirect_uri+does+not+match+registered+URI"
+        "{DEMO_REDIRECT_URI}?error=redirect_mismatch&error_description=Parameter+redirect_uri+does+not+match+registered+URI&state=xyz"
     );
     for wrong in [
         "http://localhost:3000/auth/callback/",

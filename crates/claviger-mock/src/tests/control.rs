@@ -11,7 +11,7 @@ fn order(bench: &mut Bench, method: &str, path: &str, body: &Value) -> Got {
 }
 
 #[test]
-fn settings_are_patched_field_by_field_and_nonsense_changes_nothing() {
+fn settings_are_patched_by_field_and_invalid_patches_change_nothing() {
     let mut bench = Bench::new();
     let patch = json!({"token_lifetime_secs": 5, "rotation": "one_time_kills_connection", "live_token_limit": {"refuses": 3}});
     assert_eq!(order(&mut bench, "PATCH", "/mock/settings", &patch).status, 200);
@@ -44,7 +44,7 @@ fn faults_are_added_listed_and_cleared() {
     assert_eq!(bench.validate("any").header("retry-after"), Some("5"));
     assert_eq!(order(&mut bench, "DELETE", "/mock/faults", &Value::Null).status, 204);
     assert_eq!(bench.validate("any").status, 401);
-    let bad = json!({"endpoint": "token", "kind": "status", "status": 200});
+    let bad = json!({"endpoint": "token", "kind": "status", "status": 199});
     assert_eq!(order(&mut bench, "POST", "/mock/faults", &bad).status, 400);
 }
 
@@ -109,7 +109,7 @@ fn the_log_can_be_filtered_and_cleared_while_totals_stay_until_reset() {
 }
 
 #[test]
-fn other_sites_may_give_no_orders() {
+fn requests_from_other_sites_are_refused() {
     let mut bench = Bench::new();
     for (header, value) in [
         ("sec-fetch-site", "cross-site"),

@@ -1,4 +1,4 @@
-//! Whatever arrives, the mock neither panics nor answers 5xx.
+//! The mock neither panics nor answers 5xx to any input.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request};
@@ -116,12 +116,12 @@ fn request() -> impl Strategy<Value = Request<Bytes>> {
 
 proptest! {
     #[test]
-    fn no_request_makes_it_panic_or_answer_5xx(
+    fn no_request_causes_a_panic_or_a_5xx(
         requests in prop::collection::vec((request(), any::<i64>()), 1..12)
     ) {
         let mut bench = Bench::new();
         for (request, now_ms) in requests {
-            // An order for a fault may ask for 5xx; that is not what is tried here.
+            // A fault may demand 5xx, so requests for faults are left out here.
             bench.mock.clear_faults();
             let status = bench.mock.handle(&request, now_ms).response.status().as_u16();
             prop_assert!(status < 500, "{request:?} got {status}");

@@ -11,7 +11,7 @@ fn helix(bench: &mut Bench, path: &str, token: &str) -> Got {
 }
 
 #[test]
-fn a_bad_caller_is_told_which_of_the_two_is_wrong() {
+fn a_refusal_names_the_token_or_the_client_id() {
     let mut bench = Bench::new();
     let (access, _) = bench.sign_in("");
     let bearer = format!("Bearer {access}");

@@ -1,6 +1,8 @@
-//! Tests through the one door: a request and a time in, a reply out.
+//! Tests with a request and a time as input, and a reply as output.
 
+mod accounts;
 mod authorize;
+mod changes;
 mod cli;
 mod control;
 mod eventsub;
@@ -8,6 +10,7 @@ mod faults;
 mod garbage;
 mod helix;
 mod oidc;
+mod page;
 mod socket;
 mod token;
 mod validate;
@@ -17,7 +20,8 @@ use http::Request;
 use serde_json::Value;
 
 use crate::{
-    Config, Connection, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, DEMO_REDIRECT_URI, MockTwitch, Reply, Settings,
+    Config, Connection, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, DEMO_REDIRECT_URI, MockTwitch, Reply, Rotation,
+    Settings,
 };
 
 pub(crate) const ADA: &str = "100000001";
@@ -25,13 +29,13 @@ pub(crate) const GRACE: &str = "100000002";
 pub(crate) const NOW: i64 = 1_800_000_000_000;
 pub(crate) const OTHER_CLIENT: &str = "other";
 
-/// A mock of the strict demo with a second client, and a clock that tests move.
+/// A mock of the strict demo with a second client, and a manual clock.
 pub(crate) struct Bench {
     pub(crate) mock: MockTwitch,
     pub(crate) now_ms: i64,
 }
 
-/// What a request got.
+/// The reply to a request.
 pub(crate) struct Got {
     pub(crate) status: u16,
     pub(crate) body: String,
@@ -48,6 +52,7 @@ impl Bench {
         let public = crate::Client::new("public", "").public().redirect_uri("https://public.example/cb");
         let config = Config::strict().client(other).client(public).settings(|settings| {
             settings.awkward_refresh_tokens = false;
+            settings.rotation = Rotation::OneTime;
             change(settings);
         });
         Self { mock: MockTwitch::new(config, 1), now_ms: NOW }

@@ -13,7 +13,11 @@ use crate::{
 };
 
 fn started() -> (Server, SignedIn) {
-    let server = Server::local(MockTwitch::new(Config::demo(), 3)).unwrap();
+    let server = Server::local(MockTwitch::new(
+        Config::demo().settings(|settings| settings.rotation = crate::Rotation::OneTime),
+        3,
+    ))
+    .unwrap();
     let tokens = server.with(|mock| mock.sign_in(ADA, DEMO_CLIENT_ID, &[], i64::MAX / 2).unwrap());
     (server, tokens)
 }
@@ -51,7 +55,7 @@ async fn a_refresh_works_over_the_wire() {
 }
 
 #[tokio::test]
-async fn a_closed_connection_carries_not_a_byte() {
+async fn a_closed_connection_carries_no_byte() {
     let (server, tokens) = started();
     server.with(|mock| mock.add_fault(Fault::once(Endpoint::Token, FaultKind::CloseBefore)));
     assert_eq!(refresh(&server, &tokens.refresh_token).await, "");
@@ -105,7 +109,7 @@ struct Command {
 }
 
 #[tokio::test]
-async fn the_banner_says_all_that_an_app_needs() {
+async fn the_banner_shows_what_an_app_needs() {
     let words = ["mock", "--listen", "127.0.0.1:0", "--user", "7:zoe", "--client-secret", "s3cret"];
     let args = Command::parse_from(words).args;
     assert!(!format!("{args:?}").contains("s3cret"));
@@ -119,7 +123,7 @@ async fn the_banner_says_all_that_an_app_needs() {
 }
 
 #[tokio::test]
-async fn an_address_that_others_reach_needs_an_explicit_option() {
+async fn an_address_reachable_from_outside_needs_an_option() {
     let args = Command::parse_from(["mock", "--listen", "0.0.0.0:0"]).args;
     assert!(matches!(cli::start(&args, &mut Vec::new()), Err(CliError::ReachableByOthers(_))));
     let args = Command::parse_from(["mock", "--listen", "0.0.0.0:0", "--allow-anyone-on-the-network"]).args;

@@ -6,7 +6,7 @@ use crate::{
 };
 
 #[test]
-fn every_bad_request_is_answered_in_twitchs_words() {
+fn every_bad_request_gets_twitchs_message() {
     let client = ("client_id", DEMO_CLIENT_ID);
     let secret = ("client_secret", DEMO_CLIENT_SECRET);
     let refresh = ("grant_type", "refresh_token");
@@ -60,7 +60,7 @@ fn scope_is_absent_where_none_was_asked() {
 }
 
 #[test]
-fn parameters_may_stand_in_the_query_of_a_post() {
+fn parameters_may_be_in_the_query_of_a_post() {
     let mut bench = Bench::new();
     let query = encode(&[
         ("client_id", DEMO_CLIENT_ID),
@@ -129,7 +129,7 @@ fn without_rotation_the_refresh_token_stays() {
 }
 
 #[test]
-fn with_rotation_the_old_refresh_token_goes_on_working() {
+fn with_rotation_the_old_refresh_token_still_works() {
     let mut bench = Bench::with(|settings| settings.rotation = Rotation::Rotates);
     let (_, first) = bench.sign_in("");
     let (_, second) = bench.refresh(&first).tokens();

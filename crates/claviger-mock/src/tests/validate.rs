@@ -32,7 +32,7 @@ fn scopes_are_null_for_a_user_token_without_and_empty_for_an_app_token() {
 }
 
 #[test]
-fn missing_and_dead_tokens_are_told_apart_but_not_the_causes_of_death() {
+fn missing_and_dead_tokens_get_different_answers() {
     let mut bench = Bench::new();
     bench.get("/oauth2/validate").is(401, r#"{"status":401,"message":"missing authorization token"}"#);
     let dead = r#"{"status":401,"message":"invalid access token"}"#;

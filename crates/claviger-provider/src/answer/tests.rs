@@ -1,50 +1,43 @@
-use claviger_core::secret::ClientSecret;
 use http::{HeaderValue, header::LOCATION};
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::provider::Endpoints;
+use crate::twitch::tests::twitch;
 
 /// 2026-11-20T00:00:00Z
 const NOW: Timestamp = Timestamp::from_millis(1_795_132_800_000);
 
-fn provider() -> Provider {
-    Provider::twitch(
-        "id",
-        ClientSecret::new("s"),
-        "https://app.example/callback",
-        vec![],
-        Endpoints::twitch(),
-    )
+fn client() -> Client {
+    twitch("id", "s").client
 }
 
-fn answer(status: u16, body: &str) -> Result<Response<Bytes>, Unanswered> {
+fn answer(status: u16, body: &str) -> Answer {
     let mut answer = Response::new(Bytes::from(body.to_owned()));
     *answer.status_mut() = StatusCode::from_u16(status).unwrap();
     Ok(answer)
 }
 
 /// Twitch's form of a refusal.
-fn says(status: u16, message: &str) -> Result<Response<Bytes>, Unanswered> {
+fn says(status: u16, message: &str) -> Answer {
     answer(status, &json!({ "status": status, "message": message }).to_string())
 }
 
 /// The form of RFC 6749 section 5.2.
-fn code(status: u16, code: &str) -> Result<Response<Bytes>, Unanswered> {
+fn code(status: u16, code: &str) -> Answer {
     answer(status, &json!({ "error": code, "error_description": "words" }).to_string())
 }
 
-fn token_verdict(answer: Result<Response<Bytes>, Unanswered>) -> String {
-    match provider().read_token(answer, NOW) {
+fn token_verdict(answer: Answer) -> String {
+    match client().read_token(answer, NOW) {
         TokenAnswer::Issued(pair) => {
             assert!(!pair.access.expose().is_empty());
             "issued".to_owned()
         }
         TokenAnswer::Rejected => "rejected".to_owned(),
         TokenAnswer::Misconfigured => "misconfigured".to_owned(),
-        TokenAnswer::Unknown(trouble) => format!("unknown {:?}", trouble.kind),
-        TokenAnswer::Lost(trouble) => format!("lost {:?}", trouble.kind),
+        TokenAnswer::Unknown(failure) => format!("unknown {:?}", failure.kind),
+        TokenAnswer::Lost(failure) => format!("lost {:?}", failure.kind),
     }
 }
 
@@ -106,7 +99,7 @@ fn every_answer_of_the_token_endpoint_has_its_verdict() {
         (answer(200, "<html>"), "lost Unreadable"),
         (says(200, "Invalid refresh token"), "lost Unreadable"),
         (answer(204, ""), "lost Status(204)"),
-        (answer(201, documented), "lost Status(201)"),
+        (answer(201, documented), "issued"),
     ];
     for (answer, expected) in table {
         let shown = format!("{answer:?}");
@@ -115,41 +108,8 @@ fn every_answer_of_the_token_endpoint_has_its_verdict() {
 }
 
 #[test]
-fn every_validation_has_its_verdict() {
-    let good = r#"{"client_id":"id","login":"n","scopes":[],"user_id":"1","expires_in":1}"#;
-    let verdict = |answer| match provider().read_validate(answer, NOW) {
-        ValidateAnswer::Valid(proof) => format!("valid {}", proof.client_id),
-        ValidateAnswer::Rejected => "rejected".to_owned(),
-        ValidateAnswer::Unknown(trouble) => format!("unknown {:?}", trouble.kind),
-    };
-    let table = [
-        (answer(200, good), "valid id"),
-        (says(401, "invalid access token"), "rejected"),
-        (says(401, "anything new"), "rejected"),
-        (answer(401, ""), "rejected"),
-        (says(401, "missing authorization token"), "unknown Status(401)"),
-        (answer(401, "<html>sign in to the network</html>"), "unknown Status(401)"),
-        (answer(200, ""), "unknown Unreadable"),
-        (answer(200, "<html>"), "unknown Unreadable"),
-        (says(400, "invalid access token"), "unknown Status(400)"),
-        (says(403, "invalid access token"), "unknown Status(403)"),
-        (says(404, "invalid access token"), "unknown Status(404)"),
-        (answer(429, ""), "unknown Status(429)"),
-        (says(503, "invalid access token"), "unknown Status(503)"),
-        (answer(204, ""), "unknown Status(204)"),
-        (answer(301, ""), "unknown Status(301)"),
-        (Err(Unanswered::NotSent), "unknown NotSent"),
-        (Err(Unanswered::NoAnswer), "unknown NoAnswer"),
-    ];
-    for (answer, expected) in table {
-        let shown = format!("{answer:?}");
-        assert_eq!(verdict(answer), expected, "{shown}");
-    }
-}
-
-#[test]
 fn every_answer_to_a_revocation_has_its_verdict() {
-    let unknown = |kind| RevokeAnswer::Unknown(Trouble::new(kind));
+    let unknown = |kind| RevokeAnswer::Unknown(ProviderFailure::new(kind));
     let table = [
         (answer(200, ""), RevokeAnswer::Done),
         (answer(204, ""), RevokeAnswer::Done),
@@ -160,17 +120,17 @@ fn every_answer_to_a_revocation_has_its_verdict() {
         (says(403, "invalid client secret"), RevokeAnswer::Misconfigured),
         (code(401, "invalid_client"), RevokeAnswer::Misconfigured),
         (code(400, "unsupported_token_type"), RevokeAnswer::Misconfigured),
-        (says(404, "Invalid token"), unknown(TroubleKind::Status(404))),
-        (answer(404, "<html>"), unknown(TroubleKind::Status(404))),
-        (answer(400, ""), unknown(TroubleKind::Status(400))),
-        (says(429, "Invalid token"), unknown(TroubleKind::Status(429))),
-        (says(503, "Invalid token"), unknown(TroubleKind::Status(503))),
-        (Err(Unanswered::NotSent), unknown(TroubleKind::NotSent)),
-        (Err(Unanswered::NoAnswer), unknown(TroubleKind::NoAnswer)),
+        (says(404, "Invalid token"), unknown(FailureKind::Status(404))),
+        (answer(404, "<html>"), unknown(FailureKind::Status(404))),
+        (answer(400, ""), unknown(FailureKind::Status(400))),
+        (says(429, "Invalid token"), unknown(FailureKind::Status(429))),
+        (says(503, "Invalid token"), unknown(FailureKind::Status(503))),
+        (Err(Unanswered::NotSent), unknown(FailureKind::NotSent)),
+        (Err(Unanswered::NoAnswer), unknown(FailureKind::NoAnswer)),
     ];
     for (answer, expected) in table {
         let shown = format!("{answer:?}");
-        assert_eq!(provider().read_revoke(answer, NOW), expected, "{shown}");
+        assert_eq!(client().read_revoke(answer, NOW), expected, "{shown}");
     }
 }
 
@@ -196,10 +156,10 @@ fn only_a_dead_token_is_worth_a_refresh() {
     for (status, header, message, expected) in table {
         let body = json!({ "error": "Unauthorized", "status": status, "message": message }).to_string();
         let status = StatusCode::from_u16(status).unwrap();
-        let refusal = provider().read_api_refusal(status, header, body.as_bytes());
+        let refusal = client().read_api_refusal(status, header, body.as_bytes());
         assert_eq!(refusal, expected, "{status} {header:?} {message}");
     }
-    let unclear = provider().read_api_refusal(StatusCode::UNAUTHORIZED, None, b"<html>");
+    let unclear = client().read_api_refusal(StatusCode::UNAUTHORIZED, None, b"<html>");
     assert_eq!(unclear, ApiRefusal::Unclear);
 }
 
@@ -223,8 +183,8 @@ fn a_provider_may_say_when_to_come_back() {
     for (value, secs) in table {
         let mut answer = answer(503, "").unwrap();
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(value));
-        let TokenAnswer::Unknown(trouble) = provider().read_token(Ok(answer), NOW) else { panic!("{value}") };
-        assert_eq!(trouble.retry_after, secs.map(Duration::from_secs), "{value}");
+        let TokenAnswer::Unknown(failure) = client().read_token(Ok(answer), NOW) else { panic!("{value}") };
+        assert_eq!(failure.retry_after, secs.map(Duration::from_secs), "{value}");
     }
 }
 
@@ -278,12 +238,9 @@ proptest! {
         if let Some(retry) = retry {
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_str(&retry).unwrap());
         }
-        let _ = provider().read_revoke(Ok(answer.clone()), now);
-        let _ = provider().read_api_refusal(answer.status(), std::str::from_utf8(&body).ok(), &body);
-        if provider().read_validate(Ok(answer.clone()), now) == ValidateAnswer::Rejected {
-            prop_assert_eq!(status, 401);
-        }
-        match provider().read_token(Ok(answer), now) {
+        let _ = client().read_revoke(Ok(answer.clone()), now);
+        let _ = client().read_api_refusal(answer.status(), std::str::from_utf8(&body).ok(), &body);
+        match client().read_token(Ok(answer), now) {
             TokenAnswer::Rejected => {
                 let said = String::from_utf8(body).unwrap().to_lowercase();
                 prop_assert!(status == 400 || status == 401);

@@ -1,14 +1,17 @@
-use claviger_core::{secret::ClientSecret, verdict::TroubleKind};
-use http::header::{AUTHORIZATION, RETRY_AFTER};
+use claviger_core::FailureKind;
+use http::{
+    HeaderValue,
+    header::{AUTHORIZATION, RETRY_AFTER},
+};
 use serde_json::json;
 
 use super::*;
-use crate::provider::Endpoints;
+use crate::{answer::Unanswered, twitch::tests::twitch};
 
 const NOW: Timestamp = Timestamp::from_millis(1_795_132_800_000);
 
-fn provider() -> Provider {
-    Provider::twitch("id&1", ClientSecret::new("s%/=+"), "https://app.example/", vec![], Endpoints::twitch())
+fn client() -> Client {
+    twitch("id&1", "s%/=+").client
 }
 
 fn answer(status: u16, body: &str) -> Response<Bytes> {
@@ -23,7 +26,7 @@ fn says(status: u16, message: &str) -> Response<Bytes> {
 
 #[test]
 fn our_credentials_stand_in_the_body_only() {
-    let request = provider().app_token_request();
+    let request = client().app_token_request();
     assert_eq!(request.method(), Method::POST);
     assert_eq!(request.uri(), "https://id.twitch.tv/oauth2/token");
     assert_eq!(request.headers()["content-type"], "application/x-www-form-urlencoded");
@@ -36,13 +39,13 @@ fn our_credentials_stand_in_the_body_only() {
 #[test]
 fn a_call_of_the_api_names_the_client_and_hides_the_token() {
     let app = AccessToken::new("a%/=+");
-    let request = provider().api_request(Method::GET, &["a", "b"], &[("q", "1&2"), ("q", "é")], &app);
+    let request = client().api_request(Method::GET, &["a", "b"], &[("q", "1&2"), ("q", "é")], &app);
     assert_eq!(request.uri(), "https://api.twitch.tv/helix/a/b?q=1%262&q=%C3%A9");
     assert_eq!(request.headers()["client-id"], "id&1");
     assert_eq!(request.headers()[AUTHORIZATION], "Bearer a%/=+");
     assert!(request.headers()[AUTHORIZATION].is_sensitive());
     assert!(!format!("{request:?}").contains("a%/=+"));
-    let bare = provider().api_request(Method::POST, &["a"], &[], &AccessToken::new("a\nb"));
+    let bare = client().api_request(Method::POST, &["a"], &[], &AccessToken::new("a\nb"));
     assert_eq!(bare.uri(), "https://api.twitch.tv/helix/a");
     assert!(!bare.headers().contains_key(AUTHORIZATION));
 }
@@ -51,10 +54,10 @@ fn a_call_of_the_api_names_the_client_and_hides_the_token() {
 fn every_answer_to_our_credentials_has_its_meaning() {
     let documented =
         r#"{"access_token":"jostpf5q0uzmxmkba9iyug38kjtgh","expires_in":5011271,"token_type":"bearer"}"#;
-    let shown = |answer| match provider().read_app_token(answer, NOW) {
+    let shown = |answer| match client().read_app_token(answer, NOW) {
         AppTokenAnswer::Issued { token, lifespan } => format!("issued {} {lifespan:?}", token.expose()),
         AppTokenAnswer::Misconfigured => "misconfigured".to_owned(),
-        AppTokenAnswer::Unknown(trouble) => format!("unknown {:?}", trouble.kind),
+        AppTokenAnswer::Unknown(failure) => format!("unknown {:?}", failure.kind),
     };
     let table = [
         (Ok(answer(200, documented)), "issued jostpf5q0uzmxmkba9iyug38kjtgh Lasts(5011271s)"),
@@ -81,13 +84,13 @@ fn every_answer_to_our_credentials_has_its_meaning() {
         let described = format!("{answer:?}");
         assert_eq!(shown(answer), expected, "{described}");
     }
-    let issued = provider().read_app_token(Ok(answer(200, documented)), NOW);
+    let issued = client().read_app_token(Ok(answer(200, documented)), NOW);
     assert!(!format!("{issued:?}").contains("jostpf"));
 }
 
 #[test]
 fn every_refusal_of_the_api_has_its_meaning() {
-    let unknown = |status| Fault::Unknown(Trouble::new(TroubleKind::Status(status)));
+    let unknown = |status| Fault::Unknown(ProviderFailure::new(FailureKind::Status(status)));
     let table = [
         (says(401, "Invalid OAuth token"), Fault::TokenDead),
         (says(401, "invalid access token"), Fault::TokenDead),
@@ -108,7 +111,7 @@ fn every_refusal_of_the_api_has_its_meaning() {
         (answer(204, ""), unknown(204)),
     ];
     for (answer, expected) in table {
-        assert_eq!(fault(&answer, NOW), expected, "{answer:?}");
+        assert_eq!(client().fault(&answer, NOW), expected, "{answer:?}");
     }
 }
 
@@ -116,6 +119,6 @@ fn every_refusal_of_the_api_has_its_meaning() {
 fn the_api_may_say_when_to_come_back() {
     let mut answer = answer(429, "");
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("7"));
-    let Fault::Unknown(trouble) = fault(&answer, NOW) else { panic!("{answer:?}") };
-    assert_eq!(trouble.retry_after, Some(std::time::Duration::from_secs(7)));
+    let Fault::Unknown(failure) = client().fault(&answer, NOW) else { panic!("{answer:?}") };
+    assert_eq!(failure.retry_after, Some(std::time::Duration::from_secs(7)));
 }

@@ -1,8 +1,8 @@
-use claviger_core::policy::limits::{RETURN_TO_BYTES, TOKEN_BYTES};
+use claviger_core::{limits::RETURN_TO_BYTES, limits::TOKEN_BYTES};
 use proptest::prelude::*;
 
 use super::*;
-use crate::keyring::{KeyId, RootKey};
+use crate::{envelope::KeyId, keyring::RootKey};
 
 const NONCE: Nonce = [9; 12];
 
@@ -34,8 +34,8 @@ fn login(redirect_uri: &str, return_to: &str) -> LoginCookie {
     }
 }
 
-fn hint(token: &str) -> AccessHint {
-    AccessHint {
+fn cached(token: &str) -> CachedToken {
+    CachedToken {
         session: SessionId::from_bytes([2; 16]),
         generation: Version(3),
         token: AccessToken::new(token),
@@ -44,8 +44,8 @@ fn hint(token: &str) -> AccessHint {
 }
 
 #[test]
-fn an_identity_is_cut_or_left_out_to_fit() {
-    // Whether there is an identity, and how many octets of the display name are left of how many.
+fn a_long_identity_is_cut_or_left_out() {
+    // The last column: bytes of the display name that remain, or `None` without an identity.
     let table = [
         ("twitch", "141981764".to_owned(), "Ⓣwitch_dev".to_owned(), Some(12)),
         ("twitch", "141981764".to_owned(), "x".repeat(87), Some(87)),
@@ -74,13 +74,13 @@ fn the_cookie_of_an_ordinary_user_is_small() {
 }
 
 #[test]
-fn a_token_too_large_for_a_cookie_stays_in_the_store() {
+fn a_token_too_large_for_a_cookie_is_not_sealed() {
     let longest = PLAIN_BYTES - 16 - 8 - 8 - 2;
-    let sealed = hint(&"x".repeat(longest)).seal(&ring(), NONCE).unwrap();
+    let sealed = cached(&"x".repeat(longest)).seal(&ring(), NONCE).unwrap();
     assert_eq!(NAME_BYTES + sealed.len(), COOKIE_BYTES);
-    assert!(AccessHint::open(&ring(), &sealed).is_ok());
-    assert_eq!(hint(&"x".repeat(longest + 1)).seal(&ring(), NONCE), None);
-    assert_eq!(hint(&"x".repeat(TOKEN_BYTES)).seal(&ring(), NONCE), None);
+    assert!(CachedToken::open(&ring(), &sealed).is_ok());
+    assert_eq!(cached(&"x".repeat(longest + 1)).seal(&ring(), NONCE), None);
+    assert_eq!(cached(&"x".repeat(TOKEN_BYTES)).seal(&ring(), NONCE), None);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn debug_shows_no_secret() {
         "{:?} {:?} {:?}",
         login("https://app.example/", "/canary"),
         session_cookie("twitch", "141981764", "name"),
-        hint("canary"),
+        cached("canary"),
     );
     assert!(!shown.contains("canary") && !shown.contains("vvv"), "{shown}");
     assert!(!shown.contains("7, 7") && !shown.contains("3, 3"), "{shown}");
@@ -111,15 +111,15 @@ fn a_cookie_of_one_kind_does_not_open_as_another() {
     let ring = ring();
     let session = session_cookie("twitch", "1", "name").seal(&ring, NONCE);
     let login = login("https://app.example/", "/").seal(&ring, NONCE);
-    let hint = hint("token").seal(&ring, NONCE).unwrap();
-    for other in [&login, &hint] {
+    let cached = cached("token").seal(&ring, NONCE).unwrap();
+    for other in [&login, &cached] {
         assert_eq!(SessionCookie::open(&ring, other).unwrap_err(), OpenError::Invalid);
     }
-    for other in [&session, &hint] {
+    for other in [&session, &cached] {
         assert_eq!(LoginCookie::open(&ring, other).unwrap_err(), OpenError::Invalid);
     }
     for other in [&session, &login] {
-        assert_eq!(AccessHint::open(&ring, other).unwrap_err(), OpenError::Invalid);
+        assert_eq!(CachedToken::open(&ring, other).unwrap_err(), OpenError::Invalid);
     }
 }
 
@@ -157,12 +157,12 @@ proptest! {
                 prop_assert!(sealed.subject.provider.0.len() + sealed.subject.id.len() > 100);
             }
             (None, None) => {}
-            (Some(_), None) => prop_assert!(false, "an identity out of nothing"),
+            (Some(_), None) => prop_assert!(false, "an identity that was not sealed"),
         }
     }
 
     #[test]
-    fn every_login_and_hint_opens(
+    fn login_and_token_cookies_open(
         state: [u8; 32],
         provider in "[a-z]{1,20}",
         verifier in "[A-Za-z0-9._~-]{43,128}",
@@ -191,24 +191,24 @@ proptest! {
         prop_assert_eq!(opened.started_at, cookie.started_at);
         prop_assert_eq!(opened.repairs, cookie.repairs);
 
-        let hint = AccessHint { generation: Version(generation), ..hint(&token) };
-        let opened = AccessHint::open(&ring(), &hint.seal(&ring(), NONCE).unwrap()).unwrap();
-        prop_assert_eq!((opened.session, opened.generation), (hint.session, hint.generation));
-        prop_assert_eq!((opened.token.expose(), opened.expires_at), (token.as_str(), hint.expires_at));
+        let cached = CachedToken { generation: Version(generation), ..cached(&token) };
+        let opened = CachedToken::open(&ring(), &cached.seal(&ring(), NONCE).unwrap()).unwrap();
+        prop_assert_eq!((opened.session, opened.generation), (cached.session, cached.generation));
+        prop_assert_eq!((opened.token.expose(), opened.expires_at), (token.as_str(), cached.expires_at));
     }
 
     #[test]
-    fn no_arbitrary_text_opens(text in "\\PC{0,200}|AQAAAAE[A-Za-z0-9_-]{0,300}") {
+    fn arbitrary_text_does_not_open(text in "\\PC{0,200}|AQAAAAE[A-Za-z0-9_-]{0,300}") {
         prop_assert!(SessionCookie::open(&ring(), &text).is_err());
         prop_assert!(LoginCookie::open(&ring(), &text).is_err());
-        prop_assert!(AccessHint::open(&ring(), &text).is_err());
+        prop_assert!(CachedToken::open(&ring(), &text).is_err());
     }
 
     #[test]
-    fn no_contents_make_a_reader_panic(plain in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_contents_do_not_panic(plain in proptest::collection::vec(any::<u8>(), 0..200)) {
         let ring = ring();
         let _ = SessionCookie::open(&ring, &ring.seal_cookie(CookiePurpose::Session, &plain, NONCE));
         let _ = LoginCookie::open(&ring, &ring.seal_cookie(CookiePurpose::Login, &plain, NONCE));
-        let _ = AccessHint::open(&ring, &ring.seal_cookie(CookiePurpose::AccessHint, &plain, NONCE));
+        let _ = CachedToken::open(&ring, &ring.seal_cookie(CookiePurpose::CachedToken, &plain, NONCE));
     }
 }

@@ -1,4 +1,4 @@
-use claviger_core::secret::RefreshToken;
+use claviger_core::RefreshToken;
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
@@ -7,7 +7,7 @@ use crate::envelope::OVERHEAD_BYTES;
 
 const NONCE: Nonce = [9; 12];
 const PURPOSES: [CookiePurpose; 3] =
-    [CookiePurpose::Session, CookiePurpose::AccessHint, CookiePurpose::Login];
+    [CookiePurpose::Session, CookiePurpose::CachedToken, CookiePurpose::Login];
 
 fn root(id: u32) -> RootKey {
     RootKey::new(KeyId(id), [id as u8; 32])
@@ -18,7 +18,7 @@ fn ring(ids: &[u32]) -> Keyring {
 }
 
 #[test]
-fn a_root_key_reads_what_it_writes() {
+fn a_root_key_parses_its_own_encoding() {
     let key = RootKey::parse(root(7).encode().expose_secret()).unwrap();
     assert_eq!((key.id, *key.bytes), (KeyId(7), [7; 32]));
     assert_eq!(root(7).encode().expose_secret(), "7:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc");
@@ -26,7 +26,7 @@ fn a_root_key_reads_what_it_writes() {
 }
 
 #[test]
-fn a_faulty_root_key_says_what_is_wrong() {
+fn a_bad_root_key_is_refused_with_its_error() {
     let bytes = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc";
     let table = [
         (String::new(), KeyFormatError::Shape),
@@ -42,6 +42,7 @@ fn a_faulty_root_key_says_what_is_wrong() {
         (format!("1:{bytes}AA"), KeyFormatError::Bytes),
         (format!("1:{}", &bytes[1..]), KeyFormatError::Bytes),
         (format!("1:+{}", &bytes[1..]), KeyFormatError::Bytes),
+        (format!("1:{}", "A".repeat(43)), KeyFormatError::Zero),
     ];
     for (text, expected) in table {
         assert_eq!(RootKey::parse(&text).unwrap_err(), expected, "{text}");
@@ -49,7 +50,7 @@ fn a_faulty_root_key_says_what_is_wrong() {
 }
 
 #[test]
-fn a_keyring_needs_keys_that_can_be_told_apart() {
+fn a_keyring_needs_distinct_keys() {
     let error = |ids: &[u32]| Keyring::new(ids.iter().copied().map(root).collect()).unwrap_err();
     assert_eq!(error(&[]), KeyringError::Empty);
     assert_eq!(error(&[3, 2, 3]), KeyringError::Duplicate(KeyId(3)));
@@ -57,13 +58,13 @@ fn a_keyring_needs_keys_that_can_be_told_apart() {
 }
 
 #[test]
-fn debug_shows_ids_and_nothing_else() {
+fn debug_shows_only_ids() {
     assert_eq!(format!("{:?}", root(77)), "RootKey(77, redacted)");
     assert_eq!(format!("{:?}", ring(&[77, 3])), "Keyring[77, 3]");
 }
 
 #[test]
-fn a_cookie_opens_for_its_own_purpose_only() {
+fn a_cookie_opens_only_for_its_purpose() {
     let ring = ring(&[1]);
     for sealed_for in PURPOSES {
         let sealed = ring.seal_cookie(sealed_for, b"plain", NONCE);
@@ -76,13 +77,13 @@ fn a_cookie_opens_for_its_own_purpose_only() {
 }
 
 #[test]
-fn the_form_of_a_cookie_is_stable() {
+fn the_cookie_format_is_stable() {
     let sealed = ring(&[258]).seal_cookie(CookiePurpose::Session, b"plain", NONCE);
     let bytes = URL_SAFE_NO_PAD.decode(&sealed).unwrap();
     assert_eq!(bytes[..5], [1, 0, 0, 1, 2]);
     assert_eq!(bytes[5..17], NONCE);
     assert_eq!(bytes.len(), b"plain".len() + OVERHEAD_BYTES);
-    // Computed apart from this code, after RFC 5869 and RFC 8452.
+    // Computed independently of this code, by RFC 5869 and RFC 8452.
     assert_eq!(sealed, "AQAAAQIJCQkJCQkJCQkJCQnXpK9z8OIT6Inbms51inSIqcDNYec");
 }
 
@@ -102,7 +103,7 @@ fn the_first_key_seals_and_every_key_opens() {
 }
 
 #[test]
-fn a_higher_id_is_a_younger_key_wherever_it_stands() {
+fn a_key_with_a_higher_id_is_newer() {
     let by = |id: u32| ring(&[id]).seal_cookie(CookiePurpose::Session, b"plain", NONCE);
     let table: [(&[u32], [bool; 3]); 5] = [
         (&[1], [false, false, false]),
@@ -122,7 +123,7 @@ fn a_higher_id_is_a_younger_key_wherever_it_stands() {
 }
 
 #[test]
-fn a_key_that_left_the_list_opens_no_cookie() {
+fn a_removed_key_opens_no_cookie() {
     let old = ring(&[1]).seal_cookie(CookiePurpose::Session, b"old", NONCE);
     let after = ring(&[2]).after(&ring(&[1]).after(&ring(&[3, 1])));
     assert_eq!(after.leaving().collect::<Vec<_>>(), [KeyId(1), KeyId(3)]);
@@ -133,7 +134,7 @@ fn a_key_that_left_the_list_opens_no_cookie() {
 }
 
 #[test]
-fn another_key_of_the_same_id_is_found_out() {
+fn another_key_with_the_same_id_is_detected() {
     let impostor = Keyring::new(vec![root(2), RootKey::new(KeyId(1), [99; 32])]).unwrap();
     assert_eq!(impostor.contradicts(&ring(&[1])), Some(KeyId(1)));
     assert_eq!(impostor.contradicts(&ring(&[2])), None);
@@ -141,7 +142,7 @@ fn another_key_of_the_same_id_is_found_out() {
 }
 
 #[test]
-fn a_cookie_over_the_limit_is_not_even_decoded() {
+fn a_cookie_over_the_limit_is_refused() {
     let ring = ring(&[1]);
     let longest = COOKIE_BYTES * 3 / 4 - OVERHEAD_BYTES;
     let fits = ring.seal_cookie(CookiePurpose::Login, &vec![0; longest], NONCE);
@@ -152,7 +153,7 @@ fn a_cookie_over_the_limit_is_not_even_decoded() {
 }
 
 #[test]
-fn a_fingerprint_tells_tokens_and_keyrings_apart() {
+fn fingerprints_differ_by_token_and_keyring() {
     let of = |ids: &[u32], token: &str| ring(ids).fingerprint(&RefreshToken::new(token)).0;
     assert_eq!(of(&[1], "a"), of(&[1, 2], "a"));
     assert_ne!(of(&[1], "a"), of(&[1], "b"));
@@ -162,7 +163,7 @@ fn a_fingerprint_tells_tokens_and_keyrings_apart() {
 
 proptest! {
     #[test]
-    fn what_is_sealed_opens(plain in proptest::collection::vec(any::<u8>(), 0..512), nonce: Nonce) {
+    fn sealing_round_trips(plain in proptest::collection::vec(any::<u8>(), 0..512), nonce: Nonce) {
         let ring = ring(&[1]);
         let sealed = ring.seal_cookie(CookiePurpose::Session, &plain, nonce);
         prop_assert!(sealed.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
@@ -170,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn no_changed_character_goes_unseen(at: prop::sample::Index, to in "[A-Za-z0-9_=+/ -]") {
+    fn a_changed_character_is_detected(at: prop::sample::Index, to in "[A-Za-z0-9_=+/ -]") {
         let ring = ring(&[1]);
         let sealed = ring.seal_cookie(CookiePurpose::Session, b"some plain text", [3; 12]);
         let at = at.index(sealed.len());
@@ -180,7 +181,7 @@ proptest! {
     }
 
     #[test]
-    fn no_arbitrary_text_opens(text in "\\PC{0,200}|[A-Za-z0-9_-]{0,300}|AQAAAAE[A-Za-z0-9_-]{0,300}") {
+    fn arbitrary_text_does_not_open(text in "\\PC{0,200}|[A-Za-z0-9_-]{0,300}|AQAAAAE[A-Za-z0-9_-]{0,300}") {
         for purpose in PURPOSES {
             prop_assert!(ring(&[1]).open_cookie(purpose, &text).is_err());
         }

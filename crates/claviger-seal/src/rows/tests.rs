@@ -1,4 +1,4 @@
-use claviger_core::time::Timestamp;
+use claviger_core::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
@@ -26,8 +26,8 @@ fn name(name: &str) -> ProviderName {
     ProviderName(name.to_owned())
 }
 
-/// Seals and opens one kind of blob, without telling which.
-struct Kind {
+/// Seals and opens one kind of blob.
+struct BlobKind {
     name: &'static str,
     seal: fn(&Keyring, PairBinding<'_>) -> SealedBlob,
     open: fn(&Keyring, PairBinding<'_>, &SealedBlob) -> Result<String, OpenError>,
@@ -42,20 +42,20 @@ fn open_refresh(
     ring.open_refresh(at, lock, blob).map(|token| token.expose().to_owned())
 }
 
-const KINDS: [Kind; 3] = [
-    Kind {
+const KINDS: [BlobKind; 3] = [
+    BlobKind {
         name: "access",
         seal: |ring, at| ring.seal_access(at, &access("token", &["a:b"]), NONCE),
         open: |ring, at, blob| ring.open_access(at, blob).map(|plain| plain.token.expose().to_owned()),
     },
-    Kind {
+    BlobKind {
         name: "refresh, device",
         seal: |ring, at| {
             ring.seal_refresh(at, RefreshLock::Device(&secret(5)), &RefreshToken::new("token"), NONCE)
         },
         open: |ring, at, blob| open_refresh(ring, at, RefreshLock::Device(&secret(5)), blob),
     },
-    Kind {
+    BlobKind {
         name: "refresh, server",
         seal: |ring, at| ring.seal_refresh(at, RefreshLock::Server, &RefreshToken::new("token"), NONCE),
         open: |ring, at, blob| open_refresh(ring, at, RefreshLock::Server, blob),
@@ -63,7 +63,7 @@ const KINDS: [Kind; 3] = [
 ];
 
 #[test]
-fn a_blob_opens_in_its_own_place_only() {
+fn a_blob_opens_only_in_its_place() {
     let ring = ring(&[1]);
     let (twitch, twitch2, other) = (name("twitch"), name("twitch2"), name("other"));
     let at =
@@ -95,7 +95,7 @@ fn a_blob_opens_in_its_own_place_only() {
 }
 
 #[test]
-fn what_a_device_locks_opens_with_its_secret_alone() {
+fn a_device_blob_opens_with_its_secret_alone() {
     let twitch = name("twitch");
     let at = PairBinding { provider: &twitch, session: session(1), generation: Version(1) };
     let token = RefreshToken::new("token");
@@ -107,14 +107,14 @@ fn what_a_device_locks_opens_with_its_secret_alone() {
     assert_eq!(
         open(&[2], RefreshLock::Device(&own)).as_deref(),
         Ok("token"),
-        "the server's keys are no part of it"
+        "the server's keys are not involved"
     );
     assert_eq!(open(&[1], RefreshLock::Device(&another)), Err(OpenError::Invalid));
     assert_eq!(open(&[1], RefreshLock::Server), Err(OpenError::Invalid));
 }
 
 #[test]
-fn rows_outlive_a_rotation_of_keys() {
+fn rows_open_after_a_key_rotation() {
     let twitch = name("twitch");
     let at = PairBinding { provider: &twitch, session: session(1), generation: Version(1) };
     for kind in KINDS.iter().filter(|kind| kind.name != "refresh, device") {
@@ -127,7 +127,7 @@ fn rows_outlive_a_rotation_of_keys() {
 }
 
 #[test]
-fn the_length_of_a_blob_tells_little() {
+fn blobs_are_padded() {
     let twitch = name("twitch");
     let at = PairBinding { provider: &twitch, session: session(1), generation: Version(1) };
     let bytes =
@@ -139,7 +139,7 @@ fn the_length_of_a_blob_tells_little() {
 
 proptest! {
     #[test]
-    fn what_is_sealed_opens(
+    fn sealing_round_trips(
         token in "\\PC{0,300}",
         scopes in proptest::collection::vec("\\PC{0,40}", 0..200),
         key: [u8; 32],
@@ -162,7 +162,7 @@ proptest! {
     }
 
     #[test]
-    fn no_change_goes_unseen(at_bit: prop::sample::Index, cut: prop::sample::Index, more: u8) {
+    fn any_change_is_detected(at_bit: prop::sample::Index, cut: prop::sample::Index, more: u8) {
         let ring = ring(&[1]);
         let twitch = name("twitch");
         let at = PairBinding { provider: &twitch, session: session(1), generation: Version(1) };
@@ -181,7 +181,7 @@ proptest! {
     }
 
     #[test]
-    fn no_arbitrary_bytes_open(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), disguised: bool) {
+    fn arbitrary_bytes_do_not_open(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), disguised: bool) {
         if disguised {
             for (byte, header) in bytes.iter_mut().zip([1, 0, 0, 0, 1]) {
                 *byte = header;

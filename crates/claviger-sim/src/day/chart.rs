@@ -1,4 +1,5 @@
-//! Draws the load over a day as an SVG: live sessions, validations a minute, the budget, and when the provider was in trouble.
+//! Draws a day as an SVG: live sessions, validations a minute, the budget, and the provider's
+//! outages.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -11,17 +12,17 @@ const RIGHT: f64 = 880.0;
 const TOP: f64 = 60.0;
 const BOTTOM: f64 = 380.0;
 
-/// Colours that can be told apart on light and on dark ground, and by the colour-blind.
+/// Colours that work on light and dark backgrounds and for colour-blind readers.
 const STYLE: &str = "\
 text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-size:16px;font-weight:600}\
-.axis{stroke:#57606a;fill:none}.grid{stroke:#d0d7de}.trouble{fill:#bf8700;opacity:.18}\
+.axis{stroke:#57606a;fill:none}.grid{stroke:#d0d7de}.incident{fill:#bf8700;opacity:.18}\
 .live{stroke:#0969da;stroke-width:2;fill:none}.live-text{fill:#0969da}\
 .rate{stroke:#bc4c00;stroke-width:1.2;fill:none}.rate-text{fill:#bc4c00}\
 .budget{stroke:#bc4c00;stroke-dasharray:6 4;fill:none}\
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.axis{stroke:#8b949e}.grid{stroke:#30363d}\
 .live{stroke:#58a6ff}.live-text{fill:#58a6ff}.rate,.budget{stroke:#f0883e}.rate-text{fill:#f0883e}}";
 
-/// Where on the picture a time and a share of the height stand.
+/// Maps times and shares of the height to positions.
 struct Frame {
     from_hour: f64,
     hours: f64,
@@ -59,8 +60,8 @@ pub(super) fn draw(report: &Report) -> String {
         "start",
         &format!("A day of {} sessions", grouped(day.sessions as u64)),
     );
-    for (name, span) in report.troubles() {
-        trouble(&mut svg, &frame, name, span);
+    for (name, span) in report.incidents() {
+        incident(&mut svg, &frame, name, span);
     }
     axes(&mut svg, &frame, live_top, sent_top);
     let live = report.samples.iter().map(|sample| (frame.x(sample.elapsed), share(sample.live, live_top)));
@@ -94,12 +95,12 @@ fn axes(svg: &mut String, frame: &Frame, live_top: u64, sent_top: u64) {
     }
 }
 
-fn trouble(svg: &mut String, frame: &Frame, name: &str, span: Span) {
+fn incident(svg: &mut String, frame: &Frame, name: &str, span: Span) {
     let (from, to) = (frame.x(span.from), frame.x(span.from + span.lasts));
     let (width, height) = ((to - from).max(2.0), BOTTOM - TOP);
     let _ = writeln!(
         svg,
-        "<rect class=\"trouble\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{width:.1}\" height=\"{height}\"/>"
+        "<rect class=\"incident\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{width:.1}\" height=\"{height}\"/>"
     );
     text(svg, f64::midpoint(from, to), BOTTOM - 8.0, "", "middle", name);
 }
@@ -124,7 +125,7 @@ fn share(value: u64, of: u64) -> f64 {
     value as f64 / of.max(1) as f64
 }
 
-/// The next number with one or two digits that stand for something, and that four divides.
+/// Rounds up to one or two significant digits and a multiple of four.
 fn round_up(value: u64) -> u64 {
     let mut step = 4;
     while step * 15 < value {
@@ -133,7 +134,7 @@ fn round_up(value: u64) -> u64 {
     value.div_ceil(step).max(1) * step
 }
 
-/// Thousands set apart.
+/// Formats a number with thousands separators.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! One instance of the engine, which can be killed: whatever it does then, nothing comes of it.
+//! One instance of the engine, which can be killed at any point.
 
 use std::{
     sync::{
@@ -10,27 +10,23 @@ use std::{
 
 use async_trait::async_trait;
 use claviger_core::{
-    ids::{AttemptId, SessionId, Subject},
-    session::{EndReason, OwedRevocation, Session},
-    suspicion::Suspicion,
-    sweep::Slot,
-    time::Timestamp,
+    AttemptId, Change, EndReason, ProviderHabits, Session, SessionId, Slot, Subject, Timestamp,
 };
 use claviger_engine::{Engine, Parts, Settings, Sweep};
 use claviger_store::{
-    Backlog, Census, HeadCount, Memo, MemoryStore, Owed, OwedId, Placement, Replaced, Selection, Store,
-    StoreError, Suspected, SuspicionKey, Visit, Wheel,
+    Applied, Backlog, ChangeFeed, Item, ItemId, KeyIdCount, Lease, LeaseTerms, LeaseUpdate, Leftover,
+    MemoryStore, Placement, Queue, Selection, SessionCounts, SharedEntry, Store, StoreError, SweepKind,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{history, rng::Rng};
+use crate::{plan::Offers, rng::Rng, world};
 
 use super::{
     Clock,
     provider::{Line, Provider},
 };
 
-/// One life of one instance.
+/// One life of an instance.
 #[derive(Clone)]
 pub(super) struct Instance {
     pub(super) engine: Engine,
@@ -60,17 +56,17 @@ impl Instance {
             http: Arc::new(Line { provider: Arc::clone(&ground.provider), dead: Arc::clone(&dead) }),
             clock: Arc::clone(&ground.clock) as _,
             entropy: Arc::clone(&ground.rng) as _,
-            keyring: history::keyring(),
-            provider: history::provider_config(claviger_core::policy::ProviderHabits::TWITCH),
+            keyring: world::keyring(),
+            provider: world::provider_config(ProviderHabits::FORGIVING, Offers::ALL),
             settings: Settings {
                 sweep: Sweep {
                     period: ground.period,
                     validations_per_second: ground.budget,
-                    ..Sweep::default()
+                    ..Settings::default().sweep
                 },
                 ..Settings::default()
             },
-            notices: None,
+            webhook: None,
         };
         let engine = Engine::start(parts).await?;
         let background = engine.clone();
@@ -86,7 +82,7 @@ impl Instance {
         !self.dead.load(Ordering::Relaxed)
     }
 
-    /// Returns when the process is found dead, by whoever waits for its answer.
+    /// Returns when a caller notices that the process is dead.
     pub(super) async fn found_dead(&self) {
         while self.alive() {
             tokio::time::sleep(Duration::from_secs(5)).await;
@@ -94,10 +90,10 @@ impl Instance {
     }
 }
 
-/// It takes up to so long to look at something that all share.
-const MEMO_TAKES: Duration = Duration::from_millis(3);
+/// Maximum time of a look at a shared entry.
+const SHARED_ENTRY_TAKES: Duration = Duration::from_millis(3);
 
-/// The store as a process reaches it that may die between two steps.
+/// The store as seen by a process that may die between two steps.
 struct Mortal {
     store: Arc<MemoryStore>,
     rng: Arc<Rng>,
@@ -121,12 +117,16 @@ macro_rules! mortal {
                 self.store.$name($($argument),*).await
             })*
 
-            // The budget is what instances compete for. Without any time on the way they would all ask in the same millisecond,
-            // always in the same order.
-            async fn memo(&self, name: &str) -> Result<Option<Memo>, StoreError> {
+            fn change_feed(&self) -> ChangeFeed {
+                self.store.change_feed()
+            }
+
+            // Instances compete for the budget. Without a delay they would all read it in the same
+            // millisecond, and always in the same order.
+            async fn shared_entry(&self, name: &str) -> Result<Option<SharedEntry>, StoreError> {
                 self.live_on().await;
-                tokio::time::sleep(self.rng.span(Duration::ZERO, MEMO_TAKES)).await;
-                self.store.memo(name).await
+                tokio::time::sleep(self.rng.span(Duration::ZERO, SHARED_ENTRY_TAKES)).await;
+                self.store.shared_entry(name).await
             }
         }
     };
@@ -136,32 +136,21 @@ mortal! {
     fn check() -> ();
     fn insert(session: Session, placement: Placement) -> Vec<Session>;
     fn load(id: SessionId) -> Option<Session>;
-    fn replace(next: &Session, owed: Option<&OwedRevocation>) -> Replaced;
+    fn apply(change: &Change) -> Applied;
     fn devices(subject: &Subject, limit: usize) -> Vec<Session>;
-    fn end_all(selection: &Selection, reason: EndReason, at: Timestamp) -> Vec<Session>;
-    fn touch(seen: &[(SessionId, Timestamp)]) -> ();
+    fn end_sessions(selection: &Selection, reason: EndReason, at: Timestamp) -> Vec<Session>;
+    fn record_last_seen(seen: &[(SessionId, Timestamp)]) -> ();
     fn overdue(idle_since: Timestamp, created_until: Timestamp, limit: usize) -> Vec<SessionId>;
-    fn distrusted(limit: usize) -> Vec<SessionId>;
-    fn purge(created_until: Timestamp, limit: usize) -> usize;
+    fn denylist(limit: usize) -> Vec<SessionId>;
+    fn purge(what: Leftover, until: Timestamp, limit: usize) -> usize;
     fn spend_login(state_hash: [u8; 32], expires_at: Timestamp) -> bool;
-    fn forget_logins(now: Timestamp, limit: usize) -> usize;
-    fn owe(owed: &OwedRevocation) -> ();
-    fn take_owed(attempt: AttemptId, now: Timestamp, lease_until: Timestamp, limit: usize) -> Vec<Owed>;
-    fn settle_owed(id: OwedId, attempt: AttemptId) -> bool;
-    fn postpone_owed(id: OwedId, attempt: AttemptId, due_at: Timestamp) -> bool;
-    fn owed_backlog() -> Backlog;
-    fn take_slots(wheel: Wheel, attempt: AttemptId, now: Timestamp, lease_until: Timestamp, limit: usize) -> Vec<Visit>;
-    fn in_slot(wheel: Wheel, slot: Slot, after: Option<SessionId>, limit: usize) -> Vec<Session>;
-    fn hold_slot(wheel: Wheel, slot: Slot, attempt: AttemptId, lease_until: Timestamp) -> bool;
-    fn leave_slot(wheel: Wheel, slot: Slot, attempt: AttemptId, due_at: Timestamp) -> bool;
-    fn longest_due(wheel: Wheel) -> Option<Timestamp>;
-    fn replace_all(next: &[Session]) -> Vec<bool>;
-    fn census(now: Timestamp) -> Census;
-    fn heads() -> Vec<HeadCount>;
-    fn suspect(key: SuspicionKey, suspicion: &Suspicion, noted_at: Timestamp) -> bool;
-    fn take_suspicions(attempt: AttemptId, now: Timestamp, lease_until: Timestamp, limit: usize) -> Vec<Suspected>;
-    fn settle_suspicion(key: SuspicionKey, attempt: AttemptId) -> bool;
-    fn postpone_suspicion(key: SuspicionKey, attempt: AttemptId, due_at: Timestamp) -> bool;
-    fn forget_suspicions(noted_until: Timestamp, limit: usize) -> usize;
-    fn put_memo(name: &str, memo: &Memo) -> bool;
+    fn enqueue(item: &Item) -> bool;
+    fn take(queue: Queue, terms: LeaseTerms, limit: usize) -> Vec<Lease<Item>>;
+    fn update_lease(id: ItemId, holder: AttemptId, update: LeaseUpdate) -> bool;
+    fn backlog(queue: Queue) -> Backlog;
+    fn in_slot(sweep: SweepKind, slot: Slot, after: Option<SessionId>, limit: usize) -> Vec<Session>;
+    fn apply_all(changes: &[Change]) -> Vec<bool>;
+    fn session_counts(now: Timestamp) -> SessionCounts;
+    fn key_id_counts() -> Vec<KeyIdCount>;
+    fn put_shared_entry(name: &str, entry: &SharedEntry) -> bool;
 }

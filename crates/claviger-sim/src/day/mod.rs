@@ -1,7 +1,9 @@
-//! A day of very many sessions: the shipped engine, three instances of it on one store, with people who come and go as on a real
-//! day, an instance that dies each hour, an outage and a storm of 429s.
+//! A day with very many sessions: three instances of the shipped engine on one store. People come
+//! and go as on a real day, an instance dies each hour, and the provider has an outage and a storm
+//! of 429s.
 //!
-//! HOURLY and SPREAD are judged by what reaches the provider, TRANSIENT by what people are told and by the rows at the end.
+//! HOURLY and SPREAD are judged by what reaches the provider, TRANSIENT by the answers to people
+//! and by the final rows.
 
 mod chart;
 mod instance;
@@ -21,21 +23,17 @@ use std::{
 };
 
 use anyhow::Context as _;
-use claviger_core::{
-    plan::{Demand, Plan as Foretold},
-    policy::limits,
-    time::Timestamp,
-};
+use claviger_core::{Schedule, Timestamp, plan::Demand, plan::Plan as Forecast};
 use claviger_mock::{Config, LiveTokenLimit, MockTwitch, Rotation};
 use claviger_seal::Keyring;
-use claviger_store::{MemoryStore, Store as _, Wheel};
+use claviger_store::{MemoryStore, Queue, Store as _, SweepKind};
 
-use crate::{history, rng::Rng};
+use crate::{rng::Rng, world};
 
 use instance::{Ground, Instance};
 use people::People;
 use provider::{Out, Provider};
-use watch::Trouble;
+use watch::Incident;
 
 pub use report::{Report, Sample};
 pub use restart::{Restart, RestartReport};
@@ -43,20 +41,20 @@ pub use restart::{Restart, RestartReport};
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const INSTANCES: usize = 3;
-/// The slots that are due for no longer than this are being visited, and proofs that are older than a period by no more are being
-/// renewed: nothing is overdue.
+/// Nothing counts as overdue within this time: slots are being visited, and older proofs are being
+/// renewed.
 const ON_TIME: Duration = Duration::from_secs(30);
-/// Access tokens live so long, as Twitch's do.
+/// Lifetime of an access token, as at Twitch.
 const TOKEN_LIFE: Duration = Duration::from_secs(4 * 60 * 60);
-/// A restart is about the sweep alone, so no token expires.
+/// Lifetime of an access token in a restart, where none must expire.
 const LONG_TOKEN_LIFE: Duration = Duration::from_secs(60 * 60 * 60);
 
 /// A part of the day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// From then on, since the simulation began.
+    /// Start, since the beginning of the simulation.
     pub from: Duration,
-    /// For so long.
+    /// Length.
     pub lasts: Duration,
 }
 
@@ -66,27 +64,27 @@ impl Span {
     }
 }
 
-/// What is simulated.
+/// The parameters of a simulated day.
 #[derive(Clone, Debug)]
 pub struct Day {
-    /// So many sessions, each of a person with one device.
+    /// Number of sessions, each of a person with one device.
     pub sessions: usize,
-    /// All numbers follow from it.
+    /// All random numbers follow from it.
     pub seed: u64,
-    /// It begins at this hour.
+    /// Hour at which the simulation begins.
     pub from_hour: u32,
-    /// It ends at this one, at midnight at the latest.
+    /// Hour at which it ends, at most 24.
     pub to_hour: u32,
-    /// The provider cannot be reached, and then answers nothing but 503.
+    /// When the provider cannot be reached, and in the second half answers only 503.
     pub outage: Option<Span>,
-    /// The provider turns most questions away.
+    /// When the provider answers most validations with 429.
     pub storm: Option<Span>,
-    /// Validations that may be sent in a second; what the planning calls sufficient, if it is not given.
+    /// Maximum validations per second. `None` takes what the planning calls sufficient.
     pub budget_per_second: Option<u32>,
 }
 
 impl Day {
-    /// A whole day with a two-hour outage and ten minutes of 429s.
+    /// Returns a whole day with an outage of two hours and ten minutes of 429s.
     pub fn whole(sessions: usize, seed: u64) -> Self {
         Self {
             sessions,
@@ -99,24 +97,24 @@ impl Day {
         }
     }
 
-    /// Lets it pass. `tell` hears of each hour.
+    /// Runs the simulation and calls `tell` each hour.
     ///
     /// # Errors
-    /// If no runtime can be had, or the simulation cannot be set up.
+    /// If no runtime can be created, or the simulation cannot be set up.
     pub fn run(&self, tell: impl Fn(&Sample) + Send + Sync + 'static) -> anyhow::Result<Report> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
         runtime.block_on(self.pass(tell))
     }
 
-    /// What the planning says of as many people.
-    fn foretold(&self) -> anyhow::Result<Foretold> {
+    /// Returns the planning's forecast for as many people.
+    fn forecast(&self) -> anyhow::Result<Forecast> {
         let demand = Demand {
             users: self.sessions as u64,
             devices_per_user: 1.0,
             active_hours_per_day: 3.0,
             token_lifetime: TOKEN_LIFE,
-            period: limits::SWEEP_PERIOD,
+            period: Schedule::default().period,
             budget_per_second: 1.0,
             outage: self.outage.map_or(Duration::ZERO, |outage| outage.lasts),
         };
@@ -126,9 +124,9 @@ impl Day {
     }
 
     async fn pass(&self, tell: impl Fn(&Sample) + Send + Sync + 'static) -> anyhow::Result<Report> {
-        let foretold = self.foretold()?;
+        let forecast = self.forecast()?;
         let calendar = Calendar { outage: self.outage, storm: self.storm };
-        let sufficient = u32::try_from(foretold.sufficient_budget_per_second)?;
+        let sufficient = u32::try_from(forecast.sufficient_budget_per_second)?;
         let budget = self.budget_per_second.unwrap_or(sufficient);
         let clock = Arc::new(Clock::new(self.from_hour));
         let world = World::new(self.sessions, self.seed, calendar, budget, TOKEN_LIFE, clock, None);
@@ -147,60 +145,61 @@ impl Day {
         }
         people::check_rows(&world).await;
         check_probes(&world).await?;
-        Ok(world.report(samples, foretold, self))
+        Ok(world.report(samples, forecast, self))
     }
 }
 
-/// So often it is looked how things stand.
+/// Time between two looks at the state.
 const STEP: Duration = Duration::from_secs(10);
 
-/// Takes a sample each minute, and notes when trouble begins and is over.
+/// Takes a sample each minute, and notes when an incident begins or ends.
 async fn look_around(world: &World, samples: &mut Vec<Sample>) -> anyhow::Result<()> {
     let (now, elapsed) = (world.clock.at(), world.clock.elapsed());
-    let due = world.store.longest_due(Wheel::Validation).await?;
+    let due = world.store.backlog(Queue::Slots(SweepKind::Validation)).await?.oldest;
     let lag = due.map_or(Duration::ZERO, |due| now.since(due));
-    let in_trouble = world.calendar.out(elapsed).is_some() || world.calendar.storms(elapsed);
-    note_trouble(world, in_trouble, lag);
+    let in_incident = world.calendar.out(elapsed).is_some() || world.calendar.storms(elapsed);
+    note_incident(world, in_incident, lag);
     if elapsed.as_secs().is_multiple_of(60) {
-        let census = world.store.census(now).await?;
+        let census = world.store.session_counts(now).await?;
         let validations = world.provider.watch().by_minute.iter().sum();
         samples.push(Sample { elapsed, live: census.live, parked: census.parked, lag, validations });
     }
     Ok(())
 }
 
-/// The probe keeps up, too: users away are asked about once a day, an outage later at the most.
+/// Checks that the connection check keeps up: users away are checked once a day, or an outage
+/// later.
 async fn check_probes(world: &World) -> anyhow::Result<()> {
-    let due = world.store.longest_due(Wheel::Probe).await?;
+    let due = world.store.backlog(Queue::Slots(SweepKind::Connections)).await?.oldest;
     let lag = due.map_or(Duration::ZERO, |due| world.clock.at().since(due));
     if lag > HOUR {
-        world.provider.watch().violate("LIVE", format!("users away are asked about {lag:?} late"));
+        world.provider.watch().violate("LIVE", format!("users away were checked {lag:?} late"));
     }
     Ok(())
 }
 
-/// Trouble begins, ends, or has been made up for.
-fn note_trouble(world: &World, in_trouble: bool, lag: Duration) {
+/// Notes that an incident begins, ends, or has been caught up with.
+fn note_incident(world: &World, in_incident: bool, lag: Duration) {
     let now = world.clock.at();
     let mut watch = world.provider.watch();
-    let open = watch.troubles.last().copied().filter(|trouble| trouble.until.is_none());
+    let open = watch.incidents.last().copied().filter(|incident| incident.until.is_none());
     let next = match open {
-        None if in_trouble => return watch.troubles.push(Trouble::beginning(now)),
+        None if in_incident => return watch.incidents.push(Incident::beginning(now)),
         None => return,
-        Some(_) if in_trouble => return,
-        Some(trouble) if trouble.ended.is_none() => {
+        Some(_) if in_incident => return,
+        Some(incident) if incident.ended.is_none() => {
             let (living, overdue) = watch.living(now, world.period);
-            Trouble { ended: Some(now), living, overdue, ..trouble }
+            Incident { ended: Some(now), living, overdue, ..incident }
         }
-        Some(trouble) if lag <= ON_TIME => Trouble { until: Some(now), ..trouble },
+        Some(incident) if lag <= ON_TIME => Incident { until: Some(now), ..incident },
         Some(_) => return,
     };
-    if let Some(last) = watch.troubles.last_mut() {
+    if let Some(last) = watch.incidents.last_mut() {
         *last = next;
     }
 }
 
-/// An instance dies each hour, and is back after a minute.
+/// Kills an instance each hour and restarts it after a minute.
 async fn kill_each_hour(world: Arc<World>) {
     for n in 0.. {
         tokio::time::sleep(HOUR - MINUTE).await;
@@ -218,7 +217,7 @@ async fn kill_each_hour(world: Arc<World>) {
     }
 }
 
-/// When the provider is in trouble.
+/// The provider's incidents.
 #[derive(Clone, Copy, Debug, Default)]
 struct Calendar {
     outage: Option<Span>,
@@ -237,13 +236,13 @@ impl Calendar {
     }
 }
 
-/// The time of the day. All instances have the same.
+/// The clock of all instances.
 struct Clock {
     begun: tokio::time::Instant,
     from_hour: u32,
 }
 
-/// Midnight of the day that is simulated.
+/// Midnight at the start of the simulated day.
 const MIDNIGHT: Timestamp = Timestamp::from_millis(1_799_971_200_000);
 
 impl Clock {
@@ -275,7 +274,7 @@ impl claviger_engine::Clock for Clock {
     }
 }
 
-/// A number of times.
+/// A counter.
 #[derive(Default)]
 struct Count(AtomicU64);
 
@@ -305,8 +304,8 @@ struct World {
     sessions: usize,
     period: Duration,
     token_life: Duration,
-    /// Up to when the sweep had kept up before the simulation began.
-    wheels_stood_at: Timestamp,
+    /// Until when the sweep was on time before the simulation began.
+    swept_until: Timestamp,
     calendar: Calendar,
     clock: Arc<Clock>,
     rng: Arc<Rng>,
@@ -327,7 +326,7 @@ impl World {
         budget: u32,
         token_life: Duration,
         clock: Arc<Clock>,
-        stood_at: Option<Timestamp>,
+        swept_until: Option<Timestamp>,
     ) -> Arc<Self> {
         let rng = Arc::new(Rng::new(seed ^ 0x0da7_0da7_0da7_0da7));
         let config = Config::strict().settings(|settings| {
@@ -338,7 +337,7 @@ impl World {
         let mock = MockTwitch::new(config, seed);
         let provider =
             Arc::new(Provider::new(mock, calendar, budget, sessions, Arc::clone(&clock), Arc::clone(&rng)));
-        let (store, period) = (Arc::new(MemoryStore::new()), limits::SWEEP_PERIOD);
+        let (store, period) = (Arc::new(MemoryStore::new()), Schedule::default().period);
         let ground = Ground {
             store: Arc::clone(&store),
             provider: Arc::clone(&provider),
@@ -351,11 +350,11 @@ impl World {
             sessions,
             period,
             token_life,
-            wheels_stood_at: stood_at.unwrap_or_else(|| clock.start()),
+            swept_until: swept_until.unwrap_or_else(|| clock.start()),
             calendar,
             clock,
             rng,
-            keyring: history::keyring(),
+            keyring: world::keyring(),
             store,
             provider,
             ground,

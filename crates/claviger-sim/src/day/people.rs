@@ -1,4 +1,5 @@
-//! The people of a day, one session each: they come as the day's curve says, ask now and then, and some sign out and in again.
+//! The people of a day, each with one session. They come by the day's curve, send requests, and
+//! some sign out and in again.
 
 use std::{
     cmp::Reverse,
@@ -7,15 +8,8 @@ use std::{
     time::Duration,
 };
 
-use claviger_core::{
-    ids::SessionId,
-    plan::DAY_CURVE,
-    request::Assurance,
-    return_to::ReturnTo,
-    session::{EndReason, State},
-    time::Timestamp,
-};
-use claviger_engine::{Caller, Denied, LoginStarted, SignedIn};
+use claviger_core::{Assurance, EndReason, ReturnTo, SessionId, State, Timestamp, plan::DAY_CURVE};
+use claviger_engine::{AtOnce, Caller, Denied, LoginStarted, SignedIn};
 use claviger_seal::SessionCookie;
 use claviger_store::Store as _;
 use futures_util::FutureExt as _;
@@ -25,31 +19,32 @@ use super::{World, instance::Instance, provider::user_id};
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// A device is in use for so long at a time.
+/// How long a device is in use at a time, minimum and maximum.
 pub(super) const IN_USE: (Duration, Duration) =
     (Duration::from_secs(2 * 60 * 60), Duration::from_secs(4 * 60 * 60));
-/// From one request to the next.
+/// Time between two requests, minimum and maximum.
 const BETWEEN: (Duration, Duration) = (Duration::from_secs(10 * 60), Duration::from_secs(30 * 60));
-/// So many of a thousand sign out when they are done; half of them are back within the hour.
+/// People per thousand who sign out when they are done. Half of them are back within the hour.
 const SIGN_OUT_PERMILLE: u64 = 60;
-/// So many of a thousand sign in anew though they need not, as another person's browser or a cleared one does.
+/// People per thousand who sign in again without need, as with cleared cookies.
 const SIGN_IN_ANEW_PERMILLE: u64 = 20;
 
 #[derive(Default)]
 pub(super) struct Person {
     pub(super) cookie: Option<SessionCookie>,
-    /// The device is in use until then.
+    /// Until when the device is in use.
     pub(super) until: Timestamp,
-    /// An instance died while this person signed in: nobody told whether the session before goes on.
+    /// An instance died during this person's sign-in, so whether the old session goes on is
+    /// unknown.
     pub(super) unsure: bool,
 }
 
 /// Something that a person will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Act {
-    /// Begins to use the device.
+    /// Starts to use the device.
     Come,
-    /// Asks for something.
+    /// Sends a request.
     Ask,
 }
 
@@ -96,7 +91,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A moment of a day, as the curve has it, from midnight on.
+/// Draws a time of day, since midnight, by the day's curve.
 pub(super) fn begins(world_rng: &crate::rng::Rng) -> Duration {
     let all = DAY_CURVE.iter().sum::<u32>() as usize;
     let mut drawn = u32::try_from(world_rng.below(all)).unwrap_or(0);
@@ -159,12 +154,12 @@ fn ask(world: &Arc<World>, user: usize) {
     let Some(instance) = world.any_instance() else { return };
     world.counts.requests.add();
     let cookie = match instance.engine.authenticate_at_once(cookie, Assurance::Session) {
-        Ok(_) => return,
-        Err(cookie) => cookie,
+        AtOnce::Caller(_) => return,
+        AtOnce::Unknown(cookie) => cookie,
     };
     let (engine, shown) = (instance.engine.clone(), cookie.clone());
     let mut work = Box::pin(async move { engine.authenticate(shown, Assurance::Session).await });
-    // Most need the store only, which answers at once.
+    // Most need only the store, which answers at once.
     match (&mut work).now_or_never() {
         Some(outcome) => served(world, user, &cookie, outcome),
         None => {
@@ -190,7 +185,7 @@ fn served(world: &Arc<World>, user: usize, cookie: &SessionCookie, outcome: Resu
     }
 }
 
-/// TRANSIENT: nobody is told to be signed out who did not do it.
+/// TRANSIENT: an answer says "signed out" only to people who signed out.
 fn signed_out(world: &Arc<World>, user: usize, cookie: &SessionCookie, denied: &Denied) {
     let holds = |person: &mut Person| {
         let holds = person.cookie.as_ref().is_some_and(|own| own.session == cookie.session);
@@ -218,7 +213,7 @@ async fn sign_in(world: Arc<World>, user: usize) {
             let Some(cookie) = cookie else { return };
             world.counts.sign_ins.add();
             lock(&world.people.over).extend(shown.map(|shown| shown.session));
-            // Who is known by the cookie alone is of no use here, and takes room.
+            // The identity only matters for assurance `cookie`, and takes memory.
             let cookie = SessionCookie { identity: None, ..cookie };
             world.people.with(user, |person| (person.cookie, person.unsure) = (Some(cookie), false));
         }
@@ -234,7 +229,7 @@ async fn sign_in(world: Arc<World>, user: usize) {
     }
 }
 
-/// How a visit to the provider ended.
+/// How a trip to the provider ended.
 enum Back {
     With(SignedIn),
     NotYet,
@@ -259,7 +254,7 @@ async fn come_back(
     }
 }
 
-/// No refresh can save the pair, so the browser goes to the provider and back by itself.
+/// Renews a pair that no refresh can save: the browser goes to the provider and back.
 async fn repair(world: Arc<World>, user: usize, cookie: SessionCookie) {
     let Some(instance) = world.any_instance() else { return };
     let begun = tokio::select! {
@@ -289,7 +284,7 @@ async fn sign_out(world: Arc<World>, user: usize) {
     }
 }
 
-/// TRANSIENT at the end: the rows that ended are those that should have, and no others.
+/// TRANSIENT at the end: exactly the rows that should have ended did.
 pub(super) async fn check_rows(world: &World) {
     let held: Vec<_> = {
         let persons = world.people.persons();

@@ -1,5 +1,5 @@
-//! The provider of a day: the mock's pure handler behind a network that takes its time, out for a while, and strict for another.
-//! It watches what reaches it: HOURLY and SPREAD are judged here, by what the provider itself knows.
+//! The provider of a day: the mock's pure handler behind a slow network, with an outage and a storm
+//! of 429s. It judges HOURLY and SPREAD by what reaches it.
 
 use std::{
     sync::{
@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use claviger_core::{policy::limits, secret::AuthorizationCode, sweep::PaceLimits};
+use claviger_core::{AuthorizationCode, RateLimitBounds, limits};
 use claviger_engine::{Callback, ProviderHttp};
 use claviger_mock::{Endpoint, Fault, FaultKind, MockTwitch, Outcome, RetryAfter};
 use claviger_provider::Unanswered;
@@ -21,7 +21,7 @@ use crate::{rng::Rng, spread::Spread};
 
 use super::{Calendar, Clock, watch::Watch};
 
-/// One answer takes so long, there and back.
+/// Time of a round trip, minimum and maximum.
 const LATENCY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(80));
 
 pub(super) struct Provider {
@@ -42,9 +42,9 @@ impl Provider {
         clock: Arc<Clock>,
         rng: Arc<Rng>,
     ) -> Self {
-        let bounds = PaceLimits::per_second(budget);
+        let bounds = RateLimitBounds::per_second(budget);
         // The clocks of the instances agree.
-        let spread = Spread::new(bounds.ceiling_per_second, bounds.burst, limits::PACE_LATE);
+        let spread = Spread::new(bounds.ceiling_per_second, bounds.burst, limits::RATE_LIMIT_LATE);
         let watch = Watch::new(people, clock.start());
         Self {
             mock: Mutex::new(mock),
@@ -64,17 +64,17 @@ impl Provider {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How full the budget ever was, where 1 is all that is allowed.
+    /// Returns the highest use of the budget, where 1 is the limit.
     pub(super) fn fullest(&self) -> f64 {
         self.spread.lock().unwrap_or_else(PoisonError::into_inner).fullest
     }
 
-    /// How often this was asked of the provider.
+    /// Returns the number of calls of an endpoint.
     pub(super) fn calls(&self, endpoint: Endpoint) -> u64 {
         self.mock().calls(endpoint)
     }
 
-    /// Leads a browser to the authorization page, where the user agrees at once, and back.
+    /// Sends a browser to the authorization page, where the user agrees at once, and back.
     pub(super) fn authorize(&self, user: &str, location: &str) -> Option<Callback> {
         if self.calendar.out(self.clock.elapsed()).is_some() {
             return None;
@@ -92,6 +92,7 @@ impl Provider {
             code: param("code").map(AuthorizationCode::new),
             error: param("error"),
             iss: param("iss"),
+            address: None,
         })
     }
 
@@ -123,7 +124,7 @@ impl Provider {
         reply.response
     }
 
-    /// Two of three questions are turned away, and some of them with a word on when to come back.
+    /// Answers two of three validations with 429, some with Retry-After.
     fn weather(&self, mock: &mut MockTwitch) {
         if self.rng.chance(667) {
             let retry_after = self.rng.chance(50).then_some(RetryAfter::Seconds(20));
@@ -131,7 +132,8 @@ impl Provider {
         }
     }
 
-    /// SPREAD: a question about an access token leaves. That of a sign-in, about a token that is new, is not part of the budget.
+    /// SPREAD: counts a validation against the budget. A sign-in's first validation of its new
+    /// token does not count.
     fn leaves(&self, request: &Request<Bytes>) {
         if request.uri().path() != "/oauth2/validate" {
             return;
@@ -151,7 +153,7 @@ impl Provider {
     }
 }
 
-/// The users are numbered; their ids are these numbers and some more.
+/// Ids of users are this number plus their index.
 const FIRST_USER: u64 = 200_000_000;
 
 pub(super) fn user_id(number: usize) -> String {
@@ -162,7 +164,7 @@ fn number_of(user: &str) -> Option<usize> {
     usize::try_from(user.parse::<u64>().ok()?.checked_sub(FIRST_USER)?).ok()
 }
 
-/// One instance's way to the provider, for as long as the instance lives.
+/// An instance's way to the provider, for as long as it lives.
 pub(super) struct Line {
     pub(super) provider: Arc<Provider>,
     pub(super) dead: Arc<AtomicBool>,
@@ -197,14 +199,14 @@ impl ProviderHttp for Line {
     }
 }
 
-/// Whether this request is that of a sign-in.
+/// Returns whether this request exchanges a sign-in's code.
 fn exchanges_code(request: &Request<Bytes>) -> bool {
     let mut form = url::form_urlencoded::parse(request.body());
     request.uri().path() == "/oauth2/token"
         && form.any(|(name, value)| name == "grant_type" && value == "authorization_code")
 }
 
-/// What an outage is like.
+/// The two kinds of an outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Out {
     /// No connection can be made.

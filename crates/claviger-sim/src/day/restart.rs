@@ -1,47 +1,44 @@
-//! All sessions are overdue when the instances start: as after an outage of our own.
+//! A restart with all sessions overdue, as after an outage of our own.
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use claviger_core::{
-    policy::limits,
-    sweep::{catch_up, sufficient_budget},
-};
+use claviger_core::{Schedule, sweep};
 
-use super::{Calendar, Clock, LONG_TOKEN_LIFE, ON_TIME, STEP, World, settle, watch::Trouble};
+use super::{Calendar, Clock, LONG_TOKEN_LIFE, ON_TIME, STEP, World, settle, watch::Incident};
 
-/// More than foretold it may take by a twentieth, and a minute for the start.
+/// Tolerance over the forecast, besides a minute for the start.
 const TOLERANCE: f64 = 0.05;
 const START: Duration = Duration::from_secs(60);
-/// Twelve slots are visited at a time, and their rows come as the answers do.
+/// Twelve slots are visited at a time, and rows finish in the order of the answers.
 const OUT_OF_ORDER: Duration = Duration::from_secs(2 * 60);
 
-/// A restart with so many sessions.
+/// The parameters of a restart.
 #[derive(Clone, Copy, Debug)]
 pub struct Restart {
-    /// All of them are live, and overdue.
+    /// Number of sessions. All are live and overdue.
     pub sessions: usize,
-    /// All numbers follow from it.
+    /// All random numbers follow from it.
     pub seed: u64,
-    /// The instances were down for so long, a period or more.
+    /// How long the instances were down: a period or more.
     pub down_for: Duration,
 }
 
-/// How it went.
+/// The report of a restart.
 #[derive(Clone, Debug, Default)]
 pub struct RestartReport {
-    /// Validations that may be sent in a second.
+    /// Maximum validations per second.
     pub budget: u32,
-    /// How long it should take.
-    pub foretold: Duration,
-    /// How long it took until no proof was older than a period.
+    /// Forecast of `took`.
+    pub forecast: Duration,
+    /// Time until no proof was older than a period.
     pub took: Duration,
-    /// Validations by then.
+    /// Validations until then.
     pub validations: u64,
-    /// By how much a session was asked about before one whose proof was older.
+    /// Largest time by which a session was validated before one with an older proof.
     pub out_of_order: Duration,
-    /// The fullest that the budget ever was, of all that any window allows.
+    /// Highest use of the budget in any window, where 1 is the limit.
     pub fullest: f64,
-    /// What did not hold.
+    /// Violations.
     pub violations: Vec<String>,
 }
 
@@ -52,10 +49,10 @@ impl fmt::Display for RestartReport {
         let lines = [
             ("budget, validations a second", self.budget.to_string()),
             ("no proof older than a period after", minutes(self.took)),
-            ("foretold", format!("{}, with a tolerance of {most}", minutes(self.foretold))),
+            ("forecast", format!("{}, with a tolerance of {most}", minutes(self.forecast))),
             ("validations by then", self.validations.to_string()),
             ("fullest window, of what the budget allows", format!("{:.3}", self.fullest)),
-            ("an older proof asked about later, at most by", format!("{:?}", self.out_of_order)),
+            ("validated out of order, at most by", format!("{:?}", self.out_of_order)),
             ("violations", self.violations.len().to_string()),
         ];
         lines.iter().try_for_each(|(name, value)| writeln!(f, "{name:<44} {value}"))?;
@@ -64,10 +61,10 @@ impl fmt::Display for RestartReport {
 }
 
 impl Restart {
-    /// Lets it pass. `tell` hears of each half hour, and of how many are overdue then.
+    /// Runs the simulation. Calls `tell` every half hour with the number of overdue sessions.
     ///
     /// # Errors
-    /// If no runtime can be had, or the simulation cannot be set up.
+    /// If no runtime can be created, or the simulation cannot be set up.
     pub fn run(&self, tell: impl Fn(Duration, u64)) -> anyhow::Result<RestartReport> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
@@ -75,23 +72,24 @@ impl Restart {
     }
 
     async fn pass(&self, tell: impl Fn(Duration, u64)) -> anyhow::Result<RestartReport> {
-        let (live, period) = (self.sessions as u64, limits::SWEEP_PERIOD);
+        let (live, period) = (self.sessions as u64, Schedule::default().period);
         // A float becomes the nearest number that fits.
-        let budget = (sufficient_budget(live, period).ceil() as u32).max(1);
-        let foretold = catch_up(live, live, period, f64::from(budget)).unwrap_or_default();
+        let budget = (sweep::sufficient_budget(live, period).ceil() as u32).max(1);
+        let forecast = sweep::catch_up(live, live, period, f64::from(budget)).unwrap_or_default();
         let clock = Arc::new(Clock::new(0));
-        let stood_at = Some(clock.start().before(self.down_for));
+        let swept_until = Some(clock.start().before(self.down_for));
         let calendar = Calendar::default();
-        let world = World::new(self.sessions, self.seed, calendar, budget, LONG_TOKEN_LIFE, clock, stood_at);
+        let world =
+            World::new(self.sessions, self.seed, calendar, budget, LONG_TOKEN_LIFE, clock, swept_until);
         settle::all_overdue(&world, self.down_for).await?;
         world
             .provider
             .watch()
-            .troubles
-            .push(Trouble::beginning(world.clock.start().before(self.down_for * 2)));
+            .incidents
+            .push(Incident::beginning(world.clock.start().before(self.down_for * 2)));
         world.start_all().await?;
-        let most = foretold.mul_f64(1.0 + TOLERANCE) + START;
-        let mut report = RestartReport { budget, foretold, ..RestartReport::default() };
+        let most = forecast.mul_f64(1.0 + TOLERANCE) + START;
+        let mut report = RestartReport { budget, forecast, ..RestartReport::default() };
         while report.took.is_zero() && world.clock.elapsed() < most * 2 {
             tokio::time::sleep(STEP).await;
             self.look(&world, &mut report, &tell);
@@ -125,7 +123,7 @@ impl Restart {
         if overdue == 0 {
             report.took = elapsed;
             report.validations = watch.by_minute.iter().sum();
-            watch.troubles.iter_mut().for_each(|trouble| trouble.until = Some(now));
+            watch.incidents.iter_mut().for_each(|incident| incident.until = Some(now));
         }
         drop(watch);
         if elapsed.as_secs().is_multiple_of(30 * 60) {

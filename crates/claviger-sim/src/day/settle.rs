@@ -1,21 +1,16 @@
-//! How a day begins: with the sessions of the days before, as they would stand by then.
+//! The start of a day: the sessions of the days before, in the state that they would have.
 
 use std::time::Duration;
 
 use claviger_core::{
-    device::DeviceLabel,
-    ids::{AttemptId, SessionId, Subject, Version},
-    policy::Custody,
-    secret::{AccessToken, RefreshToken, SessionSecret},
-    session::{Holding, SealedPair, Session, State},
-    sweep::{SLOTS, Slot},
-    time::{Expiry, Timestamp},
+    AccessToken, ActiveState, AttemptId, Custody, DeviceLabel, Expiry, ProviderHabits, RefreshToken, SLOTS,
+    SealedPair, Session, SessionId, SessionSecret, Slot, State, Subject, Timestamp, Version,
 };
 use claviger_mock::{DEMO_CLIENT_ID, User};
 use claviger_seal::{AccessPlain, PairBinding, RefreshLock, SessionCookie};
-use claviger_store::{Placement, Store as _, StoreError, Wheel};
+use claviger_store::{Item, LeaseTerms, Placement, Queue, Store as _, StoreError, SweepKind};
 
-use crate::history;
+use crate::{plan::Offers, world};
 
 use super::{
     World,
@@ -24,25 +19,25 @@ use super::{
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// The oldest of the sessions began so long ago.
+/// Maximum age of a session at the start.
 const OLDEST: Duration = Duration::from_secs(12 * 24 * 60 * 60);
 
-/// One session as it stands when the simulation begins.
+/// The history of one session before the start.
 struct Past {
-    /// When its token was issued, and when it was proven last.
+    /// When its token was issued, and when it was last proven.
     issued_at: Timestamp,
     proven_at: Timestamp,
     last_seen_at: Timestamp,
 }
 
-/// Adds the people of a day, with their sessions of yesterday or of this morning.
+/// Adds the people of a day, each with a session of yesterday or this morning.
 pub(super) async fn people_of_a_day(world: &World) -> Result<(), StoreError> {
     let (now, midnight) = (world.clock.start(), world.clock.midnight());
     for user in 0..world.sessions {
         let today = midnight.after(begins(&world.rng));
         let came_at = if today < now { today } else { midnight.before(DAY).after(begins(&world.rng)) };
         let until = came_at.after(world.rng.span(IN_USE.0, IN_USE.1));
-        // Who is there for longer than a token lives gets another one shortly before that.
+        // People who stay longer than a token lives get a second one five minutes before its end.
         let second = came_at.after(world.token_life).before(Duration::from_secs(5 * 60));
         let issued_at = if second < now && second < until { second } else { came_at };
         let past = Past { issued_at, proven_at: issued_at, last_seen_at: until.min(now) };
@@ -58,10 +53,11 @@ pub(super) async fn people_of_a_day(world: &World) -> Result<(), StoreError> {
             );
         }
     }
-    set_wheels(world, now).await
+    make_slots_due(world, now).await
 }
 
-/// Adds sessions that nobody uses and that nobody asked about for so long, as after an outage of all instances.
+/// Adds sessions that were neither used nor validated for `down_for`, as after an outage of all
+/// instances.
 pub(super) async fn all_overdue(world: &World, down_for: Duration) -> Result<(), StoreError> {
     let went_down = world.clock.start().before(down_for);
     for user in 0..world.sessions {
@@ -69,10 +65,11 @@ pub(super) async fn all_overdue(world: &World, down_for: Duration) -> Result<(),
         add(world, user, Past { issued_at, proven_at: issued_at, last_seen_at: went_down }, Timestamp::EPOCH)
             .await?;
     }
-    set_wheels(world, went_down).await
+    make_slots_due(world, went_down).await
 }
 
-/// Adds a user, and the session with a living refresh token. Sign-ins would come to the same; a million of them take minutes.
+/// Adds a user and a session with a living refresh token. Real sign-ins give the same rows, but a
+/// million of them take minutes.
 async fn add(world: &World, user: usize, past: Past, until: Timestamp) -> Result<(), StoreError> {
     let id = user_id(user);
     let tokens = {
@@ -84,7 +81,7 @@ async fn add(world: &World, user: usize, past: Past, until: Timestamp) -> Result
     let created_at = past.issued_at.before(world.rng.span(Duration::ZERO, OLDEST));
     let session = SessionId::new(created_at, world.random());
     let secret = SessionSecret::new(world.random());
-    let provider = history::provider_config(claviger_core::policy::ProviderHabits::TWITCH).name;
+    let provider = world::provider_config(ProviderHabits::FORGIVING, Offers::ALL).name;
     let binding = PairBinding { provider: &provider, session, generation: Version::FIRST };
     let access = AccessPlain { token: AccessToken::new(tokens.access_token), scopes: Vec::new() };
     let dies_at = past.issued_at.after(world.token_life);
@@ -100,7 +97,7 @@ async fn add(world: &World, user: usize, past: Past, until: Timestamp) -> Result
         expiry: Expiry::At(dies_at),
     };
     let proven_at = last_visit(world, session, past.proven_at);
-    let holding = Holding { pair: Some(pair), proven_at, claim: None };
+    let active = ActiveState { pair: Some(pair), proven_at, claim: None };
     let lives = dies_at > world.clock.start();
     let row = Session {
         id: session,
@@ -112,7 +109,7 @@ async fn add(world: &World, user: usize, past: Past, until: Timestamp) -> Result
         device: DeviceLabel::from_user_agent("Day"),
         created_at,
         last_seen_at: past.last_seen_at,
-        state: if lives { State::Live(holding) } else { State::Parked(holding) },
+        state: if lives { State::Live(active) } else { State::Parked(active) },
     };
     world.store.insert(row, Placement { limit: u32::MAX, replaces: None }).await?;
     if lives {
@@ -124,20 +121,23 @@ async fn add(world: &World, user: usize, past: Past, until: Timestamp) -> Result
     Ok(())
 }
 
-/// When the sweep asked about a session for the last time, up to the time at which the wheels stood.
+/// Returns when the sweep last validated a session.
 fn last_visit(world: &World, session: SessionId, issued_at: Timestamp) -> Timestamp {
-    let stood_at = world.wheels_stood_at;
-    issued_at.max(Slot::of(session).next_visit(world.period, stood_at.before(world.period)))
+    let swept_until = world.swept_until;
+    issued_at.max(Slot::of(session).next_visit(world.period, swept_until.before(world.period)))
 }
 
-/// Sets each slot due at its first visit after this time.
-async fn set_wheels(world: &World, at: Timestamp) -> Result<(), StoreError> {
-    let attempt = AttemptId(world.random());
-    for wheel in Wheel::ALL {
-        let period = if wheel == Wheel::Probe { DAY } else { world.period };
-        let taken = world.store.take_slots(wheel, attempt, at, at.after(DAY), usize::from(SLOTS)).await?;
-        for visit in taken {
-            world.store.leave_slot(wheel, visit.slot, attempt, visit.slot.next_visit(period, at)).await?;
+/// Makes each slot due at its first visit after this time.
+async fn make_slots_due(world: &World, at: Timestamp) -> Result<(), StoreError> {
+    let holder = AttemptId(world.random());
+    let terms =
+        LeaseTerms { holder, now: at, until: at.after(DAY), latest_due: Timestamp::from_millis(i64::MAX) };
+    for kind in SweepKind::ALL {
+        let period = if kind == SweepKind::Connections { DAY } else { world.period };
+        for lease in world.store.take(Queue::Slots(kind), terms, usize::from(SLOTS)).await? {
+            if let Item::Slot(slot) = lease.item {
+                lease.reschedule(&*world.store, slot.next_visit(period, at)).await?;
+            }
         }
     }
     Ok(())

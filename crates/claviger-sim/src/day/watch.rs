@@ -1,37 +1,38 @@
-//! What the provider knows of each user's token: when it was proven, until when it lives. HOURLY is judged by that.
+//! The provider's view of each user's token: when it was proven, and until when it lives. HOURLY is
+//! judged by it.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use claviger_core::time::Timestamp;
+use claviger_core::Timestamp;
 
-/// The hour that the provider asks for.
+/// The provider's requirement.
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// So many violations are kept; the first tell enough.
+/// Maximum number of violations kept.
 const KEPT: usize = 20;
 
-/// The token that a user's session holds.
+/// The token of a user's session.
 #[derive(Clone, Copy, Default)]
 struct Token {
     proven_at: Timestamp,
-    /// Past for a user without a living token.
+    /// In the past if the user has no living token.
     dies_at: Timestamp,
 }
 
-/// A time in which the provider does not answer, or hardly, and what it takes to catch up after it.
+/// A time in which the provider answers badly, and the recovery after it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Trouble {
+pub(super) struct Incident {
     pub(super) from: Timestamp,
-    /// When the provider answers again; None until then.
+    /// When the provider answered again.
     pub(super) ended: Option<Timestamp>,
-    /// Living tokens at that time, and those of them whose proof is older than a period.
+    /// Living tokens at that time, and those of them whose proof was older than a period.
     pub(super) living: u64,
     pub(super) overdue: u64,
-    /// When nothing is overdue any more; None until then.
+    /// When nothing was overdue any more.
     pub(super) until: Option<Timestamp>,
 }
 
-impl Trouble {
+impl Incident {
     pub(super) fn beginning(from: Timestamp) -> Self {
         Self { from, ended: None, living: 0, overdue: 0, until: None }
     }
@@ -40,22 +41,23 @@ impl Trouble {
 pub(super) struct Watch {
     begun: Timestamp,
     tokens: Vec<Token>,
-    pub(super) troubles: Vec<Trouble>,
+    pub(super) incidents: Vec<Incident>,
     pub(super) largest_gap: Duration,
-    pub(super) largest_gap_in_trouble: Duration,
+    pub(super) largest_gap_in_incident: Duration,
     pub(super) violations: Vec<String>,
     pub(super) violated: usize,
-    /// Validations sent, by the minute since the beginning.
+    /// Validations sent, by minute.
     pub(super) by_minute: Vec<u64>,
     pub(super) turned_away: u64,
-    /// Validations by the age of the proof before, in steps of five minutes; the last is an hour and more.
+    /// Validations by the age of the previous proof, in steps of five minutes. The last is an hour
+    /// and more.
     pub(super) by_age: [u64; 13],
-    /// Tokens of sign-ins, until they are asked about for the first time.
+    /// Tokens of sign-ins until their first validation.
     new: BTreeMap<String, ()>,
     pub(super) sign_ins: u64,
-    /// Tokens issued, those of sign-ins among them.
+    /// Tokens issued, including those of sign-ins.
     pub(super) issued: u64,
-    /// How far out of order those were asked about whose proof is from before the beginning.
+    /// How far out of order proofs from before the start were renewed.
     pub(super) out_of_order: Duration,
     youngest_asked: Timestamp,
 }
@@ -65,9 +67,9 @@ impl Watch {
         Self {
             begun,
             tokens: vec![Token::default(); people],
-            troubles: Vec::new(),
+            incidents: Vec::new(),
             largest_gap: Duration::ZERO,
-            largest_gap_in_trouble: Duration::ZERO,
+            largest_gap_in_incident: Duration::ZERO,
             violations: Vec::new(),
             violated: 0,
             by_minute: Vec::new(),
@@ -88,7 +90,7 @@ impl Watch {
         }
     }
 
-    /// Where things stand when the day begins.
+    /// Sets a token at the start of the day.
     pub(super) fn begins(&mut self, user: usize, proven_at: Timestamp, dies_at: Timestamp) {
         if let Some(token) = self.tokens.get_mut(user) {
             *token = Token { proven_at, dies_at };
@@ -115,7 +117,7 @@ impl Watch {
         if let Some(count) = self.by_age.get_mut(usize::try_from(age).unwrap_or(12).min(12)) {
             *count += 1;
         }
-        // Who was asked about since the beginning is in no order with those who were not.
+        // Proofs from before the start have an order; newer ones do not.
         if token.proven_at < self.begun {
             self.out_of_order = self.out_of_order.max(self.youngest_asked.since(token.proven_at));
             self.youngest_asked = self.youngest_asked.max(token.proven_at);
@@ -124,7 +126,7 @@ impl Watch {
         self.set(user, Token { proven_at: now, ..token });
     }
 
-    /// A new token is a proof as well.
+    /// A new token counts as proven.
     pub(super) fn issued(&mut self, user: usize, now: Timestamp, dies_at: Timestamp) {
         let Some(token) = self.tokens.get(user).copied() else { return };
         self.issued += 1;
@@ -132,14 +134,14 @@ impl Watch {
         self.set(user, Token { proven_at: now, dies_at });
     }
 
-    /// The user signed out: nothing is owed to the token any more.
+    /// The user signed out, so the token no longer needs proofs.
     pub(super) fn left(&mut self, user: usize, now: Timestamp) {
         let Some(token) = self.tokens.get(user).copied() else { return };
         self.judge(user, token, now);
         self.set(user, Token { dies_at: Timestamp::EPOCH, ..token });
     }
 
-    /// HOURLY at the end: nobody's proof is older.
+    /// HOURLY at the end: checks every user's proof.
     pub(super) fn judge_all(&mut self, now: Timestamp) {
         for user in 0..self.tokens.len() {
             if let Some(token) = self.tokens.get(user).copied() {
@@ -148,7 +150,7 @@ impl Watch {
         }
     }
 
-    /// Living tokens, and those of them whose proof is older than a period.
+    /// Counts living tokens, and those of them whose proof is older than a period.
     pub(super) fn living(&self, now: Timestamp, period: Duration) -> (u64, u64) {
         let living = self.tokens.iter().filter(|token| token.dies_at > now);
         living.fold((0, 0), |(all, overdue), token| {
@@ -159,11 +161,11 @@ impl Watch {
     fn judge(&mut self, user: usize, token: Token, now: Timestamp) {
         let until = now.min(token.dies_at);
         let gap = until.since(token.proven_at);
-        let overlaps = |trouble: &Trouble| {
-            trouble.from < until && trouble.until.is_none_or(|over| over > token.proven_at)
+        let overlaps = |incident: &Incident| {
+            incident.from < until && incident.until.is_none_or(|over| over > token.proven_at)
         };
-        if self.troubles.iter().any(overlaps) {
-            self.largest_gap_in_trouble = self.largest_gap_in_trouble.max(gap);
+        if self.incidents.iter().any(overlaps) {
+            self.largest_gap_in_incident = self.largest_gap_in_incident.max(gap);
             return;
         }
         self.largest_gap = self.largest_gap.max(gap);
@@ -179,7 +181,7 @@ impl Watch {
         }
     }
 
-    /// The answer to the code of a sign-in.
+    /// Remembers the token that a sign-in's code was exchanged for.
     pub(super) fn signs_in(&mut self, body: &Bytes) {
         let body = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
         if let Some(token) = body.get("access_token").and_then(|token| token.as_str()) {
@@ -188,7 +190,7 @@ impl Watch {
         }
     }
 
-    /// Whether this is the question of a sign-in whose its token is.
+    /// Returns whether this is a sign-in's own validation of its token.
     pub(super) fn identifies(&mut self, token: &str) -> bool {
         self.new.remove(token).is_some()
     }

@@ -1,4 +1,4 @@
-//! What makes a database as it was when it was made.
+//! Resets a database to its initial state.
 #![allow(unreachable_pub, reason = "several tests use it")]
 
 pub const EMPTY: &str = "

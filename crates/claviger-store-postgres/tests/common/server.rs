@@ -1,7 +1,8 @@
-//! PostgreSQL servers of the tests' own: made in a directory that goes away with them, reached from this computer alone.
+//! PostgreSQL servers for tests. Each lives in a temporary directory and is reachable only from
+//! this computer.
 //!
-//! A server is looked after by a shell that waits for the end of its input. That comes when the test's process ends, however
-//! it does, so no server outlives its test.
+//! A shell controls each server and waits for the end of its input. The input ends when the test's
+//! process ends in any way, so no server outlives its test.
 
 use std::{
     fs,
@@ -22,23 +23,23 @@ use claviger_store_postgres::{Address, Way};
 pub struct Server {
     directory: PathBuf,
     pub port: u16,
-    keeper: Mutex<Keeper>,
+    control: Mutex<ServerControl>,
     databases: AtomicU32,
 }
 
-/// A shell that does one line after the other, and tidies up when there are no more.
-struct Keeper {
+/// A shell that runs one line after the other, and cleans up after the last.
+struct ServerControl {
     shell: Child,
     lines: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
 }
 
 impl Server {
-    /// Makes and starts one. `settings` are lines for its postgresql.conf.
+    /// Creates and starts a server. `settings` are lines for its postgresql.conf.
     pub fn start(settings: &str) -> Self {
         let binaries = binaries();
-        let mut keeper = Keeper::start();
-        let directory = PathBuf::from(keeper.ask("mktemp -d /tmp/claviger-postgres-XXXXXX"));
+        let mut control = ServerControl::start();
+        let directory = PathBuf::from(control.ask("mktemp -d /tmp/claviger-postgres-XXXXXX"));
         let port = free_port();
         let conf = format!(
             "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{0}'\nfsync = off\n\
@@ -46,33 +47,33 @@ impl Server {
             directory.display()
         );
         let binaries = binaries.display();
-        keeper.ask(&format!(
+        control.ask(&format!(
             "cd {0} && {binaries}/initdb --no-sync --auth=trust --username=claviger --encoding=UTF8 --locale=C data \
              >initdb.log 2>&1 && cat >>data/postgresql.conf <<'END'\n{conf}\nEND\necho made",
             directory.display()
         ));
-        keeper.tell(&format!(
+        control.tell(&format!(
             "up() {{ {binaries}/pg_ctl -D data -l server.log -w -t 60 start >pg_ctl.log 2>&1 && echo up || echo 'it does not start'; }}\n\
              down() {{ {binaries}/pg_ctl -D data -w -m \"$1\" stop >pg_ctl.log 2>&1; echo down; }}\n{KILL}"
         ));
-        let server = Self { directory, port, keeper: Mutex::new(keeper), databases: AtomicU32::new(0) };
+        let server = Self { directory, port, control: Mutex::new(control), databases: AtomicU32::new(0) };
         server.resume();
         server
     }
 
-    /// Stops it as a crash does.
+    /// Stops the server as a crash does.
     pub fn crash(&self) {
-        assert_eq!(self.keeper.lock().unwrap().ask("down immediate"), "down");
+        assert_eq!(self.control.lock().unwrap().ask("down immediate"), "down");
     }
 
-    /// Kills it and all its processes as `kill -9` does.
+    /// Kills the server and all its processes as `kill -9` does.
     pub fn kill(&self) {
-        assert_eq!(self.keeper.lock().unwrap().ask("slay"), "slain");
+        assert_eq!(self.control.lock().unwrap().ask("slay"), "slain");
     }
 
-    /// Starts it again.
+    /// Starts the server again.
     pub fn resume(&self) {
-        assert_eq!(self.keeper.lock().unwrap().ask("up"), "up");
+        assert_eq!(self.control.lock().unwrap().ask("up"), "up");
     }
 
     /// A directory that the server may read.
@@ -80,12 +81,12 @@ impl Server {
         &self.directory
     }
 
-    /// Runs something in the server's directory, as its user.
+    /// Runs a command in the server's directory, as its user.
     pub fn run(&self, lines: &str) {
-        self.keeper.lock().unwrap().ask(&format!("{lines}\necho ran"));
+        self.control.lock().unwrap().ask(&format!("{lines}\necho ran"));
     }
 
-    /// Makes an empty database and gives its name.
+    /// Creates an empty database and returns its name.
     pub async fn database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let client = self.client("postgres").await;
@@ -96,7 +97,7 @@ impl Server {
         name
     }
 
-    /// The address by the socket in the file system.
+    /// Its address through the socket in the file system.
     pub fn text(&self, database: &str) -> String {
         format!("host={} port={} user=claviger dbname={database}", self.directory.display(), self.port)
     }
@@ -105,7 +106,7 @@ impl Server {
         Address::parse(&self.text(database), &Way::Tls { authorities: None }).unwrap()
     }
 
-    /// A connection beside the store.
+    /// A connection besides the store's.
     pub async fn client(&self, database: &str) -> tokio_postgres::Client {
         let (client, connection) =
             tokio_postgres::connect(&self.text(database), tokio_postgres::NoTls).await.unwrap();
@@ -116,13 +117,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let mut keeper = self.keeper.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        drop(keeper.lines.take());
-        let _gone = keeper.shell.wait();
+        let mut control = self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        drop(control.lines.take());
+        let _gone = control.shell.wait();
     }
 }
 
-impl Keeper {
+impl ServerControl {
     fn start() -> Self {
         let is_root = fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
         let mut shell = match is_root {
@@ -134,10 +135,11 @@ impl Keeper {
             }
             _ => Command::new("sh"),
         };
-        // Its own process group, so that a Ctrl-C at the test does not take the keeper before the server.
+        // Its own process group, so that a Ctrl-C at the test does not end the shell before the
+        // server.
         std::os::unix::process::CommandExt::process_group(&mut shell, 0);
         let mut shell = shell
-            .args(["-c", KEEPER])
+            .args(["-c", CONTROL_SCRIPT])
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -150,7 +152,7 @@ impl Keeper {
 
     fn tell(&mut self, lines: &str) {
         let input = self.lines.as_mut().unwrap();
-        // Each piece ends with a line that says so.
+        // The output of each command ends with a marker line.
         input.write_all(format!("{lines}\n%end\n").as_bytes()).unwrap();
         input.flush().unwrap();
     }
@@ -163,9 +165,9 @@ impl Keeper {
     }
 }
 
-/// The first process is stopped before its children are looked for, so that it makes no new ones. All must be gone before it
-/// can be started again; those that nobody has buried yet are, but the server would take its own dead process for a running one by
-/// the files that name it.
+/// Stops the first process before looking for its children, so that it starts no new ones. All must
+/// be gone before a restart. Processes that nobody has reaped yet count as gone. Removes the files
+/// that name the server's process, or the server would take its own dead process for a running one.
 const KILL: &str = r#"
 slay() {
     first=$(head -n 1 data/postmaster.pid)
@@ -178,7 +180,7 @@ slay() {
 }
 "#;
 
-const KEEPER: &str = r#"
+const CONTROL_SCRIPT: &str = r#"
 piece=
 while IFS= read -r line; do
     if [ "$line" = "%end" ]; then eval "$piece" </dev/null; piece=; else piece="$piece$line
@@ -191,7 +193,7 @@ case "$PWD" in /tmp/claviger-postgres-*)
 esac
 "#;
 
-/// The newest of Debian's, or those on the PATH.
+/// The newest of Debian's installations, or the programs on the PATH.
 pub fn binaries() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).find(|directory| directory.join("initdb").is_file());
@@ -212,7 +214,8 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Waits until at least so many statements in the client's database wait for a lock, of those that the condition is true of.
+/// Waits until at least `count` statements that meet the condition wait for a lock in the client's
+/// database.
 pub async fn until_waiting(client: &tokio_postgres::Client, count: i64, condition: &str) {
     let waiting = format!(
         "SELECT count(*) FROM pg_stat_activity
@@ -225,7 +228,7 @@ pub async fn until_waiting(client: &tokio_postgres::Client, count: i64, conditio
     .await;
 }
 
-/// Something that takes a while. Time is real here, since PostgreSQL's is.
+/// Polls for something that takes a while. Time is real here, since PostgreSQL's is.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..400 {
         if let Some(found) = look().await {

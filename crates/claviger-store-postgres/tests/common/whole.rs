@@ -1,4 +1,5 @@
-//! What holds for every row. PostgreSQL would look at it with each write at the price of a fifth of a refresh, so it does in tests.
+//! Invariants of every row. Checked in tests only: a check at each write would add a fifth to the
+//! cost of a refresh.
 #![allow(unreachable_pub, reason = "several tests use it")]
 
 pub const WHOLE: &str = "

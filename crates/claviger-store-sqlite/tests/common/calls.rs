@@ -1,25 +1,21 @@
-//! Random calls of a store, and their answers: to compare two stores that should not differ.
+//! Random calls of a store and their answers, to compare two stores that must not differ.
 #![allow(unreachable_pub, reason = "the tests of each store use it")]
 
 use std::collections::BTreeSet;
 
 use claviger_core::{
-    ids::{AttemptId, SessionId, Subject, Version},
-    secret::Fingerprint,
-    session::{Claim, EndReason, Holding, OwedRevocation, SealedPair, Session, State},
-    suspicion::{Cause, Suspicion},
-    sweep::Slot,
-    time::{Expiry, Timestamp},
+    ActiveState, AttemptId, Cause, Change, ChangeKind, Claim, EndReason, Expiry, Fingerprint,
+    PendingRevocation, SealedPair, Session, SessionId, Slot, State, Subject, Suspicion, Timestamp, Version,
 };
 use claviger_store::{
-    Backlog, Census, Memo, Owed, OwedId, Placement, Replaced, Selection, Store, StoreError, Suspected,
-    SuspicionKey, Visit, Wheel,
+    Applied, Backlog, Item, ItemId, Lease, LeaseTerms, LeaseUpdate, Leftover, Placement, Queue, RevocationId,
+    Selection, SessionCounts, SharedEntry, Store, StoreError, SuspicionKey, SweepKind,
 };
 use proptest::{collection::vec, option, prelude::*};
 
 use crate::common::{self, t};
 
-/// So many sessions there are at most, of three users, and so many moments at which things happen.
+/// Number of sessions at most, of three users, and number of moments at which things happen.
 pub const SESSIONS: u32 = 8;
 const MOMENTS: i64 = 12;
 
@@ -33,17 +29,17 @@ pub enum Call {
         replaces: Option<u32>,
     },
     Load(u32),
-    /// Changes a row that was read at some time, so that the change may come too late.
-    Replace {
+    /// Changes a row that was read earlier, so that the change may be too late.
+    Apply {
         read: usize,
-        change: Change,
+        transition: Transition,
         owe: bool,
     },
     Devices {
         owner: u32,
         limit: usize,
     },
-    EndAll {
+    EndSessions {
         owner: u32,
         except: Option<u32>,
         before: i64,
@@ -57,6 +53,7 @@ pub enum Call {
     },
     Distrusted(usize),
     Purge {
+        what: Leftover,
         until: i64,
         limit: usize,
     },
@@ -64,84 +61,38 @@ pub enum Call {
         which: u8,
         expires: i64,
     },
-    ForgetLogins {
-        now: i64,
-        limit: usize,
-    },
-    Owe {
+    AddRevocation {
         which: u32,
         at: i64,
     },
-    TakeOwed {
-        attempt: u8,
-        now: i64,
-        lease: i64,
-        limit: usize,
-    },
-    SettleOwed {
-        id: i64,
-        attempt: u8,
-    },
-    PostponeOwed {
-        id: i64,
-        attempt: u8,
-        due: i64,
-    },
-    Backlog,
-    TakeSlots {
-        probe: bool,
-        attempt: u8,
-        now: i64,
-        lease: i64,
-        limit: usize,
-    },
-    HoldSlot {
-        probe: bool,
-        attempt: u8,
-        lease: i64,
-    },
-    LeaveSlot {
-        probe: bool,
-        attempt: u8,
-        due: i64,
-    },
-    InSlot {
-        probe: bool,
-        after: Option<u32>,
-        limit: usize,
-    },
-    LongestDue {
-        probe: bool,
-    },
-    /// Changes rows that were read at some time, each once.
-    ReplaceAll(Vec<(usize, u8)>),
-    Census(i64),
     Suspect {
         key: u8,
         owner: u32,
         noted: i64,
     },
-    TakeSuspicions {
+    Take {
+        queue: Queue,
         attempt: u8,
         now: i64,
-        lease: i64,
-        limit: usize,
-    },
-    SettleSuspicion {
-        key: u8,
-        attempt: u8,
-    },
-    PostponeSuspicion {
-        key: u8,
-        attempt: u8,
-        due: i64,
-    },
-    ForgetSuspicions {
         until: i64,
         limit: usize,
     },
-    Memo(bool),
-    PutMemo {
+    UpdateLease {
+        item: ItemId,
+        attempt: u8,
+        update: LeaseUpdate,
+    },
+    Backlog(Queue),
+    InSlot {
+        sweep: SweepKind,
+        after: Option<u32>,
+        limit: usize,
+    },
+    /// Changes rows that were read earlier, each once.
+    ApplyAll(Vec<(usize, u8)>),
+    SessionCounts(i64),
+    SharedEntry(bool),
+    PutSharedEntry {
         one: bool,
         version: u64,
         value: u8,
@@ -149,7 +100,7 @@ pub enum Call {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum Change {
+pub enum Transition {
     Claim(u8),
     LoseAnswer(u8),
     Release(u8),
@@ -159,7 +110,8 @@ pub enum Change {
     Park,
     End,
     Rename,
-    Forge(u64),
+    /// A change that no rule makes, of this version and of any kind except an end.
+    Forge(u64, u8),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -171,29 +123,27 @@ pub enum Answer {
     Row(Result<Option<Session>, StoreError>),
     Rows(Result<Vec<Session>, StoreError>),
     Ids(Result<Vec<SessionId>, StoreError>),
-    Replaced(Result<Replaced, StoreError>),
-    Owed(Result<Vec<Owed>, StoreError>),
+    Applied(Result<Applied, StoreError>),
+    Taken(Result<Vec<Lease<Item>>, StoreError>),
     Backlog(Result<Backlog, StoreError>),
-    Visits(Result<Vec<Visit>, StoreError>),
-    Time(Result<Option<Timestamp>, StoreError>),
     Truths(Result<Vec<bool>, StoreError>),
-    Census(Result<Census, StoreError>),
-    Suspected(Result<Vec<Suspected>, StoreError>),
-    Memo(Result<Option<Memo>, StoreError>),
+    SessionCounts(Result<SessionCounts, StoreError>),
+    SharedEntry(Result<Option<SharedEntry>, StoreError>),
 }
 
-fn change() -> impl Strategy<Value = Change> {
+fn transition() -> impl Strategy<Value = Transition> {
     prop_oneof![
-        (0..2u8).prop_map(Change::Claim),
-        (0..2u8).prop_map(Change::LoseAnswer),
-        (0..2u8).prop_map(Change::Release),
-        (0..2u8).prop_map(Change::Rotate),
-        Just(Change::Prove),
-        Just(Change::Suspect),
-        Just(Change::Park),
-        Just(Change::End),
-        Just(Change::Rename),
-        prop_oneof![0..6u64, Just(u64::MAX)].prop_map(Change::Forge),
+        (0..2u8).prop_map(Transition::Claim),
+        (0..2u8).prop_map(Transition::LoseAnswer),
+        (0..2u8).prop_map(Transition::Release),
+        (0..2u8).prop_map(Transition::Rotate),
+        Just(Transition::Prove),
+        Just(Transition::Suspect),
+        Just(Transition::Park),
+        Just(Transition::End),
+        Just(Transition::Rename),
+        (prop_oneof![0..6u64, Just(u64::MAX)], 0..4u8)
+            .prop_map(|(version, kind)| Transition::Forge(version, kind)),
     ]
 }
 
@@ -205,69 +155,79 @@ pub fn call() -> impl Strategy<Value = Call> {
         6 => (which(), any::<u8>(), 0..4u32, option::of(which()))
             .prop_map(|(which, shape, limit, replaces)| Call::Insert { which, shape, limit, replaces }),
         3 => which().prop_map(Call::Load),
-        9 => (any::<prop::sample::Index>(), change(), any::<bool>())
-            .prop_map(|(read, change, owe)| Call::Replace { read: read.index(64), change, owe }),
+        9 => (any::<prop::sample::Index>(), transition(), any::<bool>())
+            .prop_map(|(read, transition, owe)| Call::Apply { read: read.index(64), transition, owe }),
         2 => (0..3u32, limit()).prop_map(|(owner, limit)| Call::Devices { owner, limit }),
         1 => (0..3u32, option::of(which()), moment(), 0..13usize)
-            .prop_map(|(owner, except, before, reason)| Call::EndAll { owner, except, before, reason }),
+            .prop_map(|(owner, except, before, reason)| Call::EndSessions { owner, except, before, reason }),
         3 => vec((which(), moment()), 0..4).prop_map(Call::Touch),
         2 => (moment(), moment(), limit())
             .prop_map(|(idle_since, created_until, limit)| Call::Overdue { idle_since, created_until, limit }),
         2 => limit().prop_map(Call::Distrusted),
-        1 => (moment(), limit()).prop_map(|(until, limit)| Call::Purge { until, limit }),
+        3 => (leftover(), moment(), limit())
+            .prop_map(|(what, until, limit)| Call::Purge { what, until, limit }),
         2 => (0..4u8, moment()).prop_map(|(which, expires)| Call::SpendLogin { which, expires }),
-        1 => (moment(), limit()).prop_map(|(now, limit)| Call::ForgetLogins { now, limit }),
-        2 => (which(), moment()).prop_map(|(which, at)| Call::Owe { which, at }),
-        3 => (attempt(), moment(), moment(), limit())
-            .prop_map(|(attempt, now, lease, limit)| Call::TakeOwed { attempt, now, lease, limit }),
-        2 => (1..9i64, attempt()).prop_map(|(id, attempt)| Call::SettleOwed { id, attempt }),
-        2 => (1..9i64, attempt(), moment())
-            .prop_map(|(id, attempt, due)| Call::PostponeOwed { id, attempt, due }),
-        1 => Just(Call::Backlog),
-        10 => rest(),
+        2 => (which(), moment()).prop_map(|(which, at)| Call::AddRevocation { which, at }),
+        1 => (0..4u8, 0..3u32, moment()).prop_map(|(key, owner, noted)| Call::Suspect { key, owner, noted }),
+        6 => (queue(), attempt(), moment(), moment(), limit())
+            .prop_map(|(queue, attempt, now, until, limit)| Call::Take { queue, attempt, now, until, limit }),
+        9 => (item(), attempt(), update())
+            .prop_map(|(item, attempt, update)| Call::UpdateLease { item, attempt, update }),
+        2 => queue().prop_map(Call::Backlog),
+        4 => rest(),
     ]
 }
 
-/// Calls that concern the sweep, suspicions and memos.
-fn rest() -> impl Strategy<Value = Call> {
-    let (moment, limit, attempt, probe) = (|| 0..MOMENTS, || 0..5usize, || 0..2u8, any::<bool>);
-    let (key, memo) = (|| 0..4u8, any::<bool>);
+fn sweep() -> impl Strategy<Value = SweepKind> {
+    prop::sample::select(SweepKind::ALL.to_vec())
+}
+
+fn queue() -> impl Strategy<Value = Queue> {
     prop_oneof![
-        (probe(), attempt(), moment(), moment(), limit()).prop_map(|(probe, attempt, now, lease, limit)| {
-            Call::TakeSlots { probe, attempt, now, lease, limit }
-        }),
-        (probe(), attempt(), moment()).prop_map(|(probe, attempt, lease)| Call::HoldSlot {
-            probe,
-            attempt,
-            lease
-        }),
-        (probe(), attempt(), moment()).prop_map(|(probe, attempt, due)| Call::LeaveSlot {
-            probe,
-            attempt,
-            due
-        }),
-        (probe(), option::of(0..SESSIONS), limit()).prop_map(|(probe, after, limit)| Call::InSlot {
-            probe,
+        2 => Just(Queue::Revocations),
+        2 => Just(Queue::Suspicions),
+        1 => sweep().prop_map(Queue::Slots),
+    ]
+}
+
+fn leftover() -> impl Strategy<Value = Leftover> {
+    prop::sample::select(vec![Leftover::Tombstones, Leftover::SpentLogins, Leftover::ClosedSuspicions])
+}
+
+/// Items that there may be. The ids of all sessions here end in the same octets, so all are in one
+/// slot.
+fn item() -> impl Strategy<Value = ItemId> {
+    prop_oneof![
+        2 => (1..9i64).prop_map(|id| ItemId::Revocation(RevocationId(id))),
+        1 => (0..4u8).prop_map(|key| ItemId::Suspicion(SuspicionKey([key; 32]))),
+        1 => sweep().prop_map(|sweep| ItemId::Slot(sweep, Slot::of(id(0)))),
+    ]
+}
+
+fn update() -> impl Strategy<Value = LeaseUpdate> {
+    let at = || (0..MOMENTS).prop_map(t);
+    prop_oneof![
+        Just(LeaseUpdate::Acknowledge),
+        at().prop_map(LeaseUpdate::Reschedule),
+        at().prop_map(LeaseUpdate::Extend),
+    ]
+}
+
+/// Calls that concern slots, many rows and shared entries.
+fn rest() -> impl Strategy<Value = Call> {
+    let entry = any::<bool>;
+    prop_oneof![
+        (sweep(), option::of(0..SESSIONS), 0..5usize).prop_map(|(sweep, after, limit)| Call::InSlot {
+            sweep,
             after,
             limit
         }),
-        probe().prop_map(|probe| Call::LongestDue { probe }),
-        vec((any::<prop::sample::Index>(), 0..3u8), 0..4).prop_map(|rows| {
-            Call::ReplaceAll(rows.into_iter().map(|(read, change)| (read.index(64), change)).collect())
+        vec((any::<prop::sample::Index>(), 0..4u8), 0..4).prop_map(|rows| {
+            Call::ApplyAll(rows.into_iter().map(|(read, change)| (read.index(64), change)).collect())
         }),
-        moment().prop_map(Call::Census),
-        (key(), 0..3u32, moment()).prop_map(|(key, owner, noted)| Call::Suspect { key, owner, noted }),
-        (attempt(), moment(), moment(), limit())
-            .prop_map(|(attempt, now, lease, limit)| Call::TakeSuspicions { attempt, now, lease, limit }),
-        (key(), attempt()).prop_map(|(key, attempt)| Call::SettleSuspicion { key, attempt }),
-        (key(), attempt(), moment()).prop_map(|(key, attempt, due)| Call::PostponeSuspicion {
-            key,
-            attempt,
-            due
-        }),
-        (moment(), limit()).prop_map(|(until, limit)| Call::ForgetSuspicions { until, limit }),
-        memo().prop_map(Call::Memo),
-        (memo(), 0..4u64, any::<u8>()).prop_map(|(one, version, value)| Call::PutMemo {
+        (0..MOMENTS).prop_map(Call::SessionCounts),
+        entry().prop_map(Call::SharedEntry),
+        (entry(), 0..4u64, any::<u8>()).prop_map(|(one, version, value)| Call::PutSharedEntry {
             one,
             version,
             value
@@ -287,7 +247,7 @@ fn attempt(which: u8) -> AttemptId {
     AttemptId([which; 16])
 }
 
-/// Small numbers make rows that share their times, and pairs of each kind.
+/// Small numbers make rows with equal times, and pairs of each kind.
 fn row(which: u32, shape: u8) -> Session {
     let plain = common::session(which);
     let mut pair = plain.pair().unwrap().clone();
@@ -295,7 +255,7 @@ fn row(which: u32, shape: u8) -> Session {
         [Expiry::Unknown, Expiry::Never, Expiry::At(t(5)), Expiry::At(t(99))][usize::from(shape % 4)];
     let pair = (shape < 200).then_some(pair);
     let created_at = t(i64::from(shape) % 4);
-    let state = State::Live(Holding { pair, proven_at: created_at, claim: None });
+    let state = State::Live(ActiveState { pair, proven_at: created_at, claim: None });
     Session { subject: owner(which), created_at, last_seen_at: t(i64::from(shape) % 3), state, ..plain }
 }
 
@@ -303,8 +263,8 @@ fn reason(which: usize) -> EndReason {
     EndReason::NAMES[which].0
 }
 
-/// The row after the change, and what it owes. None where the rules refuse.
-fn changed(row: Session, change: Change) -> Option<(Session, Option<OwedRevocation>)> {
+/// `None` if the rules refuse.
+fn changed(row: Session, transition: Transition) -> Option<Change> {
     let generation = row.pair().map_or(Version(77), |pair| pair.generation);
     let claim = |whose| Claim {
         attempt: attempt(whose),
@@ -315,23 +275,27 @@ fn changed(row: Session, change: Change) -> Option<(Session, Option<OwedRevocati
         answer_lost: false,
     };
     let rotated = |generation| SealedPair { generation, ..common::session(1).pair().unwrap().clone() };
-    let next = match change {
-        Change::Claim(whose) => row.claim(claim(whose)),
-        Change::LoseAnswer(whose) => row.lose_answer(attempt(whose), false),
-        Change::Release(whose) => row.release(attempt(whose)),
-        Change::Rotate(whose) => row.rotate(attempt(whose), None, t(4), rotated),
-        Change::Prove => row.prove(generation, t(6)),
-        Change::Suspect => row.suspect(generation),
-        Change::Park => row.park(generation),
-        Change::End => return row.end(EndReason::SignedOut, t(7)).ok(),
-        Change::Rename => {
-            Ok(Session { display_name: "Lovelace".to_owned(), version: row.version.next(), ..row })
+    let change = match transition {
+        Transition::Claim(whose) => row.claim(claim(whose)),
+        Transition::LoseAnswer(whose) => row.lose_answer(attempt(whose), false),
+        Transition::Release(whose) => row.release(attempt(whose)),
+        Transition::Rotate(whose) => row.rotate(attempt(whose), None, t(4), rotated),
+        Transition::Prove => row.prove(generation, t(6)),
+        Transition::Suspect => row.suspect(generation),
+        Transition::Park => row.park(generation),
+        Transition::End => row.end(EndReason::SignedOut, t(7)),
+        Transition::Rename => {
+            let version = row.version.next();
+            let renamed = Session { display_name: "Lovelace".to_owned(), version, ..row };
+            Ok(Change::forged(ChangeKind::Claim, renamed))
         }
-        Change::Forge(version) => {
-            Ok(Session { version: Version(version), ..self::row(1, 0).with_id(row.id) })
+        Transition::Forge(version, kind) => {
+            let kinds = [ChangeKind::Claim, ChangeKind::Proof, ChangeKind::State, ChangeKind::Pair];
+            let next = Session { version: Version(version), ..self::row(1, 0).with_id(row.id) };
+            Ok(Change::forged(kinds[usize::from(kind)].clone(), next))
         }
     };
-    next.ok().map(|next| (next, None))
+    change.ok()
 }
 
 trait WithId {
@@ -344,9 +308,8 @@ impl WithId for Session {
     }
 }
 
-fn revocation(which: u32, at: i64) -> OwedRevocation {
-    let (_, owed) = row(which, 0).end(EndReason::SignedOut, t(at)).unwrap();
-    owed.unwrap()
+fn revocation(which: u32, at: i64) -> PendingRevocation {
+    row(which, 0).end(EndReason::SignedOut, t(at)).unwrap().revocation().unwrap().clone()
 }
 
 /// `seen` are the rows that were read so far.
@@ -359,119 +322,98 @@ pub async fn answer(store: &dyn Store, call: &Call, seen: &[Session]) -> Answer 
             Answer::Rows(store.insert(row(which, shape), placement).await)
         }
         Call::Load(which) => Answer::Row(store.load(id(which)).await),
-        Call::Replace { read, change, owe } => {
+        Call::Apply { read, transition, owe } => {
             let base = seen.get(read % seen.len().max(1)).cloned().unwrap_or_else(|| row(0, 0));
-            let Some((next, owed)) = changed(base, change) else { return Answer::Nothing(Ok(())) };
-            let owed = owed.or_else(|| owe.then(|| revocation(1, 2)));
-            let of_claim = matches!(change, Change::Claim(_) | Change::LoseAnswer(_) | Change::Release(_));
-            Answer::Replaced(match owed {
-                None if of_claim => store.replace_claim(&next).await,
-                owed => store.replace(&next, owed.as_ref()).await,
-            })
+            let Some(change) = changed(base, transition) else { return Answer::Nothing(Ok(())) };
+            let change = match change.kind() {
+                ChangeKind::End { revocation: None } if owe => {
+                    let kind = ChangeKind::End { revocation: Some(revocation(1, 2)) };
+                    Change::forged(kind, change.into_next())
+                }
+                _ => change,
+            };
+            Answer::Applied(store.apply(&change).await)
         }
         Call::Devices { owner: whose, limit } => Answer::Rows(store.devices(&owner(whose), limit).await),
-        Call::EndAll { owner: whose, except, before, reason: why } => {
+        Call::EndSessions { owner: whose, except, before, reason: why } => {
             let selection =
                 Selection { subject: owner(whose), except: except.map(id), created_before: at(before) };
-            Answer::Rows(store.end_all(&selection, reason(why), at(8)).await)
+            Answer::Rows(store.end_sessions(&selection, reason(why), at(8)).await)
         }
         Call::Touch(uses) => {
             let uses: Vec<(SessionId, Timestamp)> =
                 uses.into_iter().map(|(which, moment)| (id(which), at(moment))).collect();
-            Answer::Nothing(store.touch(&uses).await)
+            Answer::Nothing(store.record_last_seen(&uses).await)
         }
         Call::Overdue { idle_since, created_until, limit } => {
             Answer::Ids(store.overdue(at(idle_since), at(created_until), limit).await)
         }
-        Call::Distrusted(limit) => Answer::Ids(store.distrusted(limit).await),
-        Call::Purge { until, limit } => Answer::Number(store.purge(at(until), limit).await),
+        Call::Distrusted(limit) => Answer::Ids(store.denylist(limit).await),
+        Call::Purge { what, until, limit } => Answer::Number(store.purge(what, at(until), limit).await),
         Call::SpendLogin { which, expires } => {
             Answer::Truth(store.spend_login([which; 32], at(expires)).await)
         }
-        Call::ForgetLogins { now, limit } => Answer::Number(store.forget_logins(at(now), limit).await),
-        Call::Owe { which, at: moment } => Answer::Nothing(store.owe(&revocation(which, moment)).await),
-        Call::TakeOwed { attempt: whose, now, lease, limit } => {
-            Answer::Owed(store.take_owed(attempt(whose), at(now), at(lease), limit).await)
-        }
-        Call::SettleOwed { id, attempt: whose } => {
-            Answer::Truth(store.settle_owed(OwedId(id), attempt(whose)).await)
-        }
-        Call::PostponeOwed { id, attempt: whose, due } => {
-            Answer::Truth(store.postpone_owed(OwedId(id), attempt(whose), at(due)).await)
-        }
-        Call::Backlog => Answer::Backlog(store.owed_backlog().await),
-        Call::Suspect { .. }
-        | Call::TakeSuspicions { .. }
-        | Call::SettleSuspicion { .. }
-        | Call::PostponeSuspicion { .. }
-        | Call::ForgetSuspicions { .. } => answer_of_suspicions(store, call).await,
-        _ => answer_of_the_sweep(store, call, seen).await,
+        Call::AddRevocation { .. }
+        | Call::Suspect { .. }
+        | Call::Take { .. }
+        | Call::UpdateLease { .. }
+        | Call::Backlog(_) => answer_of_a_queue(store, call).await,
+        _ => answer_of_the_rest(store, call, seen).await,
     }
 }
 
-async fn answer_of_suspicions(store: &dyn Store, call: &Call) -> Answer {
-    let key = |key| SuspicionKey([key; 32]);
+async fn answer_of_a_queue(store: &dyn Store, call: &Call) -> Answer {
     match call.clone() {
-        Call::Suspect { key: tag, owner: whose, noted } => {
-            let suspicion = Suspicion { subject: owner(whose), at: t(3), cause: Cause::Notice };
-            Answer::Truth(store.suspect(key(tag), &suspicion, t(noted)).await)
+        Call::AddRevocation { which, at } => {
+            Answer::Truth(store.enqueue(&Item::Revocation(revocation(which, at))).await)
         }
-        Call::TakeSuspicions { attempt: whose, now, lease, limit } => {
-            Answer::Suspected(store.take_suspicions(attempt(whose), t(now), t(lease), limit).await)
+        Call::Suspect { key, owner: whose, noted } => {
+            let suspicion = Suspicion { subject: owner(whose), at: t(3), cause: Cause::WebhookEvent };
+            let key = SuspicionKey([key; 32]);
+            Answer::Truth(store.enqueue(&Item::Suspicion { key, suspicion, noted_at: t(noted) }).await)
         }
-        Call::SettleSuspicion { key: tag, attempt: whose } => {
-            Answer::Truth(store.settle_suspicion(key(tag), attempt(whose)).await)
+        Call::Take { queue, attempt: whose, now, until, limit } => {
+            let latest_due = t(now.max(until));
+            let terms = LeaseTerms { holder: attempt(whose), now: t(now), until: t(until), latest_due };
+            Answer::Taken(store.take(queue, terms, limit).await)
         }
-        Call::PostponeSuspicion { key: tag, attempt: whose, due } => {
-            Answer::Truth(store.postpone_suspicion(key(tag), attempt(whose), t(due)).await)
+        Call::UpdateLease { item, attempt: whose, update } => {
+            Answer::Truth(store.update_lease(item, attempt(whose), update).await)
         }
-        Call::ForgetSuspicions { until, limit } => {
-            Answer::Number(store.forget_suspicions(t(until), limit).await)
-        }
+        Call::Backlog(queue) => Answer::Backlog(store.backlog(queue).await),
         _ => Answer::Nothing(Ok(())),
     }
 }
 
-async fn answer_of_the_sweep(store: &dyn Store, call: &Call, seen: &[Session]) -> Answer {
-    let wheel = |probe| if probe { Wheel::Probe } else { Wheel::Validation };
-    // The ids of all sessions here end alike.
-    let slot = Slot::of(id(0));
+async fn answer_of_the_rest(store: &dyn Store, call: &Call, seen: &[Session]) -> Answer {
     let name = |one| if one { "one" } else { "other" };
     match call.clone() {
-        Call::TakeSlots { probe, attempt: whose, now, lease, limit } => {
-            Answer::Visits(store.take_slots(wheel(probe), attempt(whose), t(now), t(lease), limit).await)
+        Call::InSlot { sweep, after, limit } => {
+            Answer::Rows(store.in_slot(sweep, Slot::of(id(0)), after.map(id), limit).await)
         }
-        Call::HoldSlot { probe, attempt: whose, lease } => {
-            Answer::Truth(store.hold_slot(wheel(probe), slot, attempt(whose), t(lease)).await)
-        }
-        Call::LeaveSlot { probe, attempt: whose, due } => {
-            Answer::Truth(store.leave_slot(wheel(probe), slot, attempt(whose), t(due)).await)
-        }
-        Call::InSlot { probe, after, limit } => {
-            Answer::Rows(store.in_slot(wheel(probe), slot, after.map(id), limit).await)
-        }
-        Call::LongestDue { probe } => Answer::Time(store.longest_due(wheel(probe)).await),
-        Call::ReplaceAll(reads) => {
+        Call::ApplyAll(reads) => {
             let mut once = BTreeSet::new();
             let rows = reads.iter().filter_map(|(read, change)| {
                 let base = seen.get(read % seen.len().max(1))?.clone();
-                let change = [Change::Prove, Change::Suspect, Change::Park][usize::from(*change)];
-                Some(changed(base, change)?.0).filter(|next| once.insert(next.id))
+                let all = [Transition::Prove, Transition::Suspect, Transition::Park, Transition::End];
+                let change = changed(base, all[usize::from(*change)])?;
+                once.insert(change.next().id).then_some(change)
             });
             let next: Vec<_> = rows.collect();
-            Answer::Truths(store.replace_all(&next).await)
+            Answer::Truths(store.apply_all(&next).await)
         }
-        Call::Census(now) => Answer::Census(store.census(t(now)).await),
-        Call::Memo(one) => Answer::Memo(store.memo(name(one)).await),
-        Call::PutMemo { one, version, value } => {
-            let memo = Memo { version: Version(version), value: vec![value] };
-            Answer::Truth(store.put_memo(name(one), &memo).await)
+        Call::SessionCounts(now) => Answer::SessionCounts(store.session_counts(t(now)).await),
+        Call::SharedEntry(one) => Answer::SharedEntry(store.shared_entry(name(one)).await),
+        Call::PutSharedEntry { one, version, value } => {
+            let entry = SharedEntry { version: Version(version), value: vec![value] };
+            Answer::Truth(store.put_shared_entry(name(one), &entry).await)
         }
         _ => Answer::Nothing(Ok(())),
     }
 }
 
-/// No session takes the id of one that was purged, but the few ids here come again: nobody holds a row of before.
+/// Forgets the rows that were read of a purged session. Real ids are never reused, but the few ids
+/// here are.
 async fn forget_former_life(store: &dyn Store, call: &Call, seen: &mut Vec<Session>) {
     if let Call::Insert { which, .. } = call
         && store.load(id(*which)).await.unwrap().is_none()
@@ -480,9 +422,9 @@ async fn forget_former_life(store: &dyn Store, call: &Call, seen: &mut Vec<Sessi
     }
 }
 
-/// Makes the same calls of both, and fails at the first answer that differs.
+/// Makes the same calls to both stores, and fails at the first answer that differs.
 pub async fn compare(given: &dyn Store, expected: &dyn Store, calls: Vec<Call>) -> Result<(), TestCaseError> {
-    // A change is made from a row that was read, so what is there before the first call is read.
+    // A change is made from a row that was read, so the rows before the first call are read.
     let mut seen = Vec::new();
     for which in 0..SESSIONS {
         seen.extend(expected.load(id(which)).await.unwrap());
@@ -496,8 +438,8 @@ pub async fn compare(given: &dyn Store, expected: &dyn Store, calls: Vec<Call>) 
             prop_assert_eq!(&given.load(id(which)).await.unwrap(), &wanted, "step {}: {:?}", step, call);
             seen.extend(wanted.filter(|row| !seen.contains(row)));
         }
-        let wanted = expected.owed_backlog().await;
-        prop_assert_eq!(given.owed_backlog().await, wanted, "step {}: {:?}", step, call);
+        let wanted = expected.backlog(Queue::Revocations).await;
+        prop_assert_eq!(given.backlog(Queue::Revocations).await, wanted, "step {}: {:?}", step, call);
     }
     Ok(())
 }

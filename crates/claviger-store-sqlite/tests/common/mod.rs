@@ -1,13 +1,9 @@
-//! What several tests share.
+//! Shared by several tests.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 use claviger_core::{
-    device::DeviceLabel,
-    ids::{ProviderName, SessionId, Subject, Version},
-    policy::Custody,
-    secret::SessionSecret,
-    session::{Holding, SealedBlob, SealedPair, Session, State},
-    time::{Expiry, Timestamp},
+    ActiveState, Custody, DeviceLabel, Expiry, ProviderName, SealedBlob, SealedPair, Session, SessionId,
+    SessionSecret, State, Subject, Timestamp, Version,
 };
 use claviger_store::Placement;
 
@@ -17,7 +13,7 @@ pub fn t(secs: i64) -> Timestamp {
     Timestamp::from_millis(1_790_000_000_000 + secs * 1000)
 }
 
-/// Of ten users; `tag` makes a session of its own.
+/// Makes a session of one of ten users; each `tag` makes another session.
 pub fn session(tag: u32) -> Session {
     let mut random = [0; 10];
     random[..4].copy_from_slice(&tag.to_be_bytes());
@@ -38,6 +34,6 @@ pub fn session(tag: u32) -> Session {
         device: DeviceLabel::new("Firefox on Linux"),
         created_at: begun,
         last_seen_at: begun,
-        state: State::Live(Holding { pair: Some(pair), proven_at: begun, claim: None }),
+        state: State::Live(ActiveState { pair: Some(pair), proven_at: begun, claim: None }),
     }
 }

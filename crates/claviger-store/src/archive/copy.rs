@@ -1,22 +1,23 @@
 //! Copies all rows of one store into another, and compares the two.
 //!
-//! Rows are copied table by table in the order of their keys, so what a copy leaves behind that was cut short is a beginning of
-//! each table. A copy begins with comparing that: if the destination holds anything but a beginning of what the source
-//! holds, it is refused and not touched. Otherwise the copy goes on where the beginning ends. No row is ever
-//! overwritten (invariants MONO, ENDED).
+//! Rows are copied table by table in the order of their keys, so an interrupted copy leaves the
+//! first rows of each table. A copy compares these first. If the destination holds anything but the
+//! first rows of the source's tables, it is refused and not changed. Otherwise the copy continues
+//! after them. No row is ever overwritten (invariants MONO, ENDED).
 
 use std::{cmp::Ordering, fmt, vec};
 
-use claviger_core::ids::Version;
+use claviger_core::Version;
 
 use super::{
-    Archive, Digest, Found, Key, MARKER, Record, Reservation, ReserveError, Side, Table, digest::Digester,
+    Archive, Digest, Found, Key, MARKER, MaintenanceLock, MaintenanceLockError, Record, Side, Table,
+    digest::Digester,
 };
-use crate::{Memo, StoreError};
+use crate::{SharedEntry, StoreError};
 
-/// So many rows are read at a time, and added in one step.
+/// Number of rows that are read at a time, and added in one step.
 const BATCH: usize = 1000;
-/// So many rows are compared between two words on how far it is.
+/// Number of rows compared between two reports of progress.
 const COMPARED_BETWEEN_WORDS: u64 = 1000;
 
 pub(super) const UNDER_WAY: &[u8] = b"under way";
@@ -25,40 +26,41 @@ pub(super) const DONE: &[u8] = b"done";
 /// How to copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct CopyOptions {
-    /// Whether rows of the source that cannot be read are left behind. Otherwise the first of them ends the copy.
+    /// Whether to skip rows of the source that cannot be read. Otherwise the first of them ends the
+    /// copy.
     pub skip_damaged: bool,
 }
 
-/// What a copy is at.
+/// A step of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Compares what the destination holds already.
+    /// Comparing the rows that the destination already holds.
     Check,
-    /// Copies.
+    /// Copying rows.
     Copy,
-    /// Reads both stores and compares them.
+    /// Reading and comparing both stores.
     Verify,
 }
 
-/// How far a copy is.
+/// The progress of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// What it is at.
+    /// The current step.
     pub step: Step,
-    /// Where.
+    /// The current table.
     pub table: Table,
-    /// So many rows of the table are done.
+    /// Number of rows of the table that are done.
     pub done: u64,
-    /// Of so many.
+    /// Number of rows of the table in all.
     pub of: u64,
 }
 
-/// What is told while a copy runs.
+/// A message while a copy runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// How far it is.
+    /// Its progress.
     Progress(Progress),
-    /// A row of the source is left behind, because it cannot be read.
+    /// A row of the source is skipped, because it cannot be read.
     LeftBehind {
         /// Which.
         key: Key,
@@ -67,25 +69,25 @@ pub enum Told {
     },
 }
 
-/// What two stores were found to hold, both of them.
+/// What both stores hold after a copy or a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Of each table.
+    /// The sum of each table.
     pub sums: Vec<Sum>,
-    /// Whether all of it was there before.
+    /// Whether the destination held everything before.
     pub was_done: bool,
 }
 
-/// What a table was found to hold, in both stores.
+/// What a table holds in both stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sum {
-    /// Which table.
+    /// The table.
     pub table: Table,
-    /// So many rows.
+    /// Number of rows.
     pub rows: u64,
-    /// Of these rows.
+    /// The checksum of these rows.
     pub digest: Digest,
-    /// So many rows of the source cannot be read and are not in the destination.
+    /// Number of rows of the source that cannot be read and are not in the destination.
     pub left_behind: u64,
 }
 
@@ -98,18 +100,18 @@ pub struct Difference {
     pub how: Differs,
 }
 
-/// How the destination's row differs from the source's.
+/// How a row of the destination differs from the source's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Differs {
     /// The destination lacks it.
     Missing,
     /// The source lacks it.
     Foreign,
-    /// It was changed in the destination since.
+    /// It was changed later in the destination.
     Newer,
-    /// It was changed in the source since.
+    /// It was changed later in the source.
     Older,
-    /// Something in it is not the same.
+    /// Its content differs.
     Content,
 }
 
@@ -130,10 +132,10 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Why stores were not copied, or are not the same.
+/// Why a copy failed, or how two stores differ.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CopyError {
-    /// A store could not do it. The copy goes on when it is begun again.
+    /// A store failed. Running the copy again continues it.
     #[error("the {side}: {error}")]
     Store {
         /// Which.
@@ -141,13 +143,13 @@ pub enum CopyError {
         /// Why.
         error: StoreError,
     },
-    /// Somebody is at one of the stores.
-    #[error("the {side} cannot be had alone: {error}")]
-    Reserve {
+    /// One of the stores is in use.
+    #[error("the {side} cannot be reserved: {error}")]
+    Lock {
         /// Which.
         side: Side,
         /// Why.
-        error: ReserveError,
+        error: MaintenanceLockError,
     },
     /// A row cannot be read.
     #[error("the {side} is damaged: {key} cannot be read ({what})")]
@@ -159,8 +161,8 @@ pub enum CopyError {
         /// What is wrong with it.
         what: String,
     },
-    /// There are parts of rows that belong to none.
-    #[error("the {side} is damaged: among its {} are {rows} parts of rows that belong to none", .table.name())]
+    /// There are parts of rows that belong to no row.
+    #[error("the {side} is damaged: among its {} are {rows} parts of rows that belong to no row", .table.name())]
     Strays {
         /// Where.
         side: Side,
@@ -169,21 +171,23 @@ pub enum CopyError {
         /// How many.
         rows: u64,
     },
-    /// The source lacks rows, because a copy into it was not finished.
+    /// The source lacks rows, because a copy into it is not finished.
     #[error("the source is itself the destination of a copy that was not finished, so it lacks rows")]
     UnfinishedSource,
-    /// The destination is not empty, and not what a copy of this source leaves behind. Nothing was changed.
-    #[error("the destination holds something else than a part of the source: {0}. Nothing was changed in it")]
+    /// The destination holds rows that are not from a copy of this source. Nothing was changed.
+    #[error(
+        "the destination holds something other than a part of the source: {0}. Nothing was changed in it"
+    )]
     Occupied(Difference),
-    /// The copy was finished before, and the two are not the same any more. Nothing was changed.
+    /// The copy was finished before, and the stores have differed since. Nothing was changed.
     #[error(
         "a copy into this destination was finished before, and since then the two differ: {0}. Nothing was changed"
     )]
     Finished(Difference),
-    /// The rows of both stores are equal one by one, and their checksums are not. This is a fault of ours.
+    /// All rows are equal and the checksums are not. This is a bug in this program.
     #[error("the two stores are not the same: the checksums of their {} differ", .0.name())]
     Checksum(Table),
-    /// The two stores are not the same.
+    /// The two stores differ.
     #[error("the two stores are not the same: among the {}, {difference}", .difference.key.table().name())]
     Unequal {
         /// In what.
@@ -191,38 +195,38 @@ pub enum CopyError {
     },
 }
 
-/// Copies all that is in one store into another, and then compares them. Begun again after it was cut short, it goes on where it
-/// stood.
+/// Copies everything in one store into another, and then compares them. After an interruption, it
+/// continues where it stopped.
 ///
 /// # Errors
-/// [`CopyError`]. A copy that was begun and not finished leaves a mark in the destination ([`super::is_unfinished`]), so that
-/// nobody serves from it.
+/// [`CopyError`]. An unfinished copy leaves a mark in the destination ([`super::is_unfinished`]),
+/// so that no gateway serves from it.
 pub async fn copy(
     from: &dyn Archive,
     to: &dyn Archive,
     options: CopyOptions,
     tell: &mut (dyn FnMut(Told) + Send),
 ) -> Result<Report, CopyError> {
-    let kept = Kept::of_both(from, to).await?;
+    let locks = BothLocks::take(from, to).await?;
     refuse_unfinished(from).await?;
     let mut work = Work { from, to, options, tell };
-    let marker = to.memo(MARKER).await.map_err(of(Side::Destination))?;
+    let marker = to.shared_entry(MARKER).await.map_err(of(Side::Destination))?;
     if marker.as_ref().is_some_and(|marker| marker.value == DONE) {
         let report = work.verify_again().await?;
-        kept.until_now().await?;
+        locks.check_held().await?;
         return Ok(report);
     }
     let begun = work.check().await?;
     mark(to, marker.as_ref(), UNDER_WAY).await?;
-    // One that started before there was a mark to refuse it, and after others were looked for.
-    kept.destination.is_alone().await.map_err(kept_of(Side::Destination))?;
+    // A gateway may have started after the first check and before the mark was there to refuse it.
+    locks.destination.check_no_gateways().await.map_err(lock_failed(Side::Destination))?;
     for (table, place) in Table::ALL.into_iter().zip(begun) {
         work.copy(table, place).await?;
     }
     to.prepare_to_serve().await.map_err(of(Side::Destination))?;
     let sums = work.verify().await?;
-    kept.until_now().await?;
-    let marker = to.memo(MARKER).await.map_err(of(Side::Destination))?;
+    locks.check_held().await?;
+    let marker = to.shared_entry(MARKER).await.map_err(of(Side::Destination))?;
     mark(to, marker.as_ref(), DONE).await?;
     Ok(Report { sums, was_done: false })
 }
@@ -237,60 +241,61 @@ pub async fn verify(
     options: CopyOptions,
     tell: &mut (dyn FnMut(Told) + Send),
 ) -> Result<Report, CopyError> {
-    let kept = Kept::of_both(from, to).await?;
+    let locks = BothLocks::take(from, to).await?;
     let sums = Work { from, to, options, tell }.verify().await?;
-    kept.until_now().await?;
+    locks.check_held().await?;
     Ok(Report { sums, was_done: true })
 }
 
 /// Keeps others away from both stores.
-struct Kept {
-    source: Reservation,
-    destination: Reservation,
+struct BothLocks {
+    source: MaintenanceLock,
+    destination: MaintenanceLock,
 }
 
-impl Kept {
-    async fn of_both(from: &dyn Archive, to: &dyn Archive) -> Result<Self, CopyError> {
-        let source = from.reserve(Side::Source).await.map_err(kept_of(Side::Source))?;
-        let destination = to.reserve(Side::Destination).await.map_err(kept_of(Side::Destination))?;
+impl BothLocks {
+    async fn take(from: &dyn Archive, to: &dyn Archive) -> Result<Self, CopyError> {
+        let source = from.lock_for_maintenance(Side::Source).await.map_err(lock_failed(Side::Source))?;
+        let destination =
+            to.lock_for_maintenance(Side::Destination).await.map_err(lock_failed(Side::Destination))?;
         Ok(Self { source, destination })
     }
 
-    /// Whether what was read since can be believed.
-    async fn until_now(&self) -> Result<(), CopyError> {
-        self.source.has_kept().await.map_err(kept_of(Side::Source))?;
-        self.destination.has_kept().await.map_err(kept_of(Side::Destination))
+    /// Checks that nothing changed while the rows were read.
+    async fn check_held(&self) -> Result<(), CopyError> {
+        self.source.check_held().await.map_err(lock_failed(Side::Source))?;
+        self.destination.check_held().await.map_err(lock_failed(Side::Destination))
     }
 }
 
-fn kept_of(side: Side) -> impl Fn(ReserveError) -> CopyError {
-    move |error| CopyError::Reserve { side, error }
+fn lock_failed(side: Side) -> impl Fn(MaintenanceLockError) -> CopyError {
+    move |error| CopyError::Lock { side, error }
 }
 
 async fn refuse_unfinished(from: &dyn Archive) -> Result<(), CopyError> {
-    let marker = from.memo(MARKER).await.map_err(of(Side::Source))?;
+    let marker = from.shared_entry(MARKER).await.map_err(of(Side::Source))?;
     if super::is_unfinished(marker.as_ref()) { Err(CopyError::UnfinishedSource) } else { Ok(()) }
 }
 
-/// Keeps in the destination how the copy stands, if it does not say so already.
-async fn mark(to: &dyn Archive, marker: Option<&Memo>, value: &[u8]) -> Result<(), CopyError> {
+/// Writes the state of the copy into the destination, if it changed.
+async fn mark(to: &dyn Archive, marker: Option<&SharedEntry>, value: &[u8]) -> Result<(), CopyError> {
     if marker.is_some_and(|marker| marker.value == value) {
         return Ok(());
     }
     let version = marker.map_or(Version::FIRST, |marker| marker.version.next());
-    let memo = Memo { version, value: value.to_vec() };
-    if to.put_memo(MARKER, &memo).await.map_err(of(Side::Destination))? {
+    let entry = SharedEntry { version, value: value.to_vec() };
+    if to.put_shared_entry(MARKER, &entry).await.map_err(of(Side::Destination))? {
         return Ok(());
     }
-    let error = ReserveError::InUse("another copy into it is under way".to_owned());
-    Err(CopyError::Reserve { side: Side::Destination, error })
+    let error = MaintenanceLockError::InUse("another copy into it is under way".to_owned());
+    Err(CopyError::Lock { side: Side::Destination, error })
 }
 
 fn of(side: Side) -> impl Fn(StoreError) -> CopyError {
     move |error| CopyError::Store { side, error }
 }
 
-/// Where the copy of a table begins.
+/// Where the copy of a table continues.
 struct Place {
     after: Option<Key>,
     done: u64,
@@ -322,7 +327,8 @@ impl Work<'_> {
         }
     }
 
-    /// Compares what is in the destination with the beginning of each table of the source, before anything is changed.
+    /// Compares the destination with the first rows of each table of the source, before anything is
+    /// changed.
     async fn check(&mut self) -> Result<Vec<Place>, CopyError> {
         let mut places = Vec::new();
         for table in Table::ALL {
@@ -344,7 +350,7 @@ impl Work<'_> {
                 let foreign = foreign.then(|| Difference { key: their.key(), how: Differs::Foreign });
                 return Err(CopyError::Occupied(foreign.unwrap_or(difference)));
             }
-            // They were named by the copy that went by here, but perhaps to nobody who still has it.
+            // The interrupted copy named them, but its output may be lost.
             self.name_left_behind(&mut ours);
             place = Place { after: Some(their.key()), done: place.done + 1 };
             if place.done.is_multiple_of(COMPARED_BETWEEN_WORDS) {
@@ -370,7 +376,7 @@ impl Work<'_> {
         }
     }
 
-    /// After a copy that was finished before.
+    /// Compares the stores after a copy that was finished before.
     async fn verify_again(&mut self) -> Result<Report, CopyError> {
         match self.verify().await {
             Ok(sums) => Ok(Report { sums, was_done: true }),
@@ -417,7 +423,7 @@ impl Work<'_> {
     }
 }
 
-/// In what two rows of the same place differ.
+/// How two rows at the same place differ.
 fn difference(our: Option<&Record>, their: Option<&Record>) -> Option<Difference> {
     let (key, how) = match (our, their) {
         (None, None) => return None,
@@ -433,7 +439,7 @@ fn difference(our: Option<&Record>, their: Option<&Record>) -> Option<Difference
     Some(Difference { key, how })
 }
 
-/// Which of two rows of one key is newer, if that can be told.
+/// Which of two rows of one key is newer, if that is known.
 fn age(our: &Record, their: &Record) -> Differs {
     let (Record::Session(our), Record::Session(their)) = (our, their) else { return Differs::Content };
     match (their.version, their.last_seen_at).cmp(&(our.version, our.last_seen_at)) {
@@ -471,7 +477,7 @@ impl<'a> Reader<'a> {
     async fn next(&mut self) -> Result<Option<Record>, CopyError> {
         loop {
             match self.page.next() {
-                Some(Found::Record(Record::Memo { name, .. })) if name == MARKER => {}
+                Some(Found::Record(Record::SharedEntry { name, .. })) if name == MARKER => {}
                 Some(Found::Record(record)) => return Ok(Some(record)),
                 Some(Found::Damaged { key, what }) if self.skip_damaged => self.left_behind.push((key, what)),
                 Some(Found::Damaged { key, what }) => {
@@ -491,7 +497,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Whether one of the next rows has this key.
+    /// Returns whether one of the next rows has this key.
     async fn comes_to(&mut self, key: &Key) -> Result<bool, CopyError> {
         while let Some(record) = self.next().await? {
             match record.key().cmp(key) {
@@ -503,7 +509,7 @@ impl<'a> Reader<'a> {
         Ok(false)
     }
 
-    /// The next rows that can be read. None: there are no more.
+    /// The next rows that can be read. `None` if there are no more.
     async fn batch(&mut self) -> Result<Vec<Record>, CopyError> {
         let mut batch = Vec::with_capacity(BATCH);
         while batch.len() < BATCH

@@ -1,14 +1,10 @@
-//! Copies between stores in memory: what they come to, and what they refuse.
+//! Copies between stores in memory: their results and their refusals.
 
 use std::time::Duration;
 
 use claviger_core::{
-    device::DeviceLabel,
-    ids::{ProviderName, SessionId, Subject},
-    policy::Custody,
-    secret::SessionSecret,
-    session::{EndReason, Holding, Session, State},
-    time::Timestamp,
+    ActiveState, Change, Custody, DeviceLabel, EndReason, ProviderName, Refused, Session, SessionId,
+    SessionSecret, State, Subject, Timestamp,
 };
 
 use super::{copy::UNDER_WAY, *};
@@ -22,7 +18,7 @@ fn session(tag: u32) -> Session {
     random[..4].copy_from_slice(&tag.to_be_bytes());
     Session {
         id: SessionId::new(NOW, random),
-        version: claviger_core::ids::Version(3),
+        version: claviger_core::Version(3),
         subject: Subject { provider: ProviderName("twitch".to_owned()), id: tag.to_string() },
         display_name: "Ada".to_owned(),
         secret_hash: SessionSecret::new([1; 32]).hash(),
@@ -30,7 +26,7 @@ fn session(tag: u32) -> Session {
         device: DeviceLabel::new("Firefox on Linux"),
         created_at: NOW,
         last_seen_at: NOW,
-        state: State::Live(Holding { pair: None, proven_at: NOW, claim: None }),
+        state: State::Live(ActiveState { pair: None, proven_at: NOW, claim: None }),
     }
 }
 
@@ -45,16 +41,12 @@ async fn copied(from: &MemoryStore, to: &MemoryStore) -> Result<Report, CopyErro
     copy(from, to, CopyOptions::default(), &mut |_| {}).await
 }
 
-async fn change(store: &MemoryStore, tag: u32, change: impl FnOnce(Session) -> Session) {
+async fn change(store: &MemoryStore, tag: u32, change: impl FnOnce(Session) -> Result<Change, Refused>) {
     let stored = store.load(session(tag).id).await.unwrap().unwrap();
-    assert_eq!(store.replace(&change(stored), None).await.unwrap(), crate::Replaced::Done);
+    assert_eq!(store.apply(&change(stored).unwrap()).await.unwrap(), crate::Applied::Done);
 }
 
-fn prove(session: Session) -> Session {
-    Session { display_name: "Lovelace".to_owned(), version: session.version.next(), ..session }
-}
-
-/// Copies until the third batch, and is cut short there.
+/// Copies two batches and is interrupted at the third.
 async fn cut_short(from: &MemoryStore) -> MemoryStore {
     let to = MemoryStore::new();
     let failure = StoreError::Full("a test".to_owned());
@@ -77,13 +69,13 @@ async fn refused(from: &MemoryStore, to: &MemoryStore) -> CopyError {
 }
 
 #[tokio::test]
-async fn a_copy_holds_the_same_and_says_that_it_is_done() {
+async fn a_copy_equals_its_source_and_is_marked_done() {
     let (from, to) = (filled().await, MemoryStore::new());
     let report = copied(&from, &to).await.unwrap();
     assert!(!report.was_done);
     let rows: Vec<u64> = report.sums.iter().map(|sum| sum.rows).collect();
     assert_eq!(rows, [u64::from(ROWS), 0, 1, 0, 0, 0]);
-    assert!(!is_unfinished(to.memo(MARKER).await.unwrap().as_ref()));
+    assert!(!is_unfinished(to.shared_entry(MARKER).await.unwrap().as_ref()));
     let again = copied(&from, &to).await.unwrap();
     assert_eq!((again.was_done, &again.sums), (true, &report.sums));
     let third = MemoryStore::new();
@@ -91,10 +83,10 @@ async fn a_copy_holds_the_same_and_says_that_it_is_done() {
 }
 
 #[tokio::test]
-async fn a_copy_that_was_cut_short_goes_on_where_it_stood() {
+async fn an_interrupted_copy_continues() {
     let from = filled().await;
     let to = cut_short(&from).await;
-    assert!(is_unfinished(to.memo(MARKER).await.unwrap().as_ref()), "nobody may serve from it");
+    assert!(is_unfinished(to.shared_entry(MARKER).await.unwrap().as_ref()), "nobody may serve from it");
     let mut told = Vec::new();
     copy(&from, &to, CopyOptions::default(), &mut |progress| told.push(progress)).await.unwrap();
     let first_copied = told.iter().find_map(|told| match told {
@@ -102,11 +94,11 @@ async fn a_copy_that_was_cut_short_goes_on_where_it_stood() {
         _ => None,
     });
     assert_eq!(first_copied, Some(u64::from(ROWS)), "the last 500 rows were missing");
-    assert!(!is_unfinished(to.memo(MARKER).await.unwrap().as_ref()));
+    assert!(!is_unfinished(to.shared_entry(MARKER).await.unwrap().as_ref()));
 }
 
 #[tokio::test]
-async fn a_destination_that_holds_something_else_is_refused_and_not_touched() {
+async fn a_destination_with_other_rows_is_refused_and_not_changed() {
     let from = filled().await;
     let foreign = MemoryStore::new();
     let own = Session { id: SessionId::new(NOW.after(Duration::from_secs(1)), [9; 10]), ..session(1) };
@@ -119,36 +111,39 @@ async fn a_destination_that_holds_something_else_is_refused_and_not_touched() {
     let error = refused(&from, &holed).await;
     let how = Differs::Missing;
     assert_eq!(error, CopyError::Occupied(Difference { key: Key::Session(session(1).id), how }));
-    let memos = MemoryStore::new();
-    memos
-        .put_memo("pace", &crate::Memo { version: claviger_core::ids::Version::FIRST, value: vec![] })
+    let shared_entries = MemoryStore::new();
+    shared_entries
+        .put_shared_entry(
+            "pace",
+            &crate::SharedEntry { version: claviger_core::Version::FIRST, value: vec![] },
+        )
         .await
         .unwrap();
-    let error = refused(&from, &memos).await;
+    let error = refused(&from, &shared_entries).await;
     let how = Differs::Foreign;
-    assert_eq!(error, CopyError::Occupied(Difference { key: Key::Memo("pace".to_owned()), how }));
-    assert_eq!(memos.memo(MARKER).await.unwrap(), None);
+    assert_eq!(error, CopyError::Occupied(Difference { key: Key::SharedEntry("pace".to_owned()), how }));
+    assert_eq!(shared_entries.shared_entry(MARKER).await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn a_destination_or_a_source_that_served_meanwhile_is_told() {
+async fn a_store_that_served_during_a_copy_is_reported() {
     let from = filled().await;
     let to = cut_short(&from).await;
-    change(&to, 7, prove).await;
+    change(&to, 7, Session::bump_version).await;
     let key = Key::Session(session(7).id);
     let newer = Difference { key: key.clone(), how: Differs::Newer };
     assert_eq!(refused(&from, &to).await, CopyError::Occupied(newer), "MONO");
     let to = cut_short(&from).await;
-    change(&from, 7, |row| row.end(EndReason::SignedOut, NOW).unwrap().0).await;
+    change(&from, 7, |row| row.end(EndReason::SignedOut, NOW)).await;
     let older = Difference { key, how: Differs::Older };
     assert_eq!(refused(&from, &to).await, CopyError::Occupied(older));
 }
 
 #[tokio::test]
-async fn a_destination_that_served_since_the_copy_was_finished_is_refused() {
+async fn a_destination_that_served_after_the_copy_is_refused() {
     let (from, to) = (filled().await, MemoryStore::new());
     copied(&from, &to).await.unwrap();
-    change(&to, 2400, prove).await;
+    change(&to, 2400, Session::bump_version).await;
     let newer = Difference { key: Key::Session(session(2400).id), how: Differs::Newer };
     assert_eq!(refused(&from, &to).await, CopyError::Finished(newer.clone()));
     let unequal = verify(&from, &to, CopyOptions::default(), &mut |_| {}).await.unwrap_err();
@@ -157,10 +152,10 @@ async fn a_destination_that_served_since_the_copy_was_finished_is_refused() {
 }
 
 #[tokio::test]
-async fn a_copy_that_is_not_finished_is_no_source() {
+async fn an_unfinished_copy_is_refused_as_a_source() {
     let half = cut_short(&filled().await).await;
     assert_eq!(copied(&half, &MemoryStore::new()).await, Err(CopyError::UnfinishedSource));
-    assert_eq!(half.memo(MARKER).await.unwrap().unwrap().value, UNDER_WAY);
+    assert_eq!(half.shared_entry(MARKER).await.unwrap().unwrap().value, UNDER_WAY);
 }
 
 #[tokio::test]
@@ -177,7 +172,7 @@ async fn a_comparison_changes_nothing() {
 #[tokio::test]
 async fn a_change_in_any_column_changes_the_checksum() {
     let plain = session(1);
-    let State::Live(holding) = plain.state.clone() else { panic!("a live session") };
+    let State::Live(active) = plain.state.clone() else { panic!("a live session") };
     let digest = async |session: Session| {
         let (one, other) = (MemoryStore::new(), MemoryStore::new());
         for store in [&one, &other] {
@@ -190,7 +185,7 @@ async fn a_change_in_any_column_changes_the_checksum() {
         Session { display_name: "Ad".to_owned(), ..plain.clone() },
         Session { custody: Custody::Device, ..plain.clone() },
         Session { last_seen_at: NOW.after(Duration::from_millis(1)), ..plain.clone() },
-        Session { state: State::Parked(holding), ..plain.clone() },
+        Session { state: State::Parked(active), ..plain.clone() },
     ];
     let expected = digest(plain.clone()).await;
     assert_eq!(digest(plain).await, expected);

@@ -1,54 +1,56 @@
-//! All that a store holds, row by row.
+//! Checks of [`Archive`]: all rows are read, and added as they are.
 
 use std::sync::Arc;
 
-use claviger_core::{
-    ids::Version,
-    session::{EndReason, Session},
-    suspicion::{Cause, Suspicion},
-    sweep::Slot,
-    time::Timestamp,
-};
+use claviger_core::{Cause, EndReason, Session, Slot, Suspicion, Timestamp, Version};
 
-use super::fixtures::{
-    OURS, THEIRS, backlog, claim, ended, get, put, revocation, session, subject, suspect, t,
-};
+use super::fixtures::*;
 use crate::{
-    Memo, Owed, OwedId, Store, StoreError, Suspected, SuspicionKey, Wheel,
-    archive::{Archive, Found, Key, Record, Table},
+    Item, ItemId, Queue, RevocationId, SharedEntry, Store, StoreError, SuspicionKey, SweepKind,
+    archive::{Archive, Found, Key, Record, StoredItem, Table},
 };
 
-fn owed(id: i64) -> Record {
-    let owed = Owed { id: OwedId(id), revocation: revocation(id), tries: 3 };
-    Record::Owed { owed, due_at: t(50), holder: (id % 2 == 0).then_some(OURS) }
+fn revoked(id: i64) -> Record {
+    Record::Item(StoredItem {
+        tries: 3,
+        due_at: Some(t(50)),
+        holder: (id % 2 == 0).then_some(OURS),
+        ..StoredItem::new(ItemId::Revocation(RevocationId(id)), Item::Revocation(revocation(id)))
+    })
 }
 
 fn suspicion(tag: u8) -> Record {
-    let suspicion = Suspicion { subject: subject("ada"), at: t(3), cause: Cause::Probe };
-    let suspected = Suspected { key: SuspicionKey([tag; 32]), suspicion, tries: 2 };
+    let suspicion = Suspicion { subject: subject("ada"), at: t(3), cause: Cause::ConnectionCheck };
     let (due_at, holder) = if tag.is_multiple_of(2) { (None, None) } else { (Some(t(60)), Some(THEIRS)) };
-    Record::Suspicion { suspected, noted_at: t(4), due_at, holder }
+    let key = SuspicionKey([tag; 32]);
+    let item = Item::Suspicion { key, suspicion, noted_at: t(4) };
+    Record::Item(StoredItem { tries: 2, due_at, holder, ..StoredItem::new(ItemId::Suspicion(key), item) })
 }
 
-fn slot(wheel: Wheel, slot: Slot, due_at: Timestamp) -> Record {
-    Record::Slot { wheel, slot, due_at, lease_until: t(9), holder: Some(OURS) }
+fn slot(sweep: SweepKind, slot: Slot, due_at: Timestamp) -> Record {
+    let new = StoredItem::new(ItemId::Slot(sweep, slot), Item::Slot(slot));
+    Record::Item(StoredItem { due_at: Some(due_at), lease_until: t(9), holder: Some(OURS), ..new })
 }
 
-fn memo(name: &str) -> Record {
-    Record::Memo { name: name.to_owned(), memo: Memo { version: Version(7), value: vec![0, 1, 255] } }
+fn shared_entry(name: &str) -> Record {
+    Record::SharedEntry {
+        name: name.to_owned(),
+        entry: SharedEntry { version: Version(7), value: vec![0, 1, 255] },
+    }
 }
 
 /// Sessions in every state, and with each kind of claim.
 fn sessions() -> Vec<Session> {
     let generation = Version::FIRST;
-    let lost = session(3, 3).claim(claim(OURS)).unwrap().lose_answer(OURS, false).unwrap();
+    let lost =
+        session(3, 3).claim(claim(OURS)).unwrap().into_next().lose_answer(OURS, false).unwrap().into_next();
     let mut sessions = vec![
         session(1, 1),
-        session(2, 2).claim(claim(THEIRS)).unwrap(),
+        session(2, 2).claim(claim(THEIRS)).unwrap().into_next(),
         lost,
-        session(4, 4).park(generation).unwrap(),
+        session(4, 4).park(generation).unwrap().into_next(),
         suspect(session(5, 5)),
-        session(6, 6).end(EndReason::SignedOut, t(900)).unwrap().0,
+        session(6, 6).end(EndReason::SignedOut, t(900)).unwrap().into_next(),
     ];
     for (tag, session) in (1..).zip(&mut sessions) {
         session.version = Version(tag * 1000);
@@ -60,16 +62,16 @@ fn sessions() -> Vec<Session> {
 /// Rows of every table, each in the order of its keys.
 fn records() -> Vec<Record> {
     let mut records: Vec<Record> = sessions().into_iter().map(Record::Session).collect();
-    records.extend([2, 5, 6].map(owed));
+    records.extend([2, 5, 6].map(revoked));
     records.extend([1, 2, 200].map(|tag| Record::Login { state_hash: [tag; 32], expires_at: t(tag.into()) }));
     records.extend([1, 2, 200].map(suspicion));
     let number = |number| Slot::new(number).unwrap();
     records.extend([
-        slot(Wheel::Validation, number(3), t(70)),
-        slot(Wheel::Validation, number(1023), t(-1)),
-        slot(Wheel::Probe, number(0), t(71)),
+        slot(SweepKind::Validation, number(3), t(70)),
+        slot(SweepKind::Validation, number(1023), t(-1)),
+        slot(SweepKind::Connections, number(0), t(71)),
     ]);
-    records.extend(["Z", "a", "ä"].map(memo));
+    records.extend(["Z", "a", "ä"].map(shared_entry));
     records
 }
 
@@ -125,13 +127,18 @@ pub(super) async fn a_batch_is_added_whole_or_not_at_all(store: Arc<dyn Archive>
         if !before.contains(&taken) {
             store.add(vec![taken.clone()]).await.expect("add");
         }
-        let others: Vec<Record> = records().into_iter().filter(|record| record.key() > key).collect();
+        let others: Vec<Record> =
+            records().into_iter().skip_while(|record| record.key() != key).skip(1).collect();
         let mut batch = others;
         batch.push(taken);
-        let held = [read(&store, table, 100).await, read(&store, Table::Memos, 100).await];
+        let held = [read(&store, table, 100).await, read(&store, Table::SharedEntries, 100).await];
         let refused = store.add(batch).await;
         assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{key}: {refused:?}");
-        assert_eq!([read(&store, table, 100).await, read(&store, Table::Memos, 100).await], held, "{key}");
+        assert_eq!(
+            [read(&store, table, 100).await, read(&store, Table::SharedEntries, 100).await],
+            held,
+            "{key}"
+        );
     }
 }
 
@@ -154,59 +161,58 @@ pub(super) async fn what_was_added_is_served(store: Arc<dyn Archive>) {
     for session in sessions() {
         assert_eq!(get(&serving, session.id).await, session);
     }
-    let claims = store.census(t(10)).await.expect("census").claims;
+    let claims = store.session_counts(t(10)).await.expect("census").claims;
     assert_eq!((claims.in_flight, claims.ambiguous), (1, 1), "SPENT: claims went along");
     assert_eq!(store.spend_login([1; 32], t(99)).await, Ok(false), "a state that was used up stays so");
-    let due = store.take_owed(OURS, t(50), t(51), 10).await.expect("take_owed");
-    assert_eq!(due.iter().map(|owed| (owed.id.0, owed.tries)).collect::<Vec<_>>(), [(2, 3), (5, 3), (6, 3)]);
-    let open = store.take_suspicions(OURS, t(60), t(61), 10).await.expect("take_suspicions");
-    assert_eq!(open.iter().map(|open| open.key.0[0]).collect::<Vec<_>>(), [1], "closed ones are not taken");
-    let word = Suspicion { subject: subject("ada"), at: t(3), cause: Cause::Notice };
-    assert_eq!(store.suspect(SuspicionKey([2; 32]), &word, t(80)).await, Ok(false), "and are not forgotten");
-    assert_eq!(store.memo("a").await.expect("memo").expect("a memo").version, Version(7));
+    let due = take(&serving, Queue::Revocations, OURS, (50, 51), 10).await;
+    let revocation = |id| (ItemId::Revocation(RevocationId(id)), 3);
+    assert_eq!(
+        due.iter().map(|lease| (lease.id, lease.tries)).collect::<Vec<_>>(),
+        [2, 5, 6].map(revocation)
+    );
+    let open = take(&serving, Queue::Suspicions, OURS, (60, 61), 10).await;
+    let first = ItemId::Suspicion(SuspicionKey([1; 32]));
+    assert_eq!(open.iter().map(|lease| lease.id).collect::<Vec<_>>(), [first], "closed ones are not taken");
+    let word = Suspicion { subject: subject("ada"), at: t(3), cause: Cause::WebhookEvent };
+    let again = Item::Suspicion { key: SuspicionKey([2; 32]), suspicion: word, noted_at: t(80) };
+    assert_eq!(store.enqueue(&again).await, Ok(false), "and are not forgotten");
+    assert_eq!(store.shared_entry("a").await.expect("entry").expect("a shared entry").version, Version(7));
     let overdue = store.overdue(t(1).after(std::time::Duration::from_millis(1)), t(0), 10).await;
     assert_eq!(overdue, Ok(vec![session(1, 1).id]), "what is looked up by its last use is found");
-    assert_eq!(store.distrusted(10).await, Ok(vec![session(6, 6).id, session(5, 5).id]));
+    assert_eq!(store.denylist(10).await, Ok(vec![session(6, 6).id, session(5, 5).id]));
 }
 
 pub(super) async fn what_was_served_is_read(store: Arc<dyn Archive>) {
     let serving: Arc<dyn Store> = store.clone();
     let live = session(1, 1);
     put(&serving, [live.clone()]).await;
-    store.owe(&revocation(1)).await.expect("owe");
+    add_revocation(&serving, revocation(1)).await;
     let slot_of = Slot::of(live.id);
-    let taken = store.take_slots(Wheel::Validation, OURS, t(10), t(20), 10).await.expect("take_slots");
+    let taken = take(&serving, Queue::Slots(SweepKind::Validation), OURS, (10, 20), 10).await;
     assert_eq!(taken.len(), 1);
     store.spend_login([8; 32], t(30)).await.expect("spend_login");
-    store.put_memo("pace", &Memo { version: Version::FIRST, value: vec![1] }).await.expect("put_memo");
+    store
+        .put_shared_entry("pace", &SharedEntry { version: Version::FIRST, value: vec![1] })
+        .await
+        .expect("put_shared_entry");
     assert_eq!(read(&store, Table::Sessions, 10).await, [Record::Session(live)]);
-    assert_eq!(read(&store, Table::Owed, 10).await.len(), 1);
+    assert_eq!(read(&store, Table::Revocations, 10).await.len(), 1);
     assert_eq!(read(&store, Table::Logins, 10).await.len(), 1);
-    assert_eq!(read(&store, Table::Memos, 10).await.len(), 1);
-    let leased = Record::Slot {
-        wheel: Wheel::Validation,
-        slot: slot_of,
-        due_at: Timestamp::EPOCH,
-        lease_until: t(20),
-        holder: Some(OURS),
-    };
+    assert_eq!(read(&store, Table::SharedEntries, 10).await.len(), 1);
+    let id = ItemId::Slot(SweepKind::Validation, slot_of);
+    let new = StoredItem::new(id, Item::Slot(slot_of));
+    let leased = Record::Item(StoredItem { lease_until: t(20), holder: Some(OURS), ..new.clone() });
     assert_eq!(read(&store, Table::Slots, 10).await, [leased]);
-    store.leave_slot(Wheel::Validation, slot_of, OURS, t(3000)).await.expect("leave_slot");
-    let left = Record::Slot {
-        wheel: Wheel::Validation,
-        slot: slot_of,
-        due_at: t(3000),
-        lease_until: Timestamp::EPOCH,
-        holder: None,
-    };
+    assert!(reschedule(&serving, id, OURS, t(3000)).await);
+    let left = Record::Item(StoredItem { due_at: Some(t(3000)), ..new });
     assert_eq!(read(&store, Table::Slots, 10).await, [left], "HOURLY: the next visit's time goes along");
 }
 
 pub(super) async fn names_of_revocations_are_not_given_again(store: Arc<dyn Archive>) {
-    store.add(vec![owed(6), owed(41)]).await.expect("add");
-    store.add(vec![owed(12)]).await.expect("add");
-    store.owe(&revocation(1)).await.expect("owe");
-    let ids: Vec<Key> = read(&store, Table::Owed, 10).await.iter().map(Record::key).collect();
-    assert_eq!(ids, [6, 12, 41, 42].map(|id| Key::Owed(OwedId(id))));
+    store.add(vec![revoked(6), revoked(41)]).await.expect("add");
+    store.add(vec![revoked(12)]).await.expect("add");
+    add_revocation(&(store.clone() as Arc<dyn Store>), revocation(1)).await;
+    let ids: Vec<Key> = read(&store, Table::Revocations, 10).await.iter().map(Record::key).collect();
+    assert_eq!(ids, [6, 12, 41, 42].map(|id| Key::Item(ItemId::Revocation(RevocationId(id)))));
     assert_eq!(backlog(&(store.clone() as Arc<dyn Store>)).await.count, 4, "CASCADE");
 }

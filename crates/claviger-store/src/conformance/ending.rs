@@ -1,15 +1,11 @@
-//! Checks of a user's devices, and of the ends that concern more than one row.
+//! Checks of a user's devices, and of ends of several rows.
 
 use std::sync::Arc;
 
-use claviger_core::{
-    ids::{SessionId, Version},
-    session::{EndReason, Holding, SealedPair, Session, State},
-    time::Expiry,
-};
+use claviger_core::{ActiveState, EndReason, Expiry, SealedPair, Session, SessionId, State, Version};
 
 use super::fixtures::*;
-use crate::{Placement, Replaced, Selection, Store};
+use crate::{Applied, Placement, Selection, Store};
 
 fn ids(sessions: &[Session]) -> Vec<SessionId> {
     sessions.iter().map(|session| session.id).collect()
@@ -20,21 +16,21 @@ fn everything_of(owner: &str) -> Selection {
 }
 
 fn without_pair(session: Session) -> Session {
-    let state = State::Live(Holding { pair: None, proven_at: t(0), claim: None });
+    let state = State::Live(ActiveState { pair: None, proven_at: t(0), claim: None });
     Session { state, ..session }
 }
 
 fn with_expiry(session: Session, expiry: Expiry) -> Session {
     let pair = Some(SealedPair { expiry, ..pair(Version::FIRST) });
-    Session { state: State::Live(Holding { pair, proven_at: t(0), claim: None }), ..session }
+    Session { state: State::Live(ActiveState { pair, proven_at: t(0), claim: None }), ..session }
 }
 
 pub(super) async fn devices_are_listed_last_used_first(store: Arc<dyn Store>) {
     let [a, b, c, d] = [session(1, 0), session(2, 1), session(3, 2), session(4, 3)];
     let elsewhere = of("bob", session(5, 4));
     put(&store, [a.clone(), b.clone(), c.clone(), d.clone(), elsewhere, ended(session(6, 5))]).await;
-    store.touch(&[(b.id, t(50)), (a.id, t(40)), (d.id, t(40))]).await.unwrap();
-    change(&store, suspect(a.clone())).await;
+    store.record_last_seen(&[(b.id, t(50)), (a.id, t(40)), (d.id, t(40))]).await.unwrap();
+    change(&store, suspected(a.clone())).await;
 
     let listed = store.devices(&subject("ada"), 10).await.unwrap();
     assert_eq!(
@@ -59,7 +55,7 @@ pub(super) async fn a_sign_in_replaces_the_one_before_it(store: Arc<dyn Store>) 
     let newcomer = session(4, 10);
     let replaces = |id| Placement { limit: 1000, replaces: Some(id) };
     let gone = store.insert(newcomer.clone(), replaces(before.id)).await.unwrap();
-    let (tombstone, _) = before.end(EndReason::ReplacedBySignIn, newcomer.created_at).unwrap();
+    let tombstone = before.end(EndReason::ReplacedBySignIn, newcomer.created_at).unwrap().into_next();
     assert_eq!(gone, std::slice::from_ref(&tombstone), "the replaced row is given as it is now");
     assert_eq!(get(&store, tombstone.id).await, tombstone);
     assert_eq!(get(&store, sibling.id).await, sibling, "BLAST: another device is left alone");
@@ -84,7 +80,7 @@ pub(super) async fn a_sign_in_ends_what_is_over_the_limit(store: Arc<dyn Store>)
     let [a, b, c] = [session(1, 0), session(2, 1), session(3, 2)];
     let foreign = of("bob", session(4, 0));
     put(&store, [a.clone(), b.clone(), c.clone(), foreign.clone(), ended(session(5, 0))]).await;
-    store.touch(&[(a.id, t(50))]).await.unwrap();
+    store.record_last_seen(&[(a.id, t(50))]).await.unwrap();
 
     let roomy = store.insert(session(6, 10), Placement { limit: 4, replaces: None }).await;
     assert_eq!(roomy, Ok(vec![]), "BLAST: four fit, tombstones and other users not counted");
@@ -121,7 +117,8 @@ pub(super) async fn a_sign_in_owes_what_it_ends(store: Arc<dyn Store>) {
     assert_eq!(gone.len(), 4);
     let mut owed = all_owed(&store, t(20)).await;
     owed.sort_by_key(|owed| owed.session);
-    let expected = [live, eternal].map(|row| row.end(EndReason::DeviceLimit, t(20)).unwrap().1.unwrap());
+    let expected = [live, eternal]
+        .map(|row| row.end(EndReason::DeviceLimit, t(20)).unwrap().revocation().cloned().unwrap());
     assert_eq!(owed, expected, "CASCADE: a live pair is owed once; none and an expired one are not");
 }
 
@@ -134,9 +131,9 @@ pub(super) async fn the_end_of_all_takes_exactly_the_selection(store: Arc<dyn St
     put(&store, all.into_iter().cloned()).await;
 
     let selection = Selection { subject: subject("ada"), except: Some(caller.id), created_before: t(10) };
-    let gone = store.end_all(&selection, EndReason::SignedOutFromAnotherDevice, t(60)).await.unwrap();
-    let expected =
-        [&a, &b].map(|row| row.clone().end(EndReason::SignedOutFromAnotherDevice, t(60)).unwrap().0);
+    let gone = store.end_sessions(&selection, EndReason::SignedOutFromAnotherDevice, t(60)).await.unwrap();
+    let expected = [&a, &b]
+        .map(|row| row.clone().end(EndReason::SignedOutFromAnotherDevice, t(60)).unwrap().into_next());
     assert_eq!(gone, expected, "OTHERS: those created before, but the caller's, in the order of their ids");
     for row in &expected {
         assert_eq!(get(&store, row.id).await, *row, "OTHERS: the given rows are the stored ones");
@@ -144,24 +141,32 @@ pub(super) async fn the_end_of_all_takes_exactly_the_selection(store: Arc<dyn St
     for spared in [&caller, &border, &younger, &tombstone, &foreign] {
         assert_eq!(get(&store, spared.id).await, *spared, "OTHERS, BLAST: nothing else is touched");
     }
-    let again = store.end_all(&selection, EndReason::Administrator, t(61)).await;
+    let again = store.end_sessions(&selection, EndReason::Administrator, t(61)).await;
     assert_eq!(again, Ok(vec![]), "ENDED: a second time there is nothing to end");
 }
 
 pub(super) async fn the_end_of_all_owes_each_live_pair_once(store: Arc<dyn Store>) {
     let live = session(1, 0);
-    let rotated = session(2, 1).claim(claim(OURS)).unwrap().rotate(OURS, None, t(5), pair).unwrap();
+    let rotated = session(2, 1)
+        .claim(claim(OURS))
+        .unwrap()
+        .into_next()
+        .rotate(OURS, None, t(5), pair)
+        .unwrap()
+        .into_next();
     let unknown = with_expiry(session(3, 2), Expiry::Unknown);
     let expired = with_expiry(session(4, 3), Expiry::At(t(60)));
     let rows = [live, rotated, unknown];
     put(&store, rows.clone().into_iter().chain([expired, without_pair(session(5, 4))])).await;
 
-    let gone = store.end_all(&everything_of("ada"), EndReason::SignedOutEverywhere, t(60)).await.unwrap();
+    let gone =
+        store.end_sessions(&everything_of("ada"), EndReason::SignedOutEverywhere, t(60)).await.unwrap();
     assert_eq!(gone.len(), 5);
     assert_eq!(backlog(&store).await.count, 3, "CASCADE: one for each live pair");
     let mut owed = all_owed(&store, t(60)).await;
     owed.sort_by_key(|owed| owed.session);
-    let expected = rows.map(|row| row.end(EndReason::SignedOutEverywhere, t(60)).unwrap().1.unwrap());
+    let expected = rows
+        .map(|row| row.end(EndReason::SignedOutEverywhere, t(60)).unwrap().revocation().cloned().unwrap());
     assert_eq!(owed, expected, "CASCADE: the last known pair of each row");
 }
 
@@ -174,7 +179,7 @@ pub(super) async fn the_end_of_all_and_a_sign_in_leave_no_half(store: Arc<dyn St
         let before = backlog(&store).await.count;
         let ending = {
             let (store, selection) = (Arc::clone(&store), everything_of(&owner));
-            async move { store.end_all(&selection, EndReason::SignedOutEverywhere, t(60)).await.unwrap() }
+            async move { store.end_sessions(&selection, EndReason::SignedOutEverywhere, t(60)).await.unwrap() }
         };
         let sign_in = {
             let (store, new) = (Arc::clone(&store), new.clone());
@@ -187,7 +192,7 @@ pub(super) async fn the_end_of_all_and_a_sign_in_leave_no_half(store: Arc<dyn St
         assert_eq!(
             newcomer.ended(),
             ended_by_both.contains(&new.id),
-            "OTHERS: a sign-in is ended and told, or kept"
+            "OTHERS: a sign-in is ended and returned, or kept"
         );
         assert!(get(&store, old.id).await.ended(), "OTHERS: the old row is ended by one of the two");
         let ends_of_old = ended_by_both.iter().filter(|id| **id == old.id).count();
@@ -200,31 +205,32 @@ pub(super) async fn the_end_of_all_and_a_sign_in_leave_no_half(store: Arc<dyn St
 pub(super) async fn the_end_of_all_and_a_change_leave_no_half(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
         let owner = format!("user {round}");
-        let row = of(&owner, session(round, 0)).claim(claim(OURS)).unwrap();
+        let row = of(&owner, session(round, 0)).claim(claim(OURS)).unwrap().into_next();
         put(&store, [row.clone()]).await;
         let before = backlog(&store).await.count;
         let rotated = row.clone().rotate(OURS, None, t(5), pair).unwrap();
         let ending = {
             let (store, selection) = (Arc::clone(&store), everything_of(&owner));
-            async move { store.end_all(&selection, EndReason::SignedOutEverywhere, t(60)).await.unwrap() }
+            async move { store.end_sessions(&selection, EndReason::SignedOutEverywhere, t(60)).await.unwrap() }
         };
         let changing = {
             let (store, rotated) = (Arc::clone(&store), rotated.clone());
-            async move { store.replace(&rotated, None).await.unwrap() }
+            async move { store.apply(&rotated).await.unwrap() }
         };
-        let (gone, replaced) = tokio::join!(tokio::spawn(ending), tokio::spawn(changing));
-        let (gone, replaced) = (gone.unwrap(), replaced.unwrap());
-        let last = if replaced == Replaced::Done { rotated } else { row };
-        let (tombstone, owed) = last.end(EndReason::SignedOutEverywhere, t(60)).unwrap();
+        let (gone, applied) = tokio::join!(tokio::spawn(ending), tokio::spawn(changing));
+        let (gone, applied) = (gone.unwrap(), applied.unwrap());
+        let last = if applied == Applied::Done { rotated.into_next() } else { row };
+        let end = last.end(EndReason::SignedOutEverywhere, t(60)).unwrap();
+        let (owed, tombstone) = (end.revocation().cloned(), end.into_next());
         assert_eq!(
             gone,
             std::slice::from_ref(&tombstone),
             "ENDED: the row ends from what it was at that moment"
         );
-        assert_eq!(get(&store, tombstone.id).await, tombstone, "ENDED: whoever was first");
-        if replaced != Replaced::Done {
-            let told = Replaced::Conflict(Some(Box::new(tombstone)));
-            assert_eq!(replaced, told, "LOSER: the change that came late is told of the end");
+        assert_eq!(get(&store, tombstone.id).await, tombstone, "ENDED: the tombstone stays");
+        if applied != Applied::Done {
+            let told = Applied::Conflict(Some(Box::new(tombstone)));
+            assert_eq!(applied, told, "LOSER: the late change returns the tombstone");
         }
         assert_eq!(backlog(&store).await.count, before + 1, "CASCADE: one pair is owed");
         let owed = owed.expect("the pair is alive");
@@ -243,7 +249,7 @@ pub(super) async fn two_ends_of_all_end_each_row_once(store: Arc<dyn Store>) {
         let before = backlog(&store).await.count;
         let endings = [EndReason::SignedOutEverywhere, EndReason::DisconnectedAtProvider].map(|reason| {
             let (store, selection) = (Arc::clone(&store), everything_of(&owner));
-            async move { store.end_all(&selection, reason, t(60)).await.unwrap() }
+            async move { store.end_sessions(&selection, reason, t(60)).await.unwrap() }
         });
         let mut gone = race(endings).await.concat();
         gone.sort_by_key(|session| session.id);

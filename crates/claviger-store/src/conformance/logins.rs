@@ -1,9 +1,9 @@
-//! Checks of the states of sign-ins, each of which is good for one callback.
+//! Checks of the states of sign-ins. Each is valid for one callback.
 
 use std::sync::Arc;
 
 use super::fixtures::*;
-use crate::Store;
+use crate::{Leftover, Store};
 
 pub(super) async fn a_state_is_used_up_once(store: Arc<dyn Store>) {
     assert_eq!(store.spend_login([1; 32], t(600)).await, Ok(true));
@@ -14,7 +14,11 @@ pub(super) async fn a_state_is_used_up_once(store: Arc<dyn Store>) {
         Ok(false),
         "a later expiry makes it no other state"
     );
-    assert_eq!(store.forget_logins(t(600), 10).await, Ok(2), "a second call has not prolonged a state");
+    assert_eq!(
+        store.purge(Leftover::SpentLogins, t(600), 10).await,
+        Ok(2),
+        "a second call has not prolonged a state"
+    );
 }
 
 pub(super) async fn one_of_many_callbacks_wins(store: Arc<dyn Store>) {
@@ -32,10 +36,14 @@ pub(super) async fn expired_states_are_forgotten(store: Arc<dyn Store>) {
     for (tag, expires) in [(1, 30), (2, 10), (3, 20), (4, 40)] {
         assert_eq!(store.spend_login([tag; 32], t(expires)).await, Ok(true));
     }
-    assert_eq!(store.forget_logins(t(9), 10).await, Ok(0), "nothing has expired");
-    assert_eq!(store.forget_logins(t(30), 2).await, Ok(2), "no more than asked for");
+    assert_eq!(store.purge(Leftover::SpentLogins, t(9), 10).await, Ok(0), "nothing has expired");
+    assert_eq!(store.purge(Leftover::SpentLogins, t(30), 2).await, Ok(2), "no more than asked for");
     assert_eq!(store.spend_login([2; 32], t(99)).await, Ok(true), "the oldest are forgotten first");
     assert_eq!(store.spend_login([1; 32], t(99)).await, Ok(false), "the younger one is remembered");
-    assert_eq!(store.forget_logins(t(30), 10).await, Ok(1), "what expires at this moment has expired");
+    assert_eq!(
+        store.purge(Leftover::SpentLogins, t(30), 10).await,
+        Ok(1),
+        "what expires at this moment has expired"
+    );
     assert_eq!(store.spend_login([4; 32], t(99)).await, Ok(false), "what has not expired is remembered");
 }

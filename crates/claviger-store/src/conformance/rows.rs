@@ -6,20 +6,16 @@ use std::sync::{
 };
 
 use claviger_core::{
-    device::DeviceLabel,
-    ids::{AttemptId, SessionId, Version},
-    policy::Custody,
-    secret::SessionSecret,
-    session::{Claim, EndReason, Holding, SealedBlob, SealedPair, Session, State},
-    time::{Expiry, Timestamp},
+    ActiveState, AttemptId, Change, ChangeKind, Claim, Custody, DeviceLabel, EndReason, Expiry, SealedBlob,
+    SealedPair, Session, SessionId, State, Timestamp, Version,
 };
 
 use super::fixtures::*;
-use crate::{Replaced, Store, StoreError};
+use crate::{Applied, Store, StoreError};
 
 /// Rows that together hold every variant of every field.
 fn samples() -> Vec<Session> {
-    let holding = |pair, claim| Holding { pair, proven_at: t(2), claim };
+    let active = |pair, claim| ActiveState { pair, proven_at: t(2), claim };
     let lost = Claim { answer_lost: true, ..claim(OURS) };
     let replay = Claim { replay: true, ..claim(THEIRS) };
     let unknown = SealedPair { expiry: Expiry::Unknown, ..pair(Version(5)) };
@@ -28,12 +24,12 @@ fn samples() -> Vec<Session> {
         SealedPair { access: SealedBlob(vec![]), refresh: Some(SealedBlob(vec![])), ..pair(Version(1)) };
     let large = SealedPair { access: SealedBlob(vec![7; 9000]), ..pair(Version(1)) };
     let states = [
-        State::Live(holding(Some(pair(Version(1))), None)),
-        State::Live(holding(Some(unknown), Some(claim(OURS)))),
-        State::Live(holding(Some(empty), None)),
-        State::Parked(holding(Some(never), Some(lost))),
-        State::Suspect(holding(Some(large), Some(replay))),
-        State::Live(holding(None, None)),
+        State::Live(active(Some(pair(Version(1))), None)),
+        State::Live(active(Some(unknown), Some(claim(OURS)))),
+        State::Live(active(Some(empty), None)),
+        State::Parked(active(Some(never), Some(lost))),
+        State::Suspect(active(Some(large), Some(replay))),
+        State::Live(active(None, None)),
         State::Ended { reason: EndReason::Idle, at: t(77) },
     ];
     let names = ["Ada", "阿达", "a'; DROP TABLE session; --", "", "👩‍🚀 ñ \u{202e}x", "ada\0b", "Ж"];
@@ -65,19 +61,20 @@ pub(super) async fn every_field_comes_back_as_it_went_in(store: Arc<dyn Store>) 
     }
     // The same variants once more, as changes of plain rows.
     for (tag, sample) in (100u8..).zip(samples) {
-        let plain = Session { subject: sample.subject.clone(), ..session(tag, 1) };
+        let plain = session(tag, 1);
         put(&store, [plain.clone()]).await;
-        let next =
-            Session { id: plain.id, version: Version(2), created_at: t(1), last_seen_at: t(1), ..sample };
-        change(&store, next.clone()).await;
-        assert_eq!(get(&store, plain.id).await, next, "a changed row comes back as it was");
+        let kind = if sample.ended() { ChangeKind::End { revocation: None } } else { ChangeKind::Pair };
+        let next = Session { state: sample.state, version: Version(2), ..plain };
+        let next = change(&store, Change::forged(kind, next)).await;
+        assert_eq!(get(&store, next.id).await, next, "a changed row comes back as it was");
     }
 }
 
 pub(super) async fn every_end_reason_comes_back(store: Arc<dyn Store>) {
     for ((reason, _), tag) in EndReason::NAMES.into_iter().zip(1u8..) {
-        let (row, owed) = session(tag, 0).end(reason, t(5)).unwrap();
-        assert!(owed.is_some(), "the pair of the fixture is alive");
+        let end = session(tag, 0).end(reason, t(5)).unwrap();
+        assert!(end.revocation().is_some(), "the pair of the fixture is alive");
+        let row = end.into_next();
         put(&store, [row.clone()]).await;
         assert_eq!(get(&store, row.id).await, row);
     }
@@ -103,76 +100,98 @@ pub(super) async fn an_id_is_taken_once(store: Arc<dyn Store>) {
     assert_eq!(inserted, 1, "ISO: of many sign-ins with one id one is stored");
 }
 
+/// A change of each kind that makes this row from a stored one, with a revocation that an end owes.
+fn forged(next: &Session) -> [Change; 5] {
+    let tombstone = State::Ended { reason: EndReason::Idle, at: t(8) };
+    let end = Change::forged(
+        ChangeKind::End { revocation: Some(revocation(0)) },
+        Session { state: tombstone, ..next.clone() },
+    );
+    let of = |kind| Change::forged(kind, next.clone());
+    [of(ChangeKind::Claim), of(ChangeKind::Proof), of(ChangeKind::State), of(ChangeKind::Pair), end]
+}
+
 pub(super) async fn a_change_is_written_if_its_version_follows(store: Arc<dyn Store>) {
     let row = session(1, 0);
     put(&store, [row.clone()]).await;
     for version in [0, 1, 3, 1000, i64::MAX.unsigned_abs(), u64::MAX] {
-        let forged = Session { version: Version(version), display_name: "forged".to_owned(), ..row.clone() };
-        assert_eq!(
-            store.replace(&forged, Some(&revocation(0))).await,
-            Ok(Replaced::Conflict(Some(Box::new(row.clone())))),
-            "MONO: version {version} does not follow 1, and the row is told as it is"
-        );
+        for change in forged(&Session { version: Version(version), ..row.clone() }) {
+            let told = Applied::Conflict(Some(Box::new(row.clone())));
+            let applied = store.apply(&change).await;
+            assert_eq!(applied, Ok(told), "MONO: version {version} does not follow 1: {change:?}");
+            assert_eq!(store.apply_all(&[change]).await, Ok(vec![false]), "MONO");
+        }
     }
     assert_eq!(get(&store, row.id).await, row, "MONO: a conflict changes nothing");
     assert_eq!(backlog(&store).await.count, 0, "a conflict owes nothing");
 
-    let claimed = row.clone().claim(claim(OURS)).unwrap();
-    change(&store, claimed.clone()).await;
+    let claim_of = |row: Session, attempt| row.claim(claim(attempt)).unwrap();
+    let first = claim_of(row, OURS);
+    let claimed = change(&store, first.clone()).await;
+    let told = |row: &Session| Ok(Applied::Conflict(Some(Box::new(row.clone()))));
+    assert_eq!(store.apply(&first).await, told(&claimed), "MONO: a change is not written twice");
+    let taken_over = change(&store, claim_of(claimed, THEIRS)).await;
     assert_eq!(
-        store.replace(&claimed, None).await,
-        Ok(Replaced::Conflict(Some(Box::new(claimed.clone())))),
-        "MONO: a change is not written twice"
+        store.apply(&first).await,
+        told(&taken_over),
+        "LOSER: the losing writer receives the row that won"
     );
-    let renamed = Session {
-        version: Version(3),
-        display_name: "Lovelace".to_owned(),
-        device: DeviceLabel::new("A kitchen tablet"),
-        secret_hash: SessionSecret::new([77; 32]).hash(),
-        custody: Custody::Server,
-        ..claimed
-    };
-    change(&store, renamed.clone()).await;
-    assert_eq!(get(&store, row.id).await, renamed, "a change may rename, and keeps the rest");
-}
 
-pub(super) async fn a_claim_is_written_if_its_version_follows(store: Arc<dyn Store>) {
-    let row = session(1, 0);
-    let claimed = row.clone().claim(claim(OURS)).unwrap();
-    assert_eq!(store.replace_claim(&claimed).await, Ok(Replaced::Conflict(None)), "a claim makes no row");
-    put(&store, [row.clone()]).await;
-    for version in [0, 1, 3, u64::MAX] {
-        let forged = Session { version: Version(version), ..claimed.clone() };
-        let told = Replaced::Conflict(Some(Box::new(row.clone())));
-        assert_eq!(store.replace_claim(&forged).await, Ok(told), "MONO: version {version} does not follow 1");
-    }
-    assert_eq!(store.replace_claim(&claimed).await, Ok(Replaced::Done));
-    assert_eq!(get(&store, row.id).await, claimed);
-
-    let theirs = AttemptId([99; 16]);
-    let taken_over = claimed.clone().claim(Claim { replay: true, ..claim(theirs) }).unwrap();
-    assert_eq!(store.replace_claim(&taken_over).await, Ok(Replaced::Done));
-    let told = Replaced::Conflict(Some(Box::new(taken_over.clone())));
-    assert_eq!(store.replace_claim(&claimed).await, Ok(told), "LOSER: who lost is told the row that won");
-
-    let released = taken_over.release(theirs).unwrap();
-    change(&store, released.clone()).await;
-    assert_eq!(get(&store, row.id).await, released, "and nothing of the claim is left");
-    let claimed = released.clone().claim(claim(OURS)).unwrap();
-    let (ended, _) = released.end(EndReason::SignedOut, t(9)).unwrap();
-    change(&store, ended.clone()).await;
-    let told = Replaced::Conflict(Some(Box::new(ended)));
-    assert_eq!(store.replace_claim(&claimed).await, Ok(told), "ENDED: nobody claims a tombstone");
+    let released = change(&store, taken_over.release(THEIRS).unwrap()).await;
+    assert_eq!(get(&store, released.id).await, released, "and nothing of the claim is left");
+    let late = claim_of(released.clone(), OURS);
+    let over = change(&store, end(released)).await;
+    assert_eq!(store.apply(&late).await, told(&over), "ENDED: nobody claims a tombstone");
 }
 
 pub(super) async fn a_change_of_a_missing_row_is_a_conflict(store: Arc<dyn Store>) {
-    let next = session(1, 0).claim(claim(OURS)).unwrap();
-    assert_eq!(store.replace(&next, Some(&revocation(0))).await, Ok(Replaced::Conflict(None)));
-    assert_eq!(store.load(next.id).await, Ok(None), "a change makes no row");
+    for change in forged(&Session { version: Version(2), ..session(1, 0) }) {
+        assert_eq!(store.apply(&change).await, Ok(Applied::Conflict(None)), "{change:?}");
+        assert_eq!(store.apply_all(std::slice::from_ref(&change)).await, Ok(vec![false]), "{change:?}");
+        assert_eq!(store.load(change.next().id).await, Ok(None), "a change makes no row");
+    }
     assert_eq!(backlog(&store).await.count, 0, "a conflict owes nothing");
 }
 
-pub(super) async fn of_two_refreshes_of_each_of_many_rows_one_is_written_and_knows_it(store: Arc<dyn Store>) {
+/// Breaks on purpose the rule that a change differs from the stored row only in the columns of its
+/// kind.
+pub(super) async fn each_kind_of_change_writes_its_columns_and_no_others(store: Arc<dyn Store>) {
+    for (many, first) in [(false, 1), (true, 101)] {
+        let mut next_tag = first..;
+        for kind in 0..5 {
+            let tag = next_tag.next().unwrap();
+            let row = session(tag, 0).claim(claim(OURS)).unwrap().into_next();
+            put(&store, [row.clone()]).await;
+            store.record_last_seen(&[(row.id, t(60))]).await.unwrap();
+            let stored = get(&store, row.id).await;
+            let state = State::Parked(ActiveState {
+                pair: Some(SealedPair { access: SealedBlob(vec![7]), refresh: None, ..pair(Version(3)) }),
+                proven_at: t(70),
+                claim: Some(Claim { answer_lost: true, ..claim(THEIRS) }),
+            });
+            let foreign = Session {
+                id: row.id,
+                version: row.version.next(),
+                custody: Custody::Server,
+                device: DeviceLabel::new("A kitchen tablet"),
+                state,
+                ..of("eve", session(tag + 50, 5))
+            };
+            let change = forged(&foreign)[kind].clone();
+            let written = match many {
+                false => store.apply(&change).await.unwrap() == Applied::Done,
+                true => store.apply_all(std::slice::from_ref(&change)).await.unwrap() == [true],
+            };
+            assert!(written, "{change:?}");
+            let expected = change.applied_to(&stored);
+            assert_eq!(get(&store, row.id).await, expected, "ISO, IDLE, SPENT, ENDED: {:?}", change.kind());
+        }
+    }
+    assert_eq!(store.devices(&subject("eve"), 9).await, Ok(vec![]), "ISO: a row keeps its owner");
+    assert_eq!(backlog(&store).await.count, 2, "each end owes once");
+}
+
+pub(super) async fn one_of_two_refreshes_of_a_row_wins(store: Arc<dyn Store>) {
     let mut rows: Vec<_> = (1..=RACERS).map(|tag| session(tag, i64::from(tag))).collect();
     put(&store, rows.clone()).await;
     for round in 1..=ROUNDS {
@@ -181,20 +200,22 @@ pub(super) async fn of_two_refreshes_of_each_of_many_rows_one_is_written_and_kno
         let won: Vec<Session> = race(refreshed).await.into_iter().flatten().collect();
         assert_eq!(won.len(), rows.len(), "SPENT: of two claims on one row one is written");
         for row in &won {
-            assert_eq!(get(&store, row.id).await, *row, "LOSER: who won has its own pair stored");
+            assert_eq!(get(&store, row.id).await, *row, "LOSER: the winner's own pair is stored");
         }
         rows = won;
     }
 }
 
-/// A refresh of a row as it was read, with a pair like no other. None: somebody else has claimed it.
+/// Refreshes a row as it was read, with a unique pair. Returns `None` if another task has claimed
+/// it.
 async fn refreshed(store: Arc<dyn Store>, row: Session, attempt: AttemptId, round: u8) -> Option<Session> {
     let claimed = row.claim(claim(attempt)).unwrap();
-    match store.replace_claim(&claimed).await {
-        Ok(Replaced::Done) => {}
-        Ok(Replaced::Conflict(Some(other))) if other.version >= claimed.version => return None,
+    match store.apply(&claimed).await {
+        Ok(Applied::Done) => {}
+        Ok(Applied::Conflict(Some(other))) if other.version >= claimed.next().version => return None,
         other => panic!("MONO: {other:?}"),
     }
+    let claimed = claimed.into_next();
     let (sent, mark) = (claimed.generation(), [claimed.id.as_bytes()[15], attempt.0[0], round]);
     let pair = |generation| SealedPair {
         access: SealedBlob(mark.to_vec()),
@@ -203,26 +224,8 @@ async fn refreshed(store: Arc<dyn Store>, row: Session, attempt: AttemptId, roun
         ..pair(generation)
     };
     let rotated = claimed.rotate(attempt, sent, t(50), pair).unwrap();
-    assert_eq!(store.replace(&rotated, None).await, Ok(Replaced::Done), "STRAND: nobody else may change it");
-    Some(rotated)
-}
-
-pub(super) async fn a_change_leaves_the_last_use_and_the_owner_as_stored(store: Arc<dyn Store>) {
-    let row = session(1, 0);
-    put(&store, [row.clone()]).await;
-    store.touch(&[(row.id, t(60))]).await.unwrap();
-    let next = Session {
-        last_seen_at: t(5),
-        created_at: t(5),
-        subject: subject("eve"),
-        ..row.claim(claim(OURS)).unwrap()
-    };
-    change(&store, next.clone()).await;
-    let stored = get(&store, next.id).await;
-    assert_eq!(stored.last_seen_at, t(60), "IDLE: background work changes no idle clock");
-    assert_eq!((stored.created_at, &stored.subject), (t(0), &subject("ada")), "ISO: a row keeps its owner");
-    assert_eq!(stored.version, Version(2));
-    assert_eq!(store.devices(&subject("eve"), 9).await, Ok(vec![]), "ISO: a row keeps its owner");
+    assert_eq!(store.apply(&rotated).await, Ok(Applied::Done), "STRAND: nobody else may change it");
+    Some(rotated.into_next())
 }
 
 pub(super) async fn one_of_many_writers_wins(store: Arc<dyn Store>) {
@@ -232,15 +235,15 @@ pub(super) async fn one_of_many_writers_wins(store: Arc<dyn Store>) {
         let writers = (0..RACERS).map(|racer| {
             let (store, row) = (Arc::clone(&store), row.clone());
             let next = row.claim(claim(AttemptId([racer; 16]))).unwrap();
-            async move { (store.replace(&next, None).await.expect("replace"), next) }
+            async move { (store.apply(&next).await.expect("apply"), next.into_next()) }
         });
         let (won, lost): (Vec<_>, Vec<_>) =
-            race(writers).await.into_iter().partition(|(replaced, _)| *replaced == Replaced::Done);
+            race(writers).await.into_iter().partition(|(applied, _)| *applied == Applied::Done);
         assert_eq!(won.len(), 1, "MONO: one of {RACERS} writers wins, in round {round}");
         let winner = &won[0].1;
-        for (replaced, _) in lost {
-            let told = Replaced::Conflict(Some(Box::new(winner.clone())));
-            assert_eq!(replaced, told, "LOSER: who lost is told the row that won");
+        for (applied, _) in lost {
+            let told = Applied::Conflict(Some(Box::new(winner.clone())));
+            assert_eq!(applied, told, "LOSER: the losing writer receives the row that won");
         }
         row = get(&store, row.id).await;
         assert_eq!(row, *winner, "MONO: the row is the winner's");
@@ -266,8 +269,7 @@ pub(super) async fn versions_never_go_back_for_a_reader(store: Arc<dyn Store>) {
         (0..3).map(|_| tokio::spawn(reader(Arc::clone(&store), Arc::clone(&done), row.id))).collect();
     let mut current = row;
     for _ in 0..CHANGES {
-        let next = current.claim(claim(OURS)).unwrap();
-        change(&store, next.clone()).await;
+        let next = change(&store, current.claim(claim(OURS)).unwrap()).await;
         let seen = get(&store, next.id).await.version;
         assert_eq!(seen, next.version, "MONO: a writer reads what it wrote");
         current = next;
@@ -280,26 +282,16 @@ pub(super) async fn versions_never_go_back_for_a_reader(store: Arc<dyn Store>) {
 
 pub(super) async fn an_ended_row_never_changes(store: Arc<dyn Store>) {
     let row = session(1, 0);
-    let tombstone = ended(row.clone());
     put(&store, [row.clone()]).await;
-    change(&store, tombstone.clone()).await;
-    let forged_version = tombstone.version.next();
-    let forgeries = [
-        Session { version: forged_version, ..row.clone() },
-        Session { version: tombstone.version, ..row.clone() },
-        row.clone().claim(claim(OURS)).unwrap(),
-        Session {
-            version: forged_version,
-            state: State::Ended { reason: EndReason::TooOld, at: t(1) },
-            ..row.clone()
-        },
-        Session { version: forged_version, display_name: "forged".to_owned(), ..tombstone.clone() },
-    ];
-    for forged in forgeries {
-        let replaced = store.replace(&forged, Some(&revocation(0))).await;
-        let told = Replaced::Conflict(Some(Box::new(tombstone.clone())));
-        assert_eq!(replaced, Ok(told), "ENDED: a change of an ended row is a conflict, whatever its version");
-        assert_eq!(get(&store, row.id).await, tombstone, "ENDED: an ended row stays as it is");
+    let tombstone = change(&store, end(row.clone())).await;
+    for version in [tombstone.version.next(), tombstone.version, row.version.next()] {
+        for change in forged(&Session { version, ..row.clone() }) {
+            let told = Applied::Conflict(Some(Box::new(tombstone.clone())));
+            let applied = store.apply(&change).await;
+            assert_eq!(applied, Ok(told), "ENDED: a change of an ended row is a conflict: {change:?}");
+            assert_eq!(store.apply_all(&[change]).await, Ok(vec![false]), "ENDED");
+            assert_eq!(get(&store, row.id).await, tombstone, "ENDED: an ended row stays as it is");
+        }
     }
-    assert_eq!(backlog(&store).await.count, 0, "a conflict owes nothing");
+    assert_eq!(all_owed(&store, t(1000)).await.len(), 1, "a conflict owes nothing");
 }

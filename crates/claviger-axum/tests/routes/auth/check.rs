@@ -1,11 +1,11 @@
-//! `/auth/check`, which front proxies ask.
+//! `/auth/check`, for front proxies.
 
 use std::net::SocketAddr;
 
 use axum::extract::ConnectInfo;
 use claviger_mock::Endpoint;
 use claviger_store::Method as Call;
-use http::{Method, StatusCode, header, request::Builder};
+use http::{HeaderValue, Method, StatusCode, header, request::Builder};
 
 use crate::{
     answer::Answer,
@@ -24,7 +24,7 @@ fn from_peer(request: Builder, peer: &str) -> Builder {
     request.extension(ConnectInfo(peer.parse::<SocketAddr>().unwrap()))
 }
 
-/// What the proxy asks about a request of this browser.
+/// Sends the proxy's question about a request of this browser.
 async fn asks(app: &App, browser: &mut Browser, path: &str, fields: &[(&str, &str)]) -> Answer {
     let mut request = from_peer(browser.bare(app, Method::GET, path), PROXY);
     for (name, value) in fields {
@@ -34,7 +34,7 @@ async fn asks(app: &App, browser: &mut Browser, path: &str, fields: &[(&str, &st
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_proxy_learns_who_is_calling_and_nothing_else() {
+async fn a_passing_check_returns_only_identity_headers() {
     let app = App::start().await;
     let mut browser = app.signed_in(ADA).await;
     let answer = browser.fetches(&app, "/auth/check").await;
@@ -52,6 +52,7 @@ async fn the_proxy_learns_who_is_calling_and_nothing_else() {
             ("x-auth-provider", "twitch"),
             ("x-auth-session", &session),
             ("x-auth-user", ADA),
+            ("x-content-type-options", "nosniff"),
         ]
     );
 }
@@ -68,7 +69,7 @@ async fn a_hostile_name_stays_in_its_header() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_client_says_of_itself_never_comes_back() {
+async fn inbound_identity_headers_never_come_back() {
     let app = App::start().await;
     let mut signed_in = app.signed_in(ADA).await;
     let spoofed = [("x-auth-user", "admin"), ("x-auth-name", "admin"), ("x-auth-session", "x")];
@@ -80,18 +81,18 @@ async fn what_a_client_says_of_itself_never_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn assurance_cookie_reads_no_store() {
-    let app = App::start().await;
+async fn assurance_cookie_needs_no_store() {
+    let app = behind_proxy().await;
     let mut browser = app.signed_in(ADA).await;
     let before = (app.store.reads(), app.store.writes());
     for _ in 0..3 {
-        let answer = browser.fetches(&app, "/auth/check?assurance=cookie").await;
+        let answer = asks(&app, &mut browser, "/auth/check?assurance=cookie", &[]).await;
         assert_eq!((answer.status, answer.headers["x-auth-user"].to_str().unwrap()), (StatusCode::OK, ADA));
         app.pass(60 * MINUTE);
     }
     assert_eq!((app.store.reads(), app.store.writes()), before);
     app.store_fails(true);
-    assert_eq!(browser.fetches(&app, "/auth/check?assurance=cookie").await.status, StatusCode::OK);
+    assert_eq!(asks(&app, &mut browser, "/auth/check?assurance=cookie", &[]).await.status, StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
@@ -99,7 +100,7 @@ async fn assurance_session_reads_the_store_once() {
     let app = App::start().await;
     let mut browser = app.signed_in(ADA).await;
     let before = app.store.calls(Call::Load);
-    for path in ["/auth/check", "/auth/check?assurance=session", "/auth/check?assurance=session&max_age=1"] {
+    for path in ["/auth/check", "/auth/check?assurance=session"] {
         assert_eq!(browser.fetches(&app, path).await.status, StatusCode::OK);
     }
     assert_eq!(app.store.calls(Call::Load), before + 1);
@@ -107,7 +108,7 @@ async fn assurance_session_reads_the_store_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn assurance_provider_asks_as_often_as_it_is_told() {
+async fn assurance_provider_validates_as_often_as_max_age_says() {
     let app = App::start().await;
     let mut browser = app.signed_in(ADA).await;
     let table =
@@ -123,12 +124,12 @@ async fn assurance_provider_asks_as_often_as_it_is_told() {
     app.twitch.breaks(Endpoint::Validate, 500);
     let answer = browser.fetches(&app, "/auth/check?assurance=provider").await;
     answer.assert_error(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable");
-    answer.assert_passing_trouble();
+    answer.assert_passing_failure();
     assert_eq!(browser.fetches(&app, "/auth/check").await.status, StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_ended_passes_with_no_assurance() {
+async fn an_ended_session_never_passes() {
     let app = App::start().await;
     let mut browser = app.signed_in(ADA).await;
     let thief = browser.clone();
@@ -140,7 +141,7 @@ async fn a_session_that_ended_passes_with_no_assurance() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_that_is_not_understood_lets_nobody_pass() {
+async fn a_bad_parameter_never_passes() {
     let app = App::start().await;
     let mut browser = app.signed_in(ADA).await;
     for query in [
@@ -154,6 +155,9 @@ async fn a_question_that_is_not_understood_lets_nobody_pass() {
         "assurance=provider&max_age=",
         "assurance=provider&max_age=18446744073709551616",
         "max_age=1&max_age=2",
+        "max_age=5",
+        "assurance=session&max_age=1",
+        "assurance=cookie&max_age=1",
         "denied=redirect&denied=redirect",
         "denied=page",
         "denied=",
@@ -166,7 +170,7 @@ async fn a_question_that_is_not_understood_lets_nobody_pass() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_navigation_is_led_to_the_sign_in_where_the_proxy_wants_it() {
+async fn denied_redirect_sends_navigations_to_the_sign_in() {
     let app = behind_proxy().await;
     let mut nobody = Browser::new();
     let navigation = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
@@ -196,18 +200,60 @@ async fn a_navigation_is_led_to_the_sign_in_where_the_proxy_wants_it() {
     }
 }
 
+/// Envoy asks so.
 #[tokio::test(start_paused = true)]
-async fn trouble_is_never_led_to_the_sign_in() {
+async fn what_a_proxy_appends_is_the_original_address() {
+    let app = behind_proxy().await;
+    let navigation = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+    for (appended, return_to) in [
+        ("/", "%2F"),
+        ("/inbox", "%2Finbox"),
+        ("/inbox?page=2&q=%26+%3D", "%2Finbox%3Fpage%3D2%26q%3D%2526%2B%253D"),
+        ("/a%2Fb%20%C3%A4/", "%2Fa%252Fb%2520%25C3%25A4%2F"),
+        ("//evil.example", "%2F"),
+        ("/auth/check/x", "%2Fauth%2Fcheck%2Fx"),
+    ] {
+        let told = [&navigation[..], &[("x-forwarded-uri", "/of-the-client")]].concat();
+        let answer = asks(&app, &mut Browser::new(), &format!("/auth/check{appended}"), &told).await;
+        answer.assert_leads_to(&format!("/auth/sign-in?return_to={return_to}"));
+    }
+    let answer = asks(&app, &mut Browser::new(), "/auth/check/inbox", &[("sec-fetch-mode", "cors")]).await;
+    answer.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_query_of_an_appended_address_is_the_clients() {
+    let app = behind_proxy().await;
+    let mut browser = app.signed_in(ADA).await;
+    let thief = browser.clone();
+    for path in ["/auth/check/", "/auth/check/inbox?assurance=none&x=1&x=2", "/auth/check/a%2Fb"] {
+        let answer = asks(&app, &mut browser, path, &[]).await;
+        assert_eq!(
+            (answer.status, &answer.headers["x-auth-user"]),
+            (StatusCode::OK, &HeaderValue::from_static(ADA))
+        );
+    }
+    // The proxy asks with the method itself, so headers that say another are the client's.
+    let post = browser.bare(&app, Method::POST, "/auth/check/inbox").header("sec-fetch-site", "cross-site");
+    let answer = browser.send(&app, from_peer(post, PROXY).header("x-forwarded-method", "GET")).await;
+    answer.assert_error(StatusCode::FORBIDDEN, "cross_site");
+    browser.posts(&app, "/auth/logout").await;
+    let answer = thief.clone().fetches(&app, "/auth/check/inbox?assurance=cookie").await;
+    answer.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_never_redirected_to_the_sign_in() {
     let app = behind_proxy().await;
     let mut browser = app.signed_in(ADA).await;
     app.provider_fails_when_needed();
     let answer = browser.opens(&app, "/auth/check?denied=redirect").await;
     answer.assert_error(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable");
-    answer.assert_passing_trouble();
+    answer.assert_passing_failure();
 }
 
 #[tokio::test(start_paused = true)]
-async fn forwarded_headers_of_others_make_it_stricter_and_never_laxer() {
+async fn untrusted_forwarded_headers_only_make_the_check_stricter() {
     let app = behind_proxy().await;
     let browser = app.signed_in(ADA).await;
     let table = [
@@ -218,7 +264,7 @@ async fn forwarded_headers_of_others_make_it_stricter_and_never_laxer() {
         (None, false),
     ];
     for (peer, trusted) in table {
-        // The method that the proxy asks with, the method that the headers tell, whether it passes.
+        // Method of the proxy's own request, method in the header, whether it passes.
         for (method, told, passes) in [
             (Method::GET, "GET", true),
             (Method::GET, "POST", false),
@@ -249,7 +295,7 @@ async fn forwarded_headers_of_others_make_it_stricter_and_never_laxer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unsafe_request_of_another_site_does_not_pass() {
+async fn an_unsafe_cross_site_request_does_not_pass() {
     let app = behind_proxy().await;
     let mut browser = app.signed_in(ADA).await;
     for method in ["x-forwarded-method", "x-original-method"] {
@@ -277,7 +323,7 @@ async fn an_unsafe_request_of_another_site_does_not_pass() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_method_that_is_not_told_clearly_lets_nobody_pass() {
+async fn an_unclear_method_never_passes() {
     let app = behind_proxy().await;
     let mut browser = app.signed_in(ADA).await;
     for fields in [
@@ -285,7 +331,7 @@ async fn a_method_that_is_not_told_clearly_lets_nobody_pass() {
         [("x-forwarded-method", "PO ST"), ("sec-fetch-site", "cross-site")],
         [("x-forwarded-method", "GET, POST"), ("sec-fetch-site", "cross-site")],
         [("x-forwarded-method", "GET"), ("x-forwarded-method", "POST")],
-        // One of them is the client's own: proxies pass on what they do not set.
+        // One of them is the client's: proxies pass on headers that they do not set.
         [("x-forwarded-method", "GET"), ("x-original-method", "POST")],
         [("x-original-method", "GET"), ("x-forwarded-method", "POST")],
     ] {
@@ -297,26 +343,29 @@ async fn a_method_that_is_not_told_clearly_lets_nobody_pass() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_session_cookies_let_nobody_pass() {
+async fn two_session_cookies_pass_only_if_they_are_equal() {
     let app = App::start().await;
     let browser = app.signed_in(ADA).await;
     let good = format!("__Host-claviger={}", browser.cookie("__Host-claviger").unwrap());
     for assurance in ["cookie", "session", "provider"] {
         let mut nobody = Browser::new();
         let request = nobody.bare(&app, Method::GET, &format!("/auth/check?assurance={assurance}"));
-        let answer = nobody.send(&app, request.header(header::COOKIE, format!("{good}; {good}"))).await;
+        let answer = nobody.send(&app, request.header(header::COOKIE, format!("{good}; {good}x"))).await;
         answer.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
+        let request = nobody.bare(&app, Method::GET, &format!("/auth/check?assurance={assurance}"));
+        let answer = nobody.send(&app, request.header(header::COOKIE, format!("{good}; {good}"))).await;
+        assert_eq!(answer.status, StatusCode::OK, "{assurance}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_lets_nobody_pass_and_signs_nobody_out() {
+async fn a_store_failure_neither_passes_nor_signs_out() {
     let app = App::start().await;
     let mut browser = app.signed_in(ADA).await;
     app.store_fails(true);
     for assurance in ["session", "provider"] {
         let answer = browser.fetches(&app, &format!("/auth/check?assurance={assurance}")).await;
         answer.assert_error(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable");
-        answer.assert_passing_trouble();
+        answer.assert_passing_failure();
     }
 }

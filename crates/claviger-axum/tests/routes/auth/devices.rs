@@ -1,14 +1,9 @@
 //! `GET /auth/devices`, `POST /auth/devices/{id}/end`, `POST /auth/devices/end-others`.
 
-use claviger_core::{
-    ids::AttemptId,
-    policy::limits,
-    secret::Fingerprint,
-    session::{Claim, EndReason},
-};
+use claviger_core::{AttemptId, Claim, EndReason, Fingerprint, limits};
 use claviger_mock::{Endpoint, Fault, FaultKind, Rotation};
-use claviger_store::{Replaced, Store as _};
-use http::{StatusCode, header};
+use claviger_store::{Applied, Store as _};
+use http::{Method, StatusCode, header};
 
 use crate::{
     browser::{Browser, From},
@@ -28,9 +23,9 @@ async fn on(app: &App, user: &str, user_agent: &str) -> Browser {
 }
 
 const LOST: &str = "The answer to the last renewal of its access was lost.";
-const RENEW: &str = "Its access has to be renewed";
+const RENEW: &str = "Its access must be renewed";
 
-/// Puts a claim on a device's row, as a refresh leaves it.
+/// Claims a device's row as a refresh does.
 async fn claim(app: &App, browser: &Browser, change: impl FnOnce(&mut Claim)) {
     let row = app.store.load(browser.session(app)).await.unwrap().unwrap();
     let mut claim = Claim {
@@ -42,11 +37,11 @@ async fn claim(app: &App, browser: &Browser, change: impl FnOnce(&mut Claim)) {
         answer_lost: false,
     };
     change(&mut claim);
-    assert_eq!(app.store.replace(&row.claim(claim).unwrap(), None).await.unwrap(), Replaced::Done);
+    assert_eq!(app.store.apply(&row.claim(claim).unwrap()).await.unwrap(), Applied::Done);
 }
 
-/// How it stands with each device's tokens, as scripts are told.
-async fn told(app: &App, asking: &Browser, about: &Browser) -> String {
+/// Returns the state of a device's tokens in the JSON list.
+async fn token_state(app: &App, asking: &Browser, about: &Browser) -> String {
     let listed = asking.clone().fetches(app, "/auth/devices").await.json();
     let id = about.session(app).to_string();
     let device = listed["devices"].as_array().unwrap().iter().find(|device| device["id"] == id).unwrap();
@@ -81,9 +76,9 @@ async fn the_list_says_which_device_this_is() {
         })
     };
     let expected = serde_json::json!({ "devices": [
-        row(&iphone, "Safari on iPhone", false, 2),
-        row(&windows, "Chrome on Windows", false, 1),
-        row(&linux, "Firefox on Linux", true, 0),
+        row(&iphone, "Safari 18 on iPhone", false, 2),
+        row(&windows, "Chrome 140 on Windows", false, 1),
+        row(&linux, "Firefox 140 on Linux", true, 0),
     ]});
     assert_eq!((answer.status, answer.json()), (StatusCode::OK, expected));
 }
@@ -95,9 +90,12 @@ async fn the_page_shows_this_device_first() {
     let answer = linux.opens(&app, "/auth/devices").await;
     answer.assert_page(StatusCode::OK, "ada_builds");
     let at = |words: &str| answer.body.find(words).unwrap_or_else(|| panic!("{words}: {}", answer.body));
-    assert!(at("This device") < at("Firefox on Linux"));
-    assert!(at("Firefox on Linux") < at("Other devices"));
-    assert!(at("Other devices") < at("Safari on iPhone") && at("Safari on iPhone") < at("Chrome on Windows"));
+    assert!(at("This device") < at("Firefox 140 on Linux"));
+    assert!(at("Firefox 140 on Linux") < at("Other devices"));
+    assert!(
+        at("Other devices") < at("Safari 18 on iPhone")
+            && at("Safari 18 on iPhone") < at("Chrome 140 on Windows")
+    );
     assert!(at("action=\"/auth/logout\"") < at("Other devices"));
     for browser in [&windows, &iphone] {
         at(&format!("action=\"{}\"", end_path(&app, browser)));
@@ -112,7 +110,7 @@ async fn the_page_shows_this_device_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_come_out_as_text() {
+async fn names_are_escaped() {
     let app = App::start().await;
     for user_agent in ["\"><script>alert", "'onmouseover='alert", "<!--", "&lt;b&gt;", "</h3></li>", "Zoë"] {
         on(&app, MALLORY, user_agent).await;
@@ -128,7 +126,7 @@ async fn names_come_out_as_text() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_of_as_many_devices_as_are_allowed_is_still_small() {
+async fn the_page_holds_the_maximum_number_of_devices() {
     let app = App::start().await;
     for _ in 0..25 {
         on(&app, ADA, WINDOWS).await;
@@ -144,7 +142,10 @@ async fn one_device_can_be_signed_out() {
     let app = App::start().await;
     let [mut linux, windows, iphone, grace] = devices(&app).await;
     let answer = linux.submits(&app, &end_path(&app, &windows), From::ThisSite).await;
-    answer.assert_leads_to("/auth/devices");
+    answer.assert_leads_to("/auth/devices?signed_out=1");
+    let page = linux.opens(&app, "/auth/devices?signed_out=1").await;
+    page.assert_page(StatusCode::OK, "<title>1 device is signed out · Your devices</title>");
+    page.assert_page(StatusCode::OK, "role=\"status\">1 device is signed out.</p>");
     answer.assert_sets_no_cookie();
     let reason = app.end_reason(windows.session(&app)).await;
     assert_eq!(reason, Some(EndReason::SignedOutFromAnotherDevice));
@@ -157,23 +158,23 @@ async fn one_device_can_be_signed_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ones_own_device_is_a_sign_out() {
+async fn ending_the_own_device_signs_out() {
     let app = App::start().await;
     let [mut linux, mut windows, ..] = devices(&app).await;
     let path = end_path(&app, &linux);
     let answer = linux.submits(&app, &path, From::ThisSite).await;
     answer.assert_leads_to("/auth/sign-in?signed_out=true");
-    assert!(linux.cookie_names().is_empty());
+    assert!(linux.lasting_cookie_names().is_empty());
     let path = end_path(&app, &windows);
     let session = windows.session(&app);
     let answer = windows.posts(&app, &path).await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT);
-    assert!(windows.cookie_names().is_empty());
+    assert!(windows.lasting_cookie_names().is_empty());
     assert_eq!(app.end_reason(session).await, Some(EndReason::SignedOut));
 }
 
 #[tokio::test(start_paused = true)]
-async fn somebody_elses_device_does_not_exist() {
+async fn another_users_device_is_not_found() {
     let app = App::start().await;
     let [mut linux, _, _, grace] = devices(&app).await;
     let path = end_path(&app, &grace);
@@ -184,7 +185,7 @@ async fn somebody_elses_device_does_not_exist() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_that_names_nothing_is_not_found() {
+async fn a_bad_device_id_is_not_found() {
     let app = App::start().await;
     let mut browser = app.signed_in(ADA).await;
     let long = "a".repeat(4000);
@@ -209,20 +210,20 @@ async fn an_id_that_names_nothing_is_not_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_others_can_be_signed_out() {
+async fn all_other_devices_can_be_signed_out() {
     let app = App::start().await;
     let [mut linux, windows, iphone, grace] = devices(&app).await;
     let answer = linux.posts(&app, "/auth/devices/end-others").await;
     assert_eq!((answer.status, answer.json()), (StatusCode::OK, serde_json::json!({ "ended": 2 })));
     answer.assert_sets_no_cookie();
     let answer = linux.submits(&app, "/auth/devices/end-others", From::ThisSite).await;
-    answer.assert_leads_to("/auth/devices");
+    answer.assert_leads_to("/auth/devices?signed_out=0");
     assert!(linux.is_signed_in(&app).await && grace.is_signed_in(&app).await, "OTHERS");
     assert!(!windows.is_signed_in(&app).await && !iphone.is_signed_in(&app).await, "OTHERS");
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_has_no_devices() {
+async fn without_a_session_there_is_no_device_list() {
     let app = App::start().await;
     let somebody = app.signed_in(ADA).await;
     let mut nobody = Browser::new();
@@ -239,7 +240,7 @@ async fn nobody_has_no_devices() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_other_site_ends_anything() {
+async fn another_site_cannot_end_sessions() {
     let app = App::start().await;
     let [mut linux, windows, iphone, _] = devices(&app).await;
     for path in [end_path(&app, &windows), end_path(&app, &linux), "/auth/devices/end-others".to_owned()] {
@@ -256,17 +257,17 @@ async fn no_other_site_ends_anything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_ends_nothing_and_says_so() {
+async fn a_store_failure_ends_no_device() {
     let app = App::start().await;
     let [mut linux, windows, ..] = devices(&app).await;
     assert!(linux.is_signed_in(&app).await, "from now on the session is known without the store");
     app.store_fails(true);
-    linux.fetches(&app, "/auth/devices").await.assert_passing_trouble();
-    linux.opens(&app, "/auth/devices").await.assert_passing_trouble();
+    linux.fetches(&app, "/auth/devices").await.assert_passing_failure();
+    linux.opens(&app, "/auth/devices").await.assert_passing_failure();
     for path in [end_path(&app, &windows), end_path(&app, &linux), "/auth/devices/end-others".to_owned()] {
-        linux.posts(&app, &path).await.assert_passing_trouble();
+        linux.posts(&app, &path).await.assert_passing_failure();
         let page = linux.submits(&app, &path, From::ThisSite).await;
-        page.assert_passing_trouble();
+        page.assert_passing_failure();
         assert!(!page.body.contains("href=\"\""), "this address can only be posted to: {}", page.body);
     }
     app.store_fails(false);
@@ -281,9 +282,10 @@ async fn the_device_limit_ends_the_one_used_least_recently() {
     assert!(windows.is_signed_in(&app).await && iphone.is_signed_in(&app).await);
 }
 
-/// Of this device and of another: what heals by itself is told apart from what takes a sign-in.
+/// Covers this device and another one: a lost answer recovers by itself, a spent token needs a
+/// sign-in.
 #[tokio::test(start_paused = true)]
-async fn an_ambiguous_device_is_told_in_words_and_to_scripts() {
+async fn the_list_shows_a_lost_answer_and_a_needed_renewal() {
     for own in [true, false] {
         let app = App::start().await;
         let [linux, windows, ..] = devices(&app).await;
@@ -292,30 +294,41 @@ async fn an_ambiguous_device_is_told_in_words_and_to_scripts() {
         let page = asking.clone().opens(&app, "/auth/devices").await;
         assert!(!page.body.contains(LOST) && !page.body.contains(RENEW), "{}", page.body);
         claim(&app, about, |_| {}).await;
-        assert_eq!(told(&app, asking, about).await, "refreshing");
+        assert_eq!(token_state(&app, asking, about).await, "refreshing");
         let page = asking.clone().opens(&app, "/auth/devices").await;
         assert!(!page.body.contains(LOST) && !page.body.contains(RENEW), "nothing is wrong: {}", page.body);
 
         claim(&app, about, |claim| claim.answer_lost = true).await;
-        assert_eq!(told(&app, asking, about).await, "answer_lost");
+        assert_eq!(token_state(&app, asking, about).await, "answer_lost");
         let page = asking.clone().opens(&app, "/auth/devices").await;
         page.assert_page(StatusCode::OK, LOST);
         assert!(!page.body.contains(RENEW), "{}", page.body);
 
         claim(&app, about, |claim| (claim.answer_lost, claim.replay) = (true, true)).await;
-        assert_eq!(told(&app, asking, about).await, "renewal_needed");
+        assert_eq!(token_state(&app, asking, about).await, "renewal_needed");
         let page = asking.clone().opens(&app, "/auth/devices").await;
         page.assert_page(StatusCode::OK, RENEW);
         assert!(!page.body.contains(LOST), "{}", page.body);
         assert_eq!(page.body.contains("/auth/login?return_to=%2Fauth%2Fdevices"), own, "{}", page.body);
-        assert_eq!(told(&app, asking, untouched).await, "in_order", "BLAST");
+        assert_eq!(token_state(&app, asking, untouched).await, "in_order", "BLAST");
     }
 }
 
-/// A refresh that truly lost its answer, then its replay too, while the old access token still serves this device; the link on
-/// the page renews the tokens of the same session.
 #[tokio::test(start_paused = true)]
-async fn this_device_is_renewed_by_the_link_on_its_page() {
+async fn an_element_of_a_page_learns_nothing() {
+    let app = App::start().await;
+    let mut browser = app.signed_in(ADA).await;
+    for path in ["/auth/devices", "/auth/session"] {
+        let image = browser.bare(&app, Method::GET, path).header("sec-fetch-mode", "no-cors");
+        let answer = browser.send(&app, image.header("sec-fetch-dest", "image")).await;
+        answer.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
+    }
+}
+
+/// A refresh loses its answer, then its replay does too, while the old access token still works.
+/// The link on the page renews the tokens of the same session.
+#[tokio::test(start_paused = true)]
+async fn the_link_on_the_page_renews_this_device() {
     let app = App::start().await;
     app.twitch.mock().settings_mut().rotation = Rotation::Rotates;
     let mut browser = app.signed_in(ADA).await;
@@ -323,7 +336,7 @@ async fn this_device_is_renewed_by_the_link_on_its_page() {
     app.pass(TOKEN_LIFE - 28 * SECOND);
     for tokens in ["answer_lost", "renewal_needed"] {
         app.twitch.mock().add_fault(Fault::once(Endpoint::Token, FaultKind::CloseAfter));
-        assert_eq!(told(&app, &browser, &browser).await, tokens);
+        assert_eq!(token_state(&app, &browser, &browser).await, tokens);
         app.pass(6 * SECOND);
     }
     let page = browser.opens(&app, "/auth/devices").await;
@@ -335,6 +348,6 @@ async fn this_device_is_renewed_by_the_link_on_its_page() {
     }
     answer.assert_leads_to("/auth/devices");
     assert_eq!(browser.session(&app), session, "the same session");
-    assert_eq!(told(&app, &browser, &browser).await, "in_order");
+    assert_eq!(token_state(&app, &browser, &browser).await, "in_order");
     assert!(!browser.opens(&app, "/auth/devices").await.body.contains(RENEW));
 }

@@ -1,7 +1,7 @@
 //! `GET /auth/login`.
 
-use claviger_core::policy::limits;
-use http::StatusCode;
+use claviger_core::limits;
+use http::{Method, StatusCode};
 
 use crate::{
     browser::{Browser, From},
@@ -12,7 +12,7 @@ use crate::{
 const PREFIX: &str = "__Host-claviger-login-";
 
 #[tokio::test(start_paused = true)]
-async fn a_sign_in_sets_one_cookie_and_leads_to_the_provider() {
+async fn login_sets_one_cookie_and_redirects_to_the_provider() {
     let app = App::start().await;
     let answer = Browser::new().follows(&app, "/auth/login?return_to=/inbox", From::ThisSite).await;
     assert_eq!(answer.status, StatusCode::SEE_OTHER);
@@ -32,7 +32,45 @@ async fn a_sign_in_sets_one_cookie_and_leads_to_the_provider() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_account_can_be_asked_for() {
+async fn a_page_of_another_site_leads_to_the_sign_in_page_first() {
+    let app = App::start().await;
+    let table = [
+        ("/auth/login", "/auth/sign-in?return_to=%2F"),
+        ("/auth/login?return_to=/inbox", "/auth/sign-in?return_to=%2Finbox"),
+        ("/auth/login?return_to=/a&switch=true", "/auth/sign-in?return_to=%2Fa&switch=true"),
+    ];
+    for (login, page) in table {
+        for from in [From::Elsewhere, From::Sibling] {
+            let mut browser = Browser::new();
+            let answer = browser.follows(&app, login, from).await;
+            answer.assert_leads_to(page);
+            answer.assert_sets_no_cookie();
+            let shown = browser.follows(&app, page, from).await;
+            let link = shown.body.split_once("href=\"/auth/login").unwrap().1.split('"').next().unwrap();
+            let link = format!("/auth/login{}", link.replace("&#38;", "&"));
+            assert_eq!(link.contains("switch=true"), login.contains("switch=true"), "{link}");
+            let begun = browser.follows(&app, &link, From::ThisSite).await;
+            assert!(begun.location().starts_with("http://mock.test/"), "{begun:?}");
+        }
+        for from in [From::User, From::ThisSite] {
+            let begun = Browser::new().follows(&app, login, from).await;
+            assert!(begun.location().starts_with("http://mock.test/"), "{begun:?}");
+        }
+    }
+    let image = Browser::new().bare(&app, Method::GET, "/auth/login");
+    let image = image.header("sec-fetch-site", "cross-site").header("sec-fetch-mode", "no-cors");
+    Browser::new().send(&app, image).await.assert_error(StatusCode::FORBIDDEN, "cross_site");
+    let old = Browser::new().bare(&app, Method::GET, "/auth/login").header("accept", "text/html");
+    let answer = Browser::new().send(&app, old.header("referer", "https://evil.example/")).await;
+    answer.assert_leads_to("/auth/sign-in?return_to=%2F");
+    let mut signed_in = app.signed_in(ADA).await;
+    let answer = signed_in.follows(&app, "/auth/login?return_to=/inbox", From::Elsewhere).await;
+    let page = answer.location().to_owned();
+    signed_in.follows(&app, &page, From::Elsewhere).await.assert_leads_to("/inbox");
+}
+
+#[tokio::test(start_paused = true)]
+async fn switch_lets_the_user_choose_an_account() {
     let app = App::start().await;
     for (query, asks_again) in [("switch=true", true), ("switch=false", false), ("switch=", false)] {
         let answer = Browser::new().opens(&app, &format!("/auth/login?{query}")).await;
@@ -41,7 +79,7 @@ async fn another_account_can_be_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn plain_http_has_cookies_whose_names_say_so() {
+async fn plain_http_uses_insecure_cookie_names() {
     let app = App::with(|setup| {
         setup.site.insecure = true;
         setup.site.origin = "http://localhost:8080".to_owned();
@@ -59,7 +97,7 @@ async fn plain_http_has_cookies_whose_names_say_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_browser_comes_back_to_where_it_wanted_to_go() {
+async fn return_to_is_where_the_sign_in_ends() {
     let app = App::start().await;
     let table = [
         ("/auth/login", "/"),
@@ -76,7 +114,7 @@ async fn the_browser_comes_back_to_where_it_wanted_to_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_led_to_another_site() {
+async fn return_to_never_leaves_this_site() {
     let app = App::start().await;
     let long = format!("/{}", "a".repeat(limits::RETURN_TO_BYTES));
     for hostile in [
@@ -107,7 +145,7 @@ async fn nobody_is_led_to_another_site() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_parameter_that_comes_twice_is_no_choice() {
+async fn a_repeated_parameter_is_refused() {
     let app = App::start().await;
     for query in ["return_to=/a&return_to=/a", "return_to=/a&return%5Fto=/b", "switch=true&switch=false"] {
         let answer = Browser::new().opens(&app, &format!("/auth/login?{query}")).await;
@@ -117,7 +155,7 @@ async fn a_parameter_that_comes_twice_is_no_choice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_sixth_sign_in_makes_the_oldest_give_way() {
+async fn the_sixth_sign_in_drops_the_oldest() {
     let app = App::start().await;
     let mut browser = Browser::new();
     browser.plant("theme", "dark");
@@ -136,7 +174,7 @@ async fn the_sixth_sign_in_makes_the_oldest_give_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tabs_do_not_disturb_each_other() {
+async fn sign_ins_in_two_tabs_both_succeed() {
     let app = App::start().await;
     let mut browser = Browser::new();
     let first = browser.reaches_provider(&app, ADA, "/auth/login?return_to=/first").await;
@@ -144,11 +182,11 @@ async fn tabs_do_not_disturb_each_other() {
     browser.follows(&app, &second, From::Elsewhere).await.assert_leads_to("/second");
     browser.follows(&app, &first, From::Elsewhere).await.assert_leads_to("/first");
     assert!(browser.is_signed_in(&app).await);
-    assert_eq!(browser.cookie_names(), ["__Host-claviger"], "all sign-ins are finished");
+    assert_eq!(browser.lasting_cookie_names(), ["__Host-claviger"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_state_of_one_tab_does_not_open_the_sign_in_of_another() {
+async fn a_state_does_not_open_another_tabs_sign_in() {
     let app = App::start().await;
     let mut browser = Browser::new();
     let first = browser.reaches_provider(&app, ADA, "/auth/login").await;

@@ -1,6 +1,7 @@
 //! `POST /auth/logout`.
 
-use claviger_core::session::EndReason;
+use claviger_axum::SiteData;
+use claviger_core::EndReason;
 use claviger_mock::Endpoint;
 use http::{Method, StatusCode, header};
 
@@ -16,7 +17,7 @@ const REMOVALS: [&str; 2] = [
 ];
 
 #[tokio::test(start_paused = true)]
-async fn a_form_signs_out_and_leads_to_a_page_that_says_so() {
+async fn a_form_signs_out_and_redirects_to_the_sign_in_page() {
     let app = App::start().await;
     let elsewhere = app.signed_in(ADA).await;
     let mut browser = app.signed_in(ADA).await;
@@ -24,12 +25,30 @@ async fn a_form_signs_out_and_leads_to_a_page_that_says_so() {
     let answer = browser.submits(&app, "/auth/logout", From::ThisSite).await;
     answer.assert_leads_to("/auth/sign-in?signed_out=true");
     assert_eq!(answer.set_cookies(), REMOVALS);
+    assert_eq!(answer.headers["clear-site-data"], "\"cache\"", "Back shows no page of the user");
     assert_eq!(app.end_reason(session).await, Some(EndReason::SignedOut));
-    assert!(browser.cookie_names().is_empty());
+    assert!(browser.lasting_cookie_names().is_empty());
     let page = browser.follows(&app, answer.location(), From::ThisSite).await;
     page.assert_page(StatusCode::OK, "You are signed out");
     assert!(!thief.is_signed_in(&app).await, "a copy of the cookie is dead too");
     assert!(elsewhere.is_signed_in(&app).await, "BLAST");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_site_says_what_a_sign_out_erases() {
+    for (kinds, expected) in [
+        (vec![], None),
+        (
+            vec![SiteData::Cache, SiteData::Cookies, SiteData::Storage],
+            Some("\"cache\", \"cookies\", \"storage\""),
+        ),
+    ] {
+        let app = App::with(|setup| setup.site.clear_site_data = kinds).await;
+        let mut browser = app.signed_in(ADA).await;
+        let answer = browser.posts(&app, "/auth/logout").await;
+        let erased = answer.headers.get("clear-site-data").map(|value| value.to_str().unwrap());
+        assert_eq!(erased, expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -42,7 +61,7 @@ async fn a_script_gets_an_empty_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn signing_out_twice_or_without_a_session_is_fine() {
+async fn a_sign_out_can_be_repeated() {
     let app = App::start().await;
     let mut browser = app.signed_in(ADA).await;
     let mut other_tab = browser.clone();
@@ -54,7 +73,7 @@ async fn signing_out_twice_or_without_a_session_is_fine() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_other_method_signs_out() {
+async fn only_post_signs_out() {
     let app = App::start().await;
     let mut browser = app.signed_in(ADA).await;
     for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS] {
@@ -66,12 +85,12 @@ async fn no_other_method_signs_out() {
         answer.assert_sets_no_cookie();
     }
     let page = browser.opens(&app, "/auth/logout").await;
-    page.assert_page(StatusCode::METHOD_NOT_ALLOWED, "does not take this kind of request");
+    page.assert_page(StatusCode::METHOD_NOT_ALLOWED, "does not accept this kind of request");
     assert!(browser.is_signed_in(&app).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_other_site_signs_out() {
+async fn another_site_cannot_sign_out() {
     let app = App::start().await;
     let mut browser = app.signed_in(ADA).await;
     for from in [From::Elsewhere, From::Sibling] {
@@ -96,14 +115,14 @@ async fn no_other_site_signs_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_signs_nobody_out_by_half() {
+async fn a_store_failure_keeps_the_session_whole() {
     let app = App::start().await;
     let mut browser = app.signed_in(ADA).await;
     app.store_fails(true);
-    browser.posts(&app, "/auth/logout").await.assert_passing_trouble();
+    browser.posts(&app, "/auth/logout").await.assert_passing_failure();
     let page = browser.submits(&app, "/auth/logout", From::ThisSite).await;
-    page.assert_passing_trouble();
-    page.assert_page(StatusCode::SERVICE_UNAVAILABLE, "You are still signed in");
+    page.assert_passing_failure();
+    page.assert_page(StatusCode::SERVICE_UNAVAILABLE, "you stay signed in");
     assert!(!page.body.contains("href=\"\""), "this address can only be posted to: {}", page.body);
     app.store_fails(false);
     assert!(browser.is_signed_in(&app).await, "TRANSIENT");
@@ -112,7 +131,7 @@ async fn a_store_that_fails_signs_nobody_out_by_half() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_fails_does_not_keep_anybody() {
+async fn a_sign_out_works_while_the_provider_is_down() {
     let app = App::start().await;
     let mut browser = app.signed_in(ADA).await;
     let thief = browser.clone();
@@ -125,10 +144,34 @@ async fn a_provider_that_fails_does_not_keep_anybody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_missing_signs_nobody_out() {
+async fn a_missing_key_signs_nobody_out() {
     let app = App::start().await;
     let mut browser = app.signed_in(ADA).await;
     let misconfigured = app.restarted_with_keys(&[2]).await;
-    browser.posts(&misconfigured, "/auth/logout").await.assert_passing_trouble();
+    browser.posts(&misconfigured, "/auth/logout").await.assert_passing_failure();
     assert!(browser.is_signed_in(&app).await, "TRANSIENT");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_out_goes_on_to_a_path_of_this_site_and_to_no_other() {
+    let leads = [
+        ("/auth/logout?return_to=%2Fbye%3Fa%3Db", "/bye?a=b"),
+        ("/auth/logout?return_to=https%3A%2F%2Fevil.example%2F", "/auth/sign-in?signed_out=true"),
+        ("/auth/logout?return_to=%2F%2Fevil.example%2F", "/auth/sign-in?signed_out=true"),
+        ("/auth/logout?return_to=a&return_to=b", "/auth/sign-in?signed_out=true"),
+    ];
+    for (address, expected) in leads {
+        let app = App::start().await;
+        let mut browser = app.signed_in(ADA).await;
+        let answer = browser.submits(&app, address, From::ThisSite).await;
+        answer.assert_leads_to(expected);
+        assert_eq!(
+            browser.fetches(&app, "/auth/session").await.status,
+            StatusCode::UNAUTHORIZED,
+            "{address}"
+        );
+    }
+    let app = App::start().await;
+    let page = Browser::new().opens(&app, "/auth/sign-in?signed_out=true").await;
+    page.assert_page(StatusCode::OK, "<a href=\"/\">Back to the site</a>");
 }

@@ -1,9 +1,11 @@
-//! What lies under `/auth`.
+//! The routes under `/auth`.
 
 mod callback;
-mod callback_trouble;
+mod callback_failures;
 mod check;
+mod check_limits;
 mod devices;
+mod exchanges;
 mod login;
 mod logout;
 mod repair;

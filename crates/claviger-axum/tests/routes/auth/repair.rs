@@ -1,4 +1,5 @@
-//! A session whose tokens no refresh can renew: a navigation leads to the provider and back, and the session goes on.
+//! A session whose tokens no refresh can renew: a navigation goes to the provider and back, and the
+//! session continues.
 
 use claviger_mock::{Endpoint, Fault, FaultKind, Rotation};
 use http::StatusCode;
@@ -9,7 +10,7 @@ use crate::{
     twitch::{ADA, GRACE},
 };
 
-/// A browser whose session lost the answer to a refresh, and the replay came too late.
+/// A browser whose session lost the answer to a refresh, and whose replay came too late.
 async fn beyond_refresh() -> (App, Browser) {
     let app = App::start().await;
     app.twitch.mock().settings_mut().rotation = Rotation::OneTime;
@@ -17,13 +18,13 @@ async fn beyond_refresh() -> (App, Browser) {
     app.pass(TOKEN_LIFE);
     app.twitch.mock().add_fault(Fault::once(Endpoint::Token, FaultKind::CloseAfter));
     for _ in 0..2 {
-        browser.fetches(&app, "/auth/session").await.assert_passing_trouble();
+        browser.fetches(&app, "/auth/session").await.assert_passing_failure();
         app.pass(MINUTE);
     }
     (app, browser)
 }
 
-/// Follows redirects of this site to the provider.
+/// Follows this site's redirects to the provider.
 async fn is_led_to_provider(app: &App, browser: &mut Browser, path: &str) -> String {
     let mut answer = browser.opens(app, path).await;
     while answer.location().starts_with('/') {
@@ -35,7 +36,7 @@ async fn is_led_to_provider(app: &App, browser: &mut Browser, path: &str) -> Str
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_navigation_goes_to_the_provider_and_back_and_the_session_goes_on() {
+async fn a_navigation_renews_the_session_at_the_provider() {
     let (app, mut browser) = beyond_refresh().await;
     let session = browser.session(&app);
     let location = is_led_to_provider(&app, &mut browser, "/auth/devices").await;
@@ -51,7 +52,18 @@ async fn a_navigation_goes_to_the_provider_and_back_and_the_session_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_script_is_told_and_not_led_away() {
+async fn a_link_on_another_site_renews_the_session_too() {
+    let (app, mut browser) = beyond_refresh().await;
+    let mut answer = browser.follows(&app, "/auth/devices", From::Elsewhere).await;
+    while answer.location().starts_with('/') {
+        let next = answer.location().to_owned();
+        answer = browser.follows(&app, &next, From::Elsewhere).await;
+    }
+    assert!(answer.location().starts_with("http://mock.test/"), "no click is needed: {answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_script_gets_json_instead_of_a_redirect() {
     let (app, mut browser) = beyond_refresh().await;
     let answer = browser.fetches(&app, "/auth/session").await;
     answer.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
@@ -61,23 +73,23 @@ async fn a_script_is_told_and_not_led_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn somebody_else_at_the_provider_is_told_so_and_may_choose() {
+async fn another_account_at_the_provider_is_explained() {
     let (app, mut browser) = beyond_refresh().await;
     let session = browser.session(&app);
     let location = is_led_to_provider(&app, &mut browser, "/auth/devices").await;
     let callback = crate::browser::path_of(&app.twitch.agree(GRACE, &location));
     let answer = browser.follows(&app, &callback, From::Elsewhere).await;
-    answer.assert_page(StatusCode::BAD_REQUEST, "Somebody else is signed in there");
+    answer.assert_page(StatusCode::BAD_REQUEST, "Another account is signed in there");
     assert!(answer.body.contains("/auth/login?switch=true"), "{}", answer.body);
     assert!(!answer.touches_session(), "ISO");
     assert_eq!(app.end_reason(session).await, None);
     let callback = browser.reaches_provider(&app, GRACE, "/auth/login?switch=true").await;
     assert!(browser.follows(&app, &callback, From::Elsewhere).await.touches_session());
-    assert_ne!(browser.session(&app), session, "whoever chooses another account begins a new session");
+    assert_ne!(browser.session(&app), session, "another account gets a new session");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sign_out_on_the_way_is_not_undone() {
+async fn a_sign_out_during_the_renewal_is_not_undone() {
     let (app, mut browser) = beyond_refresh().await;
     let session = browser.session(&app);
     let location = is_led_to_provider(&app, &mut browser, "/auth/devices").await;

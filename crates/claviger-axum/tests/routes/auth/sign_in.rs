@@ -1,6 +1,6 @@
 //! `GET /auth/sign-in`.
 
-use claviger_core::session::EndReason;
+use claviger_core::EndReason;
 use http::StatusCode;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 const OK: StatusCode = StatusCode::OK;
 
 #[tokio::test(start_paused = true)]
-async fn it_offers_the_sign_in_and_keeps_where_to_go() {
+async fn the_page_offers_the_sign_in_with_its_return_to() {
     let app = App::start().await;
     let table = [
         ("/auth/sign-in", "/auth/login?return_to=%2F"),
@@ -22,7 +22,7 @@ async fn it_offers_the_sign_in_and_keeps_where_to_go() {
     ];
     for (path, login) in table {
         let answer = Browser::new().opens(&app, path).await;
-        answer.assert_page(OK, "You need to be signed in to go on.");
+        answer.assert_page(OK, "You need to be signed in to continue.");
         assert!(answer.body.contains(&format!("href=\"{login}\"")), "{login} is missing in {}", answer.body);
         assert!(answer.body.contains("Sign in with Twitch"), "{}", answer.body);
         answer.assert_sets_no_cookie();
@@ -30,7 +30,7 @@ async fn it_offers_the_sign_in_and_keeps_where_to_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_offer_leads_back_to_where_it_began() {
+async fn the_offered_sign_in_ends_at_its_return_to() {
     let app = App::start().await;
     let mut browser = Browser::new();
     let page = browser.opens(&app, "/auth/sign-in?return_to=/a%3Fb%3D1%26c").await;
@@ -41,21 +41,21 @@ async fn the_offer_leads_back_to_where_it_began() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_says_why_a_session_ended() {
+async fn the_page_says_why_a_session_ended() {
     let words = |reason| match reason {
         EndReason::SignedOut => ("You signed out on this device.", true),
         EndReason::SignedOutFromAnotherDevice => ("You signed this device out from another one.", true),
         EndReason::SignedOutEverywhere => ("You signed out on all your devices.", true),
         EndReason::ReplacedBySignIn => ("You signed in again in this browser.", false),
         EndReason::DisconnectedAtProvider => ("You disconnected this site", true),
-        EndReason::RefreshTokenRejected => ("no longer vouches for this sign-in", false),
+        EndReason::RefreshTokenRejected => ("no longer accepts this sign-in", false),
         EndReason::TokenOfAnotherSubject => ("Something was wrong with this sign-in", true),
         EndReason::Idle => ("was not used for a long time", false),
         EndReason::TooOld => ("From time to time we ask you", false),
         EndReason::DeviceLimit => ("more devices than this site allows", false),
         EndReason::Administrator => ("The people who run this site ended", true),
         EndReason::ProviderLogout => ("You signed out at the sign-in service", true),
-        EndReason::AccountGone => ("The account is gone", true),
+        EndReason::AccountGone => ("Your account at the sign-in service no longer exists", true),
     };
     let app = App::start().await;
     for (reason, name) in EndReason::NAMES {
@@ -73,7 +73,7 @@ async fn it_says_why_a_session_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_ends_sessions_and_the_page_says_so() {
+async fn the_page_explains_idle_and_old_sessions() {
     let app = App::start().await;
     let mut idle = app.signed_in(ADA).await;
     app.pass(14 * DAY);
@@ -87,15 +87,15 @@ async fn time_ends_sessions_and_the_page_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_sign_out_the_provider_shall_ask_again() {
+async fn after_a_sign_out_the_provider_asks_again() {
     let app = App::start().await;
     let answer = Browser::new().opens(&app, "/auth/sign-in?signed_out=true").await;
     answer.assert_page(OK, "You are signed out");
-    assert!(answer.body.contains("switch=true"), "somebody else may sit here now: {}", answer.body);
+    assert!(answer.body.contains("switch=true"), "somebody else may use this browser now: {}", answer.body);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_signed_in_is_led_on() {
+async fn a_signed_in_user_is_redirected() {
     let app = App::start().await;
     let mut browser = app.signed_in(ADA).await;
     let table = [
@@ -110,34 +110,34 @@ async fn who_is_signed_in_is_led_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_session_is_asked_for_once_more() {
+async fn a_dead_token_leads_to_the_sign_in_page() {
     let app = App::with(|setup| setup.settings.custody = claviger_core::policy::Custody::Device).await;
     app.twitch.mock().settings_mut().rotation = claviger_mock::Rotation::OneTime;
     let mut browser = app.signed_in(ADA).await;
     app.pass(crate::site::TOKEN_LIFE);
     app.twitch.mock().kill_tokens(ADA);
     let answer = browser.opens(&app, "/auth/sign-in").await;
-    answer.assert_page(OK, "no longer vouches for this sign-in");
+    answer.assert_page(OK, "no longer accepts this sign-in");
     answer.assert_sets_no_cookie();
 }
 
 #[tokio::test(start_paused = true)]
-async fn trouble_is_not_taken_for_signed_out() {
+async fn an_outage_is_not_shown_as_signed_out() {
     let app = App::start().await;
     let mut browser = app.signed_in(ADA).await;
     app.store_fails(true);
     let answer = browser.opens(&app, "/auth/sign-in").await;
-    answer.assert_passing_trouble();
-    answer.assert_page(StatusCode::SERVICE_UNAVAILABLE, "You are still signed in");
+    answer.assert_passing_failure();
+    answer.assert_page(StatusCode::SERVICE_UNAVAILABLE, "you stay signed in");
     app.store_fails(false);
     app.provider_fails_when_needed();
     let answer = browser.opens(&app, "/auth/sign-in").await;
-    answer.assert_passing_trouble();
+    answer.assert_passing_failure();
     answer.assert_page(StatusCode::SERVICE_UNAVAILABLE, "The sign-in service does not answer");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_parameter_that_comes_twice_is_no_choice() {
+async fn a_repeated_parameter_is_refused() {
     let app = App::start().await;
     for query in ["return_to=/a&return_to=/b", "signed_out=true&signed_out=true"] {
         let answer = Browser::new().opens(&app, &format!("/auth/sign-in?{query}")).await;

@@ -24,7 +24,7 @@ const TYPE: &str = "Twitch-Eventsub-Message-Type";
 /// [`crate::site::START`].
 const WHEN: &str = "2027-01-15T08:00:00.000000000Z";
 
-/// A message as it is sent.
+/// A message as sent.
 #[derive(Clone)]
 struct Message {
     fields: Vec<(String, Vec<u8>)>,
@@ -71,7 +71,7 @@ impl Message {
         Self { body: body.into(), ..self }
     }
 
-    /// With other letters in its names, and the last field first.
+    /// Changes the letters of the names, and reverses the order of the fields.
     fn rewritten(mut self, change: fn(&str) -> String) -> Self {
         self.fields.reverse();
         for (name, _) in &mut self.fields {
@@ -113,7 +113,7 @@ fn challenge(text: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_challenge_is_answered_with_its_text_and_nothing_else() {
+async fn a_challenge_is_answered_with_its_text() {
     let app = App::start().await;
     let text = "pogchamp-kappa-360noscope-vohiyo";
     let answer = Message::new("webhook_callback_verification", &challenge(text)).arrives(&app).await;
@@ -130,7 +130,7 @@ async fn a_challenge_is_answered_with_its_text_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_provider_says_is_noted_and_answered_with_nothing() {
+async fn events_are_noted_and_answered_with_204() {
     let app = App::start().await;
     let ended = subscription("user.authorization.revoke", "notification_failures_exceeded");
     let table = [
@@ -156,7 +156,7 @@ async fn what_the_provider_says_is_noted_and_answered_with_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_provider_did_not_say_is_refused_and_not_told_why() {
+async fn bad_messages_are_refused_without_a_reason() {
     let app = App::start().await;
     let good = || Message::revoked(ADA);
     let big = "x".repeat(300);
@@ -219,7 +219,7 @@ async fn what_the_provider_did_not_say_is_refused_and_not_told_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_does_not_end_is_given_up() {
+async fn a_body_that_does_not_end_times_out() {
     let app = App::start().await;
     let endless = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
     let answer = app.send(Request::post(PATH).body(endless).unwrap()).await;
@@ -233,7 +233,7 @@ async fn a_body_that_does_not_end_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_methods_are_told_which_one_it_takes() {
+async fn other_methods_get_405_with_allow() {
     let app = App::start().await;
     for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS] {
         let request = Request::builder().method(method.clone()).uri(PATH).body(Body::empty()).unwrap();
@@ -244,8 +244,8 @@ async fn other_methods_are_told_which_one_it_takes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_secret_there_is_nothing_at_this_address() {
-    let app = App::with(|setup| setup.notices = false).await;
+async fn without_a_secret_the_route_does_not_exist() {
+    let app = App::with(|setup| setup.webhook = false).await;
     let nothing = Browser::new().fetches(&app, "/auth/nothing").await;
     for answer in [Message::revoked(ADA).arrives(&app).await, Browser::new().fetches(&app, PATH).await] {
         answer.assert_error(StatusCode::NOT_FOUND, "not_found");
@@ -254,10 +254,10 @@ async fn without_a_secret_there_is_nothing_at_this_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_written_down_is_sent_again() {
+async fn an_event_that_cannot_be_stored_gets_a_5xx() {
     let app = App::start().await;
     app.store_fails(true);
-    Message::revoked(ADA).arrives(&app).await.assert_passing_trouble();
+    Message::revoked(ADA).arrives(&app).await.assert_passing_failure();
     let forged = Message::signed_with("another-secret", "notification", WHEN, "{}").arrives(&app).await;
     forged.assert_error(StatusCode::FORBIDDEN, "message_refused");
     let text = Message::new("webhook_callback_verification", &challenge("x")).arrives(&app).await;
@@ -267,7 +267,7 @@ async fn what_cannot_be_written_down_is_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_who_disconnected_is_out_on_every_device() {
+async fn a_disconnect_ends_every_device_of_the_user() {
     let app = App::start().await;
     let devices = [app.signed_in(ADA).await, app.signed_in(ADA).await];
     app.pass(MINUTE);
@@ -282,7 +282,7 @@ async fn a_user_who_disconnected_is_out_on_every_device() {
         assert_eq!(message.arrives(&app).await.status, StatusCode::NO_CONTENT, "it may come twice");
     }
     let younger = app.signed_in(ADA).await;
-    app.claviger.engine().confirm_suspicions().await.unwrap();
+    app.claviger.engine().investigate_suspicions().await.unwrap();
     for device in &devices {
         let answer = device.clone().fetches(&app, "/auth/session").await;
         answer.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
@@ -292,7 +292,7 @@ async fn a_user_who_disconnected_is_out_on_every_device() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_messages_are_logged_once_a_minute_and_never_shown() {
+async fn refused_messages_are_logged_once_a_minute() {
     let app = App::start().await;
     let story = async {
         for _ in 0..3 {
@@ -303,6 +303,6 @@ async fn refused_messages_are_logged_once_a_minute_and_never_shown() {
         Message::revoked(ADA).arrives(&app).await;
     };
     let (log, ()) = captured(story).await;
-    assert_eq!(log.matches("a message at the webhook was refused").count(), 2, "{log}");
+    assert_eq!(log.matches("refused a webhook message").count(), 2, "{log}");
     assert!(!log.contains("canary"), "SECRET: {log}");
 }

@@ -34,7 +34,7 @@ fn the_settings_are_patched_field_by_field() {
 }
 
 #[test]
-fn a_subscription_is_revoked_with_each_reason_and_its_callback_is_told() {
+fn a_subscription_is_revoked_with_each_reason_and_its_callback_is_notified() {
     for reason in
         ["user_removed", "authorization_revoked", "notification_failures_exceeded", "version_removed"]
     {
@@ -64,7 +64,7 @@ fn a_subscription_is_revoked_with_each_reason_and_its_callback_is_told() {
 }
 
 #[test]
-fn a_notification_can_be_sent_at_will() {
+fn a_notification_can_be_sent_without_an_event() {
     let mut bench = bench(|_| {});
     enable(&mut bench, REVOKE, CALLBACK);
     enable(&mut bench, GRANT, CALLBACK);
@@ -107,7 +107,7 @@ fn a_notification_can_be_sent_at_will() {
 }
 
 #[test]
-fn deliveries_are_listed_with_what_became_of_them() {
+fn deliveries_are_listed_with_their_outcome() {
     let mut bench = bench(|settings| settings.hold = true);
     let id = enable(&mut bench, REVOKE, CALLBACK);
     bench.mock.notify(&crate::Notice::new(REVOKE, ADA));

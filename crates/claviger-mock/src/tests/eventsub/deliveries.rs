@@ -1,4 +1,4 @@
-//! Repetitions, failures, and what the settings do to deliveries.
+//! Repetitions, failures, and the settings of deliveries.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::{Delivery, DeliveryState, EventsubSettings, ReleaseOrder, WebhookAnsw
 
 const USERS: [&str; 3] = [ADA, GRACE, "100000003"];
 
-/// A mock with one enabled subscription, its id, and so many users who have disconnected.
+/// A mock with one enabled subscription, its id, and this number of users who have disconnected.
 fn disconnected(users: usize, change: impl FnOnce(&mut EventsubSettings)) -> (Bench, String) {
     let mut bench = bench(change);
     let id = enable(&mut bench, REVOKE, CALLBACK);
@@ -28,7 +28,7 @@ fn users(deliveries: &[Delivery]) -> Vec<String> {
 }
 
 #[test]
-fn what_is_not_taken_comes_again_with_the_same_id_and_timestamp_until_it_is() {
+fn a_failed_message_is_repeated_with_the_same_id_and_timestamp() {
     let (mut bench, id) = disconnected(1, |settings| settings.retry_after_ms = vec![1_000, 5_000]);
     let first = one(due(&mut bench));
     let parts = |delivery: &Delivery| {
@@ -55,7 +55,7 @@ fn what_is_not_taken_comes_again_with_the_same_id_and_timestamp_until_it_is() {
 }
 
 #[test]
-fn too_many_notifications_given_up_in_a_row_revoke_the_subscription_and_say_so() {
+fn too_many_failures_in_a_row_revoke_the_subscription() {
     let (mut bench, id) = disconnected(3, |settings| {
         settings.retry_after_ms = Vec::new();
         settings.failures_until_revoked = 2;
@@ -152,7 +152,7 @@ fn one_at_a_time_waits_for_each_answer_of_a_subscription_but_not_of_another() {
 }
 
 #[test]
-fn deliveries_under_way_and_waiting_are_bounded() {
+fn deliveries_in_flight_and_waiting_are_bounded() {
     let (mut bench, _) = disconnected(1, |settings| settings.copies = 100);
     let first = due(&mut bench);
     assert_eq!((first.len(), bench.mock.next_delivery_at_ms()), (64, None));
@@ -168,7 +168,7 @@ fn deliveries_under_way_and_waiting_are_bounded() {
 }
 
 #[test]
-fn an_answer_to_something_from_before_a_reset_changes_nothing() {
+fn an_answer_to_a_delivery_before_a_reset_changes_nothing() {
     let (mut bench, _) = disconnected(1, |_| {});
     let old = one(due(&mut bench));
     bench.mock.reset();

@@ -1,4 +1,4 @@
-//! What makes a notification, and what it says.
+//! Which events cause a notification, and its content.
 
 use serde_json::json;
 
@@ -104,7 +104,7 @@ fn what_twitch_does_not_announce_is_not_announced() {
 }
 
 #[test]
-fn only_enabled_subscriptions_are_told_and_each_gets_a_message_of_its_own() {
+fn only_enabled_subscriptions_get_messages_each_its_own() {
     let mut bench = bench(|_| {});
     let callback = |number: u32| format!("http://127.0.0.1:{number}/hook");
     enable(&mut bench, REVOKE, &callback(1));

@@ -1,4 +1,4 @@
-//! Deliveries through real sockets, to a receiver that answers when a test says so.
+//! Deliveries through real sockets, to a receiver that answers when the test lets it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -118,7 +118,7 @@ async fn subscribe(server: &Server, callback: &str) -> String {
     answer["data"][0]["id"].as_str().unwrap().to_owned()
 }
 
-/// Lets the other tasks go on until this holds.
+/// Lets other tasks run until the condition holds.
 async fn until(server: &Server, holds: impl Fn(&MockTwitch) -> bool) {
     while !server.with(|mock| holds(mock)) {
         tokio::task::yield_now().await;
@@ -142,7 +142,7 @@ async fn connected(change: impl FnOnce(&mut EventsubSettings)) -> (Server, Recei
     (server, receiver, id)
 }
 
-/// A user comes and goes, the latter by the server's clock.
+/// A user connects and then disconnects, the latter by the server's clock.
 fn disconnect(server: &Server, user: &str) {
     server.with(|mock| mock.sign_in(user, DEMO_CLIENT_ID, &[], NOW).unwrap());
     assert!(server.with(|mock| mock.disconnect(user, DEMO_CLIENT_ID)));
@@ -182,7 +182,7 @@ async fn a_callback_that_cannot_be_reached_or_is_https_fails_its_verification() 
 }
 
 #[tokio::test]
-async fn what_is_not_taken_is_sent_again_by_itself() {
+async fn a_failed_message_is_sent_again() {
     let (server, mut receiver, _) = connected(|settings| settings.retry_after_ms = vec![1, 1]).await;
     disconnect(&server, ADA);
     let first = receiver.next().await;
@@ -198,7 +198,7 @@ async fn what_is_not_taken_is_sent_again_by_itself() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_come_in_time_is_none() {
+async fn a_late_answer_counts_as_none() {
     let (server, mut receiver, _) = connected(|settings| settings.retry_after_ms = Vec::new()).await;
     disconnect(&server, ADA);
     let received = receiver.next().await;
@@ -212,7 +212,7 @@ async fn an_answer_that_does_not_come_in_time_is_none() {
 }
 
 #[tokio::test]
-async fn a_long_answer_counts_by_its_status_and_is_no_challenge() {
+async fn a_long_answer_counts_by_its_status() {
     let long = || "x".repeat(crate::limits::WEBHOOK_ANSWER_BYTES + 1);
     let (server, mut receiver, _) = connected(|_| {}).await;
     disconnect(&server, ADA);
@@ -225,7 +225,7 @@ async fn a_long_answer_counts_by_its_status_and_is_no_challenge() {
 }
 
 #[tokio::test]
-async fn a_slow_webhook_keeps_no_other_delivery_waiting_unless_it_is_one_at_a_time() {
+async fn a_slow_webhook_delays_others_only_in_one_at_a_time_mode() {
     let (server, mut receiver, id) = connected(|_| {}).await;
     disconnect(&server, ADA);
     let slow = receiver.next().await;
@@ -255,7 +255,7 @@ async fn a_slow_webhook_keeps_no_other_delivery_waiting_unless_it_is_one_at_a_ti
 }
 
 #[tokio::test]
-async fn more_copies_than_may_be_under_way_arrive_all_the_same() {
+async fn more_copies_than_the_limit_in_flight_all_arrive() {
     let (server, mut receiver, _) = connected(|settings| settings.copies = 100).await;
     disconnect(&server, ADA);
     for _ in 0..100 {
@@ -268,7 +268,7 @@ async fn more_copies_than_may_be_under_way_arrive_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_clock_of_the_callers_decides_when_something_is_due() {
+async fn the_callers_clock_decides_when_a_delivery_is_due() {
     let clock = Arc::new(AtomicI64::new(NOW));
     let config = Config::demo().settings(|settings| settings.eventsub.delay_ms = 3_600_000);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -291,7 +291,7 @@ async fn a_clock_of_the_callers_decides_when_something_is_due() {
 }
 
 #[tokio::test]
-async fn a_stopped_server_breaks_off_what_is_under_way() {
+async fn a_stopped_server_aborts_deliveries_in_flight() {
     let (server, mut receiver, _) = connected(|_| {}).await;
     disconnect(&server, ADA);
     let mut received = receiver.next().await;

@@ -80,7 +80,7 @@ fn only_the_challenge_itself_with_2xx_enables_a_subscription() {
 }
 
 #[test]
-fn a_wrong_order_is_told_what_is_wrong() {
+fn an_invalid_subscription_request_names_its_fault() {
     let changed = |pointer: &str, value: Value| {
         let mut body = order(REVOKE, CALLBACK);
         *body.pointer_mut(pointer).unwrap() = value;
@@ -104,7 +104,11 @@ fn a_wrong_order_is_told_what_is_wrong() {
             "subscription missing proper authorization",
         ),
         (changed("/transport/method", json!("websocket")), 400, "invalid transport and auth combination"),
-        (changed("/transport/method", json!("conduit")), 400, "the mock knows the transport method webhook"),
+        (
+            changed("/transport/method", json!("conduit")),
+            400,
+            "the mock supports only the transport method webhook",
+        ),
         (changed("/transport/secret", json!("123456789")), 400, secret),
         (changed("/transport/secret", json!("x".repeat(101))), 400, secret),
         (changed("/transport/secret", json!("a sécret of letters")), 400, secret),
@@ -140,7 +144,7 @@ fn a_wrong_order_is_told_what_is_wrong() {
 }
 
 #[test]
-fn only_an_app_token_of_the_client_is_taken() {
+fn only_an_app_token_of_the_client_is_accepted() {
     let mut bench = bench(|_| {});
     let (user_token, _) = bench.sign_in("");
     let body = order(REVOKE, CALLBACK).to_string();
@@ -159,7 +163,7 @@ fn only_an_app_token_of_the_client_is_taken() {
 }
 
 #[test]
-fn the_same_callback_conflicts_and_a_fourth_one_is_too_many_until_one_dies() {
+fn a_duplicate_conflicts_and_a_fourth_exceeds_the_limit() {
     let mut bench = bench(|_| {});
     let callback = |number: u32| format!("http://127.0.0.1:{number}/hook");
     let first = enable(&mut bench, REVOKE, &callback(1));

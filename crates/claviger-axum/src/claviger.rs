@@ -1,0 +1,203 @@
+//! [`Claviger`]: an engine and the site that it serves.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::FromRequestParts,
+    response::{IntoResponse, Response},
+};
+use claviger_core::{Assurance, limits};
+use claviger_engine::{Caller, Denied, Engine, Grant};
+use claviger_seal::{CachedToken, SessionCookie};
+use http::{HeaderMap, request::Parts};
+
+use crate::{
+    cookies, guard,
+    head::RequestHead,
+    identity,
+    log_throttle::{LogThrottle, LogThrottles},
+    readiness::Readiness,
+    respond,
+    site::Site,
+};
+
+/// An engine and the site that it serves. Cheap to clone.
+#[derive(Clone)]
+pub struct Claviger {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    engine: Engine,
+    site: Site,
+    pub(crate) readiness: Readiness,
+    unknown_key_log: LogThrottle,
+    cross_site_log: LogThrottle,
+    pub(crate) refused_webhook_log: LogThrottle,
+    pub(crate) sign_in_log: LogThrottles,
+}
+
+impl Claviger {
+    /// Serves a site with an engine.
+    pub fn new(engine: Engine, site: Site) -> Self {
+        let inner = Inner {
+            engine,
+            site,
+            readiness: Readiness::default(),
+            unknown_key_log: LogThrottle::default(),
+            cross_site_log: LogThrottle::default(),
+            refused_webhook_log: LogThrottle::default(),
+            sign_in_log: LogThrottles::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Returns the engine.
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    /// Returns the site.
+    pub fn site(&self) -> &Site {
+        &self.inner.site
+    }
+
+    /// Answers `/readyz` with 503 from now on, because the process is about to stop. A load
+    /// balancer then sends new requests elsewhere.
+    pub fn stop_being_ready(&self) {
+        self.inner.readiness.stop();
+    }
+
+    /// Returns what was read of a request's head. If nothing was yet, it is read now.
+    ///
+    /// # Errors
+    /// See [`RequestHead::read`].
+    pub fn head(&self, parts: &mut Parts) -> Result<RequestHead, Response> {
+        if let Some(head) = parts.extensions.remove() {
+            return Ok(head);
+        }
+        RequestHead::read(self.site(), parts).map_err(IntoResponse::into_response)
+    }
+
+    /// Authenticates a request.
+    ///
+    /// # Errors
+    /// See [`Engine::authenticate`].
+    pub async fn caller(&self, head: &RequestHead, assurance: Assurance) -> Result<Caller, Denied> {
+        self.engine().authenticate(self.cookie(head)?, assurance).await
+    }
+
+    /// Says who is signed in, for a request that is served either way. It neither asks the provider
+    /// nor waits long, so a passing failure looks like nobody.
+    pub async fn recognize(&self, cookie: SessionCookie) -> Option<Caller> {
+        let known = self.engine().authenticate(cookie, Assurance::Row);
+        tokio::time::timeout(limits::RECOGNIZED_WITHIN, known).await.ok()?.ok()
+    }
+
+    /// Opens the request's session cookie. A request with two that differ is refused: one was
+    /// planted.
+    ///
+    /// # Errors
+    /// [`Denied::NoSession`] if none opens; [`Denied::UnknownKey`].
+    pub fn cookie(&self, head: &RequestHead) -> Result<SessionCookie, Denied> {
+        let value = head.cookies.session().ok_or(Denied::NoSession)?;
+        self.engine().open_cookie(value).inspect_err(|denied| {
+            // Anybody can make up a key id in a cookie, so this is a hint for the operator and
+            // proves nothing.
+            if let Denied::UnknownKey(id) = denied
+                && self.inner.unknown_key_log.allows(self.engine().now())
+            {
+                tracing::error!(
+                    key = id.0,
+                    "a cookie names a key that is not in the keyring; no session was ended"
+                );
+            }
+        })
+    }
+
+    /// Returns the request's session cookie if an older key sealed it, for
+    /// [`Claviger::renew_cookie`].
+    pub fn outdated_cookie(&self, head: &RequestHead) -> Option<String> {
+        if !self.engine().has_older_keys() {
+            return None;
+        }
+        let value = head.cookies.session()?;
+        self.engine().is_cookie_outdated(value).then(|| value.to_owned())
+    }
+
+    /// Sets the same session cookie, sealed with the newest key. It does nothing if the session is
+    /// no longer good, or if a shared cache may keep the answer.
+    pub fn renew_cookie(&self, answer: &mut HeaderMap, outdated: &str) {
+        if let Some(value) = self.engine().reseal_cookie(outdated)
+            && cookies::make_private(answer)
+        {
+            cookies::set(answer, &self.site().session(value));
+        }
+    }
+
+    /// Returns the access token that the browser carries, if the configuration allows it.
+    pub fn cached_token(&self, head: &RequestHead) -> Option<CachedToken> {
+        if !self.engine().settings().carry_access_token {
+            return None;
+        }
+        self.engine().open_cached_token(head.cookies.cached_token()?)
+    }
+
+    /// Gives the browser this access token to carry, if the configuration allows it.
+    pub fn set_cached_token(&self, headers: &mut HeaderMap, cookie: &SessionCookie, grant: &Grant) {
+        if let Some(value) = self.engine().cached_token_cookie(cookie.session, grant) {
+            cookies::set(headers, &self.site().cached_token(value));
+        }
+    }
+
+    /// Answers a request that is denied: a redirect to the sign-in or a page for navigations, JSON
+    /// otherwise.
+    pub fn deny(&self, head: &RequestHead, denied: &Denied) -> Response {
+        respond::denied(head, denied)
+    }
+
+    /// Accepts a request that is safe or that a page of this site made.
+    ///
+    /// # Errors
+    /// The response to send instead.
+    pub fn guard(&self, head: &RequestHead) -> Result<(), Response> {
+        guard::check(head.method(), head).map_err(|cross_site| self.refuse_cross_site(head, cross_site))
+    }
+
+    /// Answers a request that another site may have made.
+    pub(crate) fn refuse_cross_site(&self, head: &RequestHead, cross_site: guard::CrossSite) -> Response {
+        if self.inner.cross_site_log.allows(self.engine().now()) {
+            tracing::warn!(
+                ?cross_site,
+                "refused a cross-site request; further ones within a minute are not logged"
+            );
+        }
+        respond::cross_site(head, cross_site)
+    }
+
+    /// Keeps shared caches from an answer that depends on the session, if the app says nothing
+    /// about caches.
+    pub fn keep_private(&self, answer: &mut HeaderMap) {
+        cookies::make_private(answer);
+    }
+
+    /// Removes what clients must not set and apps must not see: identity headers and our cookies.
+    pub fn strip_request(&self, headers: &mut HeaderMap, head: &RequestHead) {
+        identity::strip(headers);
+        head.cookies.strip(headers);
+    }
+
+    /// Adds the headers that tell an app who is calling.
+    pub fn add_identity(&self, headers: &mut HeaderMap, caller: Caller) {
+        identity::add(headers, caller);
+    }
+}
+
+impl FromRequestParts<Claviger> for RequestHead {
+    type Rejection = Response;
+
+    /// Takes what was read before, or reads it now.
+    async fn from_request_parts(parts: &mut Parts, claviger: &Claviger) -> Result<Self, Response> {
+        claviger.head(parts)
+    }
+}

@@ -1,0 +1,188 @@
+//! Keeps the provider's subscription to webhook events working.
+
+use std::{sync::Arc, time::Duration};
+
+use claviger_core::{Timestamp, limits};
+use claviger_provider::{CreateAnswer, DeleteAnswer, ListAnswer, Subscription, Subscriptions, WebhookSecret};
+use claviger_store::StoreError;
+use tokio::sync::Notify;
+use url::Url;
+
+use crate::{AppToken, Env, Lock, NoToken, ProviderClient, metrics, part::part};
+
+/// Where the provider sends its webhook events, and what they are signed with.
+#[derive(Clone, Debug)]
+pub struct WebhookSettings {
+    /// The public address of the webhook.
+    pub callback: Url,
+    /// The secret that the provider signs with.
+    pub secret: WebhookSecret,
+}
+
+/// Whether the provider sends webhook events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Subscribed {
+    /// No webhook is configured, or the operator subscribes at the provider.
+    #[default]
+    Unwanted,
+    /// The provider has not been asked for them yet, or has not verified our address yet.
+    Waiting,
+    /// The provider refuses the subscription; the operator must act.
+    Refused,
+    /// It sends them.
+    Works,
+}
+
+part! {
+    /// Creates the subscription, and watches it.
+    pub(crate) struct Subscriber needs {
+        env: Env,
+        webhook: Option<WebhookSettings>,
+        provider: Arc<ProviderClient>,
+        app_token: Arc<AppToken>,
+    } owns {
+        /// The provider ended the subscription.
+        ended: Notify = Notify::new(),
+        /// What was found when the subscription was last looked at.
+        found: Lock<Subscribed> = Lock::default(),
+    }
+}
+
+/// Why the subscription does not work.
+enum Unsubscribed {
+    /// The provider is asked again later.
+    Later(&'static str),
+    /// The operator must act.
+    Refused(String),
+    Store(StoreError),
+}
+
+impl From<NoToken> for Unsubscribed {
+    fn from(none: NoToken) -> Self {
+        match none {
+            NoToken::ProviderFailure(_) => Self::Later("the provider gives no app token"),
+            NoToken::Misconfigured => {
+                Self::Refused("the provider refuses the client id or secret".to_owned())
+            }
+            NoToken::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl Subscriber {
+    /// Takes note that the provider ended the subscription.
+    pub(crate) fn note_ended(&self) {
+        self.ended.notify_one();
+    }
+
+    /// How the subscription was found when it was last looked at.
+    pub(crate) fn status(&self) -> Subscribed {
+        match *self.found.lock() {
+            Subscribed::Unwanted if self.wanted().is_some() => Subscribed::Waiting,
+            found => found,
+        }
+    }
+
+    /// The webhook, and how to subscribe to its events. None if no webhook is configured, or the
+    /// provider takes no subscriptions.
+    fn wanted(&self) -> Option<(&WebhookSettings, &'static dyn Subscriptions)> {
+        self.webhook.as_ref().zip(self.provider.subscriptions())
+    }
+
+    /// Keeps the subscription working until it is dropped. Without one it waits forever.
+    pub(crate) async fn keep_subscribed(&self) {
+        let Some((webhook, subscriptions)) = self.wanted() else { return std::future::pending().await };
+        let mut ended_at = None::<Timestamp>;
+        loop {
+            let subscribed = self.subscribe(webhook, subscriptions).await;
+            let pause = self.after_subscribing(subscribed);
+            if tokio::time::timeout(pause, self.ended.notified()).await.is_ok() {
+                // A subscription that is ended again and again is not created again at once.
+                let since = ended_at.map_or(Duration::MAX, |at| self.env.now().since(at));
+                tokio::time::sleep(limits::SUBSCRIPTIONS_RETRY.saturating_sub(since)).await;
+                ended_at = Some(self.env.now());
+            }
+        }
+    }
+
+    /// Logs what was found, and gives the time until the next look.
+    fn after_subscribing(&self, subscribed: Result<Subscribed, Unsubscribed>) -> Duration {
+        let found = match &subscribed {
+            Ok(found) => *found,
+            Err(Unsubscribed::Later(_) | Unsubscribed::Store(_)) => Subscribed::Waiting,
+            Err(Unsubscribed::Refused(_)) => Subscribed::Refused,
+        };
+        *self.found.lock() = found;
+        metrics::subscription_works(found == Subscribed::Works);
+        match subscribed {
+            Ok(Subscribed::Works) => return limits::SUBSCRIPTIONS_EVERY,
+            Ok(_) => tracing::info!("the webhook subscription waits to be verified"),
+            Err(Unsubscribed::Later(why)) => {
+                tracing::warn!(why, "the webhook subscription has to wait");
+            }
+            Err(Unsubscribed::Refused(why)) => tracing::error!(
+                why,
+                "the provider refuses the webhook subscription: check the client and the address of the webhook"
+            ),
+            Err(Unsubscribed::Store(error)) => {
+                tracing::error!(%error, "the webhook subscription has to wait");
+            }
+        }
+        limits::SUBSCRIPTIONS_RETRY
+    }
+
+    /// Creates and deletes subscriptions as needed.
+    async fn subscribe(
+        &self,
+        webhook: &WebhookSettings,
+        subscriptions: &dyn Subscriptions,
+    ) -> Result<Subscribed, Unsubscribed> {
+        let WebhookSettings { callback, secret } = webhook;
+        let found = self.all(subscriptions).await?;
+        let plan = subscriptions.plan(&self.provider.provider().client, &found, callback);
+        let token = self.app_token.get(None).await?;
+        for id in &plan.delete {
+            let answer = self.provider.delete_subscription(subscriptions, &token, id).await;
+            if !matches!(answer, DeleteAnswer::Done) {
+                return Err(Unsubscribed::Later("a subscription cannot be deleted"));
+            }
+        }
+        if !plan.create {
+            return Ok(if plan.works { Subscribed::Works } else { Subscribed::Waiting });
+        }
+        match self.provider.create_subscription(subscriptions, &token, callback, secret).await {
+            CreateAnswer::Created(_) | CreateAnswer::Exists => Ok(Subscribed::Waiting),
+            CreateAnswer::Refused(why) => Err(Unsubscribed::Refused(why)),
+            CreateAnswer::TokenDead => {
+                self.app_token.get(Some(&token)).await?;
+                Err(Unsubscribed::Later("the app token had to be replaced"))
+            }
+            CreateAnswer::Unknown(_) => Err(Unsubscribed::Later("the provider does not answer")),
+        }
+    }
+
+    /// All subscriptions of the app.
+    async fn all(&self, subscriptions: &dyn Subscriptions) -> Result<Vec<Subscription>, Unsubscribed> {
+        let (mut all, mut after, mut dead) = (Vec::new(), None::<String>, None);
+        for _ in 0..limits::SUBSCRIPTION_PAGES {
+            let token = self.app_token.get(dead.as_ref()).await?;
+            match self.provider.list_subscriptions(subscriptions, &token, after.as_deref()).await {
+                ListAnswer::Page { subscriptions: page, next } => {
+                    all.extend(page);
+                    match next {
+                        Some(next) => after = Some(next),
+                        None => return Ok(all),
+                    }
+                }
+                ListAnswer::TokenDead if dead.is_none() => dead = Some(token),
+                ListAnswer::Misconfigured => {
+                    return Err(Unsubscribed::Refused("the provider refuses the client id".to_owned()));
+                }
+                ListAnswer::TokenDead | ListAnswer::Unknown(_) => {
+                    return Err(Unsubscribed::Later("the provider lists no subscriptions"));
+                }
+            }
+        }
+        Err(Unsubscribed::Later("the provider's list of subscriptions does not end"))
+    }
+}

@@ -1,0 +1,121 @@
+//! `claviger serve`
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{ConfigArgs, block_on};
+use crate::{
+    config::{Config, Layers, Listen, explain, secrets::Secrets, warnings},
+    gateway::Gateway,
+    metrics,
+    reload::{self, Source},
+    server,
+    signals::{Hangups, stop_on_signal},
+    telemetry,
+};
+
+/// The options of `claviger serve`.
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Start although rows need a key that is not in the keyring; their users are not served until
+    /// it is back
+    #[arg(long)]
+    despite_missing_keys: bool,
+}
+
+pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let layers = args.config.layers()?;
+    let config = args.config.config(&layers)?;
+    let secrets = Secrets::load(&config, &layers)?;
+    telemetry::start(&config.log, &layers);
+    for warning in explain::renamed(&layers).into_iter().chain(warnings::all(&config, &layers, &secrets)) {
+        tracing::warn!("{warning}");
+    }
+    block_on(serve(&config, layers, secrets, args))
+}
+
+/// Loads the secrets that the configuration names now. Other settings change at the next start
+/// only, and the log says so.
+fn load_secrets(source: &Source) -> anyhow::Result<Secrets> {
+    let args = ConfigArgs { config: source.config.clone() };
+    let layers = args.layers()?;
+    let secrets = Secrets::load(&args.config(&layers)?, &layers)?;
+    let changed = layers.need_restart(&source.started).join(", ");
+    if !changed.is_empty() {
+        tracing::warn!("changed since the start, and in force after a restart only: {changed}");
+    }
+    Ok(secrets)
+}
+
+async fn serve(config: &Config, layers: Layers, secrets: Secrets, args: &ServeArgs) -> anyhow::Result<()> {
+    let stop = stop_on_signal()?;
+    let hangups = Hangups::new()?;
+    // A start may wait minutes for a step of the schema.
+    let Some(gateway) = stop.run_until_cancelled(Gateway::open(config, secrets)).await.transpose()? else {
+        tracing::info!("stopped before it was ready");
+        return Ok(());
+    };
+    let engine = gateway.claviger().engine().clone();
+    if let Err(error) = engine.require_keys().await {
+        if !args.despite_missing_keys {
+            return Err(error).context(
+                "the gateway does not start, because it could not serve all users; if the key is lost for good, start \
+                 with --despite-missing-keys",
+            );
+        }
+        tracing::error!(%error, "started although a key is missing");
+    }
+    // Metrics and new secrets are needed until the last request is over.
+    let served = CancellationToken::new();
+    let source = Source { config: args.config.config.clone(), started: layers, load: load_secrets };
+    let reloading = tokio::spawn(watch(source, config.clone(), engine, hangups, served.clone()));
+    let listener = server::bind(config.listen.0, "listen")?;
+    let metrics = match config.metrics.listen {
+        Some(Listen(address)) => {
+            let engine = gateway.claviger().engine().clone();
+            let hosts = config.metrics.hosts.iter().map(|host| host.0.clone()).collect();
+            Some(metrics::serve(server::bind(address, "metrics.listen")?, hosts, engine, served.clone())?)
+        }
+        None => None,
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %listener.local_addr()?,
+        public_url = %config.public_url.origin(),
+        upstream = config.upstream.as_ref().map(|upstream| upstream.origin()),
+        "ready"
+    );
+    server::serve(gateway, listener, config, stop).await?;
+    served.cancel();
+    if let Some(metrics) = metrics {
+        metrics.await?;
+    }
+    reloading.await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Reloads the secrets while the gateway runs.
+async fn watch(
+    source: Source,
+    config: Config,
+    engine: claviger_engine::Engine,
+    mut hangups: Hangups,
+    stop: CancellationToken,
+) {
+    let asked = Notify::new();
+    let forward = async {
+        loop {
+            hangups.next().await;
+            asked.notify_one();
+        }
+    };
+    tokio::select! {
+        () = reload::keep(source, &config, &engine, &asked, stop) => {}
+        () = forward => {}
+    }
+}

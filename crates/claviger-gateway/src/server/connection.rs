@@ -1,0 +1,141 @@
+//! One connection: its protocol, its requests, and its end.
+
+use std::{convert::Infallible, future::ready, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::extract::ConnectInfo;
+use futures_util::future::Either;
+use http::Version;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use tokio::{net::TcpListener, time::sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Serves,
+    activity::{Activity, Outbound, Patience, Verdict, Watch},
+    places::Places,
+    socket::{Accepted, Socket},
+};
+use crate::{problems, timer};
+
+/// Maximum number of open requests per HTTP/2 connection.
+const STREAMS_PER_CONNECTION: u32 = 100;
+/// Maximum number of octets of a body that an HTTP/2 client may send unread. Clients are near: they
+/// are the proxies in front.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// Uploads that nobody reads must not hold up the others. The places limit their number.
+const CONNECTION_WINDOW: u32 = STREAMS_PER_CONNECTION * STREAM_WINDOW;
+/// Maximum number of octets of an answer that wait for an HTTP/2 client.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// How long to wait after a connection could not be accepted, such as for lack of files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How connections are served.
+#[derive(Clone)]
+pub(super) struct Http {
+    builder: Arc<Builder<TokioExecutor>>,
+    patience: Patience,
+    /// How long an HTTP/2 client may take for a ping, and to close an idle connection.
+    farewell: Duration,
+    places: Places,
+}
+
+impl Http {
+    /// A request may have 100 headers, which is hyper's default; setting the same number would cost
+    /// an allocation per request.
+    pub(super) fn new(header_bytes: usize, patience: Patience, farewell: Duration, places: Places) -> Self {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(patience.idle)
+            .max_buf_size(header_bytes);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+            .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(Some(patience.idle))
+            .keep_alive_timeout(farewell);
+        Self { builder: Arc::new(builder), patience, farewell, places }
+    }
+
+    /// Accepts the next connection that has a place.
+    pub(super) async fn accept(&self, listener: &TcpListener) -> Option<(Accepted, SocketAddr)> {
+        let free = self.places.free().await?;
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                let place = self.places.take(free, address.ip())?;
+                Some((Accepted { stream, place }, address))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                None
+            }
+        }
+    }
+
+    /// Serves a connection until it closes. After `stop` it serves only requests that have arrived.
+    pub(super) fn serve<S: Serves>(
+        &self,
+        accepted: Accepted,
+        address: SocketAddr,
+        service: S,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let Self { builder, patience, farewell, places } = self.clone();
+        let activity = Arc::new(Activity::default());
+        let socket = TokioIo::new(Socket::new(accepted, Arc::clone(&activity)));
+        let mut watch = Watch::new(Arc::clone(&activity), patience);
+        let requests = service_fn(move |mut request: http::Request<Incoming>| {
+            let place = match request.version() {
+                Version::HTTP_2 => places.take_at_once(address.ip()).map(Some),
+                _ => Some(None),
+            };
+            let busy = place.is_none();
+            let open = activity.begin(place.flatten());
+            request.extensions_mut().insert(ConnectInfo(address));
+            let answer = if busy {
+                Either::Left(ready(Ok(problems::BUSY.json())))
+            } else {
+                Either::Right(service.clone().call(request))
+            };
+            async move { Ok::<_, Infallible>(answer.await?.map(|body| Outbound::new(body, open))) }
+        });
+        async move {
+            let mut connection = pin!(builder.serve_connection_with_upgrades(socket, requests));
+            let begun = timer::now();
+            let mut look = pin!(sleep_until(begun));
+            let mut stopped = pin!(stop.cancelled());
+            let (mut stops, mut idle) = (false, false);
+            loop {
+                tokio::select! {
+                    biased;
+                    // An error means that the client closed it, or broke the protocol.
+                    _over = connection.as_mut() => return,
+                    () = stopped.as_mut(), if !stops => {
+                        stops = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    () = look.as_mut() => match watch.look(begun.elapsed()) {
+                        Verdict::Fine(pause) => look.as_mut().reset(timer::now() + pause),
+                        Verdict::Idle if !idle => {
+                            idle = true;
+                            connection.as_mut().graceful_shutdown();
+                            look.as_mut().reset(timer::now() + farewell);
+                        }
+                        Verdict::Idle | Verdict::Stuck => return,
+                    },
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The socket: accepts connections up to a limit, serves HTTP/1.1 and HTTP/2, and shuts down
+//! gracefully.
+//!
+//! | module | the question it answers |
+//! |---|---|
+//! | `places` | may one more connection come in |
+//! | `connection` | how is one served, and when does it end |
+//! | `activity` | does anything move on it |
+//! | `socket` | how does it close |
+
+mod activity;
+mod connection;
+mod places;
+mod socket;
+
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    time::Duration,
+};
+
+use anyhow::anyhow;
+use axum::{Router, body::Body, response::Response};
+use claviger_core::policy::limits::SHUTDOWN_DRAIN;
+use hyper::body::Incoming;
+use tokio::net::TcpSocket;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Service;
+
+use crate::{
+    config::{Config, Limits},
+    gateway::Gateway,
+};
+use activity::Patience;
+use connection::Http;
+use places::Places;
+
+pub(crate) use places::REFUSED;
+
+/// Maximum number of connections that the operating system holds before we accept them.
+const BACKLOG: u32 = 1024;
+
+/// Opens the socket at an address that the operator chose with this setting or option. It needs a
+/// runtime.
+///
+/// # Errors
+/// Why not, as a sentence for the operator.
+pub fn bind(address: SocketAddr, chosen_by: &str) -> anyhow::Result<TcpListener> {
+    let bound = open(address).or_else(|error| match address.ip() {
+        // This computer has no IPv6.
+        IpAddr::V6(ip) if ip.is_unspecified() && error.kind() != io::ErrorKind::AddrInUse => {
+            open((Ipv4Addr::UNSPECIFIED, address.port()).into()).map_err(|_| error)
+        }
+        _ => Err(error),
+    });
+    bound.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            anyhow!("{address} is in use by another program; stop it, or choose another address with {chosen_by}")
+        }
+        io::ErrorKind::PermissionDenied => anyhow!(
+            "this user may not open {address}; ports below 1024 need a privilege, so choose another port with \
+             {chosen_by}"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            anyhow!("{address} is not an address of this computer; choose one of its own with {chosen_by}")
+        }
+        _ => anyhow!("{address} cannot be opened ({error})"),
+    })
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A successor may use the address at once.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
+}
+
+/// Serves until `stop`. Then the gateway is not ready for `limits.shutdown_notice`, and goes on
+/// serving. After that it accepts no connection, tunnels and streams of events end, and other
+/// requests have `limits.shutdown` to finish. At last the engine saves its state.
+///
+/// # Errors
+/// If the socket fails.
+pub async fn serve(
+    gateway: Gateway,
+    listener: TcpListener,
+    config: &Config,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let limits = &config.limits;
+    let engine = gateway.claviger().engine().clone();
+    let trusted = gateway.claviger().site().trusted_proxies.clone();
+    let places = Places::new(limits.connections, limits.connections_per_address, trusted);
+    let server = Server {
+        listener: listening(listener)?,
+        http: Http::new(limits.header_bytes, patience(limits), limits.header_read.0, places),
+    };
+    let streams = gateway.streams().clone();
+    let watching = tokio::spawn({
+        let (streams, endings, engine) = (streams.clone(), engine.endings(), engine.clone());
+        async move { streams.watch(endings, |session| engine.doubts(session)).await }
+    });
+    // The engine outlives all requests, because they may need it.
+    let served = CancellationToken::new();
+    let background = tokio::spawn({
+        let (engine, served) = (engine.clone(), served.clone());
+        async move { engine.run(served).await }
+    });
+    let shutdown = limits.shutdown.0;
+    // Nobody sent requests to a gateway that never was ready.
+    let notice = if stop.is_cancelled() { Duration::ZERO } else { config.shutdown_notice() };
+    let stopping = tokio::spawn({
+        let (claviger, streams) = (gateway.claviger().clone(), streams.clone());
+        async move {
+            stop.cancelled().await;
+            claviger.stop_being_ready();
+            tracing::info!(
+                notice = %humantime::format_duration(notice),
+                shutdown = %humantime::format_duration(shutdown),
+                drain = %humantime::format_duration(SHUTDOWN_DRAIN),
+                "stopping: /readyz says so for the time of notice; then requests have the time of shutdown to finish, \
+                 and the engine has the time of drain for refreshes; allow their sum before the process is killed"
+            );
+            tokio::time::sleep(notice).await;
+            streams.stop();
+        }
+    });
+    server.run(gateway.entry(), streams.stopping(), shutdown).await;
+    streams.closed().await;
+    served.cancel();
+    background.await?;
+    stopping.await?;
+    watching.abort();
+    Ok(())
+}
+
+fn patience(limits: &Limits) -> Patience {
+    Patience {
+        first_request: limits.header_read.0,
+        idle: limits.keep_alive.0,
+        untaken: limits.answer_pause.0,
+    }
+}
+
+/// Maximum number of connections to a socket that only a few programs use.
+const FEW_CONNECTIONS: usize = 64;
+/// Maximum size of the head of a request there, in bytes.
+const FEW_HEADER_BYTES: usize = 16 * 1024;
+/// How long a head may take there, and how long a connection may be idle.
+const FEW_PATIENCE: Duration = Duration::from_secs(10);
+const FEW_KEEP_ALIVE: Duration = Duration::from_secs(130);
+
+/// Serves a socket that only a few programs use, such as Prometheus, until `stop`.
+///
+/// # Errors
+/// If the socket cannot be used.
+pub fn serve_few(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+) -> io::Result<impl Future<Output = ()> + Send> {
+    let patience = Patience { first_request: FEW_PATIENCE, idle: FEW_KEEP_ALIVE, untaken: FEW_KEEP_ALIVE };
+    let places = Places::new(FEW_CONNECTIONS, FEW_CONNECTIONS, Vec::new());
+    let server = Server {
+        listener: listening(listener)?,
+        http: Http::new(FEW_HEADER_BYTES, patience, FEW_PATIENCE, places),
+    };
+    Ok(async move { server.run(router, stop, Duration::ZERO).await })
+}
+
+fn listening(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
+}
+
+/// A service for the requests of a connection.
+pub(crate) trait Serves:
+    Service<http::Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Serves for S where
+    S: Service<
+            http::Request<Incoming>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A socket and its limits.
+struct Server {
+    listener: tokio::net::TcpListener,
+    http: Http,
+}
+
+impl Server {
+    /// Serves connections until `stop`. Then they have this long to finish.
+    async fn run<S: Serves>(self, service: S, stop: CancellationToken, shutdown: Duration) {
+        let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
+        let accepting = async {
+            loop {
+                let Some((socket, address)) = self.http.accept(&self.listener).await else { continue };
+                let serving = self.http.serve(socket, address, service.clone(), stop.clone());
+                connections.spawn(cut.clone().run_until_cancelled_owned(serving));
+            }
+        };
+        // None means that the server stops.
+        let _stops = stop.run_until_cancelled(accepting).await;
+        // Clients learn at once that nobody listens here any more.
+        drop(self.listener);
+        connections.close();
+        if tokio::time::timeout(shutdown, connections.wait()).await.is_err() {
+            cut.cancel();
+            connections.wait().await;
+        }
+    }
+}

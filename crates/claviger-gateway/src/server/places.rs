@@ -1,0 +1,194 @@
+//! The places for connections and requests.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use claviger_core::request::network::Network;
+use claviger_engine::{Metric, MetricKind};
+use metrics::counter;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+use crate::timer;
+
+/// The places, limited in all and for one address. A connection takes one, and so does each open
+/// request of an HTTP/2 connection. So the number of connections to the app is limited too.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    free: Arc<Semaphore>,
+    of_addresses: Arc<Addresses>,
+}
+
+#[derive(Debug)]
+struct Addresses {
+    /// Maximum number for one address that is not trusted.
+    each: usize,
+    trusted: Vec<Network>,
+    taken: Mutex<HashMap<IpAddr, usize>>,
+    /// When the log last said that an address has too many.
+    told: Mutex<Option<Instant>>,
+}
+
+/// Counts addresses that had too many connections or requests.
+pub(crate) static REFUSED: Metric = Metric {
+    name: "claviger_refused_connections_total",
+    kind: MetricKind::Counter,
+    labels: "",
+    help: "Connections, and requests over HTTP/2, that were refused because their address had too many. If it is a proxy \
+           in front, add it to `trusted_proxies`.",
+};
+
+/// How often the log says at most that an address has too many.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// A place that nobody has yet.
+#[derive(Debug)]
+pub(super) struct Free(OwnedSemaphorePermit);
+
+/// The place of a connection or request. It is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+    of_address: Option<(Arc<Addresses>, IpAddr)>,
+}
+
+impl Places {
+    pub(super) fn new(in_all: usize, each: usize, trusted: Vec<Network>) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(in_all)),
+            of_addresses: Arc::new(Addresses {
+                each,
+                trusted,
+                taken: Mutex::default(),
+                told: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Waits until a place is free.
+    pub(super) async fn free(&self) -> Option<Free> {
+        // The semaphore is never closed.
+        Arc::clone(&self.free).acquire_owned().await.ok().map(Free)
+    }
+
+    /// Takes a place for a request from this address, unless all are taken or it has too many.
+    pub(super) fn take_at_once(&self, address: IpAddr) -> Option<Place> {
+        let free = Arc::clone(&self.free).try_acquire_owned().ok()?;
+        self.take(Free(free), address)
+    }
+
+    /// Gives the place to a connection from this address, unless it has too many.
+    pub(super) fn take(&self, Free(permit): Free, address: IpAddr) -> Option<Place> {
+        let address = address.to_canonical();
+        if self.of_addresses.trusted.iter().any(|network| network.contains(address)) {
+            return Some(Place { _permit: permit, of_address: None });
+        }
+        let address = network(address);
+        let mut taken = self.of_addresses.lock();
+        let count = taken.entry(address).or_default();
+        if *count >= self.of_addresses.each {
+            drop(taken);
+            self.of_addresses.refuse(address);
+            return None;
+        }
+        *count += 1;
+        Some(Place { _permit: permit, of_address: Some((Arc::clone(&self.of_addresses), address)) })
+    }
+}
+
+impl Addresses {
+    /// Counts a refusal, and tells of it now and then.
+    fn refuse(&self, address: IpAddr) {
+        counter!(REFUSED.name).increment(1);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_due(&mut told, timer::now()) {
+            tracing::warn!(
+                %address,
+                "refused a connection or a request, because the address has too many: if it is a proxy in front, add it \
+                 to trusted_proxies; otherwise see limits.connections_per_address"
+            );
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        // A panic cannot leave the map inconsistent, because each critical section is short.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some((addresses, address)) = self.of_address.take() else { return };
+        let mut taken = addresses.lock();
+        if let Some(count) = taken.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&address);
+            }
+        }
+    }
+}
+
+fn is_due(told: &mut Option<Instant>, now: Instant) -> bool {
+    let due = told.is_none_or(|told| now >= told + TOLD_EVERY);
+    if due {
+        *told = Some(now);
+    }
+    due
+}
+
+/// One IPv6 subscriber has at least a /64 (RFC 6177).
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_tells_of_refusals_once_a_minute() {
+        let (mut told, begun) = (None, timer::now());
+        let seconds = [(0, true), (1, false), (59, false), (60, true), (61, false), (200, true)];
+        for (after, expected) in seconds {
+            assert_eq!(is_due(&mut told, begun + Duration::from_secs(after)), expected, "{after}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_places_of_an_address_are_limited_except_for_a_trusted_proxy() {
+        let places = Places::new(100, 2, vec!["10.0.0.1".parse().unwrap()]);
+        let mut kept = Vec::new();
+        let table = [
+            ("192.0.2.1", true),
+            ("192.0.2.1", true),
+            ("192.0.2.1", false),
+            ("::ffff:192.0.2.1", false),
+            ("192.0.2.2", true),
+            ("2001:db8::1", true),
+            ("2001:db8::2", true),
+            ("2001:db8::3", false),
+            ("2001:db8:0:1::3", true),
+            ("10.0.0.1", true),
+            ("10.0.0.1", true),
+            ("::ffff:10.0.0.1", true),
+        ];
+        for (address, expected) in table {
+            let place = places.take(places.free().await.unwrap(), address.parse().unwrap());
+            assert_eq!(place.is_some(), expected, "{address}");
+            kept.extend(place);
+        }
+        kept.clear();
+        assert!(places.of_addresses.lock().is_empty(), "a closed connection leaves nothing behind");
+        assert_eq!(places.free.available_permits(), 100);
+    }
+}

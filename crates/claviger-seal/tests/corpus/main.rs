@@ -1,0 +1,18 @@
+//! Replays the corpora of this crate's fuzz targets.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper of a test may fail as a test does"
+)]
+
+mod cookie;
+#[path = "../../../../fuzz/replay.rs"]
+mod replay;
+
+#[test]
+fn cookie_corpus() {
+    replay::replay("cookie", &cookie::OUTCOMES, cookie::check);
+}
