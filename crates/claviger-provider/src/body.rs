@@ -52,7 +52,8 @@ pub(crate) fn issued(body: &[u8]) -> Option<IssuedPair> {
     })
 }
 
-/// Reads a JSON object. An array of the right length would pass for one with serde alone.
+/// Reads a JSON object. An array of the right length would pass for one with serde alone. What
+/// stands in fields that we do not know is not looked at, so no pair is lost for it.
 pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     // A byte order mark may be ignored (RFC 8259 section 8.1).
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);

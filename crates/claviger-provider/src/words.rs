@@ -8,12 +8,13 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use claviger_core::limits::PROVIDER_ANSWER_BYTES;
-
-use crate::dialect::{
-    Dialect,
-    Meaning::{self, DeadGrant, DeadToken, NotTheToken, OurFault},
-    Words,
+use crate::{
+    body,
+    dialect::{
+        Dialect,
+        Meaning::{self, DeadGrant, DeadToken, NotTheToken, OurFault},
+        Words,
+    },
 };
 
 /// The codes of RFC 6749 section 5.2 and RFC 7009 section 2.2.1. Codes are compared exactly.
@@ -77,10 +78,7 @@ pub(crate) struct Refusal {
 impl Refusal {
     /// Reads a refusal. None if the body is no JSON object, is too large, or says a thing twice.
     pub(crate) fn read(body: &[u8]) -> Option<Self> {
-        if body.len() > PROVIDER_ANSWER_BYTES || !body.trim_ascii_start().starts_with(b"{") {
-            return None;
-        }
-        serde_json::from_slice(body).ok()
+        body::object(body)
     }
 
     /// What it means in answer to a token request, a validation or a call of the API. Our own fault
@@ -174,6 +172,7 @@ pub(crate) fn text_or_none<'de, D: Deserializer<'de>>(value: D) -> Result<Option
 
 #[cfg(test)]
 mod tests {
+    use claviger_core::limits::PROVIDER_ANSWER_BYTES;
     use proptest::prelude::*;
 
     use super::*;
