@@ -7,6 +7,7 @@ use crate::fate::Point;
 
 /// Everything that a thousand histories reach, besides the crashes of [`Point::ALL`].
 pub const WANTED: &[&str] = &[
+    "browser: callback reloaded",
     "browser: callback sent twice",
     "browser: sign-out sent twice",
     "caller: asked to renew",
@@ -31,6 +32,7 @@ pub const WANTED: &[&str] = &[
     "fault: crash",
     "fault: gateway error after the deed",
     "fault: network",
+    "fault: new tokens unknown for a while",
     "fault: no answer",
     "fault: outage",
     "fault: provider unreachable",

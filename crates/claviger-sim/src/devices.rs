@@ -8,10 +8,13 @@ use claviger_engine::{Clock as _, Denied, LoginError, LoginStarted, SignedIn, Ta
 use claviger_seal::SessionCookie;
 
 use crate::{
-    duplicate_callback,
+    deliveries::{self, Return},
     plan::{Asks, Tab},
     world::{Instance, World},
 };
+
+/// How many of a thousand callbacks are reloaded.
+const RELOADS_PERMILLE: u64 = 150;
 
 pub(crate) async fn ask(world: Arc<World>, device: usize, tab: Tab) {
     let (Some(instance), Some(cookie)) = (world.instance(tab.instance), world.device(device).cookie) else {
@@ -90,7 +93,18 @@ pub(crate) async fn sign_in(world: &World, device: usize, instance: usize) {
         world.ledger.may_end(shown.session, EndReason::ReplacedBySignIn);
     }
     let started = instance.engine.begin_login(ReturnTo::root(), false);
-    if let Some(Ok(signed_in)) = come_back(world, device, &instance, &started, shown.as_ref()).await
+    let Some(back) = come_back(world, device, started).await else { return };
+    let outcome = back.deliver(world, device, &instance, shown.as_ref()).await;
+    take(world, device, &instance, outcome);
+    if world.rng.chance(RELOADS_PERMILLE) {
+        let outcome = back.reload(world, device).await;
+        take(world, device, &instance, outcome);
+    }
+}
+
+/// The browser takes the cookie of its new session.
+fn take(world: &World, device: usize, instance: &Instance, outcome: Option<Result<SignedIn, LoginError>>) {
+    if let Some(Ok(signed_in)) = outcome
         && let Some(Ok(cookie)) = signed_in.cookie.map(|value| instance.engine.open_cookie(&value))
     {
         world.record.count("device: signed in", device);
@@ -99,21 +113,11 @@ pub(crate) async fn sign_in(world: &World, device: usize, instance: usize) {
     }
 }
 
-/// The browser goes to the provider and comes back. Returns `None` if the instance died meanwhile.
-pub(crate) async fn come_back(
-    world: &World,
-    device: usize,
-    instance: &Instance,
-    started: &LoginStarted,
-    shown: Option<&SessionCookie>,
-) -> Option<Result<SignedIn, LoginError>> {
+/// The browser goes to the provider and comes back.
+async fn come_back(world: &World, device: usize, started: LoginStarted) -> Option<Return> {
     tokio::time::sleep(world.rng.span(Duration::from_millis(50), Duration::from_secs(3))).await;
     let callback = world.provider.authorize(world.user(device), &started.location)?;
-    tokio::select! {
-        biased;
-        () = instance.fate.died() => None,
-        outcome = duplicate_callback::callback(world, device, instance, &callback, started, shown) => Some(outcome),
-    }
+    Return::new(callback, started)
 }
 
 /// Returns whether the device's session got a new pair.
@@ -127,23 +131,39 @@ pub(crate) async fn repair(world: &World, device: usize, instance: usize) -> boo
         begun = instance.engine.begin_repair(&cookie, ReturnTo::root()) => begun,
     };
     let Ok(Some(started)) = begun else { return false };
-    match come_back(world, device, &instance, &started, Some(&cookie)).await {
+    let Some(back) = come_back(world, device, started).await else { return false };
+    let outcome = back.deliver(world, device, &instance, Some(&cookie)).await;
+    let repaired = check_repair(world, device, &cookie, outcome);
+    if world.rng.chance(RELOADS_PERMILLE) {
+        let outcome = back.reload(world, device).await;
+        return check_repair(world, device, &cookie, outcome) || repaired;
+    }
+    repaired
+}
+
+/// Returns whether a repair succeeded.
+fn check_repair(
+    world: &World,
+    device: usize,
+    cookie: &SessionCookie,
+    outcome: Option<Result<SignedIn, LoginError>>,
+) -> bool {
+    match outcome {
         Some(Ok(_)) => {
             world.record.count("device: repaired", device);
-            true
+            return true;
         }
         Some(Err(LoginError::SessionEnded))
             if !world.ledger.last(cookie.session).is_some_and(|row| row.ended()) =>
         {
             world.record.violate("TRANSIENT", "a repair found an end that is none");
-            false
         }
         Some(Err(LoginError::AnotherUser)) => {
             world.record.violate("ISO", "a repair found another user");
-            false
         }
-        _ => false,
+        _ => {}
     }
+    false
 }
 
 pub(crate) async fn sign_out(world: &World, device: usize, instance: usize) {
@@ -154,7 +174,7 @@ pub(crate) async fn sign_out(world: &World, device: usize, instance: usize) {
     let ended = tokio::select! {
         biased;
         () = instance.fate.died() => return,
-        ended = duplicate_callback::sign_out(world, device, &instance, &cookie) => ended,
+        ended = deliveries::sign_out(world, device, &instance, &cookie) => ended,
     };
     if ended.is_ok() {
         world.record.count("device: signed out", device);

@@ -85,6 +85,7 @@ fn act(world: &Arc<World>, act: Act) {
         | Act::Network { .. }
         | Act::StoreDown { .. }
         | Act::StoreTrouble { .. }
+        | Act::Lag { .. }
         | Act::Clock { .. } => {
             tokio::spawn(weather(own, act));
         }
@@ -120,6 +121,12 @@ async fn weather(world: Arc<World>, act: Act) {
             });
             tokio::time::sleep(lasts).await;
             world.provider.set_network(|network| *network = crate::wire::Network::default());
+        }
+        Act::Lag { lag_ms, lasts } => {
+            world.record.count("fault: new tokens unknown for a while", 8);
+            world.provider.mock().settings_mut().token_lag_ms = lag_ms;
+            tokio::time::sleep(lasts).await;
+            world.provider.mock().settings_mut().token_lag_ms = 0;
         }
         Act::StoreDown { instance, lasts } => {
             let Some(instance) = world.instance(instance) else { return };

@@ -50,8 +50,8 @@
 
 pub mod coverage;
 pub mod day;
+mod deliveries;
 mod devices;
-mod duplicate_callback;
 mod fate;
 mod faulty_store;
 mod history;

@@ -114,6 +114,8 @@ pub enum Act {
     StoreDown { instance: usize, lasts: Duration },
     /// The clock of an instance, or of all, is wrong by `by_ms` for a while.
     Clock { instance: Option<usize>, by_ms: i64, lasts: Duration },
+    /// For a while the provider does not know new tokens for the first `lag_ms`.
+    Lag { lag_ms: u64, lasts: Duration },
     /// Some writes of an instance fail for a while.
     StoreTrouble { instance: usize, permille: u64, lasts: Duration },
 }
@@ -181,6 +183,7 @@ impl Plan {
         let count = 30 + rng.below(60);
         steps.extend((0..count).map(|_| step(&rng, all, instances)));
         add_clock_jumps(&mut steps, seed, instances);
+        add_lag(&mut steps, seed);
         let custody_server = rng.chance(300);
         Self {
             seed,
@@ -245,6 +248,17 @@ fn add_clock_jumps(steps: &mut Vec<Step>, seed: u64, instances: usize) {
         };
         let place = rng.below(steps.len() + 1);
         steps.insert(place, Step { after: rng.span(Duration::ZERO, SECOND), act });
+    }
+}
+
+/// Adds a provider whose reads lag behind its writes to every fourth history, from numbers of its
+/// own.
+fn add_lag(steps: &mut Vec<Step>, seed: u64) {
+    let rng = Rng::new(seed ^ 0x1a66_3b5e_c0de_0001);
+    if rng.chance(250) {
+        let act = Act::Lag { lag_ms: 50 + u64::from(below(&rng, 2_000)), lasts: rng.span(MINUTE, 2 * HOUR) };
+        let place = rng.below(steps.len() + 1);
+        steps.insert(place, Step { after: Duration::ZERO, act });
     }
 }
 

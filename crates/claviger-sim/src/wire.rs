@@ -146,7 +146,10 @@ impl Provider {
     }
 
     pub(crate) fn mend(&self) {
-        self.mock().clear_faults();
+        let mut mock = self.mock();
+        mock.clear_faults();
+        mock.settings_mut().token_lag_ms = 0;
+        drop(mock);
         self.set_network(|network| *network = Network::default());
     }
 

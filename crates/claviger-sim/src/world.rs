@@ -198,7 +198,7 @@ impl World {
     }
 
     /// Whether all clocks have been right for longer than anything lasts that a wrong one began.
-    fn clocks_are_right(&self) -> bool {
+    pub(crate) fn clocks_are_right(&self) -> bool {
         let set_at = *self.clock_set_at.lock().unwrap_or_else(PoisonError::into_inner);
         let lasts = limits::CLAIM_LEASE * 2;
         let is_long_ago = set_at.is_none_or(|at| self.record.elapsed().saturating_sub(at) > lasts);
@@ -260,13 +260,17 @@ impl World {
     /// about to save.
     pub(crate) fn check_renewal(&self, cookie: &SessionCookie, before: Option<&Session>) {
         let (Some(before), Some(row)) = (before, self.ledger.last(cookie.session)) else { return };
-        // Clocks differ, and a row that changed meanwhile may have been beyond a refresh for a
-        // moment.
-        let about_now = START.after(self.record.elapsed() + Duration::from_secs(5));
+        // A row that changed meanwhile may have been beyond a refresh for a moment.
         let is_judged = self.clocks_are_right() && before.version == row.version;
-        if is_judged && !row.beyond_refresh(about_now, &self.plan.habits) {
+        if is_judged && self.can_be_saved(&row) {
             self.record.violate("LOSER", format!("{} was asked to renew without need", cookie.session));
         }
+    }
+
+    /// Whether a refresh can save the pair of this row, by the clocks of all instances.
+    pub(crate) fn can_be_saved(&self, row: &Session) -> bool {
+        let about_now = START.after(self.record.elapsed() + Duration::from_secs(5));
+        !row.beyond_refresh(about_now, &self.plan.habits)
     }
 
     /// ISO: a session is given only its own tokens.
