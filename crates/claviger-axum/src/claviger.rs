@@ -84,13 +84,13 @@ impl Claviger {
     /// # Errors
     /// See [`Engine::authenticate`].
     pub async fn caller(&self, head: &RequestHead, assurance: Assurance) -> Result<Caller, Denied> {
-        self.engine().authenticate(self.cookie(head)?, assurance).await
+        self.engine().authenticate(self.cookie(head)?, head.ask(assurance)).await
     }
 
     /// Says who is signed in, for a request that is served either way. It neither asks the provider
     /// nor waits long, so a passing failure looks like nobody.
-    pub async fn recognize(&self, cookie: SessionCookie) -> Option<Caller> {
-        let known = self.engine().authenticate(cookie, Assurance::Row);
+    pub async fn recognize(&self, head: &RequestHead, cookie: SessionCookie) -> Option<Caller> {
+        let known = self.engine().authenticate(cookie, head.ask(Assurance::Row));
         tokio::time::timeout(limits::RECOGNIZED_WITHIN, known).await.ok()?.ok()
     }
 
@@ -181,7 +181,8 @@ impl Claviger {
         cookies::make_private(answer);
     }
 
-    /// Removes what clients must not set and apps must not see: identity headers and our cookies.
+    /// Removes what clients must not set and apps must not see: identity headers, our cookies, and
+    /// what a script tells Claviger.
     pub fn strip_request(&self, headers: &mut HeaderMap, head: &RequestHead) {
         identity::strip(headers);
         head.cookies.strip(headers);

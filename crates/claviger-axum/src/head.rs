@@ -6,12 +6,15 @@
 use std::{fmt, net::SocketAddr};
 
 use axum::extract::{ConnectInfo, OriginalUri};
-use claviger_core::request::{
-    host::{self, Host},
-    navigation::{Audience, FetchSite, Signs, accepts_html, audience},
-    path::{self, Readings},
-    peer::Peer,
-    routes::AskedMethod,
+use claviger_core::{
+    Ask, Assurance, Presence,
+    request::{
+        host::{self, Host},
+        navigation::{Audience, FetchSite, Signs, accepts_html, audience},
+        path::{self, Readings},
+        peer::Peer,
+        routes::AskedMethod,
+    },
 };
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, request::Parts};
 
@@ -19,6 +22,9 @@ use crate::{
     cookies::{Cookies, TooLarge},
     site::Site,
 };
+
+/// The header of a request that is no use of the session, with the value `1`.
+const PASSIVE: &str = "x-claviger-passive";
 
 /// What was read of a request's head.
 #[derive(Clone)]
@@ -36,6 +42,7 @@ pub struct RequestHead {
     pub(crate) embedded: bool,
     websocket: bool,
     unclear_framing: bool,
+    presence: Presence,
     peer: Peer,
     host: Host,
     path: Readings,
@@ -114,6 +121,7 @@ impl RequestHead {
             embedded: fields.signs.mode == Some(b"no-cors"),
             websocket: fields.signs.websocket,
             unclear_framing: fields.unclear_framing,
+            presence: fields.presence,
             peer,
             host,
             path: path::read(parts.uri.path()),
@@ -123,6 +131,21 @@ impl RequestHead {
     /// The same head with the method of the request that a front proxy asks about.
     pub(crate) fn with_method(self, method: Method) -> Self {
         Self { method, ..self }
+    }
+
+    /// The same head of a request that the address calls passive.
+    pub(crate) fn with_presence(self, presence: Presence) -> Self {
+        Self { presence, ..self }
+    }
+
+    /// What it asks of its session on a route with this assurance.
+    pub fn ask(&self, assurance: Assurance) -> Ask {
+        Ask { assurance, presence: self.presence }
+    }
+
+    /// Whether it is a use of the session.
+    pub fn presence(&self) -> Presence {
+        self.presence
     }
 
     /// Its method.
@@ -243,6 +266,7 @@ struct Fields<'a> {
     two_hosts: bool,
     codings: usize,
     unclear_framing: bool,
+    presence: Presence,
 }
 
 impl<'a> Fields<'a> {
@@ -274,6 +298,7 @@ impl<'a> Fields<'a> {
                     let ours = rest.is_some_and(|rest| matches!(rest, [] | [b'/', ..]));
                     fields.referrer = if ours { Origin::Site } else { Origin::Other };
                 }
+                PASSIVE if bytes == b"1" => fields.presence = Presence::Passive,
                 "x-requested-with" => fields.signs.requested_with = Some(bytes),
                 // A front proxy that asks about a handshake removes `Upgrade`. The key stays (RFC
                 // 6455 section 4.1).

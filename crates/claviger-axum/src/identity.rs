@@ -15,7 +15,8 @@ pub const HEADER_NAME: HeaderName = HeaderName::from_static("x-auth-name");
 /// The id of the device's session. It is an identifier, not a credential.
 pub const HEADER_SESSION: HeaderName = HeaderName::from_static("x-auth-session");
 
-const PREFIX: &[u8] = b"x-auth-";
+/// How our names begin: what we tell the app, and what a script tells us.
+const PREFIXES: [&[u8]; 2] = [b"x-auth-", b"x-claviger-"];
 const UNSAFE_IN_HEADERS: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Removes every inbound header that a server could take for one of ours. Many servers fold `_`, or
@@ -29,7 +30,7 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
 
 fn looks_like_ours(name: &HeaderName) -> bool {
     let folded = name.as_str().bytes().map(|byte| if byte.is_ascii_alphanumeric() { byte } else { b'-' });
-    folded.take(PREFIX.len()).eq(PREFIX.iter().copied())
+    PREFIXES.iter().any(|prefix| folded.clone().take(prefix.len()).eq(prefix.iter().copied()))
 }
 
 /// Adds the identity headers.
@@ -64,6 +65,8 @@ mod tests {
             "x.auth.user",
             "x~auth!user",
             "x-auth-anything",
+            "x-claviger-passive",
+            "x_claviger_passive",
             "x-authority",
             "accept",
         ] {

@@ -83,7 +83,7 @@ where
                 None => claviger.cookie(&head),
             };
             let outcome = match shown.clone() {
-                Ok(cookie) => claviger.engine().authenticate(cookie, assurance).await,
+                Ok(cookie) => claviger.engine().authenticate(cookie, head.ask(assurance)).await,
                 Err(denied) => Err(denied),
             };
             if let Err(denied) = &outcome

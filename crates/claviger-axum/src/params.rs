@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use claviger_core::Presence;
 use http::Uri;
 
 /// The parameters of a request.
@@ -14,9 +15,14 @@ pub(crate) enum BadParams {
     Twice(&'static str),
     #[error("the address has an unknown parameter")]
     Unknown,
+    #[error("{name} must be {allowed}, or left out")]
+    Value { name: &'static str, allowed: &'static str },
     #[error("the query in the address is too long")]
     TooLong,
 }
+
+/// With the value `1`, the request is no use of the session.
+pub(crate) const PASSIVE: &str = "passive";
 
 const QUERY_BYTES: usize = 16 * 1024;
 
@@ -30,6 +36,20 @@ impl<'a> Params<'a> {
         let mut values = self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_ref());
         let value = values.next();
         if values.next().is_some() { Err(BadParams::Twice(name)) } else { Ok(value) }
+    }
+}
+
+/// Returns whether the address says that the request is no use of the session.
+pub(crate) fn passive(uri: &Uri) -> Result<Option<Presence>, BadParams> {
+    presence(Params::of(uri)?.one(PASSIVE)?)
+}
+
+/// Reads the value of [`PASSIVE`].
+pub(crate) fn presence(value: Option<&str>) -> Result<Option<Presence>, BadParams> {
+    match value {
+        None => Ok(None),
+        Some("1") => Ok(Some(Presence::Passive)),
+        Some(_) => Err(BadParams::Value { name: PASSIVE, allowed: "1" }),
     }
 }
 

@@ -63,7 +63,7 @@ pub use device::DeviceLabel;
 pub use ids::{AttemptId, MalformedId, ProviderName, SessionId, Subject, Version};
 pub use names::Named;
 pub use policy::{Cascade, Custody, Lifetimes, Places, ProviderHabits, Rotation, limits};
-pub use request::{Assurance, Need};
+pub use request::{Ask, Assurance, Need, Presence};
 pub use return_to::ReturnTo;
 pub use secret::{
     AccessToken, AuthorizationCode, ClientSecret, CodeVerifier, Fingerprint, RefreshToken, SecretHash,

@@ -48,6 +48,31 @@ impl Assurance {
     }
 }
 
+/// Whether a request shows that its user is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Presence {
+    /// It is a use of the session, which is then not idle.
+    #[default]
+    Active,
+    /// A script asks by itself, such as a page that polls. The session stays as idle as it was.
+    Passive,
+}
+
+/// What a request asks of its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Ask {
+    /// Who must vouch for it.
+    pub assurance: Assurance,
+    /// Whether it is a use.
+    pub presence: Presence,
+}
+
+impl From<Assurance> for Ask {
+    fn from(assurance: Assurance) -> Self {
+        Self { assurance, presence: Presence::Active }
+    }
+}
+
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use claviger_core::{
-    ApiRefusal, Assurance, EndReason, Expiry, Lifetimes, Need, Session, SessionId, Spent, Subject, Timestamp,
-    limits, request,
+    ApiRefusal, Ask, Assurance, EndReason, Expiry, Lifetimes, Need, Presence, Session, SessionId, Spent,
+    Subject, Timestamp, limits, request,
 };
 use claviger_seal::{CachedToken, CookieIdentity, SessionCookie};
 
@@ -137,17 +137,14 @@ impl Authenticator {
     /// # Errors
     /// See [`Denied`]. Only [`Denied::NoSession`], [`Denied::Ended`] and [`Denied::SignInAgain`]
     /// ask for a new sign-in.
-    pub(crate) async fn authenticate(
-        &self,
-        cookie: SessionCookie,
-        assurance: Assurance,
-    ) -> Result<Caller, Denied> {
-        match self.at_once(cookie, assurance) {
+    pub(crate) async fn authenticate(&self, cookie: SessionCookie, ask: Ask) -> Result<Caller, Denied> {
+        match self.at_once(cookie, ask) {
             AtOnce::Caller(caller) => Ok(caller),
             AtOnce::Unknown(cookie) => {
                 // Boxed because it is large and seldom needed. Most requests would only carry it
                 // around.
-                let row = Box::pin(self.vouch(&cookie, assurance)).await?;
+                let row = Box::pin(self.vouch(&cookie, ask.assurance)).await?;
+                self.note_use(row.id, ask.presence);
                 Ok(Caller { session: row.id, who: Who::Row(row) })
             }
         }
@@ -155,17 +152,20 @@ impl Authenticator {
 
     /// Says who is calling if memory knows enough, so that neither the store nor the provider is
     /// asked.
-    pub(crate) fn at_once(&self, mut cookie: SessionCookie, assurance: Assurance) -> AtOnce {
+    pub(crate) fn at_once(&self, mut cookie: SessionCookie, ask: Ask) -> AtOnce {
         let (now, session) = (self.env.now(), cookie.session);
-        if matches!(assurance, Assurance::Cookie | Assurance::Row)
+        if matches!(ask.assurance, Assurance::Cookie | Assurance::Row)
             && self.cookie_holds(&cookie, now)
             && let Some(identity) = cookie.identity.take()
         {
-            self.last_seen.note(session, now);
+            self.note_use(session, ask.presence);
             return AtOnce::Caller(Caller { session, who: Who::Cookie(identity) });
         }
-        match self.remembered(&cookie, assurance, now) {
-            Some(row) => AtOnce::Caller(Caller { session, who: Who::Row(row) }),
+        match self.remembered(&cookie, ask.assurance, now) {
+            Some(row) => {
+                self.note_use(session, ask.presence);
+                AtOnce::Caller(Caller { session, who: Who::Row(row) })
+            }
             None => AtOnce::Unknown(cookie),
         }
     }
@@ -179,14 +179,30 @@ impl Authenticator {
         &self,
         cookie: &SessionCookie,
         cached: Option<CachedToken>,
+        presence: Presence,
     ) -> Result<Grant, Denied> {
         if let Some(cached) = cached.filter(|cached| self.accepts_cached_token(cookie, cached)) {
-            self.last_seen.note(cookie.session, self.env.now());
+            self.note_use(cookie.session, presence);
             let expiry = Expiry::At(cached.expires_at);
             return Ok(Grant { token: cached.token, generation: cached.generation, expiry });
         }
         let row = self.vouch(cookie, Assurance::Session).await?;
+        self.note_use(row.id, presence);
         self.keys.grant(&row)
+    }
+
+    /// When idleness ends the session of this row, unless it is used again. A row in memory does
+    /// not say what other instances served, so the store is asked unless this one served it just
+    /// now. While the store does not answer, memory does.
+    pub(crate) async fn idle_ends_at(&self, row: &Session) -> Timestamp {
+        let last_use = match self.last_seen.lately(row.id, self.env.now()) {
+            Some(at) => at,
+            None => match self.rows.load_stored(row.id).await {
+                Ok(Some(stored)) => stored.last_seen_at,
+                Ok(None) | Err(_) => row.last_seen_at,
+            },
+        };
+        last_use.max(row.last_seen_at).after(self.lifetimes.idle)
     }
 
     /// What to do after the provider's API answered 401 to this grant: a grant to try once more
@@ -237,7 +253,7 @@ impl Authenticator {
     ) -> Option<Arc<Session>> {
         let row = self.rows.cache().row(cookie.session, now)?;
         let enough = request::need(&row, now, assurance, &self.lifetimes) == Need::Nothing;
-        (enough && row.secret_hash.matches(&cookie.secret)).then(|| self.used(row, now))
+        (enough && row.secret_hash.matches(&cookie.secret)).then_some(row)
     }
 
     fn accepts_cached_token(&self, cookie: &SessionCookie, cached: &CachedToken) -> bool {
@@ -285,7 +301,7 @@ impl Authenticator {
                 Need::SignIn => return Err(Denied::SignInAgain),
             };
             match step {
-                Step::Serve(row) => return Ok(self.used(row, self.env.now())),
+                Step::Serve(row) => return Ok(row),
                 Step::Next(next) => row = next,
             }
         }
@@ -412,9 +428,10 @@ impl Authenticator {
         self.rows.load_stored(row.id).await?.ok_or(Denied::NoSession)
     }
 
-    fn used(&self, row: Arc<Session>, now: Timestamp) -> Arc<Session> {
-        self.last_seen.note(row.id, now);
-        row
+    fn note_use(&self, session: SessionId, presence: Presence) {
+        if presence == Presence::Active {
+            self.last_seen.note(session, self.env.now());
+        }
     }
 }
 

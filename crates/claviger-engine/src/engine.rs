@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use claviger_core::{
-    ApiRefusal, Assurance, ClientSecret, EndReason, ReturnTo, Session, SessionId, Subject, Timestamp,
+    ApiRefusal, Ask, ClientSecret, EndReason, Presence, ReturnTo, Session, SessionId, Subject, Timestamp,
 };
 use claviger_provider::Provider;
 use claviger_seal::{CachedToken, Keyring, SessionCookie};
@@ -77,19 +77,25 @@ impl Engine {
         self.parts.keys.open_cookie(value)
     }
 
-    /// Says who is calling, with the assurance that the route asks for.
+    /// Says who is calling, with the assurance that the route asks for. An
+    /// [`Assurance`](claviger_core::Assurance) alone counts as a use of the session.
     ///
     /// # Errors
     /// See [`Denied`]. Only [`Denied::NoSession`], [`Denied::Ended`] and [`Denied::SignInAgain`]
     /// ask for a new sign-in.
-    pub async fn authenticate(&self, cookie: SessionCookie, assurance: Assurance) -> Result<Caller, Denied> {
-        self.parts.authenticator.authenticate(cookie, assurance).await
+    pub async fn authenticate(&self, cookie: SessionCookie, ask: impl Into<Ask>) -> Result<Caller, Denied> {
+        self.parts.authenticator.authenticate(cookie, ask.into()).await
     }
 
     /// Says who is calling if memory knows enough, so that neither the store nor the provider is
     /// asked. Otherwise the cookie is for [`Engine::authenticate`].
-    pub fn authenticate_at_once(&self, cookie: SessionCookie, assurance: Assurance) -> AtOnce {
-        self.parts.authenticator.at_once(cookie, assurance)
+    pub fn authenticate_at_once(&self, cookie: SessionCookie, ask: impl Into<Ask>) -> AtOnce {
+        self.parts.authenticator.at_once(cookie, ask.into())
+    }
+
+    /// When idleness ends the session of this row, unless it is used again.
+    pub async fn idle_ends_at(&self, row: &Session) -> Timestamp {
+        self.parts.authenticator.idle_ends_at(row).await
     }
 
     /// The caller's access token. A cached token from the browser that belongs to this session and
@@ -97,8 +103,13 @@ impl Engine {
     ///
     /// # Errors
     /// See [`Engine::authenticate`]; [`Denied::SignInAgain`] if the session keeps no tokens.
-    pub async fn grant(&self, cookie: &SessionCookie, cached: Option<CachedToken>) -> Result<Grant, Denied> {
-        self.parts.authenticator.grant(cookie, cached).await
+    pub async fn grant(
+        &self,
+        cookie: &SessionCookie,
+        cached: Option<CachedToken>,
+        presence: Presence,
+    ) -> Result<Grant, Denied> {
+        self.parts.authenticator.grant(cookie, cached, presence).await
     }
 
     /// What to do after the provider's API answered 401 to this grant: a grant to try once more

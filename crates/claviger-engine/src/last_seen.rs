@@ -22,12 +22,16 @@ part! {
 impl LastSeen {
     /// Notes a use by the user, unless one was noted a moment ago.
     pub(crate) fn note(&self, id: SessionId, now: Timestamp) {
-        let recent =
-            self.noted.get(&id).and_then(|at| at.age(now)).is_some_and(|age| age < limits::LAST_SEEN_EVERY);
-        if !recent {
+        if self.lately(id, now).is_none() {
             self.noted.insert(id, now);
             self.pending.lock().push((id, now));
         }
+    }
+
+    /// The use that was noted last, if that was a moment ago.
+    pub(crate) fn lately(&self, id: SessionId, now: Timestamp) -> Option<Timestamp> {
+        let recent = |at: &Timestamp| at.age(now).is_some_and(|age| age < limits::LAST_SEEN_EVERY);
+        self.noted.get(&id).filter(recent)
     }
 
     /// Writes the buffer down.

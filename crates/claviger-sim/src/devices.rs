@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use claviger_core::{ApiRefusal, Assurance, EndReason, ReturnTo};
+use claviger_core::{ApiRefusal, Assurance, EndReason, Presence, ReturnTo};
 use claviger_engine::{Clock as _, Denied, LoginError, LoginStarted, SignedIn, Target};
 use claviger_seal::SessionCookie;
 
@@ -62,7 +62,7 @@ pub(crate) async fn asked(
         Asks::Session => Assurance::Session,
         Asks::Provider => Assurance::Provider { max_age: Duration::ZERO },
         Asks::Grant | Asks::GrantDead | Asks::GrantUnclear => {
-            let grant = engine.grant(cookie, None).await?;
+            let grant = engine.grant(cookie, None, Presence::Active).await?;
             world.check_grant(cookie, &grant);
             let refusal = match asks {
                 Asks::GrantDead => ApiRefusal::DeadToken,

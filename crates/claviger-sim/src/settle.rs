@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use claviger_core::{ActiveState, Session, State, limits};
+use claviger_core::{ActiveState, Presence, Session, State, limits};
 use claviger_engine::Denied;
 use claviger_seal::SessionCookie;
 use claviger_store::{Queue, Store as _};
@@ -129,7 +129,7 @@ async fn reaches_a_living_token(world: &World, device: usize) {
 }
 
 async fn check_token(world: &World, instance: &world::Instance, cookie: &SessionCookie) {
-    match instance.engine.grant(cookie, None).await {
+    match instance.engine.grant(cookie, None, Presence::Active).await {
         Ok(grant) => {
             world.check_grant(cookie, &grant);
             if !world.provider.takes(grant.token.expose()) {

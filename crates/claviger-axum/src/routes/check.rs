@@ -5,6 +5,7 @@
 //!
 //! * `assurance=optional|cookie|session|provider`
 //! * `max_age=` in seconds, for `provider`
+//! * `passive=1`: the request is no use of the session
 //! * `denied=redirect` redirects navigations to the sign-in, for proxies that pass our answer on to
 //!   the browser (Caddy, Traefik)
 //!
@@ -22,7 +23,7 @@ use axum::{
     response::Response,
 };
 use claviger_core::{
-    Assurance,
+    Ask, Assurance, Presence,
     request::{path, routes::Admission},
 };
 use claviger_engine::{AtOnce, Caller, Denied};
@@ -57,16 +58,17 @@ pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) ->
         Ok(admission) => admission,
         Err(problem) => return problem.json(),
     };
-    let head = head.with_method(original.method.clone());
+    let presence = asked.presence.unwrap_or(head.presence());
+    let head = head.with_method(original.method.clone()).with_presence(presence);
     if let Err(refused) = claviger.guard(&head) {
         return refused;
     }
     let caller = match (admission, claviger.cookie(&head)) {
         (Admission::Vouched(assurance), Ok(cookie)) => {
-            claviger.engine().authenticate(cookie, assurance).await.map(Some)
+            claviger.engine().authenticate(cookie, head.ask(assurance)).await.map(Some)
         }
         (Admission::Vouched(_), Err(denied)) => Err(denied),
-        (Admission::Optional, Ok(cookie)) => Ok(claviger.recognize(cookie).await),
+        (Admission::Optional, Ok(cookie)) => Ok(claviger.recognize(&head, cookie).await),
         (Admission::Optional, Err(_)) | (Admission::Anyone, _) => Ok(None),
     };
     match caller {
@@ -111,7 +113,8 @@ pub(crate) fn at_once(claviger: &Claviger, parts: &mut Parts, head: &RequestHead
     };
     guard::check(&original.method, head).ok()?;
     let cookie = claviger.cookie(head).ok()?;
-    match claviger.engine().authenticate_at_once(cookie, assurance) {
+    let presence = asked.presence.unwrap_or(head.presence());
+    match claviger.engine().authenticate_at_once(cookie, Ask { assurance, presence }) {
         AtOnce::Caller(caller) => Some(pass(claviger, Some(caller), parts, head)),
         AtOnce::Unknown(_) => None,
     }
@@ -173,18 +176,22 @@ static METHODS: [HeaderName; 2] =
 struct CheckParams {
     admission: Admission,
     redirects: bool,
+    presence: Option<Presence>,
 }
 
 impl CheckParams {
     /// Those of a proxy that appends the original address. Envoy passes our answer on.
-    const APPENDED: Self = Self { admission: Admission::DEFAULT, redirects: true };
+    const APPENDED: Self = Self { admission: Admission::DEFAULT, redirects: true, presence: None };
 
     fn read(parts: &Parts) -> Result<Self, Problem> {
         if appended(&parts.uri).is_some() {
             return Ok(Self::APPENDED);
         }
-        let [assurance, max_age, denied] = params::exactly(&parts.uri, ["assurance", "max_age", "denied"])
-            .map_err(|error| respond::of_bad_params(&error))?;
+        let [assurance, max_age, denied, passive] =
+            params::exactly(&parts.uri, ["assurance", "max_age", "denied", params::PASSIVE])
+                .map_err(|error| respond::of_bad_params(&error))?;
+        let presence =
+            params::presence(passive.as_deref()).map_err(|error| respond::of_bad_params(&error))?;
         let max_age = max_age.map(|text| text.parse().map(Duration::from_secs)).transpose();
         let max_age = max_age.map_err(|_| bad_request("max_age must be a number of seconds"))?;
         let vouched = Admission::Vouched;
@@ -203,7 +210,7 @@ impl CheckParams {
             Some("redirect") => true,
             Some(_) => return Err(bad_request("denied must be redirect, or left out")),
         };
-        Ok(Self { admission, redirects })
+        Ok(Self { admission, redirects, presence })
     }
 }
 

@@ -5,7 +5,7 @@ use axum::{
     routing::{any, get},
 };
 use claviger_axum::{Claviger, MaybeSignedIn, RequestHead, SignedIn};
-use claviger_core::Assurance;
+use claviger_core::{Assurance, Presence};
 use claviger_mock::Endpoint;
 use http::{HeaderMap, Method, StatusCode, header};
 
@@ -233,7 +233,7 @@ async fn the_browser_carries_the_cached_token() {
     assert!(!value.contains(cached.token.expose()), "SECRET");
     let reads = app.store.reads();
     let cookie = app.claviger.cookie(&head).unwrap();
-    let grant = app.claviger.engine().grant(&cookie, Some(cached.clone())).await.unwrap();
+    let grant = app.claviger.engine().grant(&cookie, Some(cached.clone()), Presence::Active).await.unwrap();
     assert_eq!((grant.token.expose(), app.store.reads()), (cached.token.expose(), reads));
     let mut fresh = HeaderMap::new();
     app.claviger.set_cached_token(&mut fresh, &cookie, &grant);
@@ -242,7 +242,7 @@ async fn the_browser_carries_the_cached_token() {
     browser.posts(&app, "/auth/logout").await;
     assert!(browser.lasting_cookie_names().is_empty());
     assert!(
-        app.claviger.engine().grant(&cookie, Some(cached)).await.is_err(),
+        app.claviger.engine().grant(&cookie, Some(cached), Presence::Active).await.is_err(),
         "a cached token proves nothing"
     );
 }
@@ -255,7 +255,7 @@ async fn a_cached_token_of_another_session_is_ignored() {
     let head = shown_by(&app, &mallory);
     let cached = app.claviger.cached_token(&head).unwrap();
     let cookie = app.claviger.cookie(&head).unwrap();
-    let grant = app.claviger.engine().grant(&cookie, Some(cached.clone())).await.unwrap();
+    let grant = app.claviger.engine().grant(&cookie, Some(cached.clone()), Presence::Active).await.unwrap();
     assert_ne!(grant.token.expose(), cached.token.expose(), "ISO");
     let other = mallory.cookie("__Host-claviger-hint").unwrap().to_owned();
     let planted = mallory.bare(&app, Method::GET, "/").header("cookie", "__Host-claviger-hint=planted");

@@ -181,6 +181,11 @@ impl App {
         }
     }
 
+    /// Returns when a session was last used, by its row.
+    pub(crate) async fn last_seen(&self, session: SessionId) -> Timestamp {
+        self.store.load(session).await.unwrap().unwrap().last_seen_at
+    }
+
     /// Returns the number of pending revocations.
     pub(crate) async fn store_owed(&self) -> u64 {
         self.store.backlog(Queue::Revocations).await.unwrap().count

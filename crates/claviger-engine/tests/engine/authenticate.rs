@@ -207,7 +207,11 @@ async fn a_cookie_with_another_secret_opens_nothing() {
     for _ in 0..2 {
         let outcome = app.authenticate(forged.clone(), Assurance::Session).await;
         assert_eq!(outcome.unwrap_err(), Denied::NoSession);
-        assert_eq!(app.grant(&forged, None).await.unwrap_err(), Denied::NoSession, "ISO");
+        assert_eq!(
+            app.grant(&forged, None, claviger_core::Presence::Active).await.unwrap_err(),
+            Denied::NoSession,
+            "ISO"
+        );
         ada.asks(&app).await.unwrap();
     }
     assert!(app.end_own(&forged, EndReason::SignedOut).await.is_err());

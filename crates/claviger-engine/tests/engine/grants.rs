@@ -1,6 +1,6 @@
 //! The caller's access token: cached-token cookies, and refusals by the API.
 
-use claviger_core::{ApiRefusal, Assurance, EndReason, State, Version};
+use claviger_core::{ApiRefusal, Assurance, EndReason, Presence, State, Version};
 use claviger_engine::{Denied, Grant, Target};
 use claviger_mock::{Endpoint, FaultKind};
 use claviger_seal::CachedToken;
@@ -28,12 +28,12 @@ async fn a_cached_token_saves_the_read_of_the_store() {
     let elsewhere = world.instance().await;
     let before = (world.memory.reads(), world.memory.writes());
     for app in [&app, &elsewhere] {
-        let grant = app.grant(&browser.cookie, cached(app, &browser)).await.unwrap();
+        let grant = app.grant(&browser.cookie, cached(app, &browser), Presence::Active).await.unwrap();
         assert_eq!((grant.token.expose(), grant.generation), (token.as_str(), Version::FIRST));
     }
     assert_eq!((world.memory.reads(), world.memory.writes()), before);
     world.pass(3 * MINUTE);
-    app.grant(&browser.cookie, cached(&app, &browser)).await.unwrap();
+    app.grant(&browser.cookie, cached(&app, &browser), Presence::Active).await.unwrap();
     app.end_overdue().await.unwrap();
     assert_eq!(world.row(browser.session).await.last_seen_at, world.now(), "it is a use");
 }
@@ -64,10 +64,10 @@ async fn an_expired_cached_token_is_ignored() {
     let token = world.access_token(browser.session).await;
     let margin = world.settings.lifetimes.refresh_margin;
     world.pass(TOKEN_LIFE - margin - SECOND / 1000);
-    let grant = app.grant(&browser.cookie, cached(&app, &browser)).await.unwrap();
+    let grant = app.grant(&browser.cookie, cached(&app, &browser), Presence::Active).await.unwrap();
     assert_eq!(grant.token.expose(), token);
     world.pass(SECOND / 1000);
-    let grant = app.grant(&browser.cookie, cached(&app, &browser)).await.unwrap();
+    let grant = app.grant(&browser.cookie, cached(&app, &browser), Presence::Active).await.unwrap();
     assert_ne!(grant.token.expose(), token, "refreshed");
     assert_eq!(world.twitch.refreshes(), 1);
 }
@@ -81,7 +81,7 @@ async fn a_cached_token_of_another_session_is_ignored() {
     for own in &browsers {
         let token = world.access_token(own.session).await;
         for other in &browsers {
-            let grant = app.grant(&own.cookie, cached(&app, other)).await.unwrap();
+            let grant = app.grant(&own.cookie, cached(&app, other), Presence::Active).await.unwrap();
             assert_eq!(grant.token.expose(), token, "ISO");
         }
     }
@@ -94,7 +94,7 @@ async fn a_cached_token_of_an_ended_or_suspect_session_is_ignored() {
     app.end(Target::One(ended.session), EndReason::Administrator).await.unwrap();
     let restarted = world.instance().await;
     for app in [&app, &restarted] {
-        let outcome = app.grant(&ended.cookie, cached(app, &ended)).await;
+        let outcome = app.grant(&ended.cookie, cached(app, &ended), Presence::Active).await;
         assert_eq!(outcome.unwrap_err(), Denied::Ended(EndReason::Administrator), "ENDED");
     }
     let refused = old_grant(&app, &suspect).await;
@@ -102,7 +102,7 @@ async fn a_cached_token_of_an_ended_or_suspect_session_is_ignored() {
     let outcome = app.grant_after_refusal(&suspect.cookie, &refused, ApiRefusal::DeadToken).await;
     assert!(passing(&outcome));
     world.wait_out();
-    let grant = app.grant(&suspect.cookie, cached(&app, &suspect)).await.unwrap();
+    let grant = app.grant(&suspect.cookie, cached(&app, &suspect), Presence::Active).await.unwrap();
     assert!(grant.generation > refused.generation, "the cached token is known to be dead");
 }
 
@@ -113,7 +113,7 @@ async fn a_stale_cached_token_leads_to_the_newer_pair() {
     let (world, app) = world_with_hints().await;
     let elsewhere = world.instance().await;
     let browser = world.sign_in(&app, ADA).await;
-    let refused = app.grant(&browser.cookie, cached(&app, &browser)).await.unwrap();
+    let refused = app.grant(&browser.cookie, cached(&app, &browser), Presence::Active).await.unwrap();
     let first = old_grant(&elsewhere, &browser).await;
     elsewhere.grant_after_refusal(&browser.cookie, &first, ApiRefusal::DeadToken).await.unwrap().unwrap();
     assert_eq!(world.twitch.refreshes(), 1);
@@ -209,7 +209,7 @@ async fn a_refusal_after_the_end_reports_the_end() {
         assert_eq!(outcome.unwrap_err(), Denied::Ended(EndReason::Administrator), "ENDED");
     }
     assert_eq!(world.twitch.refreshes(), 0);
-    let outcome = app.grant(&browser.cookie, None).await;
+    let outcome = app.grant(&browser.cookie, None, Presence::Active).await;
     assert_eq!(outcome.unwrap_err(), Denied::Ended(EndReason::Administrator), "ENDED");
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use claviger_core::{Assurance, EndReason, State, limits};
+use claviger_core::{Ask, Assurance, EndReason, Presence, State, limits};
 use claviger_engine::Denied;
 use claviger_store::{Leftover, Method};
 
@@ -116,6 +116,39 @@ async fn uses_are_written_at_most_once_a_minute() {
     assert_eq!(written, [0, 60, 120]);
     assert_eq!(world.memory.calls(Method::RecordLastSeen), 3);
     assert_eq!(limits::LAST_SEEN_EVERY, MINUTE);
+}
+
+/// IDLE: a page that polls keeps no session in force. The time that it gets counts the uses that
+/// other instances served.
+#[tokio::test(start_paused = true)]
+async fn passive_requests_are_no_uses() {
+    let (world, app) = world_of_days().await;
+    let other = world.instance().await;
+    let browser = world.sign_in(&app, ADA).await;
+    let born = world.now();
+    let idle = world.settings.lifetimes.idle;
+    let passive = |assurance| Ask { assurance, presence: Presence::Passive };
+    for day in 1..=6 {
+        world.clock.jump_to(born.after(day * DAY));
+        for assurance in [Assurance::Cookie, Assurance::Row, Assurance::Session] {
+            app.authenticate(browser.cookie.clone(), passive(assurance)).await.unwrap();
+        }
+        app.grant(&browser.cookie, None, Presence::Passive).await.unwrap_err();
+        app.end_overdue().await.unwrap();
+        let row = world.row(browser.session).await;
+        assert_eq!((row.last_seen_at, app.idle_ends_at(&row).await), (born, born.after(idle)), "IDLE");
+    }
+    let stale = world.row(browser.session).await;
+    browser.asks(&other).await.unwrap();
+    other.end_overdue().await.unwrap();
+    let used = born.after(6 * DAY);
+    assert_eq!(app.idle_ends_at(&stale).await, used.after(idle), "another instance served it");
+    world.clock.jump_to(used.after(DAY));
+    browser.asks(&app).await.unwrap();
+    assert_eq!(app.idle_ends_at(&stale).await, used.after(DAY + idle), "before it is written down");
+    world.clock.jump_to(used.after(DAY + idle));
+    let late = app.authenticate(browser.cookie.clone(), passive(Assurance::Session)).await;
+    assert_eq!(late.unwrap_err(), Denied::Ended(EndReason::Idle));
 }
 
 #[tokio::test(start_paused = true)]

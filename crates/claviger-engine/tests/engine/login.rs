@@ -1,6 +1,6 @@
 //! Sign-in: the binding of the callback to the browser, and the new session.
 
-use claviger_core::{Assurance, Custody, EndReason, ReturnTo, State, limits};
+use claviger_core::{Assurance, Custody, EndReason, Presence, ReturnTo, State, limits};
 use claviger_engine::{Callback, LoginError, login_cookie_suffix};
 use claviger_mock::{Endpoint, FaultKind};
 use claviger_seal::RefreshLock;
@@ -31,7 +31,7 @@ async fn a_user_signs_in() {
     let caller = app.authenticate(cookie.clone(), Assurance::Session).await.unwrap();
     assert_eq!((caller.session(), caller.subject()), (signed_in.session, &subject(ADA)));
     assert_eq!(caller.display_name(), "ada_builds");
-    let grant = app.grant(&cookie, None).await.unwrap();
+    let grant = app.grant(&cookie, None, Presence::Active).await.unwrap();
     assert_eq!(grant.token.expose(), world.token_of(&row));
     assert_eq!(grant.expiry, claviger_core::Expiry::At(world.now().after(TOKEN_LIFE)));
 }

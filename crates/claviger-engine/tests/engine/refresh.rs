@@ -1,6 +1,6 @@
 //! A refresh that succeeds: one request, one commit, and every caller gets the new pair.
 
-use claviger_core::{Assurance, Custody, Expiry, State};
+use claviger_core::{Assurance, Custody, Expiry, Presence, State};
 use claviger_engine::Denied;
 use claviger_mock::{Endpoint, Rotation};
 use claviger_seal::KeyId;
@@ -198,6 +198,9 @@ async fn custody_device_refreshes_without_the_old_key() {
     let grant = browser.grant(&keyless).await.unwrap();
     assert!(world.twitch.lives(grant.token.expose()));
     assert_eq!(grant.token.expose(), world.access_token(browser.session).await);
-    assert_eq!(app.grant(&browser.cookie, None).await.unwrap_err(), Denied::UnknownKey(KeyId(2)));
+    assert_eq!(
+        app.grant(&browser.cookie, None, Presence::Active).await.unwrap_err(),
+        Denied::UnknownKey(KeyId(2))
+    );
     assert_eq!(world.end_reason(browser.session).await, None, "TRANSIENT");
 }

@@ -109,7 +109,7 @@ async fn troubled_requests(canary: &Canary, world: &World, app: &Instance, cooki
             world.twitch.always(endpoint, kind);
             world.pass(5 * HOUR);
             canary.show(&app.authenticate(cookie.clone(), NOW).await);
-            canary.show(&app.grant(cookie, None).await);
+            canary.show(&app.grant(cookie, None, claviger_core::Presence::Active).await);
             app.faulty_store.next(claviger_store::Method::Apply, Trick::FailAfter);
             canary.show(&app.authenticate(cookie.clone(), Assurance::Session).await);
             world.mend();
@@ -137,7 +137,7 @@ async fn story(canary: &Canary, custody: Custody) {
         let caller = app.authenticate(cookie.clone(), Assurance::Cookie).await.unwrap();
         canary.show(&caller);
         canary.show(&app.authenticate(cookie.clone(), Assurance::Session).await);
-        let grant = app.grant(cookie, None).await.unwrap();
+        let grant = app.grant(cookie, None, claviger_core::Presence::Active).await.unwrap();
         canary.show(&grant);
         for refusal in [ApiRefusal::Unclear, ApiRefusal::DeadToken, ApiRefusal::NotTheToken] {
             canary.show(&app.grant_after_refusal(cookie, &grant, refusal).await);
@@ -152,7 +152,7 @@ async fn story(canary: &Canary, custody: Custody) {
     world.pass(5 * HOUR);
     canary.show(&misconfigured.authenticate(two.clone(), Assurance::Session).await);
     let keyless = world.instance_with(&[2]).await;
-    canary.show(&keyless.grant(&two, None).await);
+    canary.show(&keyless.grant(&two, None, claviger_core::Presence::Active).await);
 
     world.twitch.mock().disconnect(ADA, DEMO_CLIENT_ID);
     canary.show(&app.authenticate(one.clone(), NOW).await);

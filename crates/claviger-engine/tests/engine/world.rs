@@ -10,8 +10,8 @@ use std::{
 };
 
 use claviger_core::{
-    Assurance, AuthorizationCode, ClientSecret, Custody, EndReason, ProviderHabits, ProviderName, ReturnTo,
-    Rotation, SealedBlob, Session, SessionId, State, Subject, Timestamp, limits,
+    Assurance, AuthorizationCode, ClientSecret, Custody, EndReason, Presence, ProviderHabits, ProviderName,
+    ReturnTo, Rotation, SealedBlob, Session, SessionId, State, Subject, Timestamp, limits,
 };
 use claviger_engine::{
     Callback, Caller, Clock, Denied, Engine, Entropy, Grant, LoginError, LoginStarted, Parts, Settings,
@@ -381,7 +381,7 @@ impl Browser {
 
     /// Gets the access token for a call of this browser.
     pub(crate) async fn grant(&self, app: &Engine) -> Result<Grant, Denied> {
-        app.grant(&self.cookie, None).await
+        app.grant(&self.cookie, None, Presence::Active).await
     }
 }
 

@@ -115,7 +115,7 @@ impl ApiProxy {
     /// The answer to a call that was cut off because its session ended or may have ended. The row
     /// decides.
     async fn broken_off(&self, head: &RequestHead, cookie: SessionCookie) -> Response {
-        match self.claviger.engine().authenticate(cookie, Assurance::Session).await {
+        match self.claviger.engine().authenticate(cookie, head.ask(Assurance::Session)).await {
             Ok(_) => CALL_BROKEN_OFF.json(),
             Err(denied) => self.claviger.deny(head, &denied),
         }
@@ -149,7 +149,7 @@ impl ApiProxy {
         let engine = self.claviger.engine();
         let cached = self.claviger.cached_token(head);
         let cached_generation = cached.as_ref().map(|cached| cached.generation);
-        let mut grant = engine.grant(cookie, cached).await?;
+        let mut grant = engine.grant(cookie, cached, head.presence()).await?;
         let mut answer = self.send(call, &grant, payload.take()).await?;
         let mut not_retried = false;
         if answer.status() == StatusCode::UNAUTHORIZED {

@@ -242,12 +242,12 @@ impl Proxy {
             Admission::Optional => {
                 let Ok(cookie) = self.claviger.cookie(head) else { return Ok(None) };
                 let hold = self.streams.hold(cookie.session);
-                Ok(self.claviger.recognize(cookie).await.map(|caller| (caller, hold)))
+                Ok(self.claviger.recognize(head, cookie).await.map(|caller| (caller, hold)))
             }
             Admission::Vouched(assurance) => {
                 let cookie = self.claviger.cookie(head)?;
                 let hold = self.streams.hold(cookie.session);
-                let caller = self.claviger.engine().authenticate(cookie, assurance).await?;
+                let caller = self.claviger.engine().authenticate(cookie, head.ask(assurance)).await?;
                 Ok(Some((caller, hold)))
             }
         }

@@ -10,7 +10,7 @@ async fn the_app_gets_the_identity_and_no_forged_headers() {
     let cookie = world.sign_in(ADA).await;
     let request = format!(
         "GET /path?q=1&q=%20 HTTP/1.1\r\nhost: localhost:4711\r\n\
-         x-auth-user: evil\r\nX-AUTH-USER: evil\r\nx_auth_user: evil\r\nX-Auth_Name: evil\r\nx-auth-roles: admin\r\n\
+         x-claviger-passive: 1\r\nx-auth-user: evil\r\nX-AUTH-USER: evil\r\nx_auth_user: evil\r\nX-Auth_Name: evil\r\nx-auth-roles: admin\r\n\
          x-forwarded-for: 6.6.6.6\r\nx-forwarded-proto: https\r\nforwarded: for=6.6.6.6\r\nx-original-url: /admin\r\n\
          connection: close, x-auth-user, X-Auth-Session, x-mine, cookie\r\nx-mine: 1\r\nte: trailers\r\n\
          keep-alive: 1\r\nproxy-authorization: Basic x\r\nexpect: 100-continue\r\n\
@@ -23,6 +23,7 @@ async fn the_app_gets_the_identity_and_no_forged_headers() {
     assert_eq!(told.all("x-auth-session").len(), 1);
     assert_eq!(told.all("x-auth-name").len(), 1);
     for gone in [
+        "x-claviger-passive",
         "x_auth_user",
         "x-auth_name",
         "x-auth-roles",

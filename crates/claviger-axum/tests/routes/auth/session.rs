@@ -1,12 +1,12 @@
 //! `GET /auth/session`.
 
-use claviger_core::EndReason;
+use claviger_core::{Custody, EndReason};
 use claviger_mock::Endpoint;
 use http::{Method, StatusCode, header};
 
 use crate::{
     browser::{Browser, From},
-    site::{App, MINUTE, TOKEN_LIFE},
+    site::{App, DAY, MINUTE, TOKEN_LIFE},
     twitch::ADA,
 };
 
@@ -27,6 +27,7 @@ async fn session_shows_the_user_and_no_token() {
             "device": "Firefox 140 on Linux",
             "signed_in_at": "2027-01-15T08:00:00Z",
             "ends_at": "2027-02-14T08:00:00Z",
+            "idle_ends_at": "2027-01-29T08:00:00Z",
         })
     );
     answer.assert_sets_no_cookie();
@@ -34,6 +35,41 @@ async fn session_shows_the_user_and_no_token() {
         assert!(!answer.body.contains(&secret), "SECRET");
     }
     assert!(!answer.body.contains(browser.cookie("__Host-claviger").unwrap()), "SECRET");
+}
+
+/// IDLE: how a page polls without keeping its user signed in.
+#[tokio::test(start_paused = true)]
+async fn a_passive_question_is_no_use() {
+    let app = App::with(|setup| setup.settings.custody = Custody::None).await;
+    let mut browser = app.signed_in(ADA).await;
+    let born = app.now();
+    let fields = [("/auth/session", "1"), ("/auth/check", "1"), ("/auth/check/inbox?x=1", "1")];
+    let params =
+        ["/auth/session?passive=1", "/auth/check?passive=1", "/auth/check?passive=1&assurance=cookie"];
+    let asked = fields.into_iter().chain(params.map(|path| (path, "0")));
+    for (path, field) in asked {
+        app.pass(DAY);
+        let request = browser.bare(&app, Method::GET, path).header("x-claviger-passive", field);
+        let answer = browser.send(&app, request).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path} {field}");
+        if path.starts_with("/auth/session") {
+            assert_eq!(answer.json()["idle_ends_at"], "2027-01-29T08:00:00Z");
+        }
+        app.claviger.engine().end_overdue().await.unwrap();
+        assert_eq!(app.last_seen(browser.session(&app)).await, born, "IDLE: {path} {field}");
+    }
+    for (path, field) in
+        [("/auth/session", "0"), ("/auth/session", "true"), ("/auth/check?assurance=cookie", "")]
+    {
+        app.pass(DAY);
+        let request = browser.bare(&app, Method::GET, path).header("x-claviger-passive", field);
+        assert_eq!(browser.send(&app, request).await.status, StatusCode::OK);
+        app.claviger.engine().end_overdue().await.unwrap();
+        assert_eq!(app.last_seen(browser.session(&app)).await, app.now(), "{path} {field}");
+    }
+    for path in ["/auth/session?passive=yes", "/auth/session?passive=1&passive=1", "/auth/check?passive="] {
+        browser.fetches(&app, path).await.assert_error(StatusCode::BAD_REQUEST, "bad_request");
+    }
 }
 
 #[tokio::test(start_paused = true)]
