@@ -13,15 +13,6 @@ pub const APP_UNREACHABLE: Problem = Problem::new(
 )
 .passing();
 
-/// Too many requests are open, in all or from one address.
-pub const BUSY: Problem = Problem::new(
-    StatusCode::SERVICE_UNAVAILABLE,
-    "too_many_requests_open",
-    "One moment, please",
-    "Too many requests are open at the moment. Try again shortly.",
-)
-.passing();
-
 /// The app's answer has a head that is too large.
 pub const APP_HEAD_TOO_LARGE: Problem = Problem::new(
     StatusCode::BAD_GATEWAY,

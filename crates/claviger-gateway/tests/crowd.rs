@@ -71,17 +71,20 @@ enum Hostile {
     NeverReads,
     PingsOnly,
     UnfinishedStreams,
-    ZeroWindow,
+    /// Takes this many octets of each answer.
+    Window(u32),
 }
 
-const KINDS: [Hostile; 7] = [
+const KINDS: [Hostile; 9] = [
     Hostile::Silent,
     Hostile::SlowHead,
     Hostile::SlowBody,
     Hostile::NeverReads,
     Hostile::PingsOnly,
     Hostile::UnfinishedStreams,
-    Hostile::ZeroWindow,
+    Hostile::Window(0),
+    Hostile::Window(1),
+    Hostile::Window(100),
 ];
 
 impl Hostile {
@@ -99,7 +102,8 @@ impl Hostile {
             }
             Self::PingsOnly => over_http2(socket, 1, "/hello", true, 65_535).await,
             Self::UnfinishedStreams => over_http2(socket, STREAMS, "/hello", false, 65_535).await,
-            Self::ZeroWindow => over_http2(socket, STREAMS, "/endless", true, 0).await,
+            Self::Window(0) => over_http2(socket, STREAMS, "/endless", true, 0).await,
+            Self::Window(octets) => over_http2(socket, STREAMS, "/page", true, octets).await,
         }
     }
 }
@@ -128,10 +132,25 @@ async fn over_http2(
 ) -> io::Result<()> {
     let mut builder = h2::client::Builder::new();
     let built = builder.initial_window_size(window).handshake::<_, Bytes>(socket).await;
-    let (mut client, mut connection) = built.map_err(io::Error::other)?;
+    let (client, mut connection) = built.map_err(io::Error::other)?;
     let mut pings = connection.ping_pong().unwrap();
     let driving = tokio::spawn(connection);
-    let mut kept = Vec::new();
+    let _kept = ask(client, requests, path, ends).await;
+    while pings.ping(h2::Ping::opaque()).await.is_ok() {
+        sleep(DRIP).await;
+    }
+    driving.abort();
+    Ok(())
+}
+
+/// Asks this many times, and ends the requests or not.
+async fn ask(
+    mut client: h2::client::SendRequest<Bytes>,
+    requests: usize,
+    path: &str,
+    ends: bool,
+) -> Vec<(h2::client::ResponseFuture, h2::SendStream<Bytes>)> {
+    let mut asked = Vec::new();
     for _ in 0..requests {
         let method = if ends { "GET" } else { "POST" };
         let request = Request::builder().method(method).uri(format!("http://localhost{path}"));
@@ -142,16 +161,12 @@ async fn over_http2(
             // More than the windows take.
             let _sent = body.send_data(Bytes::from(vec![0; 64 * 1024]), false);
         }
-        kept.push((answer, body));
+        asked.push((answer, body));
     }
-    while pings.ping(h2::Ping::opaque()).await.is_ok() {
-        sleep(DRIP).await;
-    }
-    driving.abort();
-    Ok(())
+    asked
 }
 
-/// An app with an endless answer, and one that comes at once.
+/// An app with an endless answer, and two that come at once.
 fn app() -> SocketAddr {
     let listener = server::bind((Ipv4Addr::LOCALHOST, 0).into(), "the test").unwrap();
     let address = listener.local_addr().unwrap();
@@ -162,8 +177,10 @@ fn app() -> SocketAddr {
         axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
         "hello"
     };
-    let app =
-        Router::new().route("/endless", get(endless)).route("/hello", get(|| async { "hello" }).post(hello));
+    let app = Router::new()
+        .route("/endless", get(endless))
+        .route("/page", get(|| async { vec![b'x'; 6 * 1024] }))
+        .route("/hello", get(|| async { "hello" }).post(hello));
     let server = axum_server::from_tcp(listener).unwrap();
     tokio::spawn(async move { server.serve(app.into_make_service()).await });
     address
@@ -227,6 +244,51 @@ async fn p99(client: &reqwest::Client, url: &str, mut between: impl FnMut()) -> 
     durations[durations.len() * 99 / 100]
 }
 
+/// Connects from one of the hostile addresses.
+async fn connect(number: usize, address: SocketAddr) -> io::Result<TcpStream> {
+    let local = Ipv4Addr::new(127, 0, 2, u8::try_from(number % ADDRESSES + 1).unwrap());
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((local, 0).into())?;
+    socket.connect(address).await
+}
+
+/// An answer in one piece keeps its place until the client has taken it, although the app's answer
+/// is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_taken_an_octet_at_a_time_keep_their_places() {
+    const PLACES: usize = 400;
+    let mock = Server::local(MockTwitch::new(Config::demo(), 7)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let address = process::free();
+    let program = program(directory.path(), address, &mock, PLACES);
+    let _gateway = program.start();
+    let client = process::client(Duration::from_secs(20));
+    let ready = || process::is_ready(&client, address);
+    until("the gateway is ready", || program.last_words(), ready).await;
+    let (mut kept, mut served, mut refused) = (Vec::new(), 0, 0);
+    let mut connections = Vec::new();
+    for (number, window) in (0..ADDRESSES).zip([1, 100].into_iter().cycle()) {
+        let socket = connect(number, address).await.unwrap();
+        let built = h2::client::Builder::new().initial_window_size(window).handshake(socket).await;
+        let (client, connection) = built.unwrap();
+        let driving = tokio::spawn(connection);
+        for _ in 0..STREAMS {
+            let (answer, _) = ask(client.clone(), 1, "/page", true).await.remove(0);
+            let answer = tokio::time::timeout(process::PATIENCE, answer).await.unwrap().unwrap();
+            match answer.status() {
+                StatusCode::OK => served += 1,
+                StatusCode::SERVICE_UNAVAILABLE => refused += 1,
+                other => panic!("{other}"),
+            }
+            kept.push(answer);
+        }
+        connections.push(driving);
+    }
+    assert_eq!(served + refused, ADDRESSES * STREAMS);
+    assert!(served <= PLACES, "{served} answers of which most is not taken, {refused} refused");
+    assert!(served >= PLACES / 2, "{served} answers, {refused} refused");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hostile_crowd_takes_a_bounded_share() {
     let clients = std::env::var("CROWD_TEST_CLIENTS").map_or(CLIENTS, |text| text.parse().unwrap());
@@ -248,12 +310,9 @@ async fn a_hostile_crowd_takes_a_bounded_share() {
     let crowd: Vec<_> = (0..clients)
         .map(|number| {
             let (kind, held) = (number % KINDS.len(), Arc::clone(&held));
-            let local = Ipv4Addr::new(127, 0, 2, u8::try_from(number % ADDRESSES + 1).unwrap());
             tokio::spawn(async move {
                 loop {
-                    let socket = TcpSocket::new_v4().unwrap();
-                    socket.bind((local, 0).into()).unwrap();
-                    if let Ok(socket) = socket.connect(address).await {
+                    if let Ok(socket) = connect(number, address).await {
                         held[kind].fetch_add(1, Relaxed);
                         // It ends when the gateway closes the connection.
                         let _closed = KINDS[kind].hold(socket).await;

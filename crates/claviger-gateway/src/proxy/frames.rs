@@ -45,6 +45,11 @@ impl Frames {
         self.passed == 0 && self.left == 0
     }
 
+    /// How much of the payload of the current frame is to come, as far as its head has passed.
+    pub(super) fn left(&self) -> u64 {
+        self.left
+    }
+
     /// Whether the sender has closed.
     pub(super) fn is_closed(&self) -> bool {
         self.closed

@@ -18,6 +18,7 @@ mod tunnel;
 use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request, response::Response};
+use bytes::Bytes;
 use claviger_axum::{Claviger, Problem, RequestHead, Site};
 use claviger_core::request::{
     host::Host,
@@ -25,8 +26,9 @@ use claviger_core::request::{
     routes::{Admission, AskedMethod, Policy, Preflight, Ruling},
 };
 use claviger_engine::{Caller, Denied};
-use http::{HeaderValue, Uri, header, request::Parts, uri::Scheme};
-use http_body::Body as _;
+use http::{HeaderMap, HeaderValue, Uri, header, request::Parts, uri::Scheme};
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
@@ -337,19 +339,20 @@ impl Proxy {
         hold: Option<Hold>,
         head: &RequestHead,
     ) -> Response {
-        headers::retain_set_cookies(answer.headers_mut(), |name| !Site::is_ours(name));
         if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
             let Some(upgrade) = upgrade else {
                 tracing::warn!("the app switched protocols without a request to do so");
                 return problems::APP_UNREACHABLE.answer_to(head);
             };
+            headers::retain_set_cookies(answer.headers_mut(), |name| !Site::is_ours(name));
             return upgrade.accepted(answer, &self.streams, hold);
         }
-        headers::end_hop_of_answer(answer.headers_mut());
+        filter(answer.headers_mut());
         if hold.is_some() {
             self.claviger.keep_private(answer.headers_mut());
         }
         let (parts, body) = answer.into_parts();
+        let body = body.map_frame(filter_trailers as fn(Frame<Bytes>) -> Frame<Bytes>);
         let of_head =
             head.method() == http::Method::HEAD && !parts.headers.contains_key(header::CONTENT_LENGTH);
         let body = match hold {
@@ -359,6 +362,22 @@ impl Proxy {
             None => Body::new(body),
         };
         UntilStop::wrap(Response::from_parts(parts, body), self.streams.stopping())
+    }
+}
+
+/// Removes from an answer, or from its trailers, what is for one hop and what sets our cookies.
+fn filter(fields: &mut HeaderMap) {
+    headers::retain_set_cookies(fields, |name| !Site::is_ours(name));
+    headers::end_hop_of_answer(fields);
+}
+
+fn filter_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut fields) => {
+            filter(&mut fields);
+            Frame::trailers(fields)
+        }
+        Err(frame) => frame,
     }
 }
 

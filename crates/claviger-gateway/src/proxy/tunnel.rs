@@ -68,6 +68,8 @@ impl Upgrade {
 
 /// How long a tunnel may take to end politely.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Maximum number of octets of a frame that still pass after the session ended.
+const REST_OF_FRAME: u64 = 64 * 1024;
 /// The gateway stops (RFC 6455 section 7.4.1).
 const GOING_AWAY: u16 = 1001;
 /// The session ended.
@@ -159,9 +161,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> OneWay<R, W> {
         Ok(written > 0)
     }
 
-    /// Finishes the frame that has begun, and sends one that closes.
+    /// Finishes the frame that has begun, and sends one that closes. After the session ended, a
+    /// frame with much to come is not finished.
     async fn say_goodbye(&mut self, code: u16) -> io::Result<()> {
-        while !self.frames.is_between() && self.step(true).await? {}
+        let longest = if code == POLICY_VIOLATION { REST_OF_FRAME } else { u64::MAX };
+        while !self.frames.is_between() && self.frames.left() <= longest && self.step(true).await? {}
         if self.frames.is_between() && !self.frames.is_closed() {
             self.to.write_all(&frames::close(code)).await?;
         }
@@ -174,6 +178,28 @@ mod tests {
     use tokio::io::duplex;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn little_of_a_frame_passes_after_the_session_ended() {
+        for (payload, code, expected) in [
+            (60_000_u64, POLICY_VIOLATION, 60_000 + 10 + 4),
+            (1 << 20, GOING_AWAY, (1 << 20) + 10 + 4),
+            (1 << 20, POLICY_VIOLATION, 10),
+        ] {
+            let head = [&[0x82, 127][..], &payload.to_be_bytes()].concat();
+            let (to_client, mut client) = duplex(1 << 21);
+            let from_app = io::Cursor::new(head).chain(tokio::io::repeat(7));
+            let mut downwards = OneWay::new(from_app, to_client);
+            // The head is read, and then passed on.
+            assert!(downwards.step(false).await.unwrap() && downwards.step(false).await.unwrap());
+            downwards.say_goodbye(code).await.unwrap();
+            drop(downwards);
+            let mut heard = Vec::new();
+            client.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard.len(), expected, "{payload} {code}");
+            assert_eq!(heard.ends_with(&frames::close(code)), expected > 10);
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_close_frame_of_the_client_ends_what_it_sends() {

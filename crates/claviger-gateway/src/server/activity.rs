@@ -14,7 +14,7 @@ use std::{
 };
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::places::Place;
@@ -46,10 +46,10 @@ struct Snapshot {
 
 impl Activity {
     /// A request arrived, and took this place.
-    pub(super) fn begin(self: &Arc<Self>, place: Option<Place>) -> Open {
+    pub(super) fn begin(self: &Arc<Self>, place: Option<Place>) -> Arc<Open> {
         self.open.fetch_add(1, Relaxed);
         self.moves.fetch_add(1, Relaxed);
-        Open { activity: Arc::clone(self), waits_for_client: false, place }
+        Arc::new(Open { activity: Arc::clone(self), waits_for_client: AtomicBool::new(false), place })
     }
 
     /// The socket took octets, or takes no more.
@@ -77,21 +77,20 @@ impl Activity {
 #[derive(Debug)]
 pub(super) struct Open {
     activity: Arc<Activity>,
-    waits_for_client: bool,
+    waits_for_client: AtomicBool,
     place: Option<Place>,
 }
 
 impl Open {
     /// Only HTTP/2 needs this, where pings may pass while an answer waits. There a request has a
     /// place. Over HTTP/1.1 the socket shows what the client takes, however large a piece is.
-    fn wait_for_client(&mut self, waits: bool) {
+    fn wait_for_client(&self, waits: bool) {
         let waits = waits && self.place.is_some();
-        if waits && !self.waits_for_client {
-            self.activity.untaken.fetch_add(1, Relaxed);
-        } else if !waits && self.waits_for_client {
-            self.activity.untaken.fetch_sub(1, Relaxed);
-        }
-        self.waits_for_client = waits;
+        match (self.waits_for_client.swap(waits, Relaxed), waits) {
+            (false, true) => self.activity.untaken.fetch_add(1, Relaxed),
+            (true, false) => self.activity.untaken.fetch_sub(1, Relaxed),
+            _ => return,
+        };
     }
 }
 
@@ -106,30 +105,33 @@ impl Drop for Open {
 #[derive(Debug)]
 pub(super) struct Outbound {
     inner: Body,
-    open: Open,
+    open: Arc<Open>,
 }
 
 impl Outbound {
-    pub(super) fn new(inner: Body, mut open: Open) -> Self {
+    pub(super) fn new(inner: Body, open: Arc<Open>) -> Self {
         open.wait_for_client(true);
         Self { inner, open }
     }
 }
 
 impl HttpBody for Outbound {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, axum::Error>>> {
         let frame = Pin::new(&mut self.inner).poll_frame(context);
         self.open.wait_for_client(frame.is_ready());
         if frame.is_ready() {
             self.open.activity.moves.fetch_add(1, Relaxed);
         }
-        frame
+        let open = &self.open;
+        frame.map(|next| {
+            next.map(|frame| frame.map(|frame| frame.map_data(|octets| Piece::new(octets, open))))
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -138,6 +140,38 @@ impl HttpBody for Outbound {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// A piece of an answer. Over HTTP/2 it waits until the client takes it, and the answer is not over
+/// before. Over HTTP/1.1 the next request waits as well, so there the connection's place suffices.
+#[derive(Debug)]
+pub(super) struct Piece {
+    octets: Bytes,
+    open: Option<Arc<Open>>,
+}
+
+impl Piece {
+    fn new(octets: Bytes, open: &Arc<Open>) -> Self {
+        let open = open.place.is_some().then(|| Arc::clone(open));
+        Self { octets, open }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.octets.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.octets.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.octets.advance(count);
+        if let Some(open) = &self.open {
+            open.activity.moves.fetch_add(1, Relaxed);
+        }
     }
 }
 
@@ -197,6 +231,8 @@ impl Watch {
         self.seen = state;
         if state.moves == 0 {
             return match first_request.checked_sub(now) {
+                // Only over HTTP/2 anything is written before the first request.
+                None | Some(Duration::ZERO) if state.writes > 0 => Verdict::Idle,
                 None | Some(Duration::ZERO) => Verdict::Stuck,
                 Some(left) => Verdict::Fine(left),
             };
@@ -239,14 +275,19 @@ mod tests {
         }
     }
 
+    fn place() -> Place {
+        Places::new(1, 1, Vec::new()).take_at_once(Ipv4Addr::LOCALHOST.into()).unwrap()
+    }
+
     fn goes_on(fate: (Verdict, u64)) -> bool {
         matches!(fate.0, Verdict::Fine(_))
     }
 
     #[test]
-    fn a_connection_without_a_request_is_cut() {
+    fn a_connection_without_a_request_is_cut_or_over_http2_may_finish() {
         let activity = Arc::new(Activity::default());
-        assert_eq!(fate(&activity, |_| activity.wrote(true)), (Verdict::Stuck, 10), "pings are no request");
+        assert_eq!(fate(&activity, |_| ()), (Verdict::Stuck, 10));
+        assert_eq!(fate(&activity, |_| activity.wrote(true)), (Verdict::Idle, 10), "pings are no request");
     }
 
     #[test]
@@ -262,15 +303,29 @@ mod tests {
     #[test]
     fn an_answer_that_the_client_does_not_take_is_cut() {
         let activity = Arc::new(Activity::default());
-        let place = Places::new(1, 1, Vec::new()).take_at_once(Ipv4Addr::LOCALHOST.into());
-        assert!(place.is_some());
-        let mut body = Outbound::new(Body::from("answer"), activity.begin(place));
+        let mut body = Outbound::new(Body::from("answer"), activity.begin(Some(place())));
         let (verdict, after) = fate(&activity, |_| activity.wrote(true));
         assert_eq!(verdict, Verdict::Stuck, "pings take nothing");
         assert!((60..=75).contains(&after), "{after}");
         let mut context = Context::from_waker(std::task::Waker::noop());
         let slowly = fate(&activity, |_| drop(Pin::new(&mut body).poll_frame(&mut context)));
         assert!(goes_on(slowly), "the client takes a piece now and then");
+    }
+
+    #[test]
+    fn an_answer_over_http2_is_over_when_its_last_octet_is_taken() {
+        let activity = Arc::new(Activity::default());
+        let mut body = Outbound::new(Body::from("answer"), activity.begin(Some(place())));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut context) else {
+            panic!("no piece")
+        };
+        drop(body);
+        let mut piece = frame.into_data().unwrap();
+        assert!(goes_on(fate(&activity, |_| piece.advance(usize::from(piece.has_remaining())))));
+        assert_eq!(fate(&activity, |_| ()).0, Verdict::Stuck);
+        drop(piece);
+        assert_eq!(fate(&activity, |_| ()).0, Verdict::Idle);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::{convert::Infallible, future::ready, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::extract::ConnectInfo;
+use axum::{body::Body, extract::ConnectInfo, response::Response};
 use futures_util::future::Either;
-use http::Version;
+use http::{HeaderValue, StatusCode, Version, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -19,7 +19,7 @@ use super::{
     places::Places,
     socket::{Accepted, Socket},
 };
-use crate::{problems, timer};
+use crate::timer;
 
 /// Maximum number of open requests per HTTP/2 connection.
 const STREAMS_PER_CONNECTION: u32 = 100;
@@ -33,6 +33,14 @@ const SEND_BUFFER: usize = 64 * 1024;
 
 /// How long to wait after a connection could not be accepted, such as for lack of files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The answer to a request that got no place. A body would wait for the client without a place.
+fn busy() -> Response {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
 
 /// How connections are served.
 #[derive(Clone)]
@@ -67,12 +75,12 @@ impl Http {
         Self { builder: Arc::new(builder), patience, farewell, places }
     }
 
-    /// Accepts the next connection that has a place.
+    /// Accepts the next connection, and waits until there is a place for it. It takes no place
+    /// before, since requests over HTTP/2 could need the last one.
     pub(super) async fn accept(&self, listener: &TcpListener) -> Option<(Accepted, SocketAddr)> {
-        let free = self.places.free().await?;
         match listener.accept().await {
             Ok((stream, address)) => {
-                let place = self.places.take(free, address.ip())?;
+                let place = self.places.take(address.ip()).await?;
                 Some((Accepted { stream, place }, address))
             }
             Err(error) => {
@@ -83,13 +91,15 @@ impl Http {
         }
     }
 
-    /// Serves a connection until it closes. After `stop` it serves only requests that have arrived.
+    /// Serves a connection until it closes. After `stop` it serves only requests that have arrived,
+    /// for as long as `shutdown` says. The token is the connection's own: each poll locks it.
     pub(super) fn serve<S: Serves>(
         &self,
         accepted: Accepted,
         address: SocketAddr,
         service: S,
         stop: CancellationToken,
+        shutdown: Duration,
     ) -> impl Future<Output = ()> + Send + 'static {
         let Self { builder, patience, farewell, places } = self.clone();
         let activity = Arc::new(Activity::default());
@@ -100,11 +110,11 @@ impl Http {
                 Version::HTTP_2 => places.take_at_once(address.ip()).map(Some),
                 _ => Some(None),
             };
-            let busy = place.is_none();
+            let is_full = place.is_none();
             let open = activity.begin(place.flatten());
             request.extensions_mut().insert(ConnectInfo(address));
-            let answer = if busy {
-                Either::Left(ready(Ok(problems::BUSY.json())))
+            let answer = if is_full {
+                Either::Left(ready(Ok(busy())))
             } else {
                 Either::Right(service.clone().call(request))
             };
@@ -115,6 +125,7 @@ impl Http {
             let begun = timer::now();
             let mut look = pin!(sleep_until(begun));
             let mut stopped = pin!(stop.cancelled());
+            let mut cut = pin!(sleep_until(begun));
             let (mut stops, mut idle) = (false, false);
             loop {
                 tokio::select! {
@@ -124,7 +135,9 @@ impl Http {
                     () = stopped.as_mut(), if !stops => {
                         stops = true;
                         connection.as_mut().graceful_shutdown();
+                        cut.as_mut().reset(timer::now() + shutdown);
                     }
+                    () = cut.as_mut(), if stops => return,
                     () = look.as_mut() => match watch.look(begun.elapsed()) {
                         Verdict::Fine(pause) => look.as_mut().reset(timer::now() + pause),
                         Verdict::Idle if !idle => {

@@ -208,12 +208,12 @@ struct Server {
 impl Server {
     /// Serves connections until `stop`. Then they have this long to finish.
     async fn run<S: Serves>(self, service: S, stop: CancellationToken, shutdown: Duration) {
-        let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
+        let connections = TaskTracker::new();
         let accepting = async {
             loop {
                 let Some((socket, address)) = self.http.accept(&self.listener).await else { continue };
-                let serving = self.http.serve(socket, address, service.clone(), stop.clone());
-                connections.spawn(cut.clone().run_until_cancelled_owned(serving));
+                let stop = stop.child_token();
+                connections.spawn(self.http.serve(socket, address, service.clone(), stop, shutdown));
             }
         };
         // None means that the server stops.
@@ -221,9 +221,6 @@ impl Server {
         // Clients learn at once that nobody listens here any more.
         drop(self.listener);
         connections.close();
-        if tokio::time::timeout(shutdown, connections.wait()).await.is_err() {
-            cut.cancel();
-            connections.wait().await;
-        }
+        connections.wait().await;
     }
 }

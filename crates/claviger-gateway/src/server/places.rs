@@ -47,15 +47,18 @@ pub(crate) static REFUSED: Metric = Metric {
 /// How often the log says at most that an address has too many.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// A place that nobody has yet.
-#[derive(Debug)]
-pub(super) struct Free(OwnedSemaphorePermit);
-
 /// The place of a connection or request. It is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
-    of_address: Option<(Arc<Addresses>, IpAddr)>,
+    _of_address: Option<OfAddress>,
+}
+
+/// One of the places of an address that is not trusted.
+#[derive(Debug)]
+struct OfAddress {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
 }
 
 impl Places {
@@ -71,38 +74,40 @@ impl Places {
         }
     }
 
-    /// Waits until a place is free.
-    pub(super) async fn free(&self) -> Option<Free> {
+    /// Waits until a place is free for a connection from this address, unless it has too many.
+    pub(super) async fn take(&self, address: IpAddr) -> Option<Place> {
+        let of_address = self.of_addresses.take(address)?;
         // The semaphore is never closed.
-        Arc::clone(&self.free).acquire_owned().await.ok().map(Free)
+        let permit = Arc::clone(&self.free).acquire_owned().await.ok()?;
+        Some(Place { _permit: permit, _of_address: of_address })
     }
 
     /// Takes a place for a request from this address, unless all are taken or it has too many.
     pub(super) fn take_at_once(&self, address: IpAddr) -> Option<Place> {
-        let free = Arc::clone(&self.free).try_acquire_owned().ok()?;
-        self.take(Free(free), address)
-    }
-
-    /// Gives the place to a connection from this address, unless it has too many.
-    pub(super) fn take(&self, Free(permit): Free, address: IpAddr) -> Option<Place> {
-        let address = address.to_canonical();
-        if self.of_addresses.trusted.iter().any(|network| network.contains(address)) {
-            return Some(Place { _permit: permit, of_address: None });
-        }
-        let address = network(address);
-        let mut taken = self.of_addresses.lock();
-        let count = taken.entry(address).or_default();
-        if *count >= self.of_addresses.each {
-            drop(taken);
-            self.of_addresses.refuse(address);
-            return None;
-        }
-        *count += 1;
-        Some(Place { _permit: permit, of_address: Some((Arc::clone(&self.of_addresses), address)) })
+        let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
+        Some(Place { _permit: permit, _of_address: self.of_addresses.take(address)? })
     }
 }
 
 impl Addresses {
+    /// Takes one of the places of this address, if they are counted, unless it has too many.
+    fn take(self: &Arc<Self>, address: IpAddr) -> Option<Option<OfAddress>> {
+        let address = address.to_canonical();
+        if self.trusted.iter().any(|network| network.contains(address)) {
+            return Some(None);
+        }
+        let address = network(address);
+        let mut taken = self.lock();
+        let count = taken.entry(address).or_default();
+        if *count >= self.each {
+            drop(taken);
+            self.refuse(address);
+            return None;
+        }
+        *count += 1;
+        Some(Some(OfAddress { addresses: Arc::clone(self), address }))
+    }
+
     /// Counts a refusal, and tells of it now and then.
     fn refuse(&self, address: IpAddr) {
         counter!(REFUSED.name).increment(1);
@@ -122,14 +127,13 @@ impl Addresses {
     }
 }
 
-impl Drop for Place {
+impl Drop for OfAddress {
     fn drop(&mut self) {
-        let Some((addresses, address)) = self.of_address.take() else { return };
-        let mut taken = addresses.lock();
-        if let Some(count) = taken.get_mut(&address) {
+        let mut taken = self.addresses.lock();
+        if let Some(count) = taken.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
-                taken.remove(&address);
+                taken.remove(&self.address);
             }
         }
     }
@@ -153,6 +157,8 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -162,6 +168,20 @@ mod tests {
         for (after, expected) in seconds {
             assert_eq!(is_due(&mut told, begun + Duration::from_secs(after)), expected, "{after}");
         }
+    }
+
+    #[test]
+    fn each_refusal_is_counted() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            let places = Places::new(100, 1, Vec::new());
+            let address = Ipv6Addr::LOCALHOST.into();
+            let _kept = places.take_at_once(address).unwrap();
+            assert!(places.take_at_once(address).is_none(), "a request");
+            assert!(places.take(address).now_or_never().unwrap().is_none(), "a connection");
+        });
+        let shown = recorder.handle().render();
+        assert!(shown.contains(&format!("{} 2\n", REFUSED.name)), "{shown}");
     }
 
     #[tokio::test]
@@ -183,7 +203,7 @@ mod tests {
             ("::ffff:10.0.0.1", true),
         ];
         for (address, expected) in table {
-            let place = places.take(places.free().await.unwrap(), address.parse().unwrap());
+            let place = places.take(address.parse().unwrap()).await;
             assert_eq!(place.is_some(), expected, "{address}");
             kept.extend(place);
         }

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::world::{World, listen, status_of};
 
@@ -63,6 +66,24 @@ async fn trailers_of_an_answer_arrive_if_the_client_takes_them() {
             "{head}"
         );
     }
+}
+
+#[tokio::test]
+async fn trailers_set_none_of_our_cookies() {
+    let answer = "HTTP/1.1 200 OK\r\ntrailer: x-sum, set-cookie\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\
+                  x-sum: 7\r\nset-cookie: claviger-insecure=evil\r\nset-cookie: own=1\r\n\r\n";
+    let world = World::before(answering(answer).0, OPEN).await;
+    let (mut client, connection) =
+        h2::client::handshake(TcpStream::connect(world.address).await.unwrap()).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get(world.url("/x")).header("te", "trailers").body(()).unwrap();
+    let mut body = client.send_request(request, true).unwrap().0.await.unwrap().into_body();
+    while let Some(octets) = body.data().await {
+        body.flow_control().release_capacity(octets.unwrap().len()).unwrap();
+    }
+    let trailers = body.trailers().await.unwrap().unwrap();
+    assert_eq!(trailers["x-sum"], "7");
+    assert_eq!(trailers.get_all("set-cookie").iter().collect::<Vec<_>>(), ["own=1"]);
 }
 
 #[tokio::test]

@@ -81,13 +81,13 @@ async fn an_http2_client_that_only_pings_gets_goaway() {
 }
 
 #[tokio::test]
-async fn an_http2_client_that_asks_for_nothing_is_cut() {
+async fn an_http2_client_that_asks_for_nothing_gets_goaway() {
     let world = World::new(echo(), "limits.header_read = \"100ms\"").await;
     let (_client, mut connection) = http2(TcpStream::connect(world.address).await.unwrap()).await;
     let mut pings = connection.ping_pong().unwrap();
     let over = tokio::spawn(connection);
     let pinging = tokio::spawn(async move { while pings.ping(h2::Ping::opaque()).await.is_ok() {} });
-    let _over = patiently(over).await.unwrap();
+    patiently(over).await.unwrap().expect("GOAWAY without an error");
     patiently(pinging).await.unwrap();
 }
 
@@ -224,4 +224,14 @@ async fn an_open_request_over_http2_counts_like_a_connection() {
     assert_eq!(third.status(), StatusCode::SERVICE_UNAVAILABLE);
     drop(first);
     patiently(async { while ask("/healthz").await.unwrap().status() != StatusCode::OK {} }).await;
+}
+
+#[tokio::test]
+async fn the_last_place_is_for_a_request_and_not_for_a_connection_to_come() {
+    let world = World::new(echo(), "limits.connections = 2").await;
+    let (mut client, connection) = http2(TcpStream::connect(world.address).await.unwrap()).await;
+    tokio::spawn(connection);
+    let request = Request::get(world.url("/healthz")).body(()).unwrap();
+    let answer = client.send_request(request, true).unwrap().0;
+    assert_eq!(patiently(answer).await.unwrap().status(), StatusCode::OK);
 }
