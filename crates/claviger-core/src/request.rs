@@ -139,7 +139,7 @@ pub fn need_in_time(session: &Session, now: Timestamp, assurance: Assurance, lif
 /// Returns whether a session is due for a proof, whatever a request asks for.
 pub fn is_proof_due(session: &Session, now: Timestamp, lifetimes: &Lifetimes) -> bool {
     match &session.state {
-        State::Live(active) => now.since(active.proven_at) >= lifetimes.proof,
+        State::Live(active) => active.proven_at.age(now).is_none_or(|age| age >= lifetimes.proof),
         State::Parked(_) | State::Suspect(_) | State::Ended { .. } => true,
     }
 }
@@ -147,7 +147,8 @@ pub fn is_proof_due(session: &Session, now: Timestamp, lifetimes: &Lifetimes) ->
 /// Returns whether the last proof is so young that it may stand in for another one, where a user's
 /// requests asked for more than their share.
 pub fn may_serve_over_share(session: &Session, now: Timestamp) -> bool {
-    matches!(&session.state, State::Live(active) if now.since(active.proven_at) <= limits::MAX_AGE_FLOOR)
+    let is_young = |at: Timestamp| at.age(now).is_some_and(|age| age <= limits::MAX_AGE_FLOOR);
+    matches!(&session.state, State::Live(active) if is_young(active.proven_at))
 }
 
 /// Decides what a request that needs a proof needs where the provider has no validation.

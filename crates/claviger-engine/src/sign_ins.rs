@@ -253,7 +253,7 @@ impl SignIns {
         login: &LoginCookie,
         shown: Option<&SessionCookie>,
     ) -> Result<Option<SignedIn>, LoginError> {
-        let (now, return_to) = (self.env.now(), login.return_to.clone());
+        let (now, return_to) = (self.clock.of_provider(), login.return_to.clone());
         let (id, secret) = login.session();
         let Some(row) = self.rows.load_stored(login.repairs.unwrap_or(id)).await? else { return Ok(None) };
         if row.ended() {
@@ -262,10 +262,10 @@ impl SignIns {
         if login.repairs.is_some() {
             let own = shown.is_some_and(|shown| row.secret_hash.matches(&shown.secret));
             let habits = &self.provider.provider().habits;
-            let repaired = own && !row.beyond_refresh(self.clock.of_provider(), habits);
+            let repaired = own && !row.beyond_refresh(now, habits);
             return Ok(repaired.then(|| self.signed_in(&row, None, return_to)));
         }
-        let fresh = now.since(row.created_at) <= limits::CALLBACK_REPEATS;
+        let fresh = row.created_at.age(now).is_some_and(|age| age <= limits::CALLBACK_REPEATS);
         if !fresh || !row.secret_hash.matches(&secret) {
             return Err(LoginError::AlreadyUsed);
         }

@@ -181,6 +181,8 @@ fn a_time_in_the_future_vouches_for_nothing_and_ends_nothing() {
         assert_eq!(need(&session, now, SESSION, &lifetimes), needs, "CLOCK: {name}");
         assert_eq!(may_serve_unproven(&session, now, SESSION, &lifetimes), serves_unproven, "{name}");
         assert_eq!(cookie_is_over(session.id, now, &lifetimes), cookie_over, "{name}");
+        assert_eq!(is_proof_due(&session, now, &lifetimes), needs == Need::Proof, "{name}");
+        assert_eq!(may_serve_over_share(&session, now), serves_unproven, "{name}");
         assert_eq!(time_is_over(&session, now, &lifetimes), None, "TRANSIENT: {name}");
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use claviger_core::{AttemptId, Claim, EndReason, Fingerprint, ReturnTo, State, limits};
-use claviger_engine::Denied;
+use claviger_engine::{Denied, LoginError};
 use claviger_mock::{Endpoint, FaultKind};
 use claviger_store::{Applied, Leftover, Method, Store as _};
 
@@ -225,6 +225,23 @@ async fn a_session_begins_by_the_providers_time() {
         browser.asks(&app).await.unwrap();
         world.clock.set_wrong(Duration::ZERO);
         browser.asks(&app).await.expect("TRANSIENT");
+    }
+}
+
+/// The age of a new session is measured by the clock by which it began.
+#[tokio::test(start_paused = true)]
+async fn a_repeated_callback_finds_its_session_by_the_providers_time() {
+    for wrong in [Duration::ZERO, 5 * MINUTE, 365 * DAY] {
+        let (world, app) = World::start().await;
+        world.clock.set_wrong(wrong);
+        let started = app.begin_login(ReturnTo::root(), false);
+        let callback = world.agree(ADA, &started);
+        let first = app.finish_login(callback.clone(), Some(&started.cookie), None, "").await.unwrap();
+        let again = app.finish_login(callback.clone(), Some(&started.cookie), None, "").await;
+        assert_eq!(again.unwrap().session, first.session, "{wrong:?}");
+        world.pass(limits::CALLBACK_REPEATS + limits::CLOCK_SKEW);
+        let late = app.finish_login(callback, Some(&started.cookie), None, "").await;
+        assert_eq!(late.unwrap_err(), LoginError::AlreadyUsed, "{wrong:?}");
     }
 }
 
