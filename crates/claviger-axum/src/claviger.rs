@@ -7,19 +7,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use claviger_core::{Assurance, limits};
-use claviger_engine::{Caller, Denied, Engine, Grant};
+use claviger_engine::{Caller, Denied, Engine, Grant, LogThrottle};
 use claviger_seal::{CachedToken, SessionCookie};
 use http::{HeaderMap, request::Parts};
 
-use crate::{
-    cookies, guard,
-    head::RequestHead,
-    identity,
-    log_throttle::{LogThrottle, LogThrottles},
-    readiness::Readiness,
-    respond,
-    site::Site,
-};
+use crate::{cookies, guard, head::RequestHead, identity, readiness::Readiness, respond, site::Site};
 
 /// An engine and the site that it serves. Cheap to clone.
 #[derive(Clone)]
@@ -34,7 +26,6 @@ pub(crate) struct Inner {
     unknown_key_log: LogThrottle,
     cross_site_log: LogThrottle,
     pub(crate) refused_webhook_log: LogThrottle,
-    pub(crate) sign_in_log: LogThrottles,
 }
 
 impl Claviger {
@@ -47,7 +38,6 @@ impl Claviger {
             unknown_key_log: LogThrottle::default(),
             cross_site_log: LogThrottle::default(),
             refused_webhook_log: LogThrottle::default(),
-            sign_in_log: LogThrottles::default(),
         };
         Self { inner: Arc::new(inner) }
     }

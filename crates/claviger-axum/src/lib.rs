@@ -13,7 +13,6 @@
 //! | `routes` | one file for each public address |
 //! | `layer`, `extract` | what an app adds to its own routes |
 //! | `pages`, `templates/` | the HTML pages and their style sheet |
-//! | `log_throttle` | at most one log line a minute for what anybody can cause |
 //!
 //! # How to add
 //!
@@ -48,7 +47,6 @@ mod guard;
 mod head;
 mod identity;
 mod layer;
-mod log_throttle;
 mod pages;
 mod params;
 mod problem;

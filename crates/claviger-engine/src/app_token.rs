@@ -13,7 +13,7 @@ use claviger_provider::AppTokenAnswer;
 use claviger_seal::{AccessPlain, PairBinding};
 use claviger_store::{SharedEntry, Store, StoreError};
 
-use crate::{Env, Keys, Lock, ProviderClient, part::part};
+use crate::{Answered, Env, Keys, Lock, ProviderClient, part::part};
 
 /// The name of the token's shared entry in the store.
 const NAME: &str = "app-token";
@@ -101,10 +101,11 @@ impl AppToken {
     }
 
     async fn mint(&self, version: Version) -> Result<AccessToken, NoToken> {
-        let (token, lifespan) = match self.provider.app_token().await {
+        let Answered { answer, said } = self.provider.app_token().await;
+        let (token, lifespan) = match answer {
             AppTokenAnswer::Issued { token, lifespan } => (token, lifespan),
             AppTokenAnswer::Misconfigured => {
-                self.provider.alarm();
+                self.provider.alarm(&said);
                 return Err(NoToken::Misconfigured);
             }
             AppTokenAnswer::Unknown(failure) => return Err(NoToken::ProviderFailure(failure)),

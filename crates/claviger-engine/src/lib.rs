@@ -7,9 +7,9 @@
 //! "The parts of the engine".
 //!
 //! Below the parts stand helpers: `breaker`, `by_session` (bounded caches), `errors`, `lock`,
-//! `metrics`, `part` (declares parts), `ports` (what the engine needs of the world), `retry`,
-//! `settings` and `singleflight`. Above them stand `wiring`, `background` (the table of jobs),
-//! `report` and `engine`.
+//! `log_throttle`, `metrics`, `part` (declares parts), `ports` (what the engine needs of the
+//! world), `retry`, `settings` and `singleflight`. Above them stand `wiring`, `background` (the
+//! table of jobs), `report` and `engine`.
 //!
 //! Several engines may share one store. No lock of this process is needed for correctness; what is
 //! shared within the process only saves work.
@@ -47,6 +47,7 @@ mod housekeeping;
 mod keys;
 mod last_seen;
 mod lock;
+mod log_throttle;
 mod metrics;
 mod outbox;
 mod part;
@@ -77,6 +78,7 @@ pub use disconnects::{
 pub use engine::Engine;
 pub use errors::{Denied, EndError, LoginError};
 pub use keys::{CookieUse, Grant, KeyRole, KeyRows, KeysRefused, SealedRows};
+pub use log_throttle::LogThrottle;
 pub use ports::{Clock, Entropy, OsEntropy, ProviderHttp, SystemClock};
 pub use report::{Breakers, Report};
 pub use resealer::Resealing;
@@ -106,8 +108,9 @@ use housekeeping::Housekeeping;
 use keys::Keys;
 use last_seen::LastSeen;
 use lock::Lock;
+use log_throttle::LogThrottles;
 use outbox::Outbox;
-use provider_client::ProviderClient;
+use provider_client::{Answered, ProviderClient};
 use refresher::Refresher;
 use resealer::Resealer;
 use rows::{ReadFrom, Rows, Updated};

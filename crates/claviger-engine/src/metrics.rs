@@ -63,6 +63,11 @@ metrics! {
     REFRESHES: Counter = "claviger_refreshes_total",
         labels "outcome: rotated, rejected, misconfigured, unknown, lost";
 
+    /// Requests about one user's tokens that the provider did not grant: `code` and `identity` of
+    /// sign-ins, and refreshes. The log has its words.
+    PROVIDER_REFUSALS: Counter = "claviger_provider_refusals_total",
+        labels "request: code, identity, refresh; cause: rejected, misconfigured, rate_limited, client_error, server_error, not_sent, no_answer, unreadable";
+
     /// Time from sending a refresh to its answer or timeout.
     REFRESH_SECONDS: Histogram = "claviger_refresh_seconds";
 
@@ -200,6 +205,41 @@ pub(crate) fn refresh_answered(answer: &TokenAnswer, replay: bool, took: Duratio
     histogram!(REFRESH_SECONDS).record(took.as_secs_f64());
     if replay {
         counter!(REPLAYS).increment(1);
+    }
+}
+
+/// Counts a request that the provider did not grant, if there is a cause.
+pub(crate) fn provider_refused(request: &'static str, cause: Option<&'static str>) {
+    if let Some(cause) = cause {
+        counter!(PROVIDER_REFUSALS, "request" => request, "cause" => cause).increment(1);
+    }
+}
+
+pub(crate) fn cause_of_token(answer: &TokenAnswer) -> Option<&'static str> {
+    match answer {
+        TokenAnswer::Issued(_) => None,
+        TokenAnswer::Rejected => Some("rejected"),
+        TokenAnswer::Misconfigured => Some("misconfigured"),
+        TokenAnswer::Unknown(failure) | TokenAnswer::Lost(failure) => Some(cause_of(failure)),
+    }
+}
+
+pub(crate) fn cause_of_validation(answer: &ValidateAnswer) -> Option<&'static str> {
+    match answer {
+        ValidateAnswer::Valid(_) => None,
+        ValidateAnswer::Rejected => Some("rejected"),
+        ValidateAnswer::Unknown(failure) => Some(cause_of(failure)),
+    }
+}
+
+fn cause_of(failure: &ProviderFailure) -> &'static str {
+    match failure.kind {
+        FailureKind::Status(429) => "rate_limited",
+        FailureKind::Status(500..) => "server_error",
+        FailureKind::Status(_) => "client_error",
+        FailureKind::NotSent => "not_sent",
+        FailureKind::NoAnswer => "no_answer",
+        FailureKind::Unreadable => "unreadable",
     }
 }
 

@@ -17,12 +17,12 @@ use claviger_core::{
     RefreshToken, RevokeAnswer, SessionId, TokenAnswer, ValidateAnswer, limits,
 };
 use claviger_provider::{
-    Answer, AppTokenAnswer, Client, ConnectionCheck, ConnectionsAnswer, CreateAnswer, DeleteAnswer,
-    ListAnswer, Provider, Subscriptions, TokenCheck, WebhookSecret,
+    Answer, AppTokenAnswer, ConnectionCheck, ConnectionsAnswer, CreateAnswer, DeleteAnswer, ListAnswer,
+    Provider, Said, Subscriptions, WebhookSecret,
 };
 use url::Url;
 
-use crate::{ClockWatch, Denied, Env, ProviderHttp};
+use crate::{ClockWatch, Denied, Env, ProviderHttp, metrics};
 
 /// The provider, and the way to it.
 pub(crate) struct ProviderClient {
@@ -36,6 +36,12 @@ pub(crate) struct ProviderClient {
     told_short: AtomicBool,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
+}
+
+/// An answer about the tokens of one user, and the same in words for the log.
+pub(crate) struct Answered<T> {
+    pub(crate) answer: T,
+    pub(crate) said: Said,
 }
 
 impl ProviderClient {
@@ -84,10 +90,14 @@ impl ProviderClient {
     }
 
     /// Alerts the operator that the provider refuses our own credentials.
-    pub(crate) fn alarm(&self) {
+    pub(crate) fn alarm(&self, said: &Said) {
         let client_id = &self.provider().client.id;
+        let Said { endpoint, status, words } = said;
         tracing::error!(
             client_id,
+            endpoint,
+            status,
+            said = words.as_deref(),
             "the provider refuses this app's client id or secret: check the configuration"
         );
     }
@@ -111,14 +121,23 @@ impl ProviderClient {
         code: &AuthorizationCode,
         verifier: &CodeVerifier,
         redirect_uri: &str,
-    ) -> TokenAnswer {
-        let answer = self.send(self.provider().client.exchange_code(code, verifier, redirect_uri)).await;
-        self.read_token(answer)
+    ) -> Answered<TokenAnswer> {
+        let client = &self.provider().client;
+        let secrets = [client.secret.expose(), code.expose(), verifier.expose()];
+        let request = client.exchange_code(code, verifier, redirect_uri);
+        let (answer, said) = self.send_for_log(request, &secrets).await;
+        let answer = self.read_token(answer);
+        metrics::provider_refused("code", metrics::cause_of_token(&answer));
+        Answered { answer, said }
     }
 
-    pub(crate) async fn refresh(&self, token: &RefreshToken) -> TokenAnswer {
-        let answer = self.send(self.provider().client.refresh(token)).await;
-        self.read_token(answer)
+    pub(crate) async fn refresh(&self, token: &RefreshToken) -> Answered<TokenAnswer> {
+        let client = &self.provider().client;
+        let secrets = [client.secret.expose(), token.expose()];
+        let (answer, said) = self.send_for_log(client.refresh(token), &secrets).await;
+        let answer = self.read_token(answer);
+        metrics::provider_refused("refresh", metrics::cause_of_token(&answer));
+        Answered { answer, said }
     }
 
     fn read_token(&self, answer: Answer) -> TokenAnswer {
@@ -137,26 +156,27 @@ impl ProviderClient {
     }
 
     /// Asks whose a new access token is.
-    pub(crate) async fn identify(&self, token: &AccessToken) -> ValidateAnswer {
+    pub(crate) async fn identify(&self, token: &AccessToken) -> Answered<ValidateAnswer> {
         let provider = self.provider();
-        self.check_token(&provider.client, &provider.identity, token).await
+        let (client, check) = (&provider.client, &provider.identity);
+        let secrets = [client.secret.expose(), token.expose()];
+        let (answer, said) = self.send_for_log(check.request(client, token), &secrets).await;
+        let answer = check.read(client, answer, self.env.now());
+        metrics::provider_refused("identity", metrics::cause_of_validation(&answer));
+        Answered { answer, said }
     }
 
     /// Asks whether an access token is good. None if the provider has no validation.
     pub(crate) async fn validate(&self, token: &AccessToken) -> Option<ValidateAnswer> {
         let provider = self.provider();
-        let check = &provider.capabilities.validation.as_ref()?.check;
-        Some(self.check_token(&provider.client, check, token).await)
+        let (client, check) = (&provider.client, &provider.capabilities.validation.as_ref()?.check);
+        let answer = self.send(check.request(client, token)).await;
+        Some(check.read(client, answer, self.env.now()))
     }
 
     /// How long access tokens live, as far as the provider said since the start.
     pub(crate) fn token_life(&self) -> Duration {
         Duration::from_secs(self.token_life_secs.load(Ordering::Relaxed))
-    }
-
-    async fn check_token(&self, client: &Client, check: &TokenCheck, token: &AccessToken) -> ValidateAnswer {
-        let answer = self.send(check.request(client, token)).await;
-        check.read(client, answer, self.env.now())
     }
 
     pub(crate) async fn revoke_access(&self, token: &AccessToken) -> RevokeAnswer {
@@ -174,9 +194,10 @@ impl ProviderClient {
         self.provider().client.read_revoke(answer, self.env.now())
     }
 
-    pub(crate) async fn app_token(&self) -> AppTokenAnswer {
-        let answer = self.send(self.provider().client.app_token_request()).await;
-        self.provider().client.read_app_token(answer, self.env.now())
+    pub(crate) async fn app_token(&self) -> Answered<AppTokenAnswer> {
+        let client = &self.provider().client;
+        let (answer, said) = self.send_for_log(client.app_token_request(), &[client.secret.expose()]).await;
+        Answered { answer: client.read_app_token(answer, self.env.now()), said }
     }
 
     /// Asks whether users are still connected.
@@ -228,6 +249,15 @@ impl ProviderClient {
     /// Asks the provider for nothing but the time, which is taken in as that of every answer.
     pub(crate) async fn ask_time(&self) {
         let _answer = self.send(self.provider().client.time_request()).await;
+    }
+
+    /// Sends a request. The answer comes with its words for the log, in which the secrets of the
+    /// request are hidden.
+    async fn send_for_log(&self, request: http::Request<Bytes>, secrets: &[&str]) -> (Answer, Said) {
+        let uri = request.uri().clone();
+        let answer = self.send(request).await;
+        let said = Said::of(&uri, &answer, secrets);
+        (answer, said)
     }
 
     async fn send(&self, request: http::Request<Bytes>) -> Answer {

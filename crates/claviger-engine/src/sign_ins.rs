@@ -9,6 +9,7 @@
 //! sees no more than a page that loads slowly. It is no new sign-in: the session keeps its id, its
 //! cookie and its age. A session that ended is never repaired, nor for another user than its own.
 
+mod failed;
 mod values;
 
 use std::sync::{
@@ -29,10 +30,11 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::{
-    CheckedClock, ControlUser, Denied, Env, Keys, Lock, LoginError, Outbox, ProviderClient, ReadFrom, Rows,
-    Updated, keys::refresh_lock, metrics, part::part,
+    Answered, CheckedClock, ControlUser, Denied, Env, Keys, Lock, LogThrottles, LoginError, Outbox,
+    ProviderClient, ReadFrom, Rows, Updated, keys::refresh_lock, metrics, part::part,
 };
 
+use failed::Failed;
 pub use values::{Callback, LoginStarted, SignedIn, login_cookie_suffix};
 
 part! {
@@ -50,6 +52,7 @@ part! {
         /// Limits the exchanges of codes, since anybody can send a made-up one.
         exchanges: Lock<ExchangeBudget> = Lock::default(),
         told_operator: AtomicBool = AtomicBool::new(false),
+        failed_log: LogThrottles = LogThrottles::default(),
     }
 }
 
@@ -153,10 +156,24 @@ impl SignIns {
         shown: Option<&SessionCookie>,
         user_agent: &str,
     ) -> Result<SignedIn, LoginError> {
+        let finished = self.try_to_finish(callback, login_cookie, shown, user_agent).await;
+        finished.map_err(|failed| {
+            failed.log(&self.failed_log, self.env.now());
+            failed.error
+        })
+    }
+
+    async fn try_to_finish(
+        self: &Arc<Self>,
+        callback: Callback,
+        login_cookie: Option<&str>,
+        shown: Option<&SessionCookie>,
+        user_agent: &str,
+    ) -> Result<SignedIn, Failed> {
         // A provider that refuses our registration may leave the state out.
         if callback.error.as_deref().map(AuthorizationError::of) == Some(AuthorizationError::OurFault) {
             self.tell_operator(callback.error.as_deref().unwrap_or_default());
-            return Err(LoginError::Misconfigured);
+            return Err(LoginError::Misconfigured.into());
         }
         let login = self.open_login(&callback.state, login_cookie)?;
         let (sign_ins, shown, user_agent) = (Arc::clone(self), shown.cloned(), user_agent.to_owned());
@@ -181,12 +198,12 @@ impl SignIns {
         login: LoginCookie,
         shown: Option<SessionCookie>,
         user_agent: &str,
-    ) -> Result<(metrics::SignIn, SignedIn), LoginError> {
+    ) -> Result<(metrics::SignIn, SignedIn), Failed> {
         self.check_issuer(callback.iss.as_deref())?;
         let code = match (callback.error, callback.code) {
-            (Some(error), _) => return Err(self.refused(&error)),
+            (Some(error), _) => return Err(self.refused(&error).into()),
             (None, Some(code)) => code,
-            (None, None) => return Err(LoginError::RefusedByProvider("no_code".to_owned())),
+            (None, None) => return Err(LoginError::RefusedByProvider("no_code".to_owned()).into()),
         };
         let arrival =
             Arrival { address: callback.address, browser: shown.as_ref().map(|shown| shown.session) };
@@ -218,7 +235,7 @@ impl SignIns {
         };
         let Some(shown) = shown else {
             self.abandon(&draft.row, &issued);
-            return Err(LoginError::Stale);
+            return Err(LoginError::Stale.into());
         };
         let signed_in = self.repair(Repair { session, shown, issued, proof }, draft).await?;
         Ok((metrics::SignIn::Repaired, signed_in))
@@ -332,58 +349,55 @@ impl SignIns {
     }
 
     /// Sends the code, once.
-    async fn exchange(
-        &self,
-        code: &AuthorizationCode,
-        login: &LoginCookie,
-    ) -> Result<IssuedPair, LoginError> {
-        match self.provider.exchange_code(code, &login.verifier, &login.redirect_uri).await {
-            TokenAnswer::Issued(issued) => Ok(issued),
-            TokenAnswer::Rejected => Err(LoginError::CodeRejected),
-            TokenAnswer::Misconfigured => {
-                tracing::error!("the provider refuses this app's client id, secret or redirect address");
-                Err(LoginError::Misconfigured)
-            }
-            TokenAnswer::Unknown(failure) | TokenAnswer::Lost(failure) => Err(unavailable(failure)),
-        }
+    async fn exchange(&self, code: &AuthorizationCode, login: &LoginCookie) -> Result<IssuedPair, Failed> {
+        let Answered { answer, said } =
+            self.provider.exchange_code(code, &login.verifier, &login.redirect_uri).await;
+        let error = match answer {
+            TokenAnswer::Issued(issued) => return Ok(issued),
+            TokenAnswer::Rejected => LoginError::CodeRejected,
+            TokenAnswer::Misconfigured => LoginError::Misconfigured,
+            TokenAnswer::Unknown(failure) | TokenAnswer::Lost(failure) => unavailable(failure),
+        };
+        Err(Failed::at_provider(error, said))
     }
 
     /// Whose token this is. A session never begins on a token that the provider did not confirm.
-    async fn identify(&self, issued: &IssuedPair) -> Result<Proof, LoginError> {
+    async fn identify(&self, issued: &IssuedPair) -> Result<Proof, Failed> {
         let provider = self.provider.provider();
         let mut pause = limits::IDENTIFY_PAUSE;
         let mut tries = 0;
-        let answer = loop {
-            let answer = self.provider.identify(&issued.access).await;
+        let Answered { answer, said } = loop {
+            let answered = self.provider.identify(&issued.access).await;
             tries += 1;
-            match answer {
+            match answered.answer {
                 ValidateAnswer::Unknown(_) if tries < limits::IDENTIFY_TRIES => {}
                 // A part of the provider may not know the token yet.
                 ValidateAnswer::Rejected if tries < limits::IDENTIFY_TRIES_UNKNOWN => {
                     tokio::time::sleep(pause).await;
                     pause *= 2;
                 }
-                _ => break answer,
+                _ => break answered,
             }
         };
-        match (answer.verdict(&provider.client.id, None), answer) {
+        let error = match (answer.verdict(&provider.client.id, None), answer) {
             (Verdict::Valid, ValidateAnswer::Valid(proof)) => {
                 if let Some(user) = &proof.subject_id {
                     self.control_user.note_connected(user);
                 }
                 let granted = provider.client.scopes.iter().all(|scope| proof.scopes.contains(scope));
-                if granted { Ok(proof) } else { Err(LoginError::ScopesMissing) }
+                if granted {
+                    return Ok(proof);
+                }
+                LoginError::ScopesMissing
             }
-            (_, ValidateAnswer::Unknown(failure)) => Err(unavailable(failure)),
+            (_, ValidateAnswer::Unknown(failure)) => unavailable(failure),
+            // It does not know a token that it just issued.
             (_, ValidateAnswer::Rejected) => {
-                tracing::error!("the provider does not know a token that it just issued");
-                Err(LoginError::ProviderUnavailable { retry_after: limits::RETRY_AFTER })
+                LoginError::ProviderUnavailable { retry_after: limits::RETRY_AFTER }
             }
-            _ => {
-                tracing::error!("the provider issued a token that is not for this app");
-                Err(LoginError::NotOurToken)
-            }
-        }
+            _ => LoginError::NotOurToken,
+        };
+        Err(Failed::at_provider(error, said))
     }
 
     /// A row that is complete except for its user.

@@ -27,6 +27,7 @@
 //! |---|---|
 //! | `dialect`, `client` | how a provider departs from the RFCs, and our client there |
 //! | `request`, `answer`, `body`, `words` | RFC 6749, 6750, 7009 and 7636: shared by all providers |
+//! | `said` | what a refusal says, for the log |
 //! | `app` | the app's own token, and calls of the API with it |
 //! | `connections`, `webhook`, `subscriptions` | what the engine needs to know of a user's connection |
 //! | `capabilities`, `provider`, `preset` | what a provider can do, and the provider as a whole |
@@ -68,6 +69,7 @@ mod preset;
 mod provider;
 mod request;
 mod rfc3339;
+mod said;
 mod subscriptions;
 pub mod twitch;
 mod webhook;
@@ -85,6 +87,7 @@ pub use dialect::Dialect;
 pub use preset::Preset;
 pub use provider::Provider;
 pub use request::LoginRequest;
+pub use said::Said;
 pub use subscriptions::{CreateAnswer, DeleteAnswer, ListAnswer, Plan, Subscription};
 pub use webhook::{MESSAGE_BYTES, Message, MessageKind, Refused, UnfitSecret, WebhookSecret};
 pub use words::AuthorizationError;

@@ -69,13 +69,7 @@ async fn finish(claviger: &Claviger, parts: &Parts, head: &RequestHead, callback
         {
             no_store(Redirect::to(destination.unwrap_or_default().as_str()).into_response())
         }
-        Err(error) => {
-            // Anybody can cause this line.
-            if let Some(left_out) = claviger.inner.sign_in_log.allows(error.name(), claviger.engine().now()) {
-                tracing::info!(%error, left_out, "a sign-in failed; further ones like it within a minute are counted");
-            }
-            explain(claviger, head, respond::of_login_error(&error)).await
-        }
+        Err(error) => explain(claviger, head, respond::of_login_error(&error)).await,
     };
     if over && login_cookie.is_some() {
         cookies::set(response.headers_mut(), &claviger.site().removal(&name));

@@ -14,10 +14,11 @@ use claviger_core::{
     SealedPair, Session, SessionId, SessionSecret, State, Timestamp, TokenAnswer, TokenBucket, Version,
     claims, limits, verdict,
 };
+use claviger_provider::Said;
 use claviger_store::{Applied, StoreError};
 
 use crate::{
-    CheckedClock, ControlUser, Denied, Disconnects, Env, Keys, Lock, Outbox, ProviderClient, Rows,
+    Answered, CheckedClock, ControlUser, Denied, Disconnects, Env, Keys, Lock, Outbox, ProviderClient, Rows,
     SharedBreaker, Singleflight, Updated, Validator, breaker::Admission, keys::refresh_lock, metrics,
     part::part, singleflight::Flight,
 };
@@ -363,7 +364,8 @@ impl Refresher {
     /// Sends the refresh token once, and writes down what came of it.
     async fn send(self: &Arc<Self>, claimed: Claimed, admission: Admission<'_>) -> Outcome {
         let sent_at = self.env.now();
-        let answer = self.provider.refresh(&claimed.token).await;
+        let Answered { answer, said } = self.provider.refresh(&claimed.token).await;
+        let (endpoint, status, words) = (&said.endpoint, said.status, said.words.as_deref());
         metrics::refresh_answered(&answer, claimed.claim.replay, self.env.now().since(sent_at));
         match &answer {
             TokenAnswer::Unknown(failure) | TokenAnswer::Lost(failure) => admission.failed(failure),
@@ -379,23 +381,25 @@ impl Refresher {
                 self.control_user.note_connected(&claimed.row.subject.id);
                 return self.commit(claimed, pair).await;
             }
-            AfterRefresh::End(reason) => return self.end_rejected(&claimed, reason).await,
+            AfterRefresh::End(reason) => return self.end_rejected(&claimed, reason, &said).await,
             AfterRefresh::Release(failure) => {
-                tracing::warn!(session = %id, ?failure, "a refresh has to wait");
+                tracing::warn!(session = %id, ?failure, endpoint, status, said = words, "a refresh has to wait");
                 rows.update_until_stored(id, |row: Session| row.release(attempt)).await;
                 unavailable(failure.pause())
             }
             AfterRefresh::ReleaseAndAlarm => {
-                self.provider.alarm();
+                self.provider.alarm(&said);
                 rows.update_until_stored(id, |row: Session| row.release(attempt)).await;
                 Denied::Misconfigured
             }
             AfterRefresh::MarkLost { failure, replay_left, alarm } => {
-                tracing::warn!(session = %id, ?failure, replay_left, "the answer to a refresh is lost");
+                tracing::warn!(
+                    session = %id, ?failure, replay_left, endpoint, status, said = words, "the answer to a refresh is lost"
+                );
                 let lose = |row: Session| row.lose_answer(attempt, replay_left);
                 rows.update_until_stored(id, lose).await;
                 if alarm {
-                    self.provider.alarm();
+                    self.provider.alarm(&said);
                     Denied::Misconfigured
                 } else {
                     unavailable(failure.pause())
@@ -460,12 +464,15 @@ impl Refresher {
     }
 
     /// Ends the row whose refresh token is dead, if the stored row still has our claim.
-    async fn end_rejected(self: &Arc<Self>, claimed: &Claimed, reason: EndReason) -> Outcome {
+    async fn end_rejected(self: &Arc<Self>, claimed: &Claimed, reason: EndReason, said: &Said) -> Outcome {
         let (attempt, at) = (claimed.claim.attempt, self.env.now());
         let end = |row: Session| row.end_rejected(attempt, reason, at);
         match self.rows.update_until_stored(claimed.row.id, end).await {
             Updated::Done(row) | Updated::Refused(Refused::Ended, row) => {
-                tracing::info!(session = %row.id, reason = reason.name(), "the refresh token of an ended session is dead");
+                let (reason, endpoint, status) = (reason.name(), &said.endpoint, said.status);
+                tracing::info!(
+                    session = %row.id, reason, endpoint, status, said = said.words.as_deref(), "the refresh token of an ended session is dead"
+                );
                 self.disconnects.suspect_user(&row, Cause::RefreshTokenRejected);
                 Err(Denied::of_ended(&row))
             }

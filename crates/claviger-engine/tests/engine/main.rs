@@ -32,6 +32,7 @@ mod login_trouble;
 mod outage;
 mod outbox;
 mod proofs;
+mod provider_words;
 mod recorded;
 mod refresh;
 mod refresh_early;

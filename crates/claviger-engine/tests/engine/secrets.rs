@@ -61,6 +61,7 @@ impl Canary {
         self.hide(DEMO_CLIENT_SECRET);
         let shown = String::from_utf8(self.shown.lock().unwrap().clone()).unwrap();
         assert!(shown.contains("signed in"), "the log is captured");
+        assert!(shown.contains("said=\"slow_down"), "words of the provider are logged");
         for secret in self.secrets.lock().unwrap().iter().filter(|secret| !secret.is_empty()) {
             let line = shown.lines().find(|line| line.contains(secret.as_str()));
             assert_eq!(line, None, "SECRET");
@@ -94,6 +95,11 @@ async fn failing_sign_ins(canary: &Canary, world: &World, app: &Instance) {
             world.mend();
         }
     }
+    world.run_for(SECOND).await;
+    world.pass(MINUTE);
+    world.twitch.echo();
+    canary.show(&world.sign_in_again(app, ADA, None).await.map(|_| ()));
+    world.mend();
     let started = app.begin_login(ReturnTo::root(), false);
     let callback = Callback { iss: Some("x".to_owned()), ..world.agree(ADA, &started) };
     canary.show(&app.finish_login(callback, Some(&started.cookie), None, "").await);
@@ -104,6 +110,10 @@ async fn failing_sign_ins(canary: &Canary, world: &World, app: &Instance) {
 
 /// Sends requests through every failure, until the session is served again.
 async fn troubled_requests(canary: &Canary, world: &World, app: &Instance, cookie: &SessionCookie) {
+    world.twitch.echo();
+    world.pass(5 * HOUR);
+    canary.show(&app.authenticate(cookie.clone(), NOW).await);
+    world.mend();
     for endpoint in [Endpoint::Token, Endpoint::Validate] {
         for kind in crate::proofs::troubles() {
             world.twitch.always(endpoint, kind);

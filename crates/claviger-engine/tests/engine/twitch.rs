@@ -33,6 +33,8 @@ pub(crate) struct Twitch {
     validated: Mutex<Vec<i64>>,
     /// The delay of each answer.
     latency: Mutex<std::time::Duration>,
+    /// Refusals repeat what was sent.
+    echoes: Mutex<bool>,
     /// Every secret seen: tokens, codes, verifiers.
     secrets: Mutex<Vec<String>>,
     /// How often each refresh token was sent, except where the answer said that nothing was done.
@@ -87,6 +89,7 @@ impl Twitch {
             troubled: Mutex::default(),
             validated: Mutex::default(),
             latency: Mutex::default(),
+            echoes: Mutex::default(),
             secrets: Mutex::default(),
             sends: Mutex::default(),
         }
@@ -111,6 +114,13 @@ impl Twitch {
         self.rewrites.lock().unwrap().clear();
         self.troubled.lock().unwrap().clear();
         *self.unreachable.lock().unwrap() = false;
+        *self.echoes.lock().unwrap() = false;
+    }
+
+    /// Answers every request of the token endpoint with a refusal that repeats what was sent, until
+    /// [`Twitch::mend`].
+    pub(crate) fn echo(&self) {
+        *self.echoes.lock().unwrap() = true;
     }
 
     /// Blocks every request until [`Twitch::mend`].
@@ -284,6 +294,12 @@ impl ProviderHttp for Twitch {
         };
         if endpoint == Some(Endpoint::Validate) {
             self.validated.lock().unwrap().push(self.clock.true_now().as_millis());
+        }
+        if *self.echoes.lock().unwrap() && endpoint == Some(Endpoint::Token) {
+            let sent: Vec<_> =
+                url::form_urlencoded::parse(request.body()).map(|(_, value)| value.into_owned()).collect();
+            let refusal = serde_json::json!({ "error": "slow_down", "message": sent.join(" ") });
+            reply.response = Response::builder().status(429).body(refusal.to_string().into()).unwrap();
         }
         self.shape(endpoint, &mut reply.response);
         match self.trouble_of(&request) {

@@ -17,6 +17,7 @@ const METRICS: &str = "metrics.listen = \"127.0.0.1:0\"";
 async fn metrics_count_without_naming_users() {
     let world = World::new(crate::world::echo(), METRICS).await;
     let address = world.metrics.unwrap();
+    world.mock.with(|mock| mock.add_fault(Fault::once(Endpoint::Validate, FaultKind::status(502))));
     let cookie = world.sign_in(ADA).await;
     world.mock.with(|mock| mock.expire_access_tokens(ADA));
     let answer = world.get("/api/twitch/users").header(header::COOKIE, &cookie).send().await.unwrap();
@@ -29,6 +30,7 @@ async fn metrics_count_without_naming_users() {
     for line in [
         "claviger_sign_ins_total{outcome=\"signed_in\"} ",
         "claviger_refreshes_total{outcome=\"rotated\"} ",
+        "claviger_provider_refusals_total{request=\"identity\",cause=\"server_error\"} 1",
         "claviger_refresh_seconds_bucket{le=\"0.5\"} ",
         "claviger_sessions_ended_total{reason=\"signed_out\"} ",
         "claviger_provider_breaker{question=\"refresh\"} ",

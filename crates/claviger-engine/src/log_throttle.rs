@@ -2,24 +2,23 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::atomic::{AtomicI64, Ordering},
     time::Duration,
 };
 
 use claviger_core::Timestamp;
 
+use crate::Lock;
+
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// When the line was logged last.
 #[derive(Debug, Default)]
-pub(crate) struct LogThrottle(AtomicI64);
+pub struct LogThrottle(AtomicI64);
 
 impl LogThrottle {
     /// Returns whether to log now; if so, this counts as logged.
-    pub(crate) fn allows(&self, now: Timestamp) -> bool {
+    pub fn allows(&self, now: Timestamp) -> bool {
         let last = self.0.load(Ordering::Relaxed);
         let due = Timestamp::from_millis(last).age(now).is_none_or(|age| age >= PAUSE);
         due && self.0.compare_exchange(last, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -27,8 +26,8 @@ impl LogThrottle {
 }
 
 /// One throttle for each kind of a line. Kinds are few and fixed.
-#[derive(Debug, Default)]
-pub(crate) struct LogThrottles(Mutex<BTreeMap<&'static str, Line>>);
+#[derive(Default)]
+pub(crate) struct LogThrottles(Lock<BTreeMap<&'static str, Line>>);
 
 #[derive(Debug, Default)]
 struct Line {
@@ -40,7 +39,7 @@ impl LogThrottles {
     /// Returns whether to log a line of this kind now; if so, the number of lines that were left
     /// out since the last.
     pub(crate) fn allows(&self, kind: &'static str, now: Timestamp) -> Option<u64> {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.0.lock();
         let line = lines.entry(kind).or_default();
         if line.throttle.allows(now) {
             return Some(std::mem::take(&mut line.left_out));
