@@ -57,6 +57,17 @@ pub(crate) fn test(with_browser: bool) -> Result<()> {
     steps.finish()
 }
 
+/// Tests the SQLite store in a program that also links sqlx. That crate is not in the workspace,
+/// because the workspace has a newer SQLite.
+///
+/// # Errors
+/// If the two cannot be linked, or a test failed.
+pub(crate) fn beside_sqlx() -> Result<()> {
+    let target = tools::root().join("target/beside-sqlx");
+    let test = ["test", "--locked", "--manifest-path", "tests/beside-sqlx/Cargo.toml"];
+    run(tools::cargo().args(test).env("CARGO_TARGET_DIR", target))
+}
+
 /// Draws docs/diagrams.md.
 ///
 /// # Errors
@@ -127,6 +138,7 @@ fn add_tests(steps: &mut Steps, with_browser: bool) {
     steps.run("Rust tests", || {
         run(tools::cargo().args(["test", "--workspace", "--locked", "--no-fail-fast"]))
     });
+    steps.run("beside sqlx", beside_sqlx);
     steps.run("releases", releases);
     if with_browser {
         steps.run("browser tests", || browser::test(None));

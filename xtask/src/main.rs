@@ -130,6 +130,8 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Test the SQLite store in a program that also links sqlx
+    BesideSqlx,
     /// Make the screenshots in docs/ from the running demo, with tests/browser/screenshot.mjs
     Screenshot,
 }
@@ -151,6 +153,7 @@ fn main() -> ExitCode {
         Task::Crowd { clients } => ci::crowd(clients),
         Task::Releases => ci::releases(),
         Task::Fleet { minutes, seed } => ci::fleet(minutes, seed),
+        Task::BesideSqlx => ci::beside_sqlx(),
         Task::Screenshot => browser::screenshot(),
     };
     match result {
