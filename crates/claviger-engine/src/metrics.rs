@@ -271,17 +271,23 @@ pub(crate) fn suspected(cause: Cause) {
 
 pub(crate) fn webhook_event(message: Result<&MessageKind, &Refused>) {
     let kind = match message {
-        Ok(MessageKind::Challenge(_)) => "challenge",
-        Ok(MessageKind::Revoked { .. }) => "revoked",
-        Ok(MessageKind::Granted { .. }) => "granted",
-        Ok(MessageKind::SubscriptionEnded { .. }) => "subscription_ended",
-        Ok(MessageKind::OtherClient | MessageKind::Other) => "other",
+        Ok(kind) => kind_of_event(kind),
         Err(Refused::TooLarge) => "too_large",
         Err(Refused::Malformed) => "malformed",
         Err(Refused::Forged) => "forged",
         Err(Refused::Stale) => "stale",
     };
     each_name(WEBHOOK_EVENTS, |name| counter!(name, "kind" => kind).increment(1));
+}
+
+pub(crate) fn kind_of_event(kind: &MessageKind) -> &'static str {
+    match kind {
+        MessageKind::Challenge(_) => "challenge",
+        MessageKind::Revoked { .. } => "revoked",
+        MessageKind::Granted { .. } => "granted",
+        MessageKind::SubscriptionEnded { .. } => "subscription_ended",
+        MessageKind::OtherClient | MessageKind::Other => "other",
+    }
 }
 
 pub(crate) fn subscription_works(works: bool) {

@@ -40,9 +40,23 @@ part! {
 }
 
 /// What to do with a suspicion after a try.
+#[derive(Clone, Copy)]
 enum AfterTry {
     Acknowledge,
     Reschedule,
+}
+
+/// What came of a try to confirm a suspicion.
+struct Tried {
+    after: AfterTry,
+    /// Number of sessions that it ended.
+    ended: usize,
+}
+
+impl From<AfterTry> for Tried {
+    fn from(after: AfterTry) -> Self {
+        Self { after, ended: 0 }
+    }
 }
 
 impl Disconnects {
@@ -119,7 +133,8 @@ impl Disconnects {
         let suspicion = &suspected.item;
         let waited = self.clock.known().map(|now| now.since(suspicion.at));
         let given_up = waited.is_some_and(|waited| waited >= limits::SUSPICION_GIVEN_UP_AFTER);
-        match self.try_to_confirm(suspicion, connections).await? {
+        let tried = self.try_to_confirm(suspicion, connections).await?;
+        match tried.after {
             AfterTry::Reschedule if !given_up => {
                 let pause = retry::doubled_pause(
                     limits::SUSPICION_PAUSE,
@@ -132,7 +147,7 @@ impl Disconnects {
             AfterTry::Acknowledge | AfterTry::Reschedule => {
                 let closed = suspected.acknowledge(&*self.store).await?;
                 if closed && suspicion.cause == Cause::WebhookEvent {
-                    log_outcome(suspicion, connections);
+                    log_outcome(suspicion, connections, tried.ended);
                 }
                 Ok(closed)
             }
@@ -143,9 +158,9 @@ impl Disconnects {
         self: &Arc<Self>,
         suspicion: &Suspicion,
         connections: &Connections,
-    ) -> Result<AfterTry, StoreError> {
+    ) -> Result<Tried, StoreError> {
         match suspicion.cause.response(self.env.settings().cascade) {
-            suspicion::Response::Nothing => return Ok(AfterTry::Acknowledge),
+            suspicion::Response::Nothing => return Ok(AfterTry::Acknowledge.into()),
             suspicion::Response::EndAll => {
                 return self.end_all(suspicion, EndReason::DisconnectedAtProvider).await;
             }
@@ -153,7 +168,7 @@ impl Disconnects {
         }
         let devices = self.rows.devices(&suspicion.subject).await?;
         if !devices.iter().any(|row| suspicion.concerns(row)) {
-            return Ok(AfterTry::Acknowledge);
+            return Ok(AfterTry::Acknowledge.into());
         }
         let connection =
             connections.iter().find(|(id, _)| *id == suspicion.subject.id).map(|(_, connection)| *connection);
@@ -174,7 +189,7 @@ impl Disconnects {
                     subject,
                     "the provider contradicts itself on whether a user disconnected the app"
                 );
-                Ok(AfterTry::Reschedule)
+                Ok(AfterTry::Reschedule.into())
             }
         }
     }
@@ -200,11 +215,11 @@ impl Disconnects {
         self: &Arc<Self>,
         suspicion: &Suspicion,
         reason: EndReason,
-    ) -> Result<AfterTry, StoreError> {
+    ) -> Result<Tried, StoreError> {
         let ended = self.rows.end_selection(suspicion.subject.clone(), None, suspicion.at, reason).await?;
         let (cause, subject) = (suspicion.cause.name(), &suspicion.subject.id);
         tracing::info!(subject, count = ended, cause, reason = reason.name(), "a user disconnected the app");
-        Ok(AfterTry::Acknowledge)
+        Ok(Tried { after: AfterTry::Acknowledge, ended })
     }
 
     /// Has each session that the suspicion concerns refreshed before its next use, where the
@@ -215,7 +230,7 @@ impl Disconnects {
         suspicion: &Suspicion,
         devices: &[Session],
         after: AfterTry,
-    ) -> Result<AfterTry, StoreError> {
+    ) -> Result<Tried, StoreError> {
         if suspicion.cause == Cause::WebhookEvent {
             for row in devices.iter().filter(|row| suspicion.concerns(row)) {
                 let Some(generation) = row.generation() else { continue };
@@ -226,7 +241,7 @@ impl Disconnects {
                 }
             }
         }
-        Ok(after)
+        Ok(after.into())
     }
 
     /// Validates each session that the suspicion concerns, by itself.
@@ -235,11 +250,11 @@ impl Disconnects {
         suspicion: &Suspicion,
         devices: &[Session],
         after: AfterTry,
-    ) -> Result<AfterTry, StoreError> {
+    ) -> Result<Tried, StoreError> {
         if !self.validator.is_offered() {
             return self.suspect_each(suspicion, devices, after).await;
         }
-        let mut after = after;
+        let mut tried = Tried::from(after);
         let margin = self.env.settings().lifetimes.refresh_margin;
         for row in devices.iter().filter(|row| suspicion.concerns(row)) {
             // The rejection of an expired token proves nothing.
@@ -249,24 +264,27 @@ impl Disconnects {
             }
             let validated = self.validator.validate(row.id, ForWhom::Nobody).await;
             if let Some(Validated::NoAnswer(_)) = Denied::leave_out(validated, row.id)? {
-                after = AfterTry::Reschedule;
+                tried.after = AfterTry::Reschedule;
             }
         }
         let lives_beyond = self.env.now().after(margin);
         for row in self.rows.devices(&suspicion.subject).await? {
             if let Some(reason) = suspicion.ends_alone(&row, lives_beyond) {
                 let meant = |row: &Session| suspicion.ends_alone(row, lives_beyond).is_some();
-                if let Err(EndError::Store(error)) = self.rows.end_one(row.id, reason, meant).await {
-                    return Err(error);
+                match self.rows.end_one(row.id, reason, meant).await {
+                    Ok(ended) => tried.ended += ended,
+                    Err(EndError::NotFound) => {}
+                    Err(EndError::Store(error)) => return Err(error),
                 }
             }
         }
-        Ok(after)
+        Ok(tried)
     }
 }
 
-/// Logs what came of a webhook event: what the provider said when it was asked about the user.
-fn log_outcome(suspicion: &Suspicion, connections: &Connections) {
+/// Logs what came of a webhook event: what the provider said when it was asked about the user, and
+/// how many sessions ended in the last try.
+fn log_outcome(suspicion: &Suspicion, connections: &Connections, ended: usize) {
     let connection = connections.iter().find(|(id, _)| *id == suspicion.subject.id);
     let answer = match connection {
         Some((_, Connection::Connected)) => "connected",
@@ -277,6 +295,7 @@ fn log_outcome(suspicion: &Suspicion, connections: &Connections) {
     tracing::info!(
         subject = suspicion.subject.id,
         answer,
+        ended,
         "the provider sent word of a disconnect, and was asked whether the user is connected"
     );
 }

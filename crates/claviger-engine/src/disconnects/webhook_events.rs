@@ -65,6 +65,8 @@ impl WebhookEvents {
         let message = events.read(&provider.client, &settings.secret, headers, body, self.env.now());
         metrics::webhook_event(message.as_ref().map(|message| &message.kind));
         let message = message?;
+        let (kind, id) = (metrics::kind_of_event(&message.kind), &message.id);
+        tracing::info!(kind, ?id, "a webhook event came");
         match message.kind {
             MessageKind::Challenge(text) => return Ok(WebhookReply::Challenge(text)),
             MessageKind::Revoked { user_id, at, .. } => {

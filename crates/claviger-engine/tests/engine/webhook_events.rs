@@ -14,6 +14,7 @@ use claviger_store::{Method, Queue};
 use crate::{
     crowd::Running,
     faulty_store::{FaultyStore, Trick, unavailable},
+    store_health::Log,
     world::{ADA, GRACE, HOUR, Instance, MINUTE, NOW, SECOND, Setup, World},
 };
 
@@ -183,6 +184,34 @@ async fn an_event_that_cannot_be_stored_is_sent_again() {
         assert!(world.due().is_empty());
         running.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_event_has_one_line_with_its_outcome() {
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let (log, _captured) = Log::begin();
+    let (world, app, running) = subscribed(|_| {}).await;
+    world.sign_in_on(&app, 2).await;
+    world.run_for(MINUTE).await;
+    world.twitch.mock().set_now(world.now().as_millis());
+    // As Twitch's command line tool does, for a user who is still connected, and for nobody here.
+    for user in [ADA, "999"] {
+        world.twitch.mock().notify(&Notice::new(SubscriptionType::UserAuthorizationRevoke, user));
+        assert_eq!(world.deliver(&app).await, [Ok(WebhookReply::Noted)]);
+        world.run_for(SECOND).await;
+    }
+    world.disconnect(ADA);
+    assert_eq!(world.deliver(&app).await, [Ok(WebhookReply::Noted)]);
+    world.run_for(SECOND).await;
+    assert_eq!(log.lines_with("a webhook event came kind=\"revoked\"").len(), 3);
+    let outcomes = log.lines_with("the provider sent word of a disconnect");
+    let expected = [(ADA, "connected", 0), ("999", "gone", 0), (ADA, "disconnected", 2)];
+    assert_eq!(outcomes.len(), expected.len(), "{outcomes:?}");
+    for (line, (user, answer, ended)) in outcomes.iter().zip(expected) {
+        let fields = format!("subject=\"{user}\" answer=\"{answer}\" ended={ended}");
+        assert!(line.contains(&fields), "{fields}: {line}");
+    }
+    running.stop().await;
 }
 
 /// The event is wrong or about something else: the user is connected and the tokens live.

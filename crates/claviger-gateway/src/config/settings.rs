@@ -334,6 +334,8 @@ settings! {
         /// `/auth/webhook`. A user who disconnects the app is then signed out everywhere at once.
         /// Without it there is no webhook. A disconnect is then noticed within `sweep.period`, and
         /// for users without a live token within `sweep.connection_check_period`.
+        ///
+        /// [operations.md](operations.md#try-the-webhook) shows how to try it.
         secret: Option<Secret>, example "…";
 
         /// A file that holds only the webhook secret.
