@@ -1,6 +1,6 @@
 //! The provider's part of the configuration.
 
-use claviger_mock::{Endpoint, Fault, FaultKind};
+use claviger_mock::{Change, Encoding, Endpoint, Fault, FaultKind};
 use http::{StatusCode, header};
 
 use crate::world::{ADA, World, cookies_of, echo, location};
@@ -48,5 +48,21 @@ async fn the_configuration_decides_about_a_replay() {
         let _lost = call().await.unwrap();
         assert_eq!(call().await.unwrap().status(), expected, "{settings}");
         assert_eq!(world.mock.with(|mock| mock.token_calls("refresh_token")), refreshes, "{settings}");
+    }
+}
+
+#[tokio::test]
+async fn compressed_answers_of_the_provider_are_read() {
+    for encoding in [Encoding::Gzip, Encoding::Deflate, Encoding::RawDeflate] {
+        let world = World::echoing().await;
+        let kind = FaultKind::Change(Change::encoding(encoding));
+        for endpoint in [Endpoint::Token, Endpoint::Validate] {
+            world.mock.with(|mock| mock.add_fault(Fault::always(endpoint, kind.clone())));
+        }
+        let cookie = world.sign_in(ADA).await;
+        world.mock.with(|mock| mock.expire_access_tokens(ADA));
+        let answer = world.get("/api/twitch/users").header(header::COOKIE, cookie).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{encoding:?}");
+        assert_eq!(world.mock.with(|mock| mock.token_calls("refresh_token")), 1, "{encoding:?}");
     }
 }
