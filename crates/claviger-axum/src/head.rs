@@ -26,6 +26,11 @@ use crate::{
 /// The header of a request that is no use of the session, with the value `1`.
 const PASSIVE: &str = "x-claviger-passive";
 
+/// The extension of a request that came through a Unix socket, so that its peer has no address. The
+/// server sets it in place of `ConnectInfo`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnixPeer;
+
 /// What was read of a request's head.
 #[derive(Clone)]
 pub struct RequestHead {
@@ -104,7 +109,11 @@ impl RequestHead {
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
         let is_trusted = |address| site.trusts(address);
         let forwarded_for = parts.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
-        let peer = Peer::read(address, is_trusted, forwarded_for);
+        let peer = if address.is_none() && parts.extensions.get::<UnixPeer>().is_some() {
+            Peer::read_local(site.trusts_unix_peers, is_trusted, forwarded_for)
+        } else {
+            Peer::read(address, is_trusted, forwarded_for)
+        };
         let host = fields.host(site, parts, peer.is_front());
         // A nested router sees only a part of the address.
         let whole = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(whole)| whole);

@@ -57,7 +57,7 @@ mod site;
 
 pub use claviger::Claviger;
 pub use extract::{MaybeSignedIn, SignedIn};
-pub use head::{RequestHead, TooManyCookies};
+pub use head::{RequestHead, TooManyCookies, UnixPeer};
 pub use identity::{HEADER_NAME, HEADER_PROVIDER, HEADER_SESSION, HEADER_USER};
 pub use layer::{Authenticate, ClavigerLayer};
 pub use problem::{Problem, no_store};

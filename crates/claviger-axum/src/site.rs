@@ -48,6 +48,8 @@ pub struct Site {
     pub same_site: SameSite,
     /// Addresses and networks of proxies that may say from whom a request came.
     pub trusted_proxies: Vec<Network>,
+    /// Whether a peer that uses a Unix socket may say so too.
+    pub trusts_unix_peers: bool,
     /// Other hosts under which browsers may reach this server.
     pub other_hosts: Vec<String>,
     /// What the paths of the app need at least, where a front proxy asks about them.
@@ -94,6 +96,7 @@ impl Site {
             insecure: false,
             same_site: SameSite::Lax,
             trusted_proxies: Vec::new(),
+            trusts_unix_peers: false,
             other_hosts: Vec::new(),
             routes: Policy::default(),
             clear_site_data: vec![SiteData::Cache],

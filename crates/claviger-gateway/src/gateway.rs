@@ -19,6 +19,7 @@ use crate::{
     config::{
         Config, Route,
         secrets::{Database, Secrets},
+        values::Proxies,
     },
     entry::Entry,
     inbound::Bodies,
@@ -147,7 +148,8 @@ fn site(config: &Config) -> Site {
     Site {
         insecure: !config.public_url.is_https(),
         same_site: config.session.same_site.0,
-        trusted_proxies: config.trusted_proxies.iter().map(|proxies| proxies.0).collect(),
+        trusted_proxies: config.trusted_proxies.iter().filter_map(Proxies::network).collect(),
+        trusts_unix_peers: config.trusted_proxies.contains(&Proxies::Unix),
         other_hosts: config.other_hosts.iter().map(|host| host.0.clone()).collect(),
         routes: Policy::new(config.routes.iter().map(Route::rule)),
         cookie_lifetime: config.session.absolute.0,

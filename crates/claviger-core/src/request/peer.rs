@@ -25,6 +25,24 @@ impl Peer {
         // A dual-stack socket shows IPv4 peers as IPv6 addresses (RFC 4291 section 2.5.5.2).
         let address = address.map(|address| address.to_canonical());
         let is_front = address.is_some_and(&is_trusted);
+        Self::with(address, is_front, is_trusted, forwarded_for)
+    }
+
+    /// Reads the same of a peer that has no address, because it uses a Unix socket.
+    pub fn read_local<'a>(
+        is_front: bool,
+        is_trusted: impl Fn(IpAddr) -> bool,
+        forwarded_for: impl DoubleEndedIterator<Item = &'a [u8]>,
+    ) -> Self {
+        Self::with(None, is_front, is_trusted, forwarded_for)
+    }
+
+    fn with<'a>(
+        address: Option<IpAddr>,
+        is_front: bool,
+        is_trusted: impl Fn(IpAddr) -> bool,
+        forwarded_for: impl DoubleEndedIterator<Item = &'a [u8]>,
+    ) -> Self {
         let mut behind = Vec::new();
         if is_front {
             let elements = forwarded_for.rev().flat_map(|field| field.rsplit(|byte| *byte == b','));
@@ -130,6 +148,18 @@ mod tests {
         let trusted = [ip("10.0.0.1"), ip("10.0.0.2")];
         let peer = Peer::read(Some(ip(peer)), |address| trusted.contains(&address), fields.iter().copied());
         peer.chain().map(|address| address.to_string()).collect()
+    }
+
+    #[test]
+    fn a_peer_without_an_address_is_trusted_if_that_is_said() {
+        let read = |is_front| {
+            let fields = [&b"1.1.1.1, 6.6.6.6, 10.0.0.2"[..]];
+            let peer = Peer::read_local(is_front, |address| address == ip("10.0.0.2"), fields.into_iter());
+            (peer.is_front(), peer.own_address(), peer.chain().map(|address| address.to_string()).collect())
+        };
+        let chain: Vec<_> = ["6.6.6.6", "10.0.0.2"].map(str::to_owned).to_vec();
+        assert_eq!(read(true), (true, Some(ip("6.6.6.6")), chain));
+        assert_eq!(read(false), (false, None, Vec::new()));
     }
 
     #[test]

@@ -73,7 +73,7 @@ async fn serve(config: &Config, layers: Layers, secrets: Secrets, args: &ServeAr
     let served = CancellationToken::new();
     let source = Source { config: args.config.config.clone(), started: layers, load: load_secrets };
     let reloading = tokio::spawn(watch(source, config.clone(), engine, hangups, served.clone()));
-    let listener = server::bind(config.listen.0, "listen")?;
+    let listener = server::Listener::open(&config.listen, "listen").await?;
     let metrics = match config.metrics.listen {
         Some(Listen(address)) => {
             let engine = gateway.claviger().engine().clone();
@@ -84,9 +84,9 @@ async fn serve(config: &Config, layers: Layers, secrets: Secrets, args: &ServeAr
     };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        listen = %listener.local_addr()?,
+        listen = listener.shown(),
         public_url = %config.public_url.origin(),
-        upstream = config.upstream.as_ref().map(|upstream| upstream.origin()),
+        upstream = config.upstream.as_ref().map(ToString::to_string),
         "ready"
     );
     server::serve(gateway, listener, config, stop).await?;

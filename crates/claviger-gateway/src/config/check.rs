@@ -12,6 +12,7 @@ use toml::Value;
 
 use super::{
     declare::Bounds,
+    endpoints::{ListenAt, Via},
     keys::SETTINGS,
     layers::{Layers, literal},
     problem::Problem,
@@ -105,9 +106,17 @@ impl Check<'_> {
             );
         }
         let itself = upstream.as_ref().is_some_and(|upstream| {
-            let same_port = upstream.url().port_or_known_default() == Some(listen.0.port());
-            upstream.origin() == public_url.origin()
-                || (same_port && listen.0.port() != 0 && upstream.is_loopback() && !upstream.is_https())
+            let site = upstream.site();
+            match (upstream.via(), listen) {
+                (Via::Unix(app), ListenAt::Unix(own)) => app == own,
+                (Via::Unix(_), ListenAt::Tcp(_)) => false,
+                (_, own) => {
+                    let own = own.address().map(|own| own.port()).filter(|port| *port != 0);
+                    let same_port = own.is_some() && site.url().port_or_known_default() == own;
+                    site.origin() == public_url.origin()
+                        || (same_port && site.is_loopback() && !site.is_https())
+                }
+            }
         });
         self.ensure(!itself, "upstream", "is the gateway itself; give the address of the app behind it");
     }

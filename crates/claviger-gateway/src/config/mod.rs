@@ -7,7 +7,7 @@
 //! | [`declare`] | what a declaration consists of |
 //! | [`derived`] | what follows from them |
 //! | [`keys`] | lookups by key, and old names |
-//! | [`values`] | the types of single values |
+//! | [`values`], [`endpoints`] | the types of single values |
 //! | [`layers`] | defaults, file and environment merged, and where each value came from |
 //! | [`check`] | what is wrong with the values |
 //! | [`secrets`] | the files that hold secrets |
@@ -21,6 +21,7 @@
 pub mod check;
 pub mod declare;
 pub mod derived;
+pub mod endpoints;
 pub mod explain;
 pub mod keys;
 pub mod layers;
@@ -34,6 +35,7 @@ pub mod warnings;
 use std::collections::BTreeSet;
 
 pub use derived::CALLBACK;
+pub use endpoints::{ListenAt, Upstream, Via};
 pub use layers::{Layers, Origin};
 pub use problem::{Problem, Problems};
 pub use settings::{Allowed, Config, Limits, Log, LogFormat, Route, RouteAssurance, Store};

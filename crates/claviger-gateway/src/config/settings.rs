@@ -11,6 +11,7 @@ use claviger_core::policy::{Cascade, Custody, Rotation};
 
 use super::{
     declare::settings,
+    endpoints::{ListenAt, Upstream},
     values::{FieldName, HookUrl, HostName, Listen, PresetName, Proxies, Secret, SiteUrl, Span, Word},
 };
 settings! {
@@ -20,7 +21,10 @@ settings! {
         /// of the gateway terminates TLS.
         ///
         /// `localhost:8080` is `127.0.0.1:8080`, and `:8080` is every address of this computer.
-        listen: Listen = "127.0.0.1:8080";
+        /// `unix:/run/claviger/claviger.sock` is a Unix socket. Its directory must exist. The user
+        /// and the group of the gateway can use the socket, so put the proxy's user into that
+        /// group. A socket that a gateway left behind is replaced.
+        listen: ListenAt = "127.0.0.1:8080";
 
         /// The address where browsers reach the gateway. It determines the cookies, which pages may
         /// send changes, and the redirect URI `{public_url}/auth/callback`, to be registered with
@@ -29,7 +33,13 @@ settings! {
 
         /// The address of the app behind the gateway. Without it the gateway serves only its own
         /// pages, as forward-auth needs.
-        upstream: Option<SiteUrl>, example "http://127.0.0.1:3000";
+        ///
+        /// | form | the app speaks |
+        /// |---|---|
+        /// | `http://127.0.0.1:3000`, `https://app.internal` | HTTP/1.1, and WebSockets |
+        /// | `h2c://127.0.0.1:3000` | HTTP/2 without TLS and without upgrade, and so gRPC. WebSockets do not pass |
+        /// | `unix:/run/app/app.sock` | HTTP/1.1, and WebSockets, at a Unix socket |
+        upstream: Option<Upstream>, example "http://127.0.0.1:3000";
 
         /// Other hosts under which browsers may reach the gateway, such as `www.app.example`. Ports
         /// are not compared. A browser that opens any further host is led to the same address at
@@ -45,6 +55,9 @@ settings! {
         /// `10.0.0.0/8`. Only these may say from whom a
         /// request came, in `X-Forwarded-For`, and at `/auth/check` what the original request was.
         /// Let them pass the `Host` header on.
+        ///
+        /// `unix:` stands for every proxy that uses the Unix socket of `listen`. Without it these
+        /// have no address, are trusted with nothing, and share the places of one client.
         trusted_proxies: Vec<Proxies> = [];
 
         /// Allows a `public_url` of plain http on localhost. Never use it in production: cookies

@@ -17,7 +17,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, de::Error};
 use url::Url;
 
-use super::declare::{Kind, SettingType};
+use super::{
+    declare::{Kind, SettingType},
+    endpoints::{ListenAt, Upstream},
+};
 
 /// Says of which kind the values of a type are.
 macro_rules! kinds {
@@ -40,6 +43,8 @@ kinds! {
     HostName => Text,
     FieldName => Text,
     Listen => Socket,
+    ListenAt => Socket,
+    Upstream => Url,
     bool => Switch,
     u32 => Number,
     usize => Number,
@@ -187,15 +192,23 @@ impl SiteUrl {
     }
 }
 
-impl<'de> Deserialize<'de> for SiteUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let url = address(&String::deserialize(deserializer)?).map_err(D::Error::custom)?;
+impl SiteUrl {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What it must look like.
+    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+        let url = address(text)?;
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-            return Err(D::Error::custom(
-                "expected only scheme, host and port, such as \"https://app.example\"",
-            ));
+            return Err("expected only scheme, host and port, such as \"https://app.example\"");
         }
         Ok(Self(url))
+    }
+}
+
+impl<'de> Deserialize<'de> for SiteUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 
@@ -210,24 +223,47 @@ impl<'de> Deserialize<'de> for Listen {
         let toml::Value::String(text) = toml::Value::deserialize(deserializer)? else {
             return Err(D::Error::custom(HINT));
         };
-        let at = |ip: std::net::IpAddr, port: &str| Some(SocketAddr::new(ip, port.parse().ok()?));
-        let address = match text.rsplit_once(':') {
-            // Linux and others serve IPv4 at this address, too.
-            Some(("", port)) => at(Ipv6Addr::UNSPECIFIED.into(), port),
-            Some(("localhost", port)) => at(Ipv4Addr::LOCALHOST.into(), port),
-            _ => text.parse().ok(),
-        };
-        address.map(Self).ok_or_else(|| D::Error::custom(HINT))
+        socket_address(&text).map(Self).ok_or_else(|| D::Error::custom(HINT))
     }
 }
 
-/// The address of a proxy, or a network of proxies.
+pub(super) fn socket_address(text: &str) -> Option<SocketAddr> {
+    let at = |ip: std::net::IpAddr, port: &str| Some(SocketAddr::new(ip, port.parse().ok()?));
+    match text.rsplit_once(':') {
+        // Linux and others serve IPv4 at this address, too.
+        Some(("", port)) => at(Ipv6Addr::UNSPECIFIED.into(), port),
+        Some(("localhost", port)) => at(Ipv4Addr::LOCALHOST.into(), port),
+        _ => text.parse().ok(),
+    }
+}
+
+/// Proxies in front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Proxies(pub Network);
+pub enum Proxies {
+    /// The address of a proxy, or a network of proxies.
+    Network(Network),
+    /// Those that use a Unix socket, and so have no address.
+    Unix,
+}
+
+impl Proxies {
+    /// The network, if they have addresses.
+    pub fn network(&self) -> Option<Network> {
+        match self {
+            Self::Network(network) => Some(*network),
+            Self::Unix => None,
+        }
+    }
+}
 
 impl<'de> Deserialize<'de> for Proxies {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map(Self).map_err(D::Error::custom)
+        match String::deserialize(deserializer)?.as_str() {
+            "unix:" => Ok(Self::Unix),
+            text => text.parse().map(Self::Network).map_err(|error| {
+                D::Error::custom(format!("{error}, or \"unix:\" for a proxy that uses a Unix socket"))
+            }),
+        }
     }
 }
 
@@ -301,7 +337,7 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[derive(Debug, Deserialize)]
@@ -309,7 +345,7 @@ mod tests {
         value: T,
     }
 
-    fn read<'de, T: Deserialize<'de>>(value: &'de str) -> Result<T, String> {
+    pub(in crate::config) fn read<'de, T: Deserialize<'de>>(value: &'de str) -> Result<T, String> {
         toml::from_str::<Holder<T>>(value)
             .map(|holder| holder.value)
             .map_err(|error| error.message().to_owned())
@@ -380,9 +416,14 @@ mod tests {
 
     #[test]
     fn a_trusted_proxy_is_an_address_or_a_network() {
-        assert_eq!(read::<Proxies>("value = \"10.0.0.0/8\"").unwrap().0.to_string(), "10.0.0.0/8");
-        assert_eq!(read::<Proxies>("value = \"::1\"").unwrap().0.to_string(), "::1/128");
-        assert!(read::<Proxies>("value = \"proxy\"").unwrap_err().contains("10.0.0.0/8"));
+        let network = |text| read::<Proxies>(text).unwrap().network().map(|network| network.to_string());
+        assert_eq!(network("value = \"10.0.0.0/8\"").unwrap(), "10.0.0.0/8");
+        assert_eq!(network("value = \"::1\"").unwrap(), "::1/128");
+        assert_eq!(network("value = \"unix:\""), None);
+        for wrong in ["proxy", "unix", "unix:/run/nginx.sock"] {
+            let error = read::<Proxies>(&format!("value = \"{wrong}\"")).unwrap_err();
+            assert!(error.contains("10.0.0.0/8") && error.contains("\"unix:\""), "{error}");
+        }
     }
 
     #[test]

@@ -66,11 +66,13 @@ pub fn of_config(config: &Config) -> Vec<String> {
              of a private network"
         ));
     }
-    if let Some(upstream) = config.upstream.as_ref().filter(|app| !app.is_https() && !app.is_loopback()) {
+    if let Some(upstream) =
+        config.upstream.as_ref().filter(|app| !app.site().is_https() && !app.is_on_this_computer())
+    {
         warnings.push(format!(
             "upstream is {}: between here and there, anybody on the network can read what users send, and an app that \
              others can reach believes their X-Auth-… headers. Use https, or a network of your own",
-            upstream.origin()
+            upstream
         ));
     }
     if config.session.absolute.0 > LONGEST_COOKIE {
@@ -94,7 +96,13 @@ fn of_proxies(config: &Config) -> Option<String> {
     if config.insecure_plain_http_for_development {
         return None;
     }
-    let words = if config.listen.0.ip().is_loopback() {
+    let Some(listen) = config.listen.address() else {
+        let words = "listen is a Unix socket, and trusted_proxies is empty: a proxy that uses it then gets the places of \
+                     one client (limits.connections_per_address), and nobody knows the addresses of visitors; add \
+                     \"unix:\" there";
+        return Some(words.to_owned());
+    };
+    let words = if listen.ip().is_loopback() {
         "trusted_proxies is empty: a proxy on this computer then gets the places of one client \
          (limits.connections_per_address), and every visitor has its address; add 127.0.0.1 there"
     } else {
@@ -198,6 +206,15 @@ mod tests {
         let development = format!("insecure_plain_http_for_development = true\n{local}");
         let shown = |text: &str| warned(text).contains("add 127.0.0.1");
         assert!(shown(MINIMAL) && !shown(&with(PROXY)) && !shown(&development));
+    }
+
+    #[test]
+    fn a_proxy_at_a_unix_socket_is_to_be_named() {
+        let socket = "listen = \"unix:/run/claviger.sock\"";
+        assert!(warned(&with(socket)).contains("add \"unix:\""));
+        assert!(
+            !warned(&with(&format!("{socket}\ntrusted_proxies = [\"unix:\"]"))).contains("trusted_proxies")
+        );
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let config = Config::new(&layers)?;
     let gateway = Gateway::open(&config, Secrets::load(&config, &layers)?).await?;
     announce(&args, port, &mock.url())?;
-    server::serve(gateway, listener, &config, stop).await?;
+    server::serve(gateway, listener.try_into()?, &config, stop).await?;
     app.stop();
     mock.stop().await;
     Ok(())

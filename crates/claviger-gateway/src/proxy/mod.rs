@@ -5,9 +5,11 @@
 //! |---|---|
 //! | [`headers`], [`claims`] | which headers are removed, which are set |
 //! | `cross_origin` | what pages of other origins may do |
+//! | `app` | how is the app reached |
 //! | [`body`], `tunnel`, `frames` | how do bytes pass, and when do they stop |
 //! | [`streams`] | which requests of a session are open |
 
+mod app;
 pub mod body;
 mod cross_origin;
 mod frames;
@@ -30,14 +32,9 @@ use http::{HeaderMap, HeaderValue, Uri, header, request::Parts, uri::Scheme};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
 
 use crate::{
-    config::{Config, SiteUrl},
+    config::{Config, Upstream, Via},
     problems,
     rules::{
         self,
@@ -45,16 +42,9 @@ use crate::{
     },
     well_known,
 };
+use app::AppClient;
 use body::{Flow, OfSession, Unsaid, UntilStop, Upload};
 use streams::{Hold, Streams};
-
-/// How long idle connections to the app are kept: less than any common server's own limit (Node.js:
-/// 5 s), so that a request rarely meets a connection that the app is closing.
-const IDLE_CONNECTION: Duration = Duration::from_secs(4);
-/// Maximum size of what is read of an answer at a time, in bytes, and so of its head.
-const ANSWER_BUFFER: usize = 64 * 1024;
-/// Maximum number of idle connections to the app.
-const IDLE_CONNECTIONS: usize = 64;
 
 /// A reverse proxy in front of an app.
 #[derive(Clone)]
@@ -70,11 +60,17 @@ pub struct Proxy {
 
 /// The app, and how to reach it.
 struct App {
-    client: Client<HttpsConnector<HttpConnector>, Upload>,
-    address: SiteUrl,
+    client: AppClient,
+    address: Upstream,
     answer_timeout: Duration,
     scheme: &'static str,
     hosts: Hosts,
+}
+
+impl App {
+    fn speaks_http2(&self) -> bool {
+        *self.address.via() == Via::Http2
+    }
 }
 
 /// Hosts as headers have them.
@@ -86,12 +82,12 @@ struct Hosts {
 }
 
 impl Hosts {
-    fn new(config: &Config, app: &SiteUrl) -> Result<Self, std::io::Error> {
+    fn new(config: &Config, app: &Upstream) -> Result<Self, std::io::Error> {
         let value = |host: &str| HeaderValue::from_str(host).map_err(std::io::Error::other);
         Ok(Self {
             public: value(config.public_url.authority())?,
             others: config.other_hosts.iter().map(|host| value(&host.0)).collect::<Result<_, _>>()?,
-            own: (!config.proxy.preserve_host).then(|| value(app.authority())).transpose()?,
+            own: (!config.proxy.preserve_host).then(|| value(app.site().authority())).transpose()?,
         })
     }
 
@@ -115,29 +111,9 @@ impl Proxy {
         streams: Streams,
         policy: Policy,
         config: &Config,
-        address: SiteUrl,
+        address: Upstream,
     ) -> Result<Self, std::io::Error> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(config.proxy.connect_timeout.0));
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .try_with_platform_verifier()
-            .map_err(std::io::Error::other)?
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        // The client's retries stay on. They repeat only requests that were never sent, on a
-        // connection that turned out to be closed. A request that may have reached the app is never
-        // repeated.
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .http1_max_buf_size(ANSWER_BUFFER)
-            .http1_allow_obsolete_multiline_headers_in_responses(true)
-            .set_host(false)
-            .build(connector);
+        let client = AppClient::new(config, &address)?;
         let app = Arc::new(App {
             client,
             hosts: Hosts::new(config, &address)?,
@@ -206,7 +182,7 @@ impl Proxy {
             }
         };
         let outdated = visitor.as_ref().and_then(|_| self.claviger.outdated_cookie(head));
-        let upgrade = tunnel::Upgrade::asked(&mut parts);
+        let upgrade = tunnel::Upgrade::asked(&mut parts).filter(|_| !self.app.speaks_http2());
         let (caller, hold) = visitor.unzip();
         let Some(onward) = self.onward(parts, head, caller.as_ref(), upgrade.as_ref(), body) else {
             return problems::BAD_HEAD.answer_to(head);
@@ -283,16 +259,29 @@ impl Proxy {
         if let Some(upgrade) = upgrade {
             upgrade.request_in(fields);
         }
-        fields.insert(header::HOST, hosts.own.as_ref().unwrap_or(asked).clone());
+        let host = hosts.own.as_ref().unwrap_or(asked);
+        let app = &self.app.address;
+        let mut authority = app.site().authority();
+        if self.app.speaks_http2() {
+            // The address names the host, and the length of a body need not be announced.
+            authority = host.to_str().ok()?;
+            fields.remove(header::HOST);
+            fields.remove(header::CONNECTION);
+        } else {
+            fields.insert(header::HOST, host.clone());
+        }
         // The client sends the body of a GET or HEAD only if the head announces one.
-        if parts.method.is_safe() && !body.is_end_stream() && !fields.contains_key(header::CONTENT_LENGTH) {
+        if !self.app.speaks_http2()
+            && parts.method.is_safe()
+            && !body.is_end_stream()
+            && !fields.contains_key(header::CONTENT_LENGTH)
+        {
             fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
 
-        let scheme = if self.app.address.is_https() { Scheme::HTTPS } else { Scheme::HTTP };
+        let scheme = if app.site().is_https() { Scheme::HTTPS } else { Scheme::HTTP };
         let target = parts.uri.path_and_query()?.clone();
-        let uri =
-            Uri::builder().scheme(scheme).authority(self.app.address.authority()).path_and_query(target);
+        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(target);
         let mut request = http::Request::new(body);
         *request.method_mut() = parts.method;
         *request.uri_mut() = uri.build().ok()?;
@@ -321,11 +310,11 @@ impl Proxy {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(error)) if is_of_the_client(&error) => Err(problems::BROKEN_OFF.into()),
             Some(Err(error)) => {
-                tracing::warn!(app = %app.address.origin(), error = %Causes(&error), "the app is not answering");
+                tracing::warn!(app = %app.address, error = %Causes(&error), "the app is not answering");
                 Err(blame(&error).into())
             }
             None => {
-                tracing::warn!(app = %app.address.origin(), "the app did not answer in time");
+                tracing::warn!(app = %app.address, "the app did not answer in time");
                 Err(problems::APP_SLOW.into())
             }
         }

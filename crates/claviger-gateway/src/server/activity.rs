@@ -250,10 +250,8 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
-    use crate::server::places::Places;
+    use crate::server::places::{Places, Trusted};
 
     const PATIENCE: Patience = Patience {
         first_request: Duration::from_secs(10),
@@ -276,7 +274,7 @@ mod tests {
     }
 
     fn place() -> Place {
-        Places::new(1, 1, Vec::new()).take_at_once(Ipv4Addr::LOCALHOST.into()).unwrap()
+        Places::new(1, 1, Trusted::default()).take_at_once(None).unwrap()
     }
 
     fn goes_on(fate: (Verdict, u64)) -> bool {

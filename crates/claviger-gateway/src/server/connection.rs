@@ -1,8 +1,9 @@
 //! One connection: its protocol, its requests, and its end.
 
-use std::{convert::Infallible, future::ready, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::ready, pin::pin, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::ConnectInfo, response::Response};
+use claviger_axum::UnixPeer;
 use futures_util::future::Either;
 use http::{HeaderValue, StatusCode, Version, header};
 use hyper::{body::Incoming, service::service_fn};
@@ -10,12 +11,13 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use tokio::{net::TcpListener, time::sleep_until};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Serves,
     activity::{Activity, Outbound, Patience, Verdict, Watch},
+    listener::{Listener, Remote},
     places::Places,
     socket::{Accepted, Socket},
 };
@@ -77,11 +79,11 @@ impl Http {
 
     /// Accepts the next connection, and waits until there is a place for it. It takes no place
     /// before, since requests over HTTP/2 could need the last one.
-    pub(super) async fn accept(&self, listener: &TcpListener) -> Option<(Accepted, SocketAddr)> {
+    pub(super) async fn accept(&self, listener: &Listener) -> Option<(Accepted, Remote)> {
         match listener.accept().await {
-            Ok((stream, address)) => {
-                let place = self.places.take(address.ip()).await?;
-                Some((Accepted { stream, place }, address))
+            Ok((stream, remote)) => {
+                let place = self.places.take(remote.map(|remote| remote.ip())).await?;
+                Some((Accepted { stream, place }, remote))
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -96,7 +98,7 @@ impl Http {
     pub(super) fn serve<S: Serves>(
         &self,
         accepted: Accepted,
-        address: SocketAddr,
+        remote: Remote,
         service: S,
         stop: CancellationToken,
         shutdown: Duration,
@@ -107,12 +109,15 @@ impl Http {
         let mut watch = Watch::new(Arc::clone(&activity), patience);
         let requests = service_fn(move |mut request: http::Request<Incoming>| {
             let place = match request.version() {
-                Version::HTTP_2 => places.take_at_once(address.ip()).map(Some),
+                Version::HTTP_2 => places.take_at_once(remote.map(|remote| remote.ip())).map(Some),
                 _ => Some(None),
             };
             let is_full = place.is_none();
             let open = activity.begin(place.flatten());
-            request.extensions_mut().insert(ConnectInfo(address));
+            match remote {
+                Some(address) => drop(request.extensions_mut().insert(ConnectInfo(address))),
+                None => drop(request.extensions_mut().insert(UnixPeer)),
+            }
             let answer = if is_full {
                 Either::Left(ready(Ok(busy())))
             } else {

@@ -3,6 +3,7 @@
 //!
 //! | module | the question it answers |
 //! |---|---|
+//! | `listener` | where do connections arrive |
 //! | `places` | may one more connection come in |
 //! | `connection` | how is one served, and when does it end |
 //! | `activity` | does anything move on it |
@@ -10,21 +11,15 @@
 
 mod activity;
 mod connection;
+mod listener;
 mod places;
 mod socket;
 
-use std::{
-    convert::Infallible,
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
-    time::Duration,
-};
+use std::{convert::Infallible, io, net::TcpListener, time::Duration};
 
-use anyhow::anyhow;
 use axum::{Router, body::Body, response::Response};
 use claviger_core::policy::limits::SHUTDOWN_DRAIN;
 use hyper::body::Incoming;
-use tokio::net::TcpSocket;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
@@ -34,49 +29,10 @@ use crate::{
 };
 use activity::Patience;
 use connection::Http;
-use places::Places;
+use places::{Places, Trusted};
 
+pub use listener::{Listener, bind};
 pub(crate) use places::REFUSED;
-
-/// Maximum number of connections that the operating system holds before we accept them.
-const BACKLOG: u32 = 1024;
-
-/// Opens the socket at an address that the operator chose with this setting or option. It needs a
-/// runtime.
-///
-/// # Errors
-/// Why not, as a sentence for the operator.
-pub fn bind(address: SocketAddr, chosen_by: &str) -> anyhow::Result<TcpListener> {
-    let bound = open(address).or_else(|error| match address.ip() {
-        // This computer has no IPv6.
-        IpAddr::V6(ip) if ip.is_unspecified() && error.kind() != io::ErrorKind::AddrInUse => {
-            open((Ipv4Addr::UNSPECIFIED, address.port()).into()).map_err(|_| error)
-        }
-        _ => Err(error),
-    });
-    bound.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            anyhow!("{address} is in use by another program; stop it, or choose another address with {chosen_by}")
-        }
-        io::ErrorKind::PermissionDenied => anyhow!(
-            "this user may not open {address}; ports below 1024 need a privilege, so choose another port with \
-             {chosen_by}"
-        ),
-        io::ErrorKind::AddrNotAvailable => {
-            anyhow!("{address} is not an address of this computer; choose one of its own with {chosen_by}")
-        }
-        _ => anyhow!("{address} cannot be opened ({error})"),
-    })
-}
-
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A successor may use the address at once.
-    #[cfg(unix)]
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)?.into_std()
-}
 
 /// Serves until `stop`. Then the gateway is not ready for `limits.shutdown_notice`, and goes on
 /// serving. After that it accepts no connection, tunnels and streams of events end, and other
@@ -86,16 +42,17 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 /// If the socket fails.
 pub async fn serve(
     gateway: Gateway,
-    listener: TcpListener,
+    listener: Listener,
     config: &Config,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let limits = &config.limits;
     let engine = gateway.claviger().engine().clone();
-    let trusted = gateway.claviger().site().trusted_proxies.clone();
+    let site = gateway.claviger().site();
+    let trusted = Trusted { networks: site.trusted_proxies.clone(), unix: site.trusts_unix_peers };
     let places = Places::new(limits.connections, limits.connections_per_address, trusted);
     let server = Server {
-        listener: listening(listener)?,
+        listener,
         http: Http::new(limits.header_bytes, patience(limits), limits.header_read.0, places),
     };
     let streams = gateway.streams().clone();
@@ -163,17 +120,12 @@ pub fn serve_few(
     stop: CancellationToken,
 ) -> io::Result<impl Future<Output = ()> + Send> {
     let patience = Patience { first_request: FEW_PATIENCE, idle: FEW_KEEP_ALIVE, untaken: FEW_KEEP_ALIVE };
-    let places = Places::new(FEW_CONNECTIONS, FEW_CONNECTIONS, Vec::new());
+    let places = Places::new(FEW_CONNECTIONS, FEW_CONNECTIONS, Trusted::default());
     let server = Server {
-        listener: listening(listener)?,
+        listener: listener.try_into()?,
         http: Http::new(FEW_HEADER_BYTES, patience, FEW_PATIENCE, places),
     };
     Ok(async move { server.run(router, stop, Duration::ZERO).await })
-}
-
-fn listening(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
-    listener.set_nonblocking(true)?;
-    tokio::net::TcpListener::from_std(listener)
 }
 
 /// A service for the requests of a connection.
@@ -201,7 +153,7 @@ impl<S> Serves for S where
 
 /// A socket and its limits.
 struct Server {
-    listener: tokio::net::TcpListener,
+    listener: Listener,
     http: Http,
 }
 

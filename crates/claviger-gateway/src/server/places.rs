@@ -25,12 +25,23 @@ pub(super) struct Places {
     of_addresses: Arc<Addresses>,
 }
 
+/// Those whose places are not counted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trusted {
+    pub(super) networks: Vec<Network>,
+    /// Those that use a Unix socket.
+    pub(super) unix: bool,
+}
+
+/// An address, or none for all that use a Unix socket.
+type Source = Option<IpAddr>;
+
 #[derive(Debug)]
 struct Addresses {
     /// Maximum number for one address that is not trusted.
     each: usize,
-    trusted: Vec<Network>,
-    taken: Mutex<HashMap<IpAddr, usize>>,
+    trusted: Trusted,
+    taken: Mutex<HashMap<Source, usize>>,
     /// When the log last said that an address has too many.
     told: Mutex<Option<Instant>>,
 }
@@ -58,11 +69,11 @@ pub(super) struct Place {
 #[derive(Debug)]
 struct OfAddress {
     addresses: Arc<Addresses>,
-    address: IpAddr,
+    address: Source,
 }
 
 impl Places {
-    pub(super) fn new(in_all: usize, each: usize, trusted: Vec<Network>) -> Self {
+    pub(super) fn new(in_all: usize, each: usize, trusted: Trusted) -> Self {
         Self {
             free: Arc::new(Semaphore::new(in_all)),
             of_addresses: Arc::new(Addresses {
@@ -75,7 +86,7 @@ impl Places {
     }
 
     /// Waits until a place is free for a connection from this address, unless it has too many.
-    pub(super) async fn take(&self, address: IpAddr) -> Option<Place> {
+    pub(super) async fn take(&self, address: Source) -> Option<Place> {
         let of_address = self.of_addresses.take(address)?;
         // The semaphore is never closed.
         let permit = Arc::clone(&self.free).acquire_owned().await.ok()?;
@@ -83,7 +94,7 @@ impl Places {
     }
 
     /// Takes a place for a request from this address, unless all are taken or it has too many.
-    pub(super) fn take_at_once(&self, address: IpAddr) -> Option<Place> {
+    pub(super) fn take_at_once(&self, address: Source) -> Option<Place> {
         let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
         Some(Place { _permit: permit, _of_address: self.of_addresses.take(address)? })
     }
@@ -91,12 +102,14 @@ impl Places {
 
 impl Addresses {
     /// Takes one of the places of this address, if they are counted, unless it has too many.
-    fn take(self: &Arc<Self>, address: IpAddr) -> Option<Option<OfAddress>> {
-        let address = address.to_canonical();
-        if self.trusted.iter().any(|network| network.contains(address)) {
+    fn take(self: &Arc<Self>, address: Source) -> Option<Option<OfAddress>> {
+        let address = address.map(|address| address.to_canonical());
+        let trusted = &self.trusted;
+        let in_network = |address| trusted.networks.iter().any(|network| network.contains(address));
+        if address.map_or(trusted.unix, in_network) {
             return Some(None);
         }
-        let address = network(address);
+        let address = address.map(network);
         let mut taken = self.lock();
         let count = taken.entry(address).or_default();
         if *count >= self.each {
@@ -109,19 +122,19 @@ impl Addresses {
     }
 
     /// Counts a refusal, and tells of it now and then.
-    fn refuse(&self, address: IpAddr) {
+    fn refuse(&self, address: Source) {
         counter!(REFUSED.name).increment(1);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if is_due(&mut told, timer::now()) {
             tracing::warn!(
-                %address,
+                address = address.map_or_else(|| "unix:".to_owned(), |address| address.to_string()),
                 "refused a connection or a request, because the address has too many: if it is a proxy in front, add it \
                  to trusted_proxies; otherwise see limits.connections_per_address"
             );
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Source, usize>> {
         // A panic cannot leave the map inconsistent, because each critical section is short.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -174,8 +187,8 @@ mod tests {
     fn each_refusal_is_counted() {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || {
-            let places = Places::new(100, 1, Vec::new());
-            let address = Ipv6Addr::LOCALHOST.into();
+            let places = Places::new(100, 1, Trusted::default());
+            let address = Some(Ipv6Addr::LOCALHOST.into());
             let _kept = places.take_at_once(address).unwrap();
             assert!(places.take_at_once(address).is_none(), "a request");
             assert!(places.take(address).now_or_never().unwrap().is_none(), "a connection");
@@ -186,7 +199,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_places_of_an_address_are_limited_except_for_a_trusted_proxy() {
-        let places = Places::new(100, 2, vec!["10.0.0.1".parse().unwrap()]);
+        let networks = vec!["10.0.0.1".parse().unwrap()];
+        let places = Places::new(100, 2, Trusted { networks, unix: false });
         let mut kept = Vec::new();
         let table = [
             ("192.0.2.1", true),
@@ -201,12 +215,17 @@ mod tests {
             ("10.0.0.1", true),
             ("10.0.0.1", true),
             ("::ffff:10.0.0.1", true),
+            ("unix:", true),
+            ("unix:", true),
+            ("unix:", false),
         ];
         for (address, expected) in table {
-            let place = places.take(address.parse().unwrap()).await;
+            let place = places.take(address.parse().ok()).await;
             assert_eq!(place.is_some(), expected, "{address}");
             kept.extend(place);
         }
+        let places_for_front = Places::new(1, 0, Trusted { networks: Vec::new(), unix: true });
+        assert!(places_for_front.take(None).await.is_some());
         kept.clear();
         assert!(places.of_addresses.lock().is_empty(), "a closed connection leaves nothing behind");
         assert_eq!(places.free.available_permits(), 100);

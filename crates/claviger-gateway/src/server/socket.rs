@@ -16,7 +16,9 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{activity::Activity, places::Place};
+use super::{activity::Activity, listener::Stream, places::Place};
+use tokio_util::either::Either;
+
 use crate::timer;
 
 /// How long a closing connection waits for more of what the client still sends.
@@ -38,14 +40,14 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// A connection that has a place.
 #[derive(Debug)]
 pub(super) struct Accepted {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) place: Place,
 }
 
 /// A connection's socket, and its place among the others.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     activity: Arc<Activity>,
     /// Whether the client will send no more.
     read_all: bool,
@@ -63,7 +65,9 @@ struct Closing {
 impl Socket {
     pub(super) fn new(accepted: Accepted, activity: Arc<Activity>) -> Self {
         let Accepted { stream, place } = accepted;
-        if let Err(error) = set_options(&stream) {
+        if let Either::Left(stream) = &stream
+            && let Err(error) = set_options(stream)
+        {
             tracing::debug!(%error, "the options of a connection could not be set");
         }
         Self { stream, activity, read_all: false, closing: None, _place: place }

@@ -7,7 +7,7 @@ use std::{
 
 use axum::{Json, Router, extract::Request, response::IntoResponse as _};
 use claviger_gateway::{
-    config::{Config, Layers, secrets::Secrets},
+    config::{Config, Layers, ListenAt, secrets::Secrets},
     gateway::Gateway,
     metrics, server,
 };
@@ -66,11 +66,34 @@ impl World {
         Self::with(mock, tempfile::tempdir().unwrap(), app, settings).await
     }
 
+    /// Starts a gateway at a Unix socket, which is `claviger.sock` in its directory, in front of an
+    /// app that echoes its requests.
+    #[cfg(unix)]
+    pub(crate) async fn at_unix_socket(settings: &str) -> Self {
+        let mock = Server::local(MockTwitch::new(claviger_mock::Config::demo(), 7)).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let at = ListenAt::Unix(directory.path().join("claviger.sock"));
+        let listener = server::Listener::open(&at, "listen").await.unwrap();
+        let port = listen().local_addr().unwrap();
+        let app = format!("http://{}", serve_app(echo()));
+        Self::start(mock, directory, &app, settings, (listener, port)).await
+    }
+
     /// Starts a gateway with this provider and the files in this directory.
     pub(crate) async fn with(mock: Server, directory: tempfile::TempDir, app: &str, settings: &str) -> Self {
-        claviger_gateway::choose_tls();
         let listener = listen();
         let address = listener.local_addr().unwrap();
+        Self::start(mock, directory, app, settings, (listener.try_into().unwrap(), address)).await
+    }
+
+    async fn start(
+        mock: Server,
+        directory: tempfile::TempDir,
+        app: &str,
+        settings: &str,
+        (listener, address): (server::Listener, SocketAddr),
+    ) -> Self {
+        claviger_gateway::choose_tls();
         let text = format!(
             r#"
             listen = "{address}"

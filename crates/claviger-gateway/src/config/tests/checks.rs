@@ -77,6 +77,11 @@ fn addresses_and_limits_are_checked() {
         (with("insecure_plain_http_for_development = true"), vec!["public_url", "localhost"]),
         (MINIMAL.replace("upstream", "#"), vec![]),
         (MINIMAL.replace(":3000", ":8080"), vec!["upstream", "the gateway itself"]),
+        (MINIMAL.replace("http://127.0.0.1:3000", "h2c://127.0.0.1:8080"), vec!["the gateway itself"]),
+        (
+            format!("listen = \"unix:/a\"\n{}", MINIMAL.replace("http://127.0.0.1:3000", "unix:/a")),
+            vec!["the gateway itself"],
+        ),
     ]);
 }
 

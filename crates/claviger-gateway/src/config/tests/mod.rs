@@ -35,7 +35,7 @@ pub(super) fn with(line: &str) -> String {
 fn the_smallest_configuration_is_enough() {
     let (config, layers) = load(MINIMAL, &[]).unwrap();
     assert_eq!(config.public_url.origin(), "https://app.example");
-    assert_eq!(config.listen.0.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.listen.address().unwrap().to_string(), "127.0.0.1:8080");
     assert_eq!(config.session.idle.0.as_secs(), 14 * 86_400);
     assert_eq!(config.api.allow, [Allowed { method: "GET".into(), path: "/users".into() }]);
     assert!(Secrets::load(&config, &layers).is_ok());
