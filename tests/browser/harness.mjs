@@ -183,12 +183,13 @@ export function stopLater(stop) {
   started.push(stop);
 }
 
-/** Starts a headless Chromium with an empty profile. */
-export async function launchBrowser() {
+/** Starts a headless Chromium with an empty profile. `options` are playwright's. */
+export async function launchBrowser(options = {}) {
   const browser = await chromium.launch({
     executablePath: required('CHROMIUM'),
     args: CHROMIUM_ARGS,
     headless: true,
+    ...options,
   });
   started.push(() => browser.close());
   return browser;

@@ -6,7 +6,7 @@ use axum::{
     extract::FromRequestParts,
     response::{IntoResponse, Response},
 };
-use claviger_core::{Assurance, limits};
+use claviger_core::{Assurance, ReturnTo, limits, request::path::is_below};
 use claviger_engine::{Caller, Denied, Engine, Grant, LogThrottle};
 use claviger_seal::{CachedToken, SessionCookie};
 use http::{HeaderMap, request::Parts};
@@ -142,8 +142,35 @@ impl Claviger {
 
     /// Answers a request that is denied: a redirect to the sign-in or a page for navigations, JSON
     /// otherwise.
-    pub fn deny(&self, head: &RequestHead, denied: &Denied) -> Response {
-        respond::denied(head, denied)
+    pub async fn deny(&self, head: &RequestHead, denied: &Denied) -> Response {
+        let problem = respond::of_denied(denied);
+        if problem.sign_in_helps && head.navigates() {
+            return respond::to_sign_in(&self.way_back(head.target().as_bytes()).await, denied);
+        }
+        problem.unsent().answer_to(head)
+    }
+
+    /// Returns the return address of a request's target, short enough for headers and cookies.
+    pub(crate) async fn way_back(&self, target: &[u8]) -> ReturnTo {
+        match ReturnTo::of_target(target) {
+            Some(destination) => self.shortened(destination).await,
+            None => ReturnTo::lost(),
+        }
+    }
+
+    /// Returns the same destination, short enough for headers and cookies. What leads on to our own
+    /// addresses is not kept, since the page that does so would look like one of ours that the user
+    /// asked for.
+    pub(crate) async fn shortened(&self, destination: ReturnTo) -> ReturnTo {
+        if destination.is_short() {
+            return destination;
+        }
+        if is_below(destination.as_str().split(['?', '#']).next().unwrap_or_default(), "/auth") {
+            return ReturnTo::lost();
+        }
+        let kept = self.engine().keep_destination(&destination).await;
+        kept.and_then(|reference| ReturnTo::parse(&format!("{}?to={reference}", ReturnTo::KEPT)))
+            .unwrap_or_else(ReturnTo::lost)
     }
 
     /// Accepts a request that is safe or that a page of this site made.

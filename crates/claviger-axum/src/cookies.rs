@@ -104,6 +104,11 @@ impl Cookies {
         only(self.of(Ours::Login).filter(|piece| piece.name() == name).map(Piece::value))
     }
 
+    /// The values of the sign-in cookies.
+    pub(crate) fn login_values(&self) -> impl Iterator<Item = &str> {
+        self.of(Ours::Login).map(Piece::value)
+    }
+
     /// The names of the sign-in cookies, in the order of the request.
     pub(crate) fn logins(&self) -> impl Iterator<Item = &str> {
         self.of(Ours::Login).map(Piece::name)

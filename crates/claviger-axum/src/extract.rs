@@ -34,7 +34,10 @@ impl<S: Send + Sync> FromRequestParts<S> for SignedIn {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Response> {
         let Authenticated { outcome, head, claviger, .. } = found(parts)?;
-        outcome.map(Self).map_err(|denied| claviger.deny(&head, &denied))
+        match outcome {
+            Ok(caller) => Ok(Self(caller)),
+            Err(denied) => Err(claviger.deny(&head, &denied).await),
+        }
     }
 }
 

@@ -89,7 +89,7 @@ where
             if let Err(denied) = &outcome
                 && !asks_for_sign_in(denied)
             {
-                return Ok(claviger.deny(&head, denied));
+                return Ok(claviger.deny(&head, denied).await);
             }
             let signed_in = outcome.is_ok().then(|| claviger.clone());
             let outdated = signed_in.as_ref().and_then(|claviger| claviger.outdated_cookie(&head));

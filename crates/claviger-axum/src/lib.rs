@@ -20,7 +20,8 @@
 //!   router unless browsers never call it. Add tests in `tests/routes/auth/`, and the path to the
 //!   table in `tests/routes/hostile.rs`.
 //! * **A page:** a template in `templates/`, a struct in `pages`, an `IntoResponse` that calls
-//!   `page`. Pages run no script and load nothing from other sites.
+//!   `page`. Pages work without a script and load nothing from other
+//!   sites. A script stands in the page, and its policy names the hash.
 //! * **An error text:** a function or an arm in `respond`. The code (`error`) is stable and read by
 //!   programs; the title and the message are for people. Say what to do next with an `Action`.
 //! * **An end reason:** its text in `routes/sign_in.rs`, which the compiler asks for.

@@ -1,4 +1,4 @@
-//! The pages that people see. They run no script and load nothing from other sites.
+//! The pages that people see. They work without a script and load nothing from other sites.
 
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};
@@ -7,34 +7,51 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 /// The style sheet of all pages, light and dark.
 pub(crate) const STYLE: &str = include_str!("../templates/style.css");
 
-/// Which pages may show a page in a frame.
+/// Takes the fragment of an address along into the sign-in.
+const SIGN_IN_SCRIPT: &str = include_str!("../templates/sign_in.js");
+/// Goes on to a destination, with the fragment.
+const ONWARD_SCRIPT: &str = include_str!("../templates/onward.js");
+
+/// Which pages may show a page in a frame, and which script it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framed {
     /// None.
     ByNobody,
     /// Those of this site, whose own frame may need a sign-in.
     BySite,
+    /// The same for the sign-in page.
+    SignIn,
+    /// None, for the page that goes on to a destination.
+    Onward,
+}
+
+macro_rules! policy {
+    ($ancestors:literal $(, $script:literal)?) => {
+        concat!(
+            "default-src 'none'; ",
+            $("script-src '", $script, "'; ",)?
+            "style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors ",
+            $ancestors,
+            "; base-uri 'none'"
+        )
+    };
 }
 
 impl Framed {
-    /// Pages load only their style sheet.
+    /// Pages load only their style sheet. A test compares the hashes with the scripts.
     fn policy(self) -> &'static str {
         match self {
-            Self::ByNobody => {
-                "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; \
-                 base-uri 'none'"
-            }
-            Self::BySite => {
-                "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'self'; \
-                 base-uri 'none'"
-            }
+            Self::ByNobody => policy!("'none'"),
+            Self::BySite => policy!("'self'"),
+            Self::SignIn => policy!("'self'", "sha256-Wu2839cUE5kv9wH/4YdpZ+YPy8HrT52iNZduUSxHWCM="),
+            Self::Onward => policy!("'none'", "sha256-gFOi9puRLWQYGvUTLzh6CghMYQZm7d6VoWPpQ8e7LzA="),
         }
     }
 
     fn options(self) -> &'static str {
         match self {
-            Self::ByNobody => "DENY",
-            Self::BySite => "SAMEORIGIN",
+            Self::ByNobody | Self::Onward => "DENY",
+            Self::BySite | Self::SignIn => "SAMEORIGIN",
         }
     }
 }
@@ -53,6 +70,17 @@ impl Action {
 
     pub(crate) const fn sign_in() -> Self {
         Self { href: "/auth/login", words: "Sign in" }
+    }
+
+    /// The same for a user whose session may have ended: that page says why, and lets the provider
+    /// ask again where it has to.
+    pub(crate) const fn sign_in_page() -> Self {
+        Self { href: "/auth/sign-in", words: "Sign in" }
+    }
+
+    /// The same after a failure that passes.
+    pub(crate) const fn try_sign_in() -> Self {
+        Self { href: "/auth/login", words: "Try again" }
     }
 
     pub(crate) const fn switch_account() -> Self {
@@ -76,7 +104,11 @@ pub(crate) struct Message<'a> {
     pub(crate) text: &'a str,
     /// Where its button leads.
     pub(crate) href: &'a str,
-    pub(crate) words: &'a str,
+    /// The words on it. None leaves it out.
+    pub(crate) words: Option<&'a str>,
+    /// What became of a form that was posted. Then the button opens another tab, since this one
+    /// leads back to the form.
+    pub(crate) form: Option<&'a str>,
 }
 
 /// The page that offers the sign-in.
@@ -89,6 +121,29 @@ pub(crate) struct SignIn<'a> {
     pub(crate) provider: &'a str,
     /// Whether the page offers a way back to the site, without a sign-in.
     pub(crate) way_back: bool,
+    script: &'static str,
+}
+
+impl<'a> SignIn<'a> {
+    pub(crate) const fn new(title: &'a str, text: &'a str, login: &'a str, provider: &'a str) -> Self {
+        Self { title, text, login, provider, way_back: false, script: SIGN_IN_SCRIPT }
+    }
+}
+
+/// The page that leads to a destination of this site.
+#[derive(Template)]
+#[template(path = "onward.html")]
+pub(crate) struct Onward<'a> {
+    destination: &'a str,
+    /// Whether it goes on by itself.
+    now: bool,
+    script: &'static str,
+}
+
+impl<'a> Onward<'a> {
+    pub(crate) const fn new(destination: &'a str, now: bool) -> Self {
+        Self { destination, now, script: ONWARD_SCRIPT }
+    }
 }
 
 /// The page that goes on to another address of this site by itself.
@@ -137,7 +192,13 @@ impl IntoResponse for Message<'_> {
 
 impl IntoResponse for SignIn<'_> {
     fn into_response(self) -> Response {
-        page(self.render(), Framed::BySite)
+        page(self.render(), Framed::SignIn)
+    }
+}
+
+impl IntoResponse for Onward<'_> {
+    fn into_response(self) -> Response {
+        page(self.render(), Framed::Onward)
     }
 }
 
@@ -177,4 +238,23 @@ fn with_page_headers(mut response: Response, framed: Framed) -> Response {
         headers.insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+
+    #[test]
+    fn each_page_allows_its_own_script_only() {
+        for (framed, script) in [(Framed::SignIn, SIGN_IN_SCRIPT), (Framed::Onward, ONWARD_SCRIPT)] {
+            let hash = STANDARD.encode(Sha256::digest(script));
+            assert!(framed.policy().contains(&format!("script-src 'sha256-{hash}';")), "{hash}");
+        }
+        for framed in [Framed::ByNobody, Framed::BySite] {
+            assert!(!framed.policy().contains("script"));
+        }
+    }
 }

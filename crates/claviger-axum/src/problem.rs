@@ -6,13 +6,16 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use claviger_core::ReturnTo;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 
 use crate::{
     head::RequestHead,
     pages::{Action, Message},
 };
+
+const LOGIN: &str = "/auth/login";
 
 /// An error that a person can read and a program can act on.
 #[derive(Clone, Debug)]
@@ -28,6 +31,40 @@ pub struct Problem {
     /// Where the action leads, if not to an address that is known beforehand.
     address: Option<String>,
     pub(crate) sign_in_helps: bool,
+    /// What became of a form that a window posted.
+    form: Form,
+}
+
+/// What became of a form that a window posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// There was none, or nobody has to know.
+    Unsaid,
+    /// The app did not get it.
+    Unsent,
+    /// The app may have got it.
+    Unknown,
+}
+
+impl Form {
+    fn words(self, sign_in_helps: bool) -> Option<&'static str> {
+        match self {
+            Self::Unsaid => None,
+            Self::Unsent if sign_in_helps => Some(
+                "Your form was not sent. Sign in with the button below, which opens a new tab. Then come back to this \
+                 tab, go back to your form with the Back button, and send it again. Most browsers still show what you \
+                 typed; copy it before you do anything else.",
+            ),
+            Self::Unsent => Some(
+                "Your form was not sent. Go back to it with the Back button, and send it again later. Most browsers \
+                 still show what you typed; copy it before you do anything else.",
+            ),
+            Self::Unknown => Some(
+                "It is not known whether the app got your form. Go back to it with the Back button: most browsers still \
+                 show what you typed. Copy it, and look whether it arrived before you send it again.",
+            ),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -62,7 +99,22 @@ impl Problem {
             action: Action::home(),
             address: None,
             sign_in_helps: false,
+            form: Form::Unsaid,
         }
+    }
+
+    /// Says to a window that posted a form that the app did not get it.
+    #[must_use]
+    pub const fn unsent(mut self) -> Self {
+        self.form = Form::Unsent;
+        self
+    }
+
+    /// Says to a window that posted a form that the app may have got it.
+    #[must_use]
+    pub const fn perhaps_sent(mut self) -> Self {
+        self.form = Form::Unknown;
+        self
     }
 
     /// Offers to try again instead of the front page.
@@ -94,7 +146,30 @@ impl Problem {
     }
 
     pub(crate) fn later(self, retry_after: Duration) -> Self {
-        Self { retry_after: Some(retry_after), ..self.passing() }
+        self.passing().after(retry_after)
+    }
+
+    /// Says that the failure left the session as it was, and leads to the destination.
+    pub(crate) fn still_signed_in(mut self, destination: &ReturnTo) -> Self {
+        self.message.to_mut().push_str(" You are still signed in as before.");
+        self.leading_to(destination.to_string(), "Continue")
+    }
+
+    /// Says when to try again, and offers the same action.
+    pub(crate) fn after(self, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..self }
+    }
+
+    /// Lets the sign-in that it offers lead to this destination.
+    pub(crate) fn returning_to(self, destination: &ReturnTo) -> Self {
+        if !self.action.href.starts_with(LOGIN) || *destination == ReturnTo::root() {
+            return self;
+        }
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("return_to", destination.as_str());
+        let and = if self.action.href.contains('?') { '&' } else { '?' };
+        let address = format!("{}{and}{}", self.action.href, query.finish());
+        Self { address: Some(address), ..self }
     }
 
     /// The action of a form accepts only POST, so "try again" goes to the devices page.
@@ -104,7 +179,8 @@ impl Problem {
 
     /// Answers a request: with a page if a window would show it, else with JSON.
     pub fn answer_to(&self, head: &RequestHead) -> Response {
-        self.answer(head.shows_page())
+        let posted = head.shows_page() && *head.method() == Method::POST;
+        self.write(head.shows_page(), if posted { self.form } else { Form::Unsaid })
     }
 
     /// Answers a program.
@@ -113,14 +189,22 @@ impl Problem {
     }
 
     pub(crate) fn answer(&self, as_page: bool) -> Response {
+        self.write(as_page, Form::Unsaid)
+    }
+
+    fn write(&self, as_page: bool, form: Form) -> Response {
         let mut response = if as_page {
+            let form = form.words(self.sign_in_helps);
             let href = self.address.as_deref().unwrap_or(self.action.href);
-            Message { title: self.title, text: &self.message, href, words: self.action.words }.into_response()
+            // "Try again" would open the address of the form, which may show something else.
+            let shows_action = form.is_none() || self.sign_in_helps;
+            let words = shows_action.then_some(self.action.words);
+            Message { title: self.title, text: &self.message, href, words, form }.into_response()
         } else {
             Json(Body {
                 error: self.error,
                 message: &self.message,
-                login: self.sign_in_helps.then_some("/auth/login"),
+                login: self.sign_in_helps.then_some(LOGIN),
                 reason: self.reason,
             })
             .into_response()

@@ -1,6 +1,6 @@
 //! Maps each denial and error to its answer: status, code and text. No other place does.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use axum::response::{IntoResponse, Redirect, Response};
 use claviger_core::{ReturnTo, limits};
@@ -36,26 +36,16 @@ impl IntoResponse for TooManyCookies {
     }
 }
 
-/// Answers a request that is denied.
-pub(crate) fn denied(head: &RequestHead, denied: &Denied) -> Response {
-    let problem = of_denied(denied);
-    if problem.sign_in_helps && head.navigates() {
-        return to_sign_in(head.target(), denied);
-    }
-    problem.answer_to(head)
-}
-
-/// Redirects a navigation to the sign-in, which leads back to `target`.
+/// Redirects a navigation to the sign-in, which leads back to `return_to`.
 ///
 /// A session in force that needs a new authorization takes the same way: the sign-in page knows
 /// what helps.
-pub(crate) fn to_sign_in(target: &str, denied: &Denied) -> Response {
-    no_store(Redirect::to(&sign_in_address(target, denied)).into_response())
+pub(crate) fn to_sign_in(return_to: &ReturnTo, denied: &Denied) -> Response {
+    no_store(Redirect::to(&sign_in_address(return_to, denied)).into_response())
 }
 
-/// The address of the sign-in page, which leads back to `target`.
-pub(crate) fn sign_in_address(target: &str, denied: &Denied) -> String {
-    let return_to = ReturnTo::parse(target).unwrap_or_default();
+/// The address of the sign-in page, which leads back to `return_to`.
+pub(crate) fn sign_in_address(return_to: &ReturnTo, denied: &Denied) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("return_to", return_to.as_str());
     // The session may be in force and yet not enough for this route. Without `again`, the sign-in
@@ -70,6 +60,7 @@ pub(crate) fn of_denied(denied: &Denied) -> Problem {
     let signed_out = |message: &'static str, reason| {
         Problem::new(StatusCode::UNAUTHORIZED, "sign_in_required", "Please sign in", message)
             .with_sign_in(reason)
+            .offering(Action::sign_in_page())
     };
     match denied {
         Denied::NoSession => signed_out("You are not signed in.", None),
@@ -91,73 +82,105 @@ pub(crate) fn of_denied(denied: &Denied) -> Problem {
 
 /// Answers a sign-in that failed.
 pub(crate) fn of_login_error(error: &LoginError) -> Problem {
-    let again = |error, title, message: &'static str| {
-        Problem::new(StatusCode::BAD_REQUEST, error, title, message).with_sign_in(None)
-    };
+    let problem = of_failed_sign_in(error.name()).unwrap_or_else(|| bad_request("The sign-in failed."));
     match error {
-        LoginError::Stale => again(
+        LoginError::Busy { retry_after } | LoginError::ProviderUnavailable { retry_after } => {
+            problem.after(*retry_after)
+        }
+        LoginError::Store(error) => {
+            log_store_failure(error);
+            problem
+        }
+        LoginError::UnknownKey(id) => problem.saying(format!(
+            "Key {id} is missing on this site's server. The people who run this site need to fix this."
+        )),
+        _ => problem,
+    }
+}
+
+/// Says why a sign-in failed, of the name of a [`LoginError`].
+pub(crate) fn of_failed_sign_in(name: &str) -> Option<Problem> {
+    let again = |error, title, message: &'static str| {
+        Some(Problem::new(StatusCode::BAD_REQUEST, error, title, message).with_sign_in(None))
+    };
+    match name {
+        "sign_in_stale" => again(
             "sign_in_stale",
             "This sign-in is no longer open",
             "It took longer than ten minutes, or it began in another browser. Nothing is lost: start again.",
         ),
-        LoginError::AlreadyUsed => again(
+        "sign_in_used" => again(
             "sign_in_used",
             "This sign-in is already finished",
             "The page was opened a second time. If you are signed in, just continue. Otherwise start again.",
         ),
-        LoginError::DeniedByUser => {
+        "access_denied" => {
             again("access_denied", "You did not sign in", "You chose not to give access. Nothing has changed.")
         }
-        LoginError::RefusedByProvider(_) => again(
+        "refused_by_provider" => again(
             "refused_by_provider",
             "The sign-in was refused",
             "The sign-in service refused this sign-in. Try again. If it happens again, tell the people who run this site.",
         ),
-        LoginError::WrongIssuer => again(
+        "wrong_issuer" => again(
             "wrong_issuer",
             "The sign-in was stopped",
             "The answer came from another sign-in service than the one we asked. Nothing has changed.",
         ),
-        LoginError::Busy { retry_after } => too_many_sign_ins(*retry_after),
-        LoginError::CodeRejected => again(
+        "code_rejected" => again(
             "code_rejected",
             "The sign-in took too long",
             "The sign-in service no longer accepts this answer. Start again.",
         ),
-        LoginError::AnotherUser => again(
+        "another_user" => again(
             "another_user",
             "Another account is signed in there",
             "You are signed in to the sign-in service with another account than to this site. Nothing has changed. \
              Sign in with the account that you want to use here.",
         )
-        .offering(Action::switch_account()),
-        LoginError::SessionEnded => again(
+        .map(|problem| problem.offering(Action::switch_account())),
+        "session_ended" => again(
             "session_ended",
             "You were signed out",
             "This device was signed out in the meantime. Sign in to continue.",
         ),
-        LoginError::NotOurToken => again(
+        "not_our_token" => again(
             "not_our_token",
             "The sign-in was stopped",
             "The sign-in service answered with a token for another site. Nothing has changed.",
         ),
-        LoginError::ScopesMissing => again(
+        "scopes_missing" => again(
             "scopes_missing",
             "Something is missing",
             "This site needs all of the access that it asks for. Start again and agree to all of it.",
         ),
-        LoginError::ProviderUnavailable { retry_after } => {
-            let message = "The sign-in service does not answer at the moment. Start again shortly.";
-            provider_failure(*retry_after, message).offering(Action::sign_in())
-        }
-        LoginError::Misconfigured => misconfigured().offering(Action::sign_in()),
-        LoginError::Store(error) => {
-            store_failure(error).saying("This site cannot finish a sign-in at the moment. Try again shortly.")
-        }
-        LoginError::UnknownKey(id) => unknown_key(format!(
-            "Key {id} is missing on this site's server. The people who run this site need to fix this."
-        )),
+        "bad_request" => again(
+            "bad_request",
+            "This address is not right",
+            "The address at which the sign-in service sent your browser back makes no sense. Start again.",
+        ),
+        _ => of_passing_failure(name).map(|problem| problem.offering(Action::try_sign_in())),
     }
+}
+
+/// Says why a sign-in failed for a reason that passes.
+fn of_passing_failure(name: &str) -> Option<Problem> {
+    let problem = match name {
+        "too_many_sign_ins" => too_many_sign_ins(),
+        "provider_unavailable" => provider_failure(
+            limits::RETRY_AFTER,
+            "The sign-in service does not answer at the moment. Start again shortly.",
+        ),
+        "misconfigured" => misconfigured(),
+        "store_unavailable" => {
+            store_unavailable().saying("This site cannot finish a sign-in at the moment. Try again shortly.")
+        }
+        "key_missing" => unknown_key(
+            "A key is missing on this site's server. The people who run this site need to fix this.",
+        ),
+        _ => return None,
+    };
+    Some(problem)
 }
 
 pub(crate) fn of_end_error(error: &EndError) -> Problem {
@@ -229,14 +252,14 @@ fn clock_unconfirmed(retry_after: Duration) -> Problem {
     .later(retry_after)
 }
 
-fn too_many_sign_ins(retry_after: Duration) -> Problem {
+fn too_many_sign_ins() -> Problem {
     Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "too_many_sign_ins",
         "One moment, please",
-        "Many sign-ins are under way, or many failed. Load this page again in a few seconds.",
+        "Many sign-ins are under way, or many failed. Try again in a few seconds.",
     )
-    .later(retry_after)
+    .later(limits::RETRY_AFTER)
 }
 
 fn misconfigured() -> Problem {
@@ -249,19 +272,27 @@ fn misconfigured() -> Problem {
     .later(limits::RETRY_AFTER_OPERATOR)
 }
 
-fn unknown_key(message: String) -> Problem {
+fn unknown_key(message: impl Into<Cow<'static, str>>) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "key_missing", "This is our fault", "")
         .saying(message)
         .later(limits::RETRY_AFTER_OPERATOR)
 }
 
-fn store_failure(error: &StoreError) -> Problem {
+pub(crate) fn store_failure(error: &StoreError) -> Problem {
+    log_store_failure(error);
+    store_unavailable()
+}
+
+fn log_store_failure(error: &StoreError) {
     // The engine logs an outage once, and not each request that meets it.
     if error.is_outage() {
         tracing::debug!(%error, "the store failed, so a request was not served");
     } else {
         tracing::error!(%error, "the store failed, so a request was not served");
     }
+}
+
+fn store_unavailable() -> Problem {
     Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "store_unavailable",

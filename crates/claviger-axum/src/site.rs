@@ -178,9 +178,10 @@ impl Site {
         cookie
     }
 
-    /// Builds the cookie of a sign-in that is finished, in case its callback is delivered again.
+    /// Builds the cookie of a sign-in that is finished, in case its callback is delivered again. It
+    /// knows the destination too, for a user who goes back.
     pub(crate) fn finished_login(&self, name: &str, value: &str) -> Cookie<'static> {
-        let mut cookie = self.cookie(name.to_owned(), value.to_owned(), limits::CALLBACK_REPEATS);
+        let mut cookie = self.cookie(name.to_owned(), value.to_owned(), limits::LOGIN_LIFETIME);
         cookie.set_same_site(cookie::SameSite::Lax);
         cookie
     }

@@ -151,7 +151,8 @@ pub mod limits {
 
     /// Maximum duration of a sign-in (OWASP ASVS 5.0, 10.1.2).
     pub const LOGIN_LIFETIME: Duration = Duration::from_secs(10 * 60);
-    /// How long after a sign-in its callback, delivered again, leads to the same session.
+    /// How long after a sign-in its callback, delivered again, leads to the same session. Its
+    /// cookie lives on for [`LOGIN_LIFETIME`], so that the way back leads to the destination.
     pub const CALLBACK_REPEATS: Duration = Duration::from_secs(60);
     /// Interval between looks for the session that another delivery of a callback begins.
     pub const CALLBACK_POLL: Duration = Duration::from_millis(200);
@@ -172,7 +173,16 @@ pub mod limits {
     /// Maximum length of a token. Opaque ones have 30 to 60 characters, JWTs rarely 4,000.
     pub const TOKEN_BYTES: usize = 8 * 1024;
     /// Maximum length of `return_to`.
-    pub const RETURN_TO_BYTES: usize = 1024;
+    pub const RETURN_TO_BYTES: usize = 8 * 1024;
+    /// Maximum length of a `return_to` in our cookies and in the headers of our answers, in bytes.
+    /// Proxies take 4 KiB of headers by default. A longer one is kept in the store.
+    pub const SHORT_RETURN_TO_BYTES: usize = 1024;
+    /// Maximum number of destinations kept in the store. A new one takes the place of another.
+    pub const KEPT_DESTINATIONS: u16 = 1024;
+    /// Number of attempts to keep a destination when other writers win the race.
+    pub const KEEP_TRIES: usize = 3;
+    /// Maximum rate at which destinations are kept, per second. Anybody can ask for it.
+    pub const DESTINATIONS_PER_SECOND: u32 = 10;
     /// Maximum length of a device's name, in characters; longer ones are cut.
     pub const DEVICE_LABEL_CHARS: usize = 80;
     /// Maximum length of a user's display name, in characters; longer ones are cut.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::limits::RETURN_TO_BYTES;
+use crate::limits::{RETURN_TO_BYTES, SHORT_RETURN_TO_BYTES};
 
 /// A path of this site with its query, such as `/inbox?page=2`. It cannot name another origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,31 @@ impl ReturnTo {
             && !climbs(text);
         safe.then(|| Self(text.to_owned()))
     }
+
+    /// Parses the target of a request: its path and query, as the client wrote them. Octets that
+    /// stand in no return address are percent-encoded first. What comes out is as safe as what
+    /// [`ReturnTo::parse`] accepts.
+    pub fn of_target(target: &[u8]) -> Option<Self> {
+        let encoded = target.iter().map(|byte| match byte {
+            b'\\' => "%5C".to_owned(),
+            byte if byte.is_ascii_graphic() => char::from(*byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        });
+        Self::parse(&encoded.collect::<String>())
+    }
+
+    /// Returns whether headers and cookies have room for it everywhere.
+    pub fn is_short(&self) -> bool {
+        self.0.len() <= SHORT_RETURN_TO_BYTES
+    }
+
+    /// Returns the page of ours that says that a destination is not known any more.
+    pub fn lost() -> Self {
+        Self(Self::KEPT.to_owned())
+    }
+
+    /// The path of the page that leads on to a destination that was kept.
+    pub const KEPT: &str = "/auth/return";
 
     /// Returns the front page.
     pub fn root() -> Self {
@@ -116,6 +141,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_target_of_a_request_becomes_a_return_address() {
+        let long = format!("/{}", "a".repeat(RETURN_TO_BYTES));
+        let table: [(&[u8], Option<&str>); 12] = [
+            (b"/", Some("/")),
+            (b"/a?b=c&d=%2F", Some("/a?b=c&d=%2F")),
+            ("/wiki/K\u{e4}se?q=\u{fc}".as_bytes(), Some("/wiki/K%C3%A4se?q=%C3%BC")),
+            (b"/a?path=c:\\d", Some("/a?path=c:%5Cd")),
+            (b"/\xff?\x7f \t", Some("/%FF?%7F%20%09")),
+            (b"/\\evil.example", Some("/%5Cevil.example")),
+            (b"//evil.example", None),
+            (b"\\/evil.example", None),
+            (b"/../\\evil.example", None),
+            (b"https://evil.example", None),
+            (b"", None),
+            (long.as_bytes(), None),
+        ];
+        for (target, expected) in table {
+            let found = ReturnTo::of_target(target);
+            assert_eq!(found.as_ref().map(ReturnTo::as_str), expected, "{target:?}");
+        }
+    }
+
     fn hostile() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             Just("/"),
@@ -151,7 +199,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4096))]
         #[test]
         fn accepted_paths_stay_on_this_site(text in hostile()) {
-            if let Some(path) = ReturnTo::parse(&text) {
+            for path in [ReturnTo::parse(&text), ReturnTo::of_target(text.as_bytes())].into_iter().flatten() {
                 let base = Url::parse("https://app.example/auth/callback").unwrap();
                 let target = base.join(path.as_str()).unwrap();
                 prop_assert_eq!(target.origin(), base.origin());

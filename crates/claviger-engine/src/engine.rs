@@ -189,6 +189,25 @@ impl Engine {
         self.parts.sign_ins.finish(callback, login_cookie, shown, user_agent).await
     }
 
+    /// Keeps a destination that is too long for headers and cookies, and returns its reference.
+    /// None if it cannot be kept.
+    pub async fn keep_destination(&self, destination: &ReturnTo) -> Option<String> {
+        self.parts.destinations.keep(destination).await
+    }
+
+    /// The destination that was kept under this reference. None if it is not known any more.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn kept_destination(&self, reference: &str) -> Result<Option<ReturnTo>, StoreError> {
+        self.parts.destinations.find(reference).await
+    }
+
+    /// Whether the sign-in of this cookie leads to that address. It may be over.
+    pub fn login_leads_to(&self, login_cookie: &str, address: &str) -> bool {
+        self.parts.sign_ins.leads_to(login_cookie, address)
+    }
+
     /// Where a callback's sign-in leads, whether it is still open or not. None if this browser
     /// began no such sign-in.
     pub fn login_destination(&self, state: &str, login_cookie: Option<&str>) -> Option<ReturnTo> {

@@ -39,6 +39,7 @@ mod checked_clock;
 mod client;
 mod clock_watch;
 mod control_user;
+mod destinations;
 mod disconnects;
 mod engine;
 mod env;
@@ -99,6 +100,7 @@ use change_feed::ChangeFeed;
 use checked_clock::CheckedClock;
 use clock_watch::ClockWatch;
 use control_user::ControlUser;
+use destinations::Destinations;
 use disconnects::{
     Disconnects, connection_checks::ConnectionChecks, connection_sweep::ConnectionSweep,
     subscription::Subscriber, webhook_events::WebhookEvents,

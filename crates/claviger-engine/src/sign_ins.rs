@@ -192,6 +192,12 @@ impl SignIns {
         is_of_state(&login, state).then_some(login.return_to)
     }
 
+    /// Whether the sign-in of this cookie leads to that address, with any fragment.
+    pub(crate) fn leads_to(&self, login_cookie: &str, address: &str) -> bool {
+        let Ok(login) = LoginCookie::open(&self.keys.keyring(), login_cookie) else { return false };
+        login.return_to.as_str().split('#').next() == Some(address)
+    }
+
     async fn finish_detached(
         self: &Arc<Self>,
         callback: Callback,

@@ -8,10 +8,10 @@ use claviger_store::{Store, StoreError};
 
 use crate::{
     AppToken, Authenticator, ChangeFeed, CheckedClock, Clock, ClockWatch, ConnectionChecks, ConnectionSweep,
-    ControlUser, Disconnects, Entropy, Env, Housekeeping, Keys, LastSeen, LoadMeter, Outbox, ProviderClient,
-    ProviderHttp, Refresher, Resealer, Rows, Settings, SharedRateLimit, SignIns, SignOut, Slots, Subscriber,
-    Validator, WebhookEvents, WebhookSettings, change_feed::trusted_at_start, store_health::WatchedStore,
-    sweep::Sweep,
+    ControlUser, Destinations, Disconnects, Entropy, Env, Housekeeping, Keys, LastSeen, LoadMeter, Outbox,
+    ProviderClient, ProviderHttp, Refresher, Resealer, Rows, Settings, SharedRateLimit, SignIns, SignOut,
+    Slots, Subscriber, Validator, WebhookEvents, WebhookSettings, change_feed::trusted_at_start,
+    store_health::WatchedStore, sweep::Sweep,
 };
 
 /// What the engine works with.
@@ -57,6 +57,7 @@ pub(crate) struct Wiring {
     pub(crate) load: Arc<LoadMeter>,
     pub(crate) sign_ins: Arc<SignIns>,
     pub(crate) sign_out: Arc<SignOut>,
+    pub(crate) destinations: Arc<Destinations>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) housekeeping: Arc<Housekeeping>,
 }
@@ -71,7 +72,6 @@ impl Wiring {
         let clock_watch = ClockWatch::new(env.clone());
         let provider = ProviderClient::new(env.clone(), clock_watch.clone(), http, provider);
         let clock = CheckedClock::new(&env, &clock_watch, &provider);
-
         let feed = store.change_feed();
         let rows = Rows::open(env.clone(), store.clone(), trusted_at_start(&feed)).await?;
         let last_seen = LastSeen::new(&env, &store);
@@ -106,6 +106,7 @@ impl Wiring {
         );
         Ok(Self {
             sign_ins: SignIns::new(&env, &store, &rows, &keys, &clock, &outbox, &provider, &control_user),
+            destinations: Destinations::new(&env, &store),
             sign_out: SignOut::new(&env, &rows, &keys, &clock),
             authenticator: Authenticator::new(
                 &env, &rows, &keys, &clock, &provider, &last_seen, &validator, &refresher,

@@ -11,7 +11,8 @@ pub const APP_UNREACHABLE: Problem = Problem::new(
     "The app is not answering",
     "This site's app cannot be reached at the moment. If you are signed in, you stay signed in. Try again shortly.",
 )
-.passing();
+.passing()
+.perhaps_sent();
 
 /// The app's answer has a head that is too large.
 pub const APP_HEAD_TOO_LARGE: Problem = Problem::new(
@@ -20,7 +21,8 @@ pub const APP_HEAD_TOO_LARGE: Problem = Problem::new(
     "The app's answer is not right",
     "The app answered with more than 100 header fields, or with more than 64 KiB of them. The people who run this site \
      need to fix this.",
-);
+)
+.perhaps_sent();
 
 /// What the app answered is not HTTP.
 pub const APP_NOT_HTTP: Problem = Problem::new(
@@ -28,7 +30,8 @@ pub const APP_NOT_HTTP: Problem = Problem::new(
     "app_answer_invalid",
     "The app's answer is not right",
     "What the app answered is not valid HTTP. The people who run this site need to fix this.",
-);
+)
+.perhaps_sent();
 
 /// The app did not answer in time.
 pub const APP_SLOW: Problem = Problem::new(
@@ -37,7 +40,8 @@ pub const APP_SLOW: Problem = Problem::new(
     "The app is not answering",
     "This site's app takes too long to answer. If you are signed in, you stay signed in. Try again shortly.",
 )
-.passing();
+.passing()
+.perhaps_sent();
 
 /// The address does not exist, or there is no app behind the gateway.
 pub const NOTHING: Problem =
@@ -59,7 +63,8 @@ pub const BROKEN_OFF_BY_DOUBT: Problem = Problem::new(
     "The gateway had to check whether you are still signed in, and you are. It is unknown whether the request took \
      effect.",
 )
-.passing();
+.passing()
+.perhaps_sent();
 
 /// Servers read the path in different ways.
 pub fn ambiguous_path(fault: Fault) -> Problem {
@@ -103,4 +108,5 @@ pub const DEFECT: Problem = Problem::new(
     "This is our fault",
     "Something went wrong on this site. If you are signed in, you stay signed in. Try again.",
 )
-.passing();
+.passing()
+.perhaps_sent();

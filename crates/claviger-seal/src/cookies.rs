@@ -173,12 +173,12 @@ pub struct LoginCookie {
 }
 
 impl LoginCookie {
-    /// Seals the cookie. If a long `return_to` would make it larger than browsers accept, the front
-    /// page takes its place, so that the sign-in still works.
+    /// Seals the cookie. If a long `return_to` would make it larger than browsers accept, a page
+    /// that says so takes its place, so that the sign-in still works.
     pub fn seal(&self, ring: &Keyring, nonce: Nonce) -> String {
         let whole = self.write(&self.return_to);
         let fits = whole.bytes().len() <= PLAIN_BYTES;
-        let writer = if fits { whole } else { self.write(&ReturnTo::root()) };
+        let writer = if fits { whole } else { self.write(&ReturnTo::lost()) };
         ring.seal_cookie(CookiePurpose::Login, writer.bytes(), nonce)
     }
 

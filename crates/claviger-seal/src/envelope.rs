@@ -64,6 +64,7 @@ pub(crate) enum Purpose {
     RefreshDevice = 5,
     RefreshServer = 6,
     Fingerprint = 7,
+    Destination = 8,
 }
 
 pub(crate) const FORMAT: u8 = 1;

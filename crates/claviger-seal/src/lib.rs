@@ -37,6 +37,7 @@
 //! * **A field:** append it and let `open` accept values without it, since old values live on.
 
 pub mod cookies;
+pub mod destination;
 mod encoding;
 mod envelope;
 mod keyring;

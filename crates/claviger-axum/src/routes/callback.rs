@@ -4,7 +4,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Redirect, Response},
 };
-use claviger_core::{Assurance, AuthorizationCode, request::navigation::FetchSite};
+use claviger_core::{Assurance, AuthorizationCode, ReturnTo, request::navigation::FetchSite};
 use claviger_engine::{Callback, LoginError, SignedIn, login_cookie_suffix};
 use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 
@@ -12,15 +12,16 @@ use crate::{
     claviger::Claviger,
     cookies,
     head::RequestHead,
-    pages::{Action, Hop},
+    pages::Hop,
     params::{BadParams, Params},
     problem::{Problem, no_store},
     respond,
+    routes::failed,
     site::SameSite,
 };
 
-/// Finishes a sign-in: sets the session cookie and redirects. A failure is a page that says what to
-/// do, and leaves the browser's session as it is.
+/// Finishes a sign-in: sets the session cookie and redirects. A failure leads to a page that says
+/// what to do, and leaves the browser's session as it is.
 pub(crate) async fn callback(State(claviger): State<Claviger>, head: RequestHead, parts: Parts) -> Response {
     let mut response = match read(&parts) {
         // Nobody sees the answer, so the code is left to the delivery that somebody sees.
@@ -35,7 +36,10 @@ pub(crate) async fn callback(State(claviger): State<Claviger>, head: RequestHead
             callback.address = head.peer().own_address();
             finish(&claviger, &parts, &head, callback).await
         }
-        Err(error) => explain(&claviger, &head, respond::of_bad_params(&error)).await,
+        Err(error) => {
+            let problem = respond::of_bad_params(&error);
+            fail(&claviger, &head, "bad_request", problem, &ReturnTo::root()).await
+        }
     };
     // The address contains the code.
     response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -67,14 +71,33 @@ async fn finish(claviger: &Claviger, parts: &Parts, head: &RequestHead, callback
         Err(LoginError::Stale | LoginError::AlreadyUsed)
             if head.navigates() && claviger.caller(head, Assurance::Row).await.is_ok() =>
         {
-            no_store(Redirect::to(destination.unwrap_or_default().as_str()).into_response())
+            let destination = destination.unwrap_or_else(ReturnTo::lost);
+            no_store(Redirect::to(destination.as_str()).into_response())
         }
-        Err(error) => explain(claviger, head, respond::of_login_error(&error)).await,
+        Err(error) => {
+            let (name, problem) = (error.name(), respond::of_login_error(&error));
+            fail(claviger, head, name, problem, &destination.unwrap_or_default()).await
+        }
     };
     if over && login_cookie.is_some() {
         cookies::set(response.headers_mut(), &claviger.site().removal(&name));
     }
     response
+}
+
+/// Answers a sign-in that failed. A window goes to an address without code and state.
+async fn fail(
+    claviger: &Claviger,
+    head: &RequestHead,
+    name: &str,
+    problem: Problem,
+    return_to: &ReturnTo,
+) -> Response {
+    if head.navigates() {
+        failed::lead(name, return_to)
+    } else {
+        failed::explain(claviger, head, problem, return_to).await
+    }
 }
 
 /// Returns whether a browser asks ahead, for a page that the user may never open.
@@ -132,12 +155,4 @@ fn welcome(claviger: &Claviger, signed_in: SignedIn) -> Response {
         cookies::set(headers, &site.cached_token(cached));
     }
     response
-}
-
-async fn explain(claviger: &Claviger, head: &RequestHead, mut problem: Problem) -> Response {
-    if claviger.caller(head, Assurance::Session).await.is_ok() {
-        problem.message.to_mut().push_str(" You are still signed in as before.");
-        problem.action = Action { href: "/", words: "Continue" };
-    }
-    problem.answer_to(head)
 }

@@ -73,13 +73,14 @@ pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) ->
     };
     match caller {
         Ok(caller) => pass(&claviger, caller, &mut parts, &head),
-        Err(denied) => refuse(&parts, &head, &asked, &original, &denied),
+        Err(denied) => refuse(&claviger, &parts, &head, &asked, &original, &denied).await,
     }
 }
 
 /// Refuses a request. The answer to a navigation says where to sign in, for proxies that lead the
 /// browser there themselves.
-fn refuse(
+async fn refuse(
+    claviger: &Claviger,
     parts: &Parts,
     head: &RequestHead,
     asked: &CheckParams,
@@ -88,13 +89,15 @@ fn refuse(
 ) -> Response {
     let problem = respond::of_denied(denied);
     if problem.status != StatusCode::UNAUTHORIZED || !head.navigates() {
-        return problem.json();
+        // A proxy that passes our answer on shows it to the user.
+        return if asked.redirects { problem.unsent().answer_to(head) } else { problem.json() };
     }
+    let return_to = claviger.way_back(original.target(parts)).await;
     if asked.redirects {
-        return respond::to_sign_in(original.target(parts), denied);
+        return respond::to_sign_in(&return_to, denied);
     }
     let mut answer = problem.json();
-    let address = respond::sign_in_address(original.target(parts), denied);
+    let address = respond::sign_in_address(&return_to, denied);
     if let Ok(address) = HeaderValue::try_from(address) {
         answer.headers_mut().insert(SIGN_IN, address);
     }
@@ -230,12 +233,12 @@ impl Original {
     }
 
     /// Returns where the request was going.
-    fn target<'a>(&self, parts: &'a Parts) -> &'a str {
+    fn target<'a>(&self, parts: &'a Parts) -> &'a [u8] {
         let forwarded = || {
             let field = TARGETS.iter().find_map(|name| parts.headers.get(name)).filter(|_| self.trusted)?;
-            field.to_str().ok()
+            Some(field.as_bytes())
         };
-        appended(&parts.uri).or_else(forwarded).unwrap_or("/")
+        appended(&parts.uri).map(str::as_bytes).or_else(forwarded).unwrap_or(b"/")
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) async fn list(State(claviger): State<Claviger>, head: RequestHead, pa
     }
     let caller = match claviger.caller(&head, Assurance::Session).await {
         Ok(caller) => caller,
-        Err(denied) => return claviger.deny(&head, &denied),
+        Err(denied) => return claviger.deny(&head, &denied).await,
     };
     let page = head.shows_page();
     let sessions = match claviger.engine().devices(caller.subject()).await {

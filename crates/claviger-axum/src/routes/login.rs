@@ -31,6 +31,7 @@ pub(crate) async fn login(State(claviger): State<Claviger>, head: RequestHead, p
         Ok(asked) => asked,
         Err(problem) => return problem.answer_to(&head),
     };
+    let return_to = claviger.shortened(return_to).await;
     let repair = if switch { None } else { begin_repair(&claviger, &head, &return_to).await };
     let started = match repair {
         Some(repair) => repair,

@@ -3,9 +3,11 @@
 mod callback;
 mod check;
 mod devices;
+mod failed;
 mod health;
 mod login;
 mod logout;
+mod return_to;
 mod session;
 mod sign_in;
 mod webhook;
@@ -17,6 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
+use claviger_core::ReturnTo;
 use claviger_provider::MESSAGE_BYTES;
 use http::{HeaderName, StatusCode, header, request::Parts};
 
@@ -46,6 +49,8 @@ fn router(claviger: Claviger) -> Router {
         .route("/auth/login", get(login::login))
         .route("/auth/sign-in", get(sign_in::sign_in))
         .route("/auth/callback", get(callback::callback))
+        .route(failed::PATH, get(failed::failed))
+        .route(ReturnTo::KEPT, get(return_to::return_to))
         .route("/auth/logout", post(logout::logout))
         .route("/auth/session", get(session::session))
         .route("/auth/devices", get(devices::list))

@@ -11,7 +11,7 @@ use axum::{
 };
 use claviger_core::{Assurance, EndReason, ReturnTo, request::navigation::Audience};
 use claviger_engine::Denied;
-use http::{StatusCode, request::Parts};
+use http::request::Parts;
 
 use crate::{
     claviger::Claviger, head::RequestHead, pages::SignIn, params::Params, problem::no_store, respond,
@@ -43,9 +43,9 @@ pub(crate) async fn sign_in(State(claviger): State<Claviger>, head: RequestHead,
     };
     let provider = claviger.engine().provider().display_name;
     let login = login_address(&return_to, ask_again || switch);
-    let mut response = SignIn { title, text, login: &login, provider, way_back: signed_out }.into_response();
-    *response.status_mut() = StatusCode::OK;
-    response
+    let mut page = SignIn::new(title, text, &login, provider);
+    page.way_back = signed_out;
+    page.into_response()
 }
 
 fn login_address(return_to: &ReturnTo, switch: bool) -> String {

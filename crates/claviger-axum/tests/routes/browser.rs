@@ -85,6 +85,14 @@ impl Browser {
         self.send(app, request).await
     }
 
+    /// Follows a failed callback to the page that says why. Its address has neither code nor state.
+    pub(crate) async fn reads_failure(&mut self, app: &App, callback: &Answer) -> Answer {
+        let page = callback.location();
+        assert!(page.starts_with("/auth/failed?error="), "{callback:?}");
+        assert!(!page.contains("code=") && !page.contains("state="), "{page}");
+        self.follows(app, page, From::Elsewhere).await
+    }
+
     /// Sends a GET from a script of this site.
     pub(crate) async fn fetches(&mut self, app: &App, path: &str) -> Answer {
         let request = self.request(app, Method::GET, path, From::ThisSite);

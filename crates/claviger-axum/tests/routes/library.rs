@@ -5,7 +5,7 @@ use axum::{
     routing::{any, get},
 };
 use claviger_axum::{Claviger, MaybeSignedIn, RequestHead, SignedIn};
-use claviger_core::{Assurance, Presence};
+use claviger_core::{Assurance, Presence, limits};
 use claviger_mock::Endpoint;
 use http::{HeaderMap, Method, StatusCode, header};
 
@@ -107,17 +107,29 @@ async fn a_nested_route_keeps_its_return_to() {
     answer.assert_leads_to("/auth/sign-in?return_to=%2Fnested%2Fprivate%3Fa%3Db");
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_unsafe_path_returns_to_the_front_page() {
-    let app = App::with(|setup| {
-        setup.pages = |claviger| Router::new().fallback(private).layer(claviger.layer());
+async fn everywhere_private() -> App {
+    App::with(|setup| {
+        setup.pages =
+            |claviger| Router::new().fallback(private).layer(claviger.layer()).merge(claviger.routes());
     })
-    .await;
-    let long = format!("/{}", "a".repeat(2000));
-    for path in ["//evil.example/", "/.//evil.example", "/\\evil.example", &long] {
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loss_of_an_unsafe_path_is_said() {
+    let app = everywhere_private().await;
+    let long = format!("/{}", "a".repeat(limits::RETURN_TO_BYTES));
+    for path in ["//evil.example/", "/.//evil.example", &long] {
         let answer = Browser::new().opens(&app, path).await;
-        answer.assert_leads_to("/auth/sign-in?return_to=%2F");
+        answer.assert_leads_to("/auth/sign-in?return_to=%2Fauth%2Freturn");
     }
+    let answer = Browser::new().opens(&app, "/\\evil.example").await;
+    answer.assert_leads_to("/auth/sign-in?return_to=%2F%255Cevil.example");
+    let mut browser = Browser::new();
+    let callback = browser.reaches_provider(&app, ADA, "/auth/login?return_to=/auth/return").await;
+    browser.follows(&app, &callback, From::Elsewhere).await.assert_leads_to("/auth/return");
+    let page = browser.follows(&app, "/auth/return", From::Elsewhere).await;
+    page.assert_page(StatusCode::NOT_FOUND, "If you signed in, you are signed in.");
 }
 
 #[tokio::test(start_paused = true)]

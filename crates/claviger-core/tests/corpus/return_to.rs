@@ -13,11 +13,23 @@ const PAGES: [&str; 4] = [
     "http://[::1]:8080/a/b/../auth/callback#x",
 ];
 
-/// Parses a text, and resolves what was accepted as a browser does.
+/// Parses a text, and resolves what was accepted as a browser does. The same for the target of a
+/// request.
 pub(crate) fn check(input: &[u8]) -> &'static str {
-    let Ok(text) = std::str::from_utf8(input.strip_suffix(b"\n").unwrap_or(input)) else { return "refused" };
+    let input = input.strip_suffix(b"\n").unwrap_or(input);
+    if let Some(target) = ReturnTo::of_target(input) {
+        stays_here(&target);
+    }
+    let Ok(text) = std::str::from_utf8(input) else { return "refused" };
     let Some(accepted) = ReturnTo::parse(text) else { return "refused" };
     assert_eq!(accepted.as_str(), text);
+    assert_eq!(ReturnTo::of_target(input), Some(accepted.clone()));
+    stays_here(&accepted);
+    "accepted"
+}
+
+fn stays_here(accepted: &ReturnTo) {
+    let text = accepted.as_str();
     assert_eq!(accepted.to_string(), text);
     assert!(text.len() <= RETURN_TO_BYTES);
     assert!(text.bytes().all(|byte| byte.is_ascii_graphic()), "a header can carry it as it is");
@@ -31,5 +43,4 @@ pub(crate) fn check(input: &[u8]) -> &'static str {
         let again = target[url::Position::BeforePath..].to_owned();
         assert_eq!(page.join(&again).unwrap(), target, "{text:?}");
     }
-    "accepted"
 }

@@ -91,7 +91,7 @@ impl ApiProxy {
         };
         let cookie = match self.claviger.cookie(&head) {
             Ok(cookie) => cookie,
-            Err(denied) => return self.claviger.deny(&head, &denied),
+            Err(denied) => return self.claviger.deny(&head, &denied).await,
         };
         let payload = match Payload::read(body, self.max_body_bytes).await {
             Ok(payload) => payload,
@@ -105,7 +105,7 @@ impl ApiProxy {
                 let response = response.map(|body| Body::new(OfSession::new(body, hold)));
                 UntilStop::wrap(response, self.streams.stopping())
             }
-            Some(Err(Failed::Denied(denied))) => self.claviger.deny(&head, &denied),
+            Some(Err(Failed::Denied(denied))) => self.claviger.deny(&head, &denied).await,
             Some(Err(Failed::Problem(problem))) => problem.json(),
             None => self.broken_off(&head, cookie).await,
         };
@@ -117,7 +117,7 @@ impl ApiProxy {
     async fn broken_off(&self, head: &RequestHead, cookie: SessionCookie) -> Response {
         match self.claviger.engine().authenticate(cookie, head.ask(Assurance::Session)).await {
             Ok(_) => CALL_BROKEN_OFF.json(),
-            Err(denied) => self.claviger.deny(head, &denied),
+            Err(denied) => self.claviger.deny(head, &denied).await,
         }
     }
 

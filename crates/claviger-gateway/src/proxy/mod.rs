@@ -177,8 +177,10 @@ impl Proxy {
         let visitor = match self.admit(admission, head).await {
             Ok(visitor) => visitor,
             Err(denied) => {
-                let known = well_known::answer(parts.uri.path(), &denied);
-                return known.unwrap_or_else(|| self.claviger.deny(head, &denied));
+                return match well_known::answer(parts.uri.path(), &denied) {
+                    Some(known) => known,
+                    None => self.claviger.deny(head, &denied).await,
+                };
             }
         };
         let outdated = visitor.as_ref().and_then(|_| self.claviger.outdated_cookie(head));
@@ -205,7 +207,7 @@ impl Proxy {
     async fn broken_off(&self, head: &RequestHead, admission: Admission) -> Response {
         match self.admit(admission, head).await {
             Ok(_) => problems::BROKEN_OFF_BY_DOUBT.answer_to(head),
-            Err(denied) => self.claviger.deny(head, &denied),
+            Err(denied) => self.claviger.deny(head, &denied).await,
         }
     }
 

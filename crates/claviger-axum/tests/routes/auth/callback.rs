@@ -26,7 +26,7 @@ async fn a_sign_in_sets_the_session_cookie_and_redirects() {
         answer.set_cookies(),
         [
             format!("__Host-claviger={value}; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=2592000"),
-            format!("{login_cookie}={login_value}; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=60"),
+            format!("{login_cookie}={login_value}; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=600"),
         ]
     );
     assert!(answer.body.is_empty(), "{answer:?}");

@@ -149,7 +149,7 @@ const FAILURES: [(&str, Failure, StatusCode, &str); 16] = [
             with_query(&app, &mut browser, |callback| format!("{callback}&{}", part(callback, "state"))).await
         }),
         BAD,
-        "may come only once",
+        "makes no sense",
     ),
     (
         "code twice",
@@ -157,7 +157,7 @@ const FAILURES: [(&str, Failure, StatusCode, &str); 16] = [
             with_query(&app, &mut browser, |callback| format!("{callback}&code=other")).await
         }),
         BAD,
-        "may come only once",
+        "makes no sense",
     ),
     (
         "oversized",
@@ -166,7 +166,7 @@ const FAILURES: [(&str, Failure, StatusCode, &str); 16] = [
                 .await
         }),
         BAD,
-        "in the address is too long",
+        "makes no sense",
     ),
     (
         "provider down",
@@ -201,10 +201,12 @@ const FAILURES: [(&str, Failure, StatusCode, &str); 16] = [
 #[tokio::test(start_paused = true)]
 async fn a_failed_sign_in_gets_a_page_that_says_what_to_do() {
     for (name, failure, status, words) in FAILURES {
-        let (app, browser, answer) = failure(App::start().await, Browser::new()).await;
+        let (app, mut browser, answer) = failure(App::start().await, Browser::new()).await;
         println!("{name}");
-        answer.assert_page(status, words);
-        assert!(!answer.body.contains("still signed in"), "nobody was: {}", answer.body);
+        let page = browser.reads_failure(&app, &answer).await;
+        page.assert_page(status, words);
+        page.assert_sets_no_cookie();
+        assert!(!page.body.contains("still signed in"), "nobody was: {}", page.body);
         assert_eq!(answer.header(header::REFERRER_POLICY), Some("no-referrer"));
         assert!(!answer.touches_session(), "{answer:?}");
         assert!(!browser.is_signed_in(&app).await);
@@ -216,18 +218,20 @@ async fn a_failed_sign_in_keeps_the_good_session() {
     for (name, failure, status, words) in FAILURES {
         let app = App::start().await;
         let browser = app.signed_in(ADA).await;
-        let (app, browser, answer) = failure(app, browser).await;
+        let (app, mut browser, answer) = failure(app, browser).await;
         println!("{name}");
         if words == "no longer open" {
-            answer.assert_leads_to("/");
+            let known = ["stale"].contains(&name);
+            answer.assert_leads_to(if known { "/" } else { "/auth/return" });
             answer.assert_sets_no_cookie_of_a_session();
             assert!(browser.is_signed_in(&app).await, "TRANSIENT");
             continue;
         }
-        answer.assert_page(status, words);
-        assert_eq!(answer.body.matches("still signed in").count(), 1, "{}", answer.body);
-        assert!(answer.body.contains(STILL), "{}", answer.body);
-        assert!(answer.body.contains("Continue"), "{}", answer.body);
+        let page = browser.reads_failure(&app, &answer).await;
+        page.assert_page(status, words);
+        assert_eq!(page.body.matches("still signed in").count(), 1, "{}", page.body);
+        assert!(page.body.contains(STILL), "{}", page.body);
+        assert!(page.body.contains("Continue"), "{}", page.body);
         assert!(!answer.touches_session(), "{answer:?}");
         assert!(browser.is_signed_in(&app).await, "TRANSIENT");
     }
@@ -237,8 +241,7 @@ async fn a_failed_sign_in_keeps_the_good_session() {
 async fn a_final_failure_removes_the_sign_in_cookie() {
     for (name, failure, status, _) in FAILURES {
         let (_, browser, answer) = failure(App::start().await, Browser::new()).await;
-        let malformed =
-            answer.body.contains("may come only once") || answer.body.contains("in the address is too long");
+        let malformed = answer.location().contains("error=bad_request");
         let tied = status == BAD && !malformed && name != "no state";
         assert!(!tied || browser.cookie_names().is_empty(), "{name}: {:?}", browser.cookie_names());
     }
@@ -259,10 +262,16 @@ async fn a_repeated_callback_leads_on() {
     assert_eq!(without_the_answer.session(&app), session);
 
     app.pass(2 * limits::CALLBACK_REPEATS);
-    browser.follows(&app, &callback, From::User).await.assert_leads_to("/");
+    browser.follows(&app, &callback, From::User).await.assert_leads_to("/inbox");
+    app.pass(limits::LOGIN_LIFETIME);
+    let forgotten = browser.follows(&app, &callback, From::User).await;
+    forgotten.assert_leads_to("/auth/return");
+    let page = browser.follows(&app, "/auth/return", From::User).await;
+    page.assert_page(StatusCode::NOT_FOUND, "no longer knows which page you wanted");
     assert_eq!(browser.session(&app), session);
-    let stranger = Browser::new().follows(&app, &callback, From::Elsewhere).await;
-    stranger.assert_page(BAD, "no longer open");
+    let mut stranger = Browser::new();
+    let answer = stranger.follows(&app, &callback, From::Elsewhere).await;
+    stranger.reads_failure(&app, &answer).await.assert_page(BAD, "no longer open");
     assert_eq!(app.twitch.mock().token_calls("authorization_code"), 1, "a code is sent once");
 }
 
@@ -273,9 +282,11 @@ async fn a_store_failure_keeps_the_sign_in() {
     let callback = browser.reaches_provider(&app, ADA, "/auth/login").await;
     app.store_fails(true);
     let answer = browser.follows(&app, &callback, From::Elsewhere).await;
-    answer.assert_page(UNAVAILABLE, "One moment, please");
-    answer.assert_passing_failure();
-    assert!(!answer.body.contains("still signed in"), "{}", answer.body);
+    answer.assert_sets_no_cookie();
+    let page = browser.reads_failure(&app, &answer).await;
+    page.assert_page(UNAVAILABLE, "One moment, please");
+    page.assert_passing_failure();
+    assert!(!page.body.contains("still signed in"), "{}", page.body);
     app.store_fails(false);
     browser.follows(&app, &callback, From::Elsewhere).await.assert_leads_to("/");
 }
@@ -287,10 +298,41 @@ async fn a_missing_key_keeps_the_sign_in() {
     let callback = browser.reaches_provider(&app, ADA, "/auth/login").await;
     let misconfigured = app.restarted_with_keys(&[2]).await;
     let answer = browser.follows(&misconfigured, &callback, From::Elsewhere).await;
-    answer.assert_page(UNAVAILABLE, "This is our fault");
-    answer.assert_passing_failure();
+    answer.assert_sets_no_cookie();
+    let page = browser.reads_failure(&misconfigured, &answer).await;
+    page.assert_page(UNAVAILABLE, "This is our fault");
+    page.assert_passing_failure();
     let mended = app.restarted_with_keys(&[2, 1]).await;
     browser.follows(&mended, &callback, From::Elsewhere).await.assert_leads_to("/");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_sign_in_remembers_its_destination() {
+    let app = App::start().await;
+    let mut browser = Browser::new();
+    let started = browser.follows(&app, "/auth/login?return_to=/inbox%3Fpage%3D2", From::ThisSite).await;
+    let back = crate::browser::path_of(&app.twitch.deny(started.location()));
+    let answer = browser.follows(&app, &back, From::Elsewhere).await;
+    let page = browser.reads_failure(&app, &answer).await;
+    let again = "/auth/login?return_to=%2Finbox%3Fpage%3D2";
+    assert!(page.body.contains(&format!("href=\"{again}\"")), "{}", page.body);
+    let callback = browser.reaches_provider(&app, ADA, again).await;
+    browser.follows(&app, &callback, From::Elsewhere).await.assert_leads_to("/inbox?page=2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_failure_has_its_words_and_others_have_none() {
+    let app = App::start().await;
+    for (path, status, words) in [
+        ("/auth/failed?error=another_user&return_to=/a", BAD, "/auth/login?switch=true&#38;return_to=%2Fa"),
+        ("/auth/failed?error=another_user", BAD, "Choose an account"),
+        ("/auth/failed?error=too_many_sign_ins", UNAVAILABLE, "Many sign-ins are under way"),
+        ("/auth/failed?error=access_denied&return_to=//evil.example", BAD, "href=\"/auth/login\""),
+        ("/auth/failed?error=%3Cscript%3E", StatusCode::NOT_FOUND, "nothing at this address"),
+        ("/auth/failed", StatusCode::NOT_FOUND, "nothing at this address"),
+    ] {
+        Browser::new().opens(&app, path).await.assert_page(status, words);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -169,18 +169,26 @@ async fn a_bad_parameter_never_passes() {
     browser.fetches(&app, &long).await.assert_error(StatusCode::BAD_REQUEST, "bad_request");
 }
 
+/// What leads to the page that says that the destination is not known.
+const LOST: &str = "%2Fauth%2Freturn";
+
 #[tokio::test(start_paused = true)]
 async fn denied_redirect_sends_navigations_to_the_sign_in() {
     let app = behind_proxy().await;
     let mut nobody = Browser::new();
     let navigation = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
     type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
-    let table: [Case<'_>; 6] = [
+    let table: [Case<'_>; 7] = [
+        (
+            "raw UTF-8 and a backslash",
+            &[("x-original-uri", "/k\u{e4}se?a=\\b")],
+            "%2Fk%25C3%25A4se%3Fa%3D%255Cb",
+        ),
         ("original of Caddy and Traefik", &[("x-forwarded-uri", "/inbox?page=2")], "%2Finbox%3Fpage%3D2"),
         ("original of nginx", &[("x-original-uri", "/inbox")], "%2Finbox"),
         ("none", &[], "%2F"),
-        ("another site", &[("x-forwarded-uri", "//evil.example")], "%2F"),
-        ("an address", &[("x-forwarded-uri", "https://evil.example/")], "%2F"),
+        ("another site", &[("x-forwarded-uri", "//evil.example")], LOST),
+        ("an address", &[("x-forwarded-uri", "https://evil.example/")], LOST),
         ("a post that is forwarded as get", &[("x-forwarded-method", "GET")], "%2F"),
     ];
     for (name, fields, target) in table {
@@ -194,10 +202,13 @@ async fn denied_redirect_sends_navigations_to_the_sign_in() {
     }
     let script = [("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")];
     let post = [("x-forwarded-method", "POST"), ("sec-fetch-site", "same-origin")];
-    for fields in [script.to_vec(), [navigation, post].concat()] {
-        let answer = asks(&app, &mut nobody, "/auth/check?denied=redirect", &fields).await;
-        answer.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
-    }
+    let answer = asks(&app, &mut nobody, "/auth/check?denied=redirect", &script).await;
+    answer.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
+    let form = [navigation, post].concat();
+    let answer = asks(&app, &mut nobody, "/auth/check?denied=redirect", &form).await;
+    answer.assert_page(StatusCode::UNAUTHORIZED, "Your form was not sent.");
+    let answer = asks(&app, &mut nobody, "/auth/check", &form).await;
+    answer.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
 }
 
 /// Envoy asks so.
@@ -210,7 +221,7 @@ async fn what_a_proxy_appends_is_the_original_address() {
         ("/inbox", "%2Finbox"),
         ("/inbox?page=2&q=%26+%3D", "%2Finbox%3Fpage%3D2%26q%3D%2526%2B%253D"),
         ("/a%2Fb%20%C3%A4/", "%2Fa%252Fb%2520%25C3%25A4%2F"),
-        ("//evil.example", "%2F"),
+        ("//evil.example", LOST),
         ("/auth/check/x", "%2Fauth%2Fcheck%2Fx"),
     ] {
         let told = [&navigation[..], &[("x-forwarded-uri", "/of-the-client")]].concat();
@@ -248,8 +259,10 @@ async fn an_outage_is_never_redirected_to_the_sign_in() {
     let mut browser = app.signed_in(ADA).await;
     app.provider_fails_when_needed();
     let answer = browser.opens(&app, "/auth/check?denied=redirect").await;
-    answer.assert_error(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable");
+    answer.assert_page(StatusCode::SERVICE_UNAVAILABLE, "The sign-in service does not answer");
     answer.assert_passing_failure();
+    let answer = browser.opens(&app, "/auth/check").await;
+    answer.assert_error(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable");
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ mod exchanges;
 mod login;
 mod logout;
 mod repair;
+mod return_to;
 mod session;
 mod sign_in;
 mod webhook;

@@ -79,8 +79,10 @@ async fn another_account_at_the_provider_is_explained() {
     let location = is_led_to_provider(&app, &mut browser, "/auth/devices").await;
     let callback = crate::browser::path_of(&app.twitch.agree(GRACE, &location));
     let answer = browser.follows(&app, &callback, From::Elsewhere).await;
-    answer.assert_page(StatusCode::BAD_REQUEST, "Another account is signed in there");
-    assert!(answer.body.contains("/auth/login?switch=true"), "{}", answer.body);
+    let page = browser.reads_failure(&app, &answer).await;
+    page.assert_page(StatusCode::BAD_REQUEST, "Another account is signed in there");
+    let again = "/auth/login?switch=true&#38;return_to=%2Fauth%2Fdevices";
+    assert!(page.body.contains(again), "{}", page.body);
     assert!(!answer.touches_session(), "ISO");
     assert_eq!(app.end_reason(session).await, None);
     let callback = browser.reaches_provider(&app, GRACE, "/auth/login?switch=true").await;
@@ -97,7 +99,8 @@ async fn a_sign_out_during_the_renewal_is_not_undone() {
     app.end(session, reason).await;
     let callback = crate::browser::path_of(&app.twitch.agree(ADA, &location));
     let answer = browser.follows(&app, &callback, From::Elsewhere).await;
-    answer.assert_page(StatusCode::BAD_REQUEST, "This device was signed out in the meantime");
+    let page = browser.reads_failure(&app, &answer).await;
+    page.assert_page(StatusCode::BAD_REQUEST, "This device was signed out in the meantime");
     assert!(!browser.is_signed_in(&app).await, "ENDED");
     assert_eq!(app.end_reason(session).await, Some(reason), "ENDED");
 }

@@ -1,0 +1,43 @@
+//! `GET /auth/return?to=`: leads on to a destination that is too long for headers and cookies.
+//!
+//! Anybody can make a reference to a page of this site. A navigation that a page of ours begins is
+//! trusted more than one from elsewhere, so this page goes on by itself only if this site or the
+//! user led the browser here, or a sign-in of this browser.
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use claviger_core::ReturnTo;
+use http::{StatusCode, request::Parts};
+
+use crate::{
+    claviger::Claviger, head::RequestHead, pages::Onward, params::Params, problem::Problem, respond,
+};
+
+const UNKNOWN: Problem = Problem::new(
+    StatusCode::NOT_FOUND,
+    "destination_unknown",
+    "Open your link once more",
+    "This site no longer knows which page you wanted to see: its address was too long or unusual, or the sign-in was too long ago. \
+     If you signed in, you are signed in. Open your link once more, or go to the front page.",
+);
+
+pub(crate) async fn return_to(State(claviger): State<Claviger>, head: RequestHead, parts: Parts) -> Response {
+    let asked = Params::of(&parts.uri).and_then(|params| Ok(params.one("to")?.map(str::to_owned)));
+    let reference = match asked {
+        Ok(reference) => reference.unwrap_or_default(),
+        Err(error) => return respond::of_bad_params(&error).answer_to(&head),
+    };
+    match claviger.engine().kept_destination(&reference).await {
+        Ok(Some(destination)) => onward(&claviger, &head, &destination),
+        Ok(None) => UNKNOWN.answer_to(&head),
+        Err(error) => respond::store_failure(&error).answer_to(&head),
+    }
+}
+
+fn onward(claviger: &Claviger, head: &RequestHead, destination: &ReturnTo) -> Response {
+    let signs_in = |cookie| claviger.engine().login_leads_to(cookie, head.target());
+    let now = head.began_here() || head.cookies.login_values().any(signs_in);
+    Onward::new(destination.as_str(), now).into_response()
+}
