@@ -371,6 +371,8 @@ pub mod limits {
     pub const SUBSCRIPTIONS_EVERY: Duration = Duration::from_secs(60 * 60);
     /// The same while the subscriptions are not as they should be.
     pub const SUBSCRIPTIONS_RETRY: Duration = Duration::from_secs(60);
+    /// Maximum number of tries to write down which subscription was made.
+    pub const SUBSCRIPTION_WRITES: u32 = 3;
     /// Maximum number of pages in a list of subscriptions.
     pub const SUBSCRIPTION_PAGES: usize = 100;
     /// All 429s within this time lower the rate limit once: they come in volleys.

@@ -90,7 +90,7 @@ impl Wiring {
         let disconnects = Disconnects::new(&env, &store, &rows, &clock, &validator, &checks);
         let connection_sweep =
             ConnectionSweep::new(&env, &rows, &clock, &slots, &provider, &checks, &disconnects);
-        let subscriber = Subscriber::new(&env, &webhook, &provider, &app_token);
+        let subscriber = Subscriber::new(&env, &store, &webhook, &provider, &app_token);
         let webhook_events = WebhookEvents::new(&env, &webhook, &provider, &disconnects, &subscriber);
 
         let refresher = Refresher::new(

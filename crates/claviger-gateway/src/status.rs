@@ -162,6 +162,8 @@ pub enum Webhook {
     Waiting,
     /// The provider refuses the subscription.
     Refused,
+    /// Another instance subscribed with another secret or address.
+    OtherSettings,
     /// The subscription works.
     Subscribed,
 }
@@ -182,6 +184,7 @@ impl From<Subscribed> for Webhook {
             Subscribed::Unwanted => Self::NotConfigured,
             Subscribed::Waiting => Self::Waiting,
             Subscribed::Refused => Self::Refused,
+            Subscribed::Elsewhere => Self::OtherSettings,
             Subscribed::Works => Self::Subscribed,
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     answer::Answer,
     client::Client,
     connections::ConnectionsAnswer,
-    subscriptions::{CreateAnswer, DeleteAnswer, ListAnswer, Plan, Subscription},
+    subscriptions::{CreateAnswer, DeleteAnswer, ListAnswer, Plan, Remembered, Subscription},
     webhook::{Message, Refused, WebhookSecret},
 };
 
@@ -153,6 +153,12 @@ pub trait Subscriptions: fmt::Debug + Send + Sync {
     fn read_deleted(&self, client: &Client, answer: Answer, now: Timestamp) -> DeleteAnswer;
 
     /// Decides what is to be done about all subscriptions that were found, not only one page of
-    /// them.
-    fn plan(&self, client: &Client, found: &[Subscription], callback: &Url) -> Plan;
+    /// them, so that events come to `callback`.
+    fn plan(
+        &self,
+        client: &Client,
+        found: &[Subscription],
+        callback: &Url,
+        remembered: Remembered<'_>,
+    ) -> Plan;
 }

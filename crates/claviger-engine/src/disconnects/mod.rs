@@ -7,6 +7,7 @@
 
 pub(crate) mod connection_checks;
 pub(crate) mod connection_sweep;
+mod registration;
 pub(crate) mod subscription;
 pub(crate) mod webhook_events;
 

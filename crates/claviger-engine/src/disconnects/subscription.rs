@@ -1,13 +1,23 @@
 //! Keeps the provider's subscription to webhook events working.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use claviger_core::{Timestamp, limits};
 use claviger_provider::{CreateAnswer, DeleteAnswer, ListAnswer, Subscription, Subscriptions, WebhookSecret};
-use claviger_store::StoreError;
+use claviger_store::{Store, StoreError};
 use tokio::sync::Notify;
 use url::Url;
 
+use super::{
+    key_of,
+    registration::{Registration, Stored},
+};
 use crate::{AppToken, Env, Lock, NoToken, ProviderClient, metrics, part::part};
 
 /// Where the provider sends its webhook events, and what they are signed with.
@@ -29,6 +39,8 @@ pub enum Subscribed {
     Waiting,
     /// The provider refuses the subscription; the operator must act.
     Refused,
+    /// Another instance subscribed with another secret or address; the operator must act.
+    Elsewhere,
     /// It sends them.
     Works,
 }
@@ -37,6 +49,7 @@ part! {
     /// Creates the subscription, and watches it.
     pub(crate) struct Subscriber needs {
         env: Env,
+        store: Arc<dyn Store>,
         webhook: Option<WebhookSettings>,
         provider: Arc<ProviderClient>,
         app_token: Arc<AppToken>,
@@ -45,6 +58,9 @@ part! {
         ended: Notify = Notify::new(),
         /// What was found when the subscription was last looked at.
         found: Lock<Subscribed> = Lock::default(),
+        /// A subscription with our settings was there since the start. From then on other settings
+        /// are those of another instance, and newer.
+        settled: AtomicBool = AtomicBool::new(false),
     }
 }
 
@@ -55,6 +71,12 @@ enum Unsubscribed {
     /// The operator must act.
     Refused(String),
     Store(StoreError),
+}
+
+impl From<StoreError> for Unsubscribed {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 impl From<NoToken> for Unsubscribed {
@@ -72,6 +94,7 @@ impl From<NoToken> for Unsubscribed {
 impl Subscriber {
     /// Takes note that the provider ended the subscription.
     pub(crate) fn note_ended(&self) {
+        *self.found.lock() = Subscribed::Waiting;
         self.ended.notify_one();
     }
 
@@ -109,6 +132,10 @@ impl Subscriber {
     fn after_subscribing(&self, subscribed: Result<Subscribed, Unsubscribed>) -> Duration {
         let found = match &subscribed {
             Ok(found) => *found,
+            // What was found to work goes on, as far as is known.
+            Err(Unsubscribed::Later(_) | Unsubscribed::Store(_)) if self.status() == Subscribed::Works => {
+                Subscribed::Works
+            }
             Err(Unsubscribed::Later(_) | Unsubscribed::Store(_)) => Subscribed::Waiting,
             Err(Unsubscribed::Refused(_)) => Subscribed::Refused,
         };
@@ -116,6 +143,13 @@ impl Subscriber {
         metrics::subscription_works(found == Subscribed::Works);
         match subscribed {
             Ok(Subscribed::Works) => return limits::SUBSCRIPTIONS_EVERY,
+            Ok(Subscribed::Elsewhere) => {
+                tracing::error!(
+                    "another instance subscribed with another webhook secret or address: give all the same, and \
+                     restart those with an old one"
+                );
+                return limits::SUBSCRIPTIONS_EVERY;
+            }
             Ok(_) => tracing::info!("the webhook subscription waits to be verified"),
             Err(Unsubscribed::Later(why)) => {
                 tracing::warn!(why, "the webhook subscription has to wait");
@@ -138,20 +172,37 @@ impl Subscriber {
         subscriptions: &dyn Subscriptions,
     ) -> Result<Subscribed, Unsubscribed> {
         let WebhookSettings { callback, secret } = webhook;
+        let client = &self.provider.provider().client;
+        let settings =
+            key_of([client.id.as_bytes(), callback.as_str().as_bytes(), secret.expose().as_bytes()]).0;
+        let stored = Stored::read(&*self.store).await?;
+        if stored.differs(&settings) && self.settled.load(Ordering::Relaxed) {
+            return Ok(Subscribed::Elsewhere);
+        }
         let found = self.all(subscriptions).await?;
-        let plan = subscriptions.plan(&self.provider.provider().client, &found, callback);
+        let plan = subscriptions.plan(client, &found, callback, stored.remembered(&settings));
+        if plan.create {
+            *self.found.lock() = Subscribed::Waiting;
+            self.announce(&stored, settings, callback).await?;
+        }
         let token = self.app_token.get(None).await?;
         for id in &plan.delete {
             let answer = self.provider.delete_subscription(subscriptions, &token, id).await;
             if !matches!(answer, DeleteAnswer::Done) {
                 return Err(Unsubscribed::Later("a subscription cannot be deleted"));
             }
+            tracing::warn!(
+                id,
+                "a webhook subscription that does not work, or has other settings, was deleted"
+            );
         }
         if !plan.create {
+            self.settled.store(true, Ordering::Relaxed);
             return Ok(if plan.works { Subscribed::Works } else { Subscribed::Waiting });
         }
         match self.provider.create_subscription(subscriptions, &token, callback, secret).await {
-            CreateAnswer::Created(_) | CreateAnswer::Exists => Ok(Subscribed::Waiting),
+            CreateAnswer::Created(id) => self.remember(settings, id, callback).await,
+            CreateAnswer::Exists => Ok(Subscribed::Waiting),
             CreateAnswer::Refused(why) => Err(Unsubscribed::Refused(why)),
             CreateAnswer::TokenDead => {
                 self.app_token.get(Some(&token)).await?;
@@ -159,6 +210,45 @@ impl Subscriber {
             }
             CreateAnswer::Unknown(_) => Err(Unsubscribed::Later("the provider does not answer")),
         }
+    }
+
+    /// Writes down that a subscription with these settings is about to be made. Until its id is
+    /// known, none counts.
+    async fn announce(
+        &self,
+        stored: &Stored,
+        settings: [u8; 32],
+        callback: &Url,
+    ) -> Result<(), Unsubscribed> {
+        // The one before is deleted, also after a crash.
+        let before = stored.registration.as_ref().map(|before| before.callback.clone());
+        let callback = before.unwrap_or_else(|| callback.to_string());
+        let announced = Registration { settings, id: String::new(), callback };
+        if stored.replace(&*self.store, &announced).await? {
+            return Ok(());
+        }
+        Err(Unsubscribed::Later("another instance subscribes"))
+    }
+
+    /// Writes down which subscription was made. Another instance with the same settings may have
+    /// written meanwhile.
+    async fn remember(
+        &self,
+        settings: [u8; 32],
+        id: String,
+        callback: &Url,
+    ) -> Result<Subscribed, Unsubscribed> {
+        let made = Registration { settings, id, callback: callback.to_string() };
+        for _ in 0..limits::SUBSCRIPTION_WRITES {
+            let stored = Stored::read(&*self.store).await?;
+            if stored.differs(&settings) {
+                break;
+            }
+            if stored.replace(&*self.store, &made).await? {
+                return Ok(Subscribed::Waiting);
+            }
+        }
+        Err(Unsubscribed::Later("another instance subscribes"))
     }
 
     /// All subscriptions of the app.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use claviger_core::EndReason;
-use claviger_engine::{Engine, WebhookError, WebhookReply, WebhookSettings};
+use claviger_engine::{Engine, Subscribed, WebhookError, WebhookReply, WebhookSettings};
 use claviger_mock::{
     Delivery, Endpoint, FaultKind, Notice, RevocationReason, Subscription, SubscriptionStatus,
     SubscriptionType, WebhookAnswer,
 };
 use claviger_provider::{Refused, WebhookSecret};
-use claviger_store::{Method, Queue};
+use claviger_store::{Method, Queue, SharedEntry, Store as _};
 
 use crate::{
     crowd::Running,
@@ -23,11 +23,15 @@ const DISCONNECTED: Option<EndReason> = Some(EndReason::DisconnectedAtProvider);
 impl World {
     /// An instance that wants webhook events.
     pub(crate) async fn listening(&self) -> Instance {
+        self.listening_with("https://app.test/notices", "a-secret-of-some-length").await
+    }
+
+    async fn listening_with(&self, callback: &str, secret: &str) -> Instance {
         let faulty_store = Arc::new(FaultyStore::new(Arc::clone(&self.memory)));
         let mut parts = self.parts(Arc::clone(&faulty_store), &[1]);
         parts.webhook = Some(WebhookSettings {
-            callback: "https://app.test/notices".parse().unwrap(),
-            secret: WebhookSecret::new("a-secret-of-some-length").unwrap(),
+            callback: callback.parse().unwrap(),
+            secret: WebhookSecret::new(secret).unwrap(),
         });
         Instance { engine: Engine::start(parts).await.unwrap(), faulty_store }
     }
@@ -332,6 +336,108 @@ async fn two_instances_share_one_subscription_and_duplicates_are_deleted() {
     running.stop().await;
     other_running.stop().await;
     drop(app);
+}
+
+/// The provider does not tell which secret it signs with.
+#[tokio::test(start_paused = true)]
+async fn changed_settings_are_subscribed_with_at_the_next_start() {
+    for (callback, secret) in [
+        ("https://app.test/notices", "another-secret-of-some-length"),
+        ("https://app.test/elsewhere", "a-secret-of-some-length"),
+    ] {
+        let (world, _, running) = subscribed(|_| {}).await;
+        running.stop().await;
+        let before = world.subscriptions()[0].id.clone();
+        let app = world.listening_with(callback, secret).await;
+        let device = world.sign_in(&app, ADA).await;
+        let running = app.run();
+        world.run_for(SECOND).await;
+        assert_eq!(app.report().await.subscribed, Subscribed::Waiting, "{callback} {secret}");
+        assert!(matches!(world.deliver(&app).await[..], [Ok(WebhookReply::Challenge(_))]));
+        world.run_for(2 * MINUTE).await;
+        assert_eq!(app.report().await.subscribed, Subscribed::Works);
+        let now = world.subscriptions();
+        assert_eq!((now.len(), world.enabled()), (1, 1), "the one before is deleted: {now:?}");
+        assert_ne!(now[0].id, before);
+        world.disconnect(ADA);
+        assert_eq!(world.deliver(&app).await, [Ok(WebhookReply::Noted)]);
+        world.run_for(SECOND).await;
+        assert_eq!(world.end_reason(device.session).await, DISCONNECTED);
+        running.stop().await;
+    }
+}
+
+/// The release before remembered nothing, so its secret is unknown.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_is_not_remembered_is_made_again_once() {
+    let (world, _, running) = subscribed(|_| {}).await;
+    running.stop().await;
+    let before = world.subscriptions()[0].id.clone();
+    let entry = world.memory.shared_entry("webhook-subscription").await.unwrap().unwrap();
+    let unknown = SharedEntry { version: entry.version.next(), value: b"of a later release".to_vec() };
+    assert!(world.memory.put_shared_entry("webhook-subscription", &unknown).await.unwrap());
+    for _ in 0..2 {
+        let app = world.listening().await;
+        let running = app.run();
+        world.run_for(SECOND).await;
+        world.deliver(&app).await;
+        world.run_for(2 * HOUR).await;
+        assert_eq!(app.report().await.subscribed, Subscribed::Works);
+        running.stop().await;
+    }
+    assert_eq!((world.created(), world.enabled()), (2, 1));
+    assert_ne!(world.subscriptions()[0].id, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_start_together_agree_on_one_subscription() {
+    for apart_ms in [0, 30, 120, 250, 400] {
+        let (world, _) = World::start().await;
+        world.twitch.slow(SECOND / 10);
+        let one = world.listening().await;
+        let one_running = one.run();
+        world.run_for(std::time::Duration::from_millis(apart_ms)).await;
+        let two = world.listening().await;
+        let two_running = two.run();
+        for _ in 0..10 {
+            world.run_for(MINUTE).await;
+            world.deliver(&two).await;
+        }
+        for app in [&one, &two] {
+            assert_eq!(app.report().await.subscribed, Subscribed::Works, "{apart_ms} ms");
+        }
+        assert_eq!((world.subscriptions().len(), world.enabled()), (1, 1), "{apart_ms} ms");
+        one_running.stop().await;
+        two_running.stop().await;
+    }
+}
+
+/// While instances are restarted one by one with another secret, the old ones change nothing.
+#[tokio::test(start_paused = true)]
+async fn an_instance_with_old_settings_says_so_and_leaves_the_subscription() {
+    let (world, old, old_running) = subscribed(|_| {}).await;
+    world.run_for(2 * MINUTE).await;
+    assert_eq!(old.report().await.subscribed, Subscribed::Works);
+    let new = world.listening_with("https://app.test/notices", "another-secret-of-some-length").await;
+    let new_running = new.run();
+    world.run_for(SECOND).await;
+    world.deliver(&new).await;
+    world.run_for(3 * HOUR).await;
+    assert_eq!(old.report().await.subscribed, Subscribed::Elsewhere);
+    assert_eq!(new.report().await.subscribed, Subscribed::Works);
+    assert_eq!((world.created(), world.enabled()), (2, 1), "they do not take it from each other");
+    old_running.stop().await;
+    new_running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_works_is_not_doubted_while_the_provider_does_not_answer() {
+    let (world, app, running) = subscribed(|_| {}).await;
+    world.run_for(2 * MINUTE).await;
+    world.twitch.always(Endpoint::HelixEventsubSubscriptions, FaultKind::status(500));
+    world.run_for(3 * HOUR).await;
+    assert_eq!(app.report().await.subscribed, Subscribed::Works);
+    running.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -171,6 +171,9 @@ fn of_webhook(webhook: Webhook) -> &'static str {
             "not subscribed yet: the provider, or its way to the callback, does not answer (see the log)"
         }
         Webhook::Refused => "NOT subscribed: the provider refuses; the log has its reason",
+        Webhook::OtherSettings => {
+            "NOT subscribed: another instance has another webhook secret or address; give all the same"
+        }
         Webhook::Subscribed => "subscribed",
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     body::{self, Object, is_id, readable},
     capabilities::Subscriptions,
     client::Client,
-    subscriptions::{CreateAnswer, DeleteAnswer, ListAnswer, Plan, Subscription},
+    subscriptions::{CreateAnswer, DeleteAnswer, ListAnswer, Plan, Remembered, Subscription},
     webhook::WebhookSecret,
     words::text_or_none,
 };
@@ -166,31 +166,40 @@ impl Subscriptions for EventSubSubscriptions {
         }
     }
 
-    /// Exactly one good subscription with our address and our client stays: one that is enabled
-    /// rather than one that waits for its challenge, and of equals the first. Others with our
-    /// address and our client end. One with another address is left alone, since it is another
-    /// deployment's of the same client, and so is one about something else.
-    ///
-    /// The list does not tell which secret a subscription was made with. A change of the secret has
-    /// to end the old one.
-    fn plan(&self, client: &Client, found: &[Subscription], callback: &Url) -> Plan {
-        let ours = || found.iter().filter(|one| is_ours(one, callback, &client.id));
-        let with = |status: &str| ours().find(|one| one.status == status);
-        let (enabled, pending) = (with(ENABLED), with(PENDING));
-        let kept = enabled.or(pending).map(|one| one.id.as_str());
+    /// The remembered subscription stays if it is enabled or waits for its challenge. The list does
+    /// not tell which secret a subscription was made with, so others with our client end, if they
+    /// send to our address or to the one before. One with another address is left alone, since it
+    /// is another deployment's of the same client, and so is one about something else.
+    fn plan(
+        &self,
+        client: &Client,
+        found: &[Subscription],
+        callback: &Url,
+        remembered: Remembered<'_>,
+    ) -> Plan {
+        let addresses = [Some(callback.as_str()), remembered.callback];
+        let ours = || found.iter().filter(|one| is_ours(one, addresses, &client.id));
+        let is_current = |one: &&Subscription| remembered.current == Some(&one.id) && is_good(one, callback);
+        let kept = ours().find(is_current);
+        let is_kept = |id: &String| kept.is_some_and(|kept| kept.id == *id);
         Plan {
-            delete: ours().map(|one| one.id.clone()).filter(|id| Some(id.as_str()) != kept).collect(),
+            delete: ours().map(|one| one.id.clone()).filter(|id| !is_kept(id)).collect(),
             create: kept.is_none(),
-            works: enabled.is_some(),
+            works: kept.is_some_and(|one| one.status == ENABLED),
         }
     }
 }
 
-fn is_ours(one: &Subscription, callback: &Url, client_id: &str) -> bool {
+fn is_ours(one: &Subscription, addresses: [Option<&str>; 2], client_id: &str) -> bool {
     one.kind == REVOKE
         && one.version.as_deref() == Some(VERSION)
-        && one.callback.as_deref() == Some(callback.as_str())
+        && one.callback.is_some()
+        && addresses.contains(&one.callback.as_deref())
         && one.client_id.as_deref() == Some(client_id)
+}
+
+fn is_good(one: &Subscription, callback: &Url) -> bool {
+    one.callback.as_deref() == Some(callback.as_str()) && [ENABLED, PENDING].contains(&one.status.as_str())
 }
 
 /// Reads a page. None if it cannot be relied on, also if it goes on at a place that is not

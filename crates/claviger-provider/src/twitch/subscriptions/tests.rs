@@ -261,8 +261,11 @@ const WORKS: &str = "works";
 const WAITS: &str = "waits";
 const NONE: &str = "none";
 
-fn plan(found: &[Subscription]) -> Plan {
-    EventSubSubscriptions.plan(&client(), found, &callback())
+const OLD_CALLBACK: &str = "https://app.example/old";
+
+fn plan(found: &[Subscription], current: Option<&str>) -> Plan {
+    let remembered = Remembered { current, callback: Some(OLD_CALLBACK) };
+    EventSubSubscriptions.plan(&client(), found, &callback(), remembered)
 }
 
 const FAILED: &str = "webhook_callback_verification_failed";
@@ -274,22 +277,41 @@ fn one_good_subscription_of_ours_is_kept() {
         create: kept == NONE,
         works: kept == WORKS,
     };
-    let table: [(&[(&str, &str)], Plan); 11] = [
+    let table: [(&[(&str, &str)], Plan); 13] = [
         (&[], to(&[], NONE)),
+        (&[("2", "enabled")], to(&["2"], NONE)),
+        (&[("1", PENDING), ("2", "enabled")], to(&["2"], WAITS)),
         (&[("1", "enabled")], to(&[], WORKS)),
         (&[("1", PENDING)], to(&[], WAITS)),
         (&[("1", FAILED)], to(&["1"], NONE)),
         (&[("1", "notification_failures_exceeded")], to(&["1"], NONE)),
         (&[("1", "a_new_status")], to(&["1"], NONE)),
-        (&[("1", FAILED), ("2", "enabled")], to(&["1"], WORKS)),
-        (&[("1", "enabled"), ("2", "enabled")], to(&["2"], WORKS)),
-        (&[("1", PENDING), ("2", "enabled")], to(&["1"], WORKS)),
+        (&[("1", FAILED), ("2", "enabled")], to(&["1", "2"], NONE)),
+        (&[("2", "enabled"), ("1", "enabled")], to(&["2"], WORKS)),
+        (&[("1", PENDING), ("3", FAILED)], to(&["3"], WAITS)),
         (&[("1", PENDING), ("2", PENDING)], to(&["2"], WAITS)),
         (&[("1", FAILED), ("2", "version_removed")], to(&["1", "2"], NONE)),
     ];
     for (found, expected) in table {
         let found: Vec<_> = found.iter().map(|(id, status)| subscription(id, status)).collect();
-        assert_eq!(plan(&found), expected, "{found:?}");
+        assert_eq!(plan(&found, Some("1")), expected, "{found:?}");
+    }
+}
+
+/// What an older release made, or somebody else, has a secret that we do not know.
+#[test]
+fn one_that_is_not_remembered_is_made_again() {
+    let expected = Plan { delete: vec!["1".to_owned()], create: true, works: false };
+    assert_eq!(plan(&[subscription("1", "enabled")], None), expected);
+}
+
+#[test]
+fn one_that_sends_to_the_address_before_is_deleted() {
+    let mut old = subscription("1", "enabled");
+    old.callback = Some(OLD_CALLBACK.to_owned());
+    for current in [None, Some("1")] {
+        let expected = Plan { delete: vec!["1".to_owned()], create: true, works: false };
+        assert_eq!(plan(&[old.clone()], current), expected);
     }
 }
 
@@ -310,7 +332,7 @@ fn what_is_not_ours_is_left_alone_and_does_not_count() {
             let mut one = subscription("1", status);
             change(&mut one);
             let expected = Plan { delete: vec![], create: true, works: false };
-            assert_eq!(plan(&[one.clone()]), expected, "{one:?}");
+            assert_eq!(plan(&[one.clone()], Some("1")), expected, "{one:?}");
         }
     }
 }
@@ -333,16 +355,17 @@ fn found() -> impl Strategy<Value = Vec<Subscription>> {
 proptest! {
     #[test]
     fn a_plan_that_was_carried_out_leaves_one_and_nothing_to_do(found in found()) {
-        let first = plan(&found);
+        let first = plan(&found, Some("1"));
         let mut left = found.clone();
         left.retain(|one| !first.delete.contains(&one.id));
         if first.create {
             left.push(subscription("new", PENDING));
         }
-        prop_assert_eq!(left.iter().filter(|one| is_ours(one, &callback(), "ours")).count(), 1);
-        let again = plan(&left);
+        let is_ours = |one: &&Subscription| is_ours(one, [Some(CALLBACK), None], "ours");
+        prop_assert_eq!(left.iter().filter(is_ours).count(), 1);
+        let again = plan(&left, Some(if first.create { "new" } else { "1" }));
         prop_assert!(again.delete.is_empty() && !again.create, "{:?}", again);
-        let others = |all: &[Subscription]| all.iter().filter(|one| !is_ours(one, &callback(), "ours")).count();
+        let others = |all: &[Subscription]| all.iter().filter(|one| !is_ours(one)).count();
         prop_assert_eq!(others(&left), others(&found));
     }
 
