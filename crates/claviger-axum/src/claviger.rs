@@ -1,6 +1,6 @@
 //! [`Claviger`]: an engine and the site that it serves.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use axum::{
     extract::FromRequestParts,
@@ -26,6 +26,12 @@ pub(crate) struct Inner {
     unknown_key_log: LogThrottle,
     cross_site_log: LogThrottle,
     pub(crate) refused_webhook_log: LogThrottle,
+}
+
+impl fmt::Debug for Claviger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claviger").field("site", self.site()).finish_non_exhaustive()
+    }
 }
 
 impl Claviger {
@@ -141,13 +147,16 @@ impl Claviger {
     }
 
     /// Answers a request that is denied: a redirect to the sign-in or a page for navigations, JSON
-    /// otherwise.
+    /// otherwise. The extensions of the answer hold the denial.
     pub async fn deny(&self, head: &RequestHead, denied: &Denied) -> Response {
         let problem = respond::of_denied(denied);
-        if problem.sign_in_helps && head.navigates() {
-            return respond::to_sign_in(&self.way_back(head.target().as_bytes()).await, denied);
-        }
-        problem.unsent().answer_to(head)
+        let mut answer = if problem.sign_in_helps && head.navigates() {
+            respond::to_sign_in(&self.way_back(head.target().as_bytes()).await, denied)
+        } else {
+            problem.unsent().answer_to(head)
+        };
+        answer.extensions_mut().insert(denied.clone());
+        answer
     }
 
     /// Returns the return address of a request's target, short enough for headers and cookies.

@@ -74,7 +74,8 @@ struct Foreign {
 }
 
 /// A request has more cookies than are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the request has more cookies than are read")]
 pub struct TooManyCookies {
     /// Whether its answer is a page.
     pub(crate) shows_page: bool,

@@ -2,10 +2,15 @@
 
 use std::task::{Context, Poll};
 
-use axum::{extract::Request, response::Response};
+use axum::{
+    BoxError,
+    body::{Body, Bytes, HttpBody},
+    response::Response,
+};
 use claviger_core::Assurance;
 use claviger_engine::Denied;
 use futures_util::future::BoxFuture;
+use http::Request;
 use tower::{Layer, Service};
 
 use crate::{claviger::Claviger, extract::Authenticated};
@@ -24,7 +29,7 @@ impl Claviger {
 }
 
 /// Builds [`Authenticate`] services.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ClavigerLayer {
     claviger: Claviger,
     assurance: Assurance,
@@ -42,17 +47,22 @@ impl<S> Layer<S> for ClavigerLayer {
 ///
 /// If the provider or the store does not answer, the response is 503: the request is neither let
 /// through nor treated as signed out.
-#[derive(Clone)]
+///
+/// An answer that denies a request, here or by an extractor, has the [`Denied`] among its
+/// extensions, for layers outside of this one.
+#[derive(Clone, Debug)]
 pub struct Authenticate<S> {
     inner: S,
     claviger: Claviger,
     assurance: Assurance,
 }
 
-impl<S> Service<Request> for Authenticate<S>
+impl<S, RequestBody, AnswerBody> Service<Request<RequestBody>> for Authenticate<S>
 where
-    S: Service<Request, Response = Response> + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<AnswerBody>> + Clone + Send + 'static,
     S::Future: Send + 'static,
+    RequestBody: Send + 'static,
+    AnswerBody: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     type Response = Response;
     type Error = S::Error;
@@ -62,7 +72,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         // Call the service that was polled ready, not its clone (tower docs, "Be careful when
         // cloning inner services").
         let spare = self.inner.clone();
@@ -95,7 +105,7 @@ where
             let outdated = signed_in.as_ref().and_then(|claviger| claviger.outdated_cookie(&head));
             claviger.strip_request(&mut parts.headers, &head);
             parts.extensions.insert(Authenticated { outcome, shown, head, claviger });
-            let mut response = inner.call(Request::from_parts(parts, body)).await?;
+            let mut response = inner.call(Request::from_parts(parts, body)).await?.map(Body::new);
             if let Some(claviger) = signed_in {
                 claviger.keep_private(response.headers_mut());
                 if let Some(outdated) = outdated {

@@ -37,7 +37,8 @@
 //! let app: Router = Router::new()
 //!     .route("/", get(|SignedIn(caller): SignedIn| async move { format!("Hello {}", caller.display_name()) }))
 //!     .layer(claviger.layer())
-//!     .merge(claviger.routes());
+//!     .merge(claviger.routes())
+//!     .merge(claviger.health_routes());
 //! # }
 //! ```
 

@@ -1,6 +1,6 @@
 //! An error as people and programs see it: a page or JSON.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use axum::{
     Json,
@@ -214,6 +214,19 @@ impl Problem {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
         }
         no_store(response)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// As for a program. [`Problem::answer_to`] shows people a page.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.json()
     }
 }
 

@@ -13,8 +13,9 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    AtOnce, Callback, Caller, Denied, EndError, Ending, Grant, KeyRows, KeysRefused, Load, LoginError,
-    LoginStarted, Parts, Report, Settings, SignedIn, Target, WebhookError, WebhookReply, Wiring, background,
+    AtOnce, Callback, Caller, Denied, EndError, Ending, FinishedSignIn, Grant, KeyRows, KeysRefused, Load,
+    LoginError, LoginStarted, Parts, Report, Settings, Target, WebhookError, WebhookReply, Wiring,
+    background,
 };
 
 /// Keeps the sessions of one app. Cheap to clone; all clones are the same engine.
@@ -185,7 +186,7 @@ impl Engine {
         login_cookie: Option<&str>,
         shown: Option<&SessionCookie>,
         user_agent: &str,
-    ) -> Result<SignedIn, LoginError> {
+    ) -> Result<FinishedSignIn, LoginError> {
         self.parts.sign_ins.finish(callback, login_cookie, shown, user_agent).await
     }
 

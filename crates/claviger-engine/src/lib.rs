@@ -85,7 +85,7 @@ pub use report::{Breakers, Report};
 pub use resealer::Resealing;
 pub use rows::Ending;
 pub use settings::{Settings, Sweep};
-pub use sign_ins::{Callback, LoginStarted, SignedIn, login_cookie_suffix};
+pub use sign_ins::{Callback, FinishedSignIn, LoginStarted, login_cookie_suffix};
 pub use sign_out::Target;
 pub use store_health::{Failing, StoreState};
 pub use sweep::load::Load;

@@ -35,7 +35,7 @@ use crate::{
 };
 
 use failed::Failed;
-pub use values::{Callback, LoginStarted, SignedIn, login_cookie_suffix};
+pub use values::{Callback, FinishedSignIn, LoginStarted, login_cookie_suffix};
 
 part! {
     /// Signs users in.
@@ -155,7 +155,7 @@ impl SignIns {
         login_cookie: Option<&str>,
         shown: Option<&SessionCookie>,
         user_agent: &str,
-    ) -> Result<SignedIn, LoginError> {
+    ) -> Result<FinishedSignIn, LoginError> {
         let finished = self.try_to_finish(callback, login_cookie, shown, user_agent).await;
         finished.map_err(|failed| {
             failed.log(&self.failed_log, self.env.now());
@@ -169,7 +169,7 @@ impl SignIns {
         login_cookie: Option<&str>,
         shown: Option<&SessionCookie>,
         user_agent: &str,
-    ) -> Result<SignedIn, Failed> {
+    ) -> Result<FinishedSignIn, Failed> {
         // A provider that refuses our registration may leave the state out.
         if callback.error.as_deref().map(AuthorizationError::of) == Some(AuthorizationError::OurFault) {
             self.tell_operator(callback.error.as_deref().unwrap_or_default());
@@ -204,7 +204,7 @@ impl SignIns {
         login: LoginCookie,
         shown: Option<SessionCookie>,
         user_agent: &str,
-    ) -> Result<(metrics::SignIn, SignedIn), Failed> {
+    ) -> Result<(metrics::SignIn, FinishedSignIn), Failed> {
         self.check_issuer(callback.iss.as_deref())?;
         let code = match (callback.error, callback.code) {
             (Some(error), _) => return Err(self.refused(&error).into()),
@@ -256,7 +256,7 @@ impl SignIns {
         &self,
         login: &LoginCookie,
         shown: Option<&SessionCookie>,
-    ) -> Result<SignedIn, LoginError> {
+    ) -> Result<FinishedSignIn, LoginError> {
         let deadline = self.env.now().after(limits::ADOPTION_WAIT);
         loop {
             if let Some(signed_in) = self.result(login, shown).await? {
@@ -275,7 +275,7 @@ impl SignIns {
         &self,
         login: &LoginCookie,
         shown: Option<&SessionCookie>,
-    ) -> Result<Option<SignedIn>, LoginError> {
+    ) -> Result<Option<FinishedSignIn>, LoginError> {
         let (now, return_to) = (self.clock.of_provider(), login.return_to.clone());
         let (id, secret) = login.session();
         let Some(row) = self.rows.load_stored(login.repairs.unwrap_or(id)).await? else { return Ok(None) };
@@ -432,7 +432,7 @@ impl SignIns {
         issued: &IssuedPair,
         proof: Proof,
         replaces: Option<&SessionCookie>,
-    ) -> Result<SignedIn, LoginError> {
+    ) -> Result<FinishedSignIn, LoginError> {
         let Draft { mut row, secret, return_to } = draft;
         if row.custody != Custody::None {
             let refresh = issued.refresh.as_ref().zip(refresh_lock(row.custody, Some(&secret)));
@@ -458,10 +458,10 @@ impl SignIns {
         cookie.seal(&self.keys.keyring(), self.env.nonce())
     }
 
-    fn signed_in(&self, row: &Session, cookie: Option<String>, return_to: ReturnTo) -> SignedIn {
+    fn signed_in(&self, row: &Session, cookie: Option<String>, return_to: ReturnTo) -> FinishedSignIn {
         let grant = self.keys.grant(row).ok();
         let cached_token_cookie = grant.and_then(|grant| self.keys.cached_token_cookie(row.id, &grant));
-        SignedIn { session: row.id, cookie, cached_token_cookie, return_to }
+        FinishedSignIn { session: row.id, cookie, cached_token_cookie, return_to }
     }
 
     /// Writes the new row down, and what follows from it.
@@ -517,7 +517,7 @@ impl SignIns {
 
     /// Puts the new pair into the session's row, retrying while the store fails. The browser waits
     /// for a limited time only.
-    async fn repair(self: &Arc<Self>, repair: Repair, draft: Draft) -> Result<SignedIn, LoginError> {
+    async fn repair(self: &Arc<Self>, repair: Repair, draft: Draft) -> Result<FinishedSignIn, LoginError> {
         let sign_ins = Arc::clone(self);
         let task = self.env.spawn(async move { sign_ins.repair_until_stored(repair, draft).await });
         let late = || StoreError::Unavailable("the repaired session is not written down yet".to_owned());
@@ -527,7 +527,7 @@ impl SignIns {
         }
     }
 
-    async fn repair_until_stored(&self, repair: Repair, draft: Draft) -> Result<SignedIn, LoginError> {
+    async fn repair_until_stored(&self, repair: Repair, draft: Draft) -> Result<FinishedSignIn, LoginError> {
         let Repair { session, shown, issued, proof } = repair;
         let now = self.clock.of_provider();
         let subject = &draft.row.subject;

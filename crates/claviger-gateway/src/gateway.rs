@@ -125,8 +125,11 @@ fn entry(config: &Config, claviger: &Claviger, streams: &Streams) -> anyhow::Res
         async move { api.serve(request).await }
     });
     let api_path = config.provider.api_path();
-    let router =
-        claviger.routes().route(&api_path, call.clone()).route(&format!("{api_path}/{{*path}}"), call);
+    let router = claviger
+        .routes()
+        .merge(claviger.health_routes())
+        .route(&api_path, call.clone())
+        .route(&format!("{api_path}/{{*path}}"), call);
     let policy = claviger.site().routes.clone();
     let router = match config.upstream.clone() {
         None => router.fallback(nothing),

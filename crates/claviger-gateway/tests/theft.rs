@@ -16,8 +16,8 @@ use claviger_core::{
     SessionId, SessionSecret, Subject,
 };
 use claviger_engine::{
-    Callback, Denied, Engine, HttpClient, OsEntropy, Parts, ProviderHttp, Settings, SignedIn, SystemClock,
-    Target,
+    Callback, Denied, Engine, FinishedSignIn, HttpClient, OsEntropy, Parts, ProviderHttp, Settings,
+    SystemClock, Target,
 };
 use claviger_mock::{Config, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, MockTwitch, Server};
 use claviger_provider::{Registration, Unanswered, twitch};
@@ -79,7 +79,7 @@ impl Victim {
     }
 
     /// Signs the user in and returns what the browser then holds.
-    async fn sign_in(&self) -> SignedIn {
+    async fn sign_in(&self) -> FinishedSignIn {
         let started = self.engine.begin_login(ReturnTo::root(), false);
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let answer = client.get(&started.location).send().await.unwrap();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use claviger_core::{EndReason, Session, SessionId, limits};
-use claviger_engine::{Callback, EndError, LoginError, LoginStarted, SignedIn};
+use claviger_engine::{Callback, EndError, FinishedSignIn, LoginError, LoginStarted};
 use claviger_seal::{LoginCookie, SessionCookie};
 
 use crate::world::{Instance, World, keyring};
@@ -30,7 +30,7 @@ impl Return {
         device: usize,
         instance: &Instance,
         shown: Option<&SessionCookie>,
-    ) -> Option<Result<SignedIn, LoginError>> {
+    ) -> Option<Result<FinishedSignIn, LoginError>> {
         let twice = world.rng.chance(100);
         let deliveries = async {
             if !twice {
@@ -55,7 +55,11 @@ impl Return {
     }
 
     /// The user reloads the page of the callback within a minute. Any instance may answer.
-    pub(crate) async fn reload(&self, world: &World, device: usize) -> Option<Result<SignedIn, LoginError>> {
+    pub(crate) async fn reload(
+        &self,
+        world: &World,
+        device: usize,
+    ) -> Option<Result<FinishedSignIn, LoginError>> {
         tokio::time::sleep(world.rng.span(Duration::ZERO, Duration::from_secs(45))).await;
         let instance = world.instance(world.rng.below(world.plan.instances))?;
         world.record.count("browser: callback reloaded", device);
@@ -84,13 +88,18 @@ impl Return {
         &self,
         instance: &Instance,
         shown: Option<&SessionCookie>,
-    ) -> Result<SignedIn, LoginError> {
+    ) -> Result<FinishedSignIn, LoginError> {
         let (callback, login) = (self.callback.clone(), Some(&*self.started.cookie));
         instance.engine.finish_login(callback, login, shown, "sim").await
     }
 
     /// LOSER: of two deliveries at once, both get the session or can try again.
-    fn judge(&self, world: &World, one: &Result<SignedIn, LoginError>, other: &Result<SignedIn, LoginError>) {
+    fn judge(
+        &self,
+        world: &World,
+        one: &Result<FinishedSignIn, LoginError>,
+        other: &Result<FinishedSignIn, LoginError>,
+    ) {
         let Ok(signed_in) = one else { return };
         let in_force = world.ledger.last(signed_in.session).is_some_and(|row| !row.ended());
         if in_force && world.clocks_are_right() && is_lost(other) {
@@ -120,7 +129,7 @@ impl Return {
 }
 
 /// Whether the answer says that the sign-in is over.
-fn is_lost(outcome: &Result<SignedIn, LoginError>) -> bool {
+fn is_lost(outcome: &Result<FinishedSignIn, LoginError>) -> bool {
     matches!(
         outcome,
         Err(LoginError::AlreadyUsed

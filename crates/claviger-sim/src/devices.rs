@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use claviger_core::{ApiRefusal, Assurance, EndReason, Presence, ReturnTo};
-use claviger_engine::{Clock as _, Denied, LoginError, LoginStarted, SignedIn, Target};
+use claviger_engine::{Clock as _, Denied, FinishedSignIn, LoginError, LoginStarted, Target};
 use claviger_seal::SessionCookie;
 
 use crate::{
@@ -103,7 +103,12 @@ pub(crate) async fn sign_in(world: &World, device: usize, instance: usize) {
 }
 
 /// The browser takes the cookie of its new session.
-fn take(world: &World, device: usize, instance: &Instance, outcome: Option<Result<SignedIn, LoginError>>) {
+fn take(
+    world: &World,
+    device: usize,
+    instance: &Instance,
+    outcome: Option<Result<FinishedSignIn, LoginError>>,
+) {
     if let Some(Ok(signed_in)) = outcome
         && let Some(Ok(cookie)) = signed_in.cookie.map(|value| instance.engine.open_cookie(&value))
     {
@@ -146,7 +151,7 @@ fn check_repair(
     world: &World,
     device: usize,
     cookie: &SessionCookie,
-    outcome: Option<Result<SignedIn, LoginError>>,
+    outcome: Option<Result<FinishedSignIn, LoginError>>,
 ) -> bool {
     match outcome {
         Some(Ok(_)) => {

@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use claviger_core::{Assurance, AuthorizationCode, ReturnTo, request::navigation::FetchSite};
-use claviger_engine::{Callback, LoginError, SignedIn, login_cookie_suffix};
+use claviger_engine::{Callback, FinishedSignIn, LoginError, login_cookie_suffix};
 use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 
 use crate::{
@@ -144,7 +144,7 @@ fn read(parts: &Parts) -> Result<CallbackParams, BadParams> {
     Ok(CallbackParams { callback, already_hopped: params.one(HOPPED)?.is_some() })
 }
 
-fn welcome(claviger: &Claviger, signed_in: SignedIn) -> Response {
+fn welcome(claviger: &Claviger, signed_in: FinishedSignIn) -> Response {
     let site = claviger.site();
     let mut response = no_store(Redirect::to(signed_in.return_to.as_str()).into_response());
     let headers = response.headers_mut();

@@ -29,10 +29,16 @@ use crate::{claviger::Claviger, extract::Authenticated, head::RequestHead, pages
 const BODY_BYTES: usize = 4 * 1024;
 
 impl Claviger {
-    /// Returns the public routes: sign-in, sign-out, the devices page, forward-auth, the webhook
-    /// and health.
-    pub fn routes(&self) -> Router {
-        router(self.clone())
+    /// Returns the routes under `/auth`: sign-in, sign-out, the devices page, forward-auth and the
+    /// webhook. They fit a router with any state.
+    pub fn routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
+        router(self).with_state(self.clone())
+    }
+
+    /// Returns `/healthz` and `/readyz`, for an app that has none of its own.
+    pub fn health_routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
+        let routes = Router::new().route("/healthz", get(health::live)).route("/readyz", get(health::ready));
+        routes.with_state(self.clone())
     }
 
     /// Returns the answer of `/auth/check` if the request passes and memory suffices to say so.
@@ -44,7 +50,7 @@ impl Claviger {
     }
 }
 
-fn router(claviger: Claviger) -> Router {
+fn router(claviger: &Claviger) -> Router<Claviger> {
     let guarded = Router::new()
         .route("/auth/login", get(login::login))
         .route("/auth/sign-in", get(sign_in::sign_in))
@@ -66,10 +72,7 @@ fn router(claviger: Claviger) -> Router {
         .route(&format!("{}/", check::PATH), any(check::check))
         .route(&format!("{}/{{*target}}", check::PATH), any(check::check))
         .route("/auth/webhook", any(webhook::webhook).layer(DefaultBodyLimit::max(MESSAGE_BYTES)))
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
         .merge(guarded)
-        .with_state(claviger)
 }
 
 async fn guard(State(claviger): State<Claviger>, request: Request, next: Next) -> Response {

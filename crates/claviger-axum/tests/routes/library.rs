@@ -1,13 +1,20 @@
 //! The layer and the extractors, as an app uses them.
 
+use std::convert::Infallible;
+
 use axum::{
     Router,
+    extract::State,
+    middleware,
+    response::{IntoResponse, Response},
     routing::{any, get},
 };
 use claviger_axum::{Claviger, MaybeSignedIn, RequestHead, SignedIn};
 use claviger_core::{Assurance, Presence, limits};
+use claviger_engine::Denied;
 use claviger_mock::Endpoint;
 use http::{HeaderMap, Method, StatusCode, header};
+use tower::{Layer as _, ServiceExt as _};
 
 use crate::{
     browser::{Browser, From},
@@ -289,4 +296,55 @@ async fn without_the_setting_no_token_is_cached() {
     assert!(app.claviger.cached_token(&head).is_none());
     let answer = Browser::new().signs_in(&app, ADA).await;
     assert!(!answer.set_cookies().iter().any(|line| line.contains("-hint")), "{answer:?}");
+}
+
+async fn own_health(State(number): State<u8>) -> impl IntoResponse {
+    ([(header::CACHE_CONTROL, "no-store")], format!("the app's own {number}"))
+}
+
+/// An app with a state, and with health routes of its own.
+fn with_state(claviger: &Claviger) -> Router {
+    Router::new().route("/healthz", get(own_health)).merge(claviger.routes()).with_state(7)
+}
+
+#[tokio::test]
+async fn the_routes_fit_an_app_with_a_state_and_health_routes_of_its_own() {
+    let app = App::with(|setup| setup.pages = with_state).await;
+    assert_eq!(Browser::new().fetches(&app, "/healthz").await.body, "the app's own 7");
+    assert_eq!(Browser::new().fetches(&app, "/auth/style.css").await.status, StatusCode::OK);
+}
+
+/// The layer around a service that knows nothing of axum.
+fn of_strings(claviger: &Claviger) -> Router {
+    let inner = tower::service_fn(async |request: http::Request<String>| {
+        Ok::<_, Infallible>(http::Response::new(request.into_body() + " and back"))
+    });
+    let layered = claviger.layer().layer(inner);
+    let ask = async || layered.oneshot(http::Request::new("there".to_owned())).await;
+    Router::new().route("/", get(ask))
+}
+
+#[tokio::test]
+async fn the_layer_works_on_any_bodies() {
+    let app = App::with(|setup| setup.pages = of_strings).await;
+    assert_eq!(Browser::new().fetches(&app, "/").await.body, "there and back");
+}
+
+/// An app that tells why a request was denied.
+fn telling(claviger: &Claviger) -> Router {
+    pages(claviger).layer(middleware::map_response(async |mut answer: Response| {
+        if let Some(denied) = answer.extensions().get::<Denied>().map(ToString::to_string) {
+            answer.headers_mut().insert("x-denied", denied.parse().unwrap());
+        }
+        answer
+    }))
+}
+
+#[tokio::test]
+async fn outer_layers_learn_why_somebody_was_denied() {
+    let app = App::with(|setup| setup.pages = telling).await;
+    let answer = Browser::new().fetches(&app, "/private").await;
+    assert_eq!(answer.headers["x-denied"], "nobody is signed in");
+    let answer = Browser::new().fetches(&app, "/optional").await;
+    assert!(!answer.headers.contains_key("x-denied"));
 }

@@ -84,7 +84,7 @@ impl App {
             settings: Settings::default(),
             keys: vec![1],
             webhook: true,
-            pages: |claviger| claviger.routes(),
+            pages: |claviger| claviger.routes().merge(claviger.health_routes()),
         };
         change(&mut setup);
         let clock = Arc::new(ManualClock::new());
@@ -100,7 +100,7 @@ impl App {
             settings: *self.claviger.engine().settings(),
             keys: keys.to_vec(),
             webhook: self.claviger.engine().wants_webhook_events(),
-            pages: |claviger| claviger.routes(),
+            pages: |claviger| claviger.routes().merge(claviger.health_routes()),
         };
         Self::over(setup, Arc::clone(&self.store), Arc::clone(&self.twitch), Arc::clone(&self.clock)).await
     }

@@ -32,7 +32,7 @@ pub struct Callback {
 }
 
 /// A sign-in that succeeded.
-pub struct SignedIn {
+pub struct FinishedSignIn {
     /// The session.
     pub session: SessionId,
     /// The value of its cookie. None if the browser's own session was repaired and keeps its
@@ -66,10 +66,10 @@ impl fmt::Debug for Callback {
     }
 }
 
-impl fmt::Debug for SignedIn {
+impl fmt::Debug for FinishedSignIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { session, return_to, .. } = self;
-        let mut shown = f.debug_struct("SignedIn");
+        let mut shown = f.debug_struct("FinishedSignIn");
         shown.field("session", session).field("return_to", return_to).finish_non_exhaustive()
     }
 }

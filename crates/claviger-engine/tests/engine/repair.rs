@@ -2,7 +2,7 @@
 //! same row.
 
 use claviger_core::{ReturnTo, State, limits};
-use claviger_engine::{Denied, LoginError, LoginStarted, SignedIn, Target};
+use claviger_engine::{Denied, FinishedSignIn, LoginError, LoginStarted, Target};
 use claviger_mock::{Endpoint, FaultKind};
 use claviger_store::Method;
 
@@ -43,7 +43,7 @@ async fn come_back(
     browser: Option<&Browser>,
     started: &LoginStarted,
     user: &str,
-) -> Result<SignedIn, LoginError> {
+) -> Result<FinishedSignIn, LoginError> {
     let callback = world.agree(user, started);
     let shown = browser.map(|browser| &browser.cookie);
     app.finish_login(callback, Some(&started.cookie), shown, "curl/8").await

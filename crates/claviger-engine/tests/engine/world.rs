@@ -14,8 +14,8 @@ use claviger_core::{
     ReturnTo, Rotation, SealedBlob, Session, SessionId, State, Subject, Timestamp, limits,
 };
 use claviger_engine::{
-    Callback, Caller, Clock, Denied, Engine, Entropy, Grant, LoginError, LoginStarted, Parts, Settings,
-    SignedIn,
+    Callback, Caller, Clock, Denied, Engine, Entropy, FinishedSignIn, Grant, LoginError, LoginStarted, Parts,
+    Settings,
 };
 use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, DEMO_REDIRECT_URI};
 use claviger_provider::{Provider, Registration, twitch};
@@ -360,7 +360,7 @@ impl World {
 }
 
 impl Browser {
-    pub(crate) fn of(app: &Engine, signed_in: &SignedIn) -> Self {
+    pub(crate) fn of(app: &Engine, signed_in: &FinishedSignIn) -> Self {
         let value = signed_in.cookie.clone().expect("a new session comes with its cookie");
         Self {
             session: signed_in.session,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use claviger_core::{Assurance, EndReason, ReturnTo, SessionId, State, Timestamp, plan::DAY_CURVE};
-use claviger_engine::{AtOnce, Caller, Denied, LoginStarted, SignedIn};
+use claviger_engine::{AtOnce, Caller, Denied, FinishedSignIn, LoginStarted};
 use claviger_seal::SessionCookie;
 use claviger_store::Store as _;
 use futures_util::FutureExt as _;
@@ -231,7 +231,7 @@ async fn sign_in(world: Arc<World>, user: usize) {
 
 /// How a trip to the provider ended.
 enum Back {
-    With(SignedIn),
+    With(FinishedSignIn),
     NotYet,
     CutOff,
 }
