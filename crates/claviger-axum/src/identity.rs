@@ -9,9 +9,12 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 pub const HEADER_PROVIDER: HeaderName = HeaderName::from_static("x-auth-provider");
 /// The provider's id of the user. Apps key their data by it.
 pub const HEADER_USER: HeaderName = HeaderName::from_static("x-auth-user");
-/// The user's name at the provider at sign-in, percent-encoded unless plain ASCII. It may change,
-/// so it is not a key.
+/// The user's name at the provider, percent-encoded unless plain ASCII. It may change, so it is not
+/// a key.
 pub const HEADER_NAME: HeaderName = HeaderName::from_static("x-auth-name");
+/// The user's login at the provider, in the same form. It may change too. It is left out if the
+/// provider said none.
+pub const HEADER_LOGIN: HeaderName = HeaderName::from_static("x-auth-login");
 /// The id of the device's session. It is an identifier, not a credential.
 pub const HEADER_SESSION: HeaderName = HeaderName::from_static("x-auth-session");
 
@@ -38,8 +41,13 @@ pub(crate) fn add(headers: &mut HeaderMap, caller: Caller) {
     put(headers, HEADER_SESSION, caller.session().to_string());
     let CookieIdentity { subject, display_name } = caller.into_identity();
     put(headers, HEADER_PROVIDER, subject.provider.0);
+    // A user without a name is called by the id.
+    let has_login = display_name != subject.id;
     put(headers, HEADER_USER, subject.id);
     put(headers, HEADER_NAME, display_name);
+    if has_login && let Some(login) = headers.get(HEADER_NAME).cloned() {
+        headers.insert(HEADER_LOGIN, login);
+    }
 }
 
 /// Inserts a header. Plain text is not copied.

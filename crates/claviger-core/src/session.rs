@@ -14,6 +14,7 @@
 //! | `suspect` | Live, Parked | Suspect | State |
 //! | `park` | Live | Parked | State |
 //! | `claim`, `release`, `lose_answer`, `bump_version` | any | the same | Claim |
+//! | `rename` | any | the same | Name |
 //! | `end`, `end_with`, `end_rejected` | any | Ended | End |
 //!
 //! where *any* is Live, Parked or Suspect. Which columns each kind writes stands in
@@ -48,7 +49,7 @@ pub struct Session {
     pub version: Version,
     /// The user.
     pub subject: Subject,
-    /// The user's name at the provider at sign-in: for pages and headers, never a key.
+    /// The user's name at the provider, as it said last: for pages and headers, never a key.
     pub display_name: String,
     /// The hash of the secret in the browser's cookie.
     pub secret_hash: SecretHash,

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use crate::{
     AccessToken, EndReason, Expiry, ProviderHabits, RefreshToken, Rotation, Session, Timestamp, Version,
-    limits,
+    display::shows_itself, limits,
 };
 
 /// What an answer proves.
@@ -168,6 +168,16 @@ pub struct Proof {
     pub lifespan: Lifespan,
     /// The granted scopes.
     pub scopes: Vec<String>,
+}
+
+impl Proof {
+    /// The user's name, without characters that do not show as themselves, and cut. None if the
+    /// provider says none.
+    pub fn name(&self) -> Option<String> {
+        let shown = self.display_name.as_deref()?.chars().filter(|c| shows_itself(*c));
+        let name: String = shown.take(limits::DISPLAY_NAME_CHARS).collect();
+        (!name.is_empty()).then_some(name)
+    }
 }
 
 /// The provider's answer to a validation.

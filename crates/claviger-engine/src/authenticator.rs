@@ -42,7 +42,8 @@ impl Caller {
         }
     }
 
-    /// What the provider called the user at sign-in.
+    /// What the provider calls the user. Where only the cookie vouches and memory holds no row, it
+    /// is the name of the sign-in.
     pub fn display_name(&self) -> &str {
         match &self.who {
             Who::Cookie(identity) => &identity.display_name,
@@ -156,8 +157,12 @@ impl Authenticator {
         let (now, session) = (self.env.now(), cookie.session);
         if matches!(ask.assurance, Assurance::Cookie | Assurance::Row)
             && self.cookie_holds(&cookie, now)
-            && let Some(identity) = cookie.identity.take()
+            && let Some(mut identity) = cookie.identity.take()
         {
+            // The cookie holds the name of the sign-in.
+            if let Some(row) = self.rows.cache().row(session, now) {
+                identity.display_name.clone_from(&row.display_name);
+            }
             self.note_use(session, ask.presence);
             return AtOnce::Caller(Caller { session, who: Who::Cookie(identity) });
         }

@@ -21,7 +21,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use claviger_core::{
     ActiveState, Arrival, AuthorizationCode, CodeVerifier, Custody, DeviceLabel, EndReason, ExchangeBudget,
     IssuedPair, Proof, ProviderFailure, Refused, ReturnTo, Session, SessionId, SessionSecret, Spent, State,
-    Subject, TokenAnswer, ValidateAnswer, Verdict, Version, display::shows_itself, limits, request,
+    Subject, TokenAnswer, ValidateAnswer, Verdict, Version, limits, request,
 };
 use claviger_provider::{AuthorizationError, LoginRequest};
 use claviger_seal::{CookieIdentity, LoginCookie, OpenError, SessionCookie};
@@ -234,7 +234,7 @@ impl SignIns {
         self.clock.confirmed().await;
         let mut draft = self.draft(&login, user_agent);
         draft.row.subject.id = proof.subject_id.clone().unwrap_or_default();
-        draft.row.display_name = display_name(&proof);
+        draft.row.display_name = proof.name().unwrap_or_else(|| draft.row.subject.id.clone());
         let Some(session) = login.repairs else {
             let signed_in = self.open_session(draft, &issued, proof, shown.as_ref()).await?;
             return Ok((metrics::SignIn::SignedIn, signed_in));
@@ -583,9 +583,4 @@ fn unavailable(failure: ProviderFailure) -> LoginError {
 fn error_code(text: &str) -> String {
     let fits = text.len() <= 40 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     if fits { text.to_owned() } else { "unknown".to_owned() }
-}
-
-fn display_name(proof: &Proof) -> String {
-    let name = proof.display_name.as_deref().or(proof.subject_id.as_deref()).unwrap_or_default();
-    name.chars().filter(|c| shows_itself(*c)).take(limits::DISPLAY_NAME_CHARS).collect()
 }

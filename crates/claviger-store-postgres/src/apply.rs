@@ -18,7 +18,7 @@ use crate::{
     error::Fault,
     notify::{CHANNEL, IDS_A_MESSAGE},
     row::{Pulse, RevocationColumns, pair_bounds},
-    values::Columns,
+    values::{Columns, text_column},
 };
 
 // The compare-and-set.
@@ -47,6 +47,16 @@ const PAIR: &str = concat!(
     WHERE id = $1 AND end_reason IS NULL AND EXISTS (SELECT FROM moved)"
 );
 const PROOF: &str = moved!(", proven_at = $3");
+const NAME: &str = concat!(
+    "WITH moved AS (",
+    moved!(""),
+    " RETURNING id),
+    body AS (
+        UPDATE claviger.session SET display_name = $3
+        WHERE id = $1 AND end_reason IS NULL AND EXISTS (SELECT FROM moved)),
+    told AS MATERIALIZED (SELECT pg_notify($4, encode(uuid_send(id), 'hex')) FROM moved)
+    SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM told)"
+);
 const END: &str = concat!(
     "WITH moved AS (",
     moved!(
@@ -103,14 +113,15 @@ const PROOFS_AND_STATES: &str = "WITH moved AS (
         FROM (SELECT id, (row_number() OVER () - 1) / $6 AS batch FROM moved WHERE state >= 2) AS suspect GROUP BY batch)
     SELECT place, (SELECT count(*) FROM told) FROM moved";
 
-/// Writes a change, if the row is still the one that it was made from. If the row ended or became
-/// suspect, notifies the other instances.
+/// Writes a change, if the row is still the one that it was made from. If the row ended, became
+/// suspect or has another name, notifies the other instances.
 pub(crate) async fn write(connection: &PooledConnection, change: &Change) -> Result<bool, Fault> {
     match change.kind() {
         ChangeKind::Claim => claim(connection, change).await,
         ChangeKind::Pair => pair(connection, change).await,
         ChangeKind::Proof => proof(connection, change).await,
         ChangeKind::State => Ok(proofs_and_states(connection, std::slice::from_ref(change)).await? == [true]),
+        ChangeKind::Name => name(connection, change).await,
         ChangeKind::End { .. } => end(connection, change, Tell::Others).await,
     }
 }
@@ -129,6 +140,14 @@ async fn pair(connection: &PooledConnection, change: &Change) -> Result<bool, Fa
 async fn proof(connection: &PooledConnection, change: &Change) -> Result<bool, Fault> {
     let Pulse { id, version, proven_at, .. } = Pulse::of(change.next());
     Ok(connection.execute(PROOF, &bounds![UUID: id, INT8: version, INT8: proven_at]).await? == 1)
+}
+
+async fn name(connection: &PooledConnection, change: &Change) -> Result<bool, Fault> {
+    let pulse = Pulse::of(change.next());
+    let bounds =
+        [&pulse.version()[..], &bounds![TEXT: text_column(&change.next().display_name), TEXT: CHANNEL]];
+    let row = connection.query_one(NAME, &bounds.concat()).await?;
+    Ok(Columns::of(&row, "a change").count()? == 1)
 }
 
 /// Whether the statement notifies other instances of the end.

@@ -92,7 +92,7 @@ async fn every_end_on_one_instance_reaches_the_other() {
 }
 
 #[tokio::test]
-async fn suspicions_and_new_pairs_are_notified_and_proofs_and_uses_are_not() {
+async fn suspicions_new_pairs_and_names_are_notified_and_proofs_and_uses_are_not() {
     let server = Server::start("");
     let (here, there) = two_instances(&server).await;
     let rows: Vec<Session> = (1..=4).map(session).collect();
@@ -128,6 +128,10 @@ async fn suspicions_and_new_pairs_are_notified_and_proofs_and_uses_are_not() {
     let rotated = rotated.into_next();
     assert_eq!(next(&mut changes).await, FeedEvent::Session(doubted.id));
     assert_eq!(next(&mut changes).await, FeedEvent::Session(rotated.id));
+    here.apply(&last.clone().rename("Lovelace").unwrap()).await.unwrap();
+    assert_eq!(next(&mut changes).await, FeedEvent::Session(last.id));
+    let last = here.load(last.id).await.unwrap().unwrap();
+    assert_eq!(last.display_name, "Lovelace");
     let last = end(&here, last).await;
     assert_eq!(heard_until(&mut changes, last).await, BTreeSet::new());
 }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 use crate::{error::Fault, queues};
 
 #[cfg(test)]
-pub(crate) const STATEMENTS: &[&str] = &[MOVE, PROVE, SET_STATE, SET_CLAIM, SET_PAIR, SET_END];
+pub(crate) const STATEMENTS: &[&str] = &[MOVE, PROVE, SET_STATE, SET_CLAIM, SET_PAIR, SET_NAME, SET_END];
 
 // The compare-and-set. A statement that does not write the state has no index to update.
 macro_rules! moved {
@@ -43,6 +43,7 @@ const SET_PAIR: &str = body!(
     claim_replay = ?6, claim_answer_lost = ?7,
     generation = ?8, access = ?9, refresh = ?10, expiry = ?11, expires_at = ?12"
 );
+const SET_NAME: &str = body!("display_name = ?2");
 const SET_END: &str = body!(
     "claim_attempt = NULL, claim_taken_at = NULL, claim_lease_until = NULL, claim_fingerprint = NULL,
     claim_replay = NULL, claim_answer_lost = NULL,
@@ -77,7 +78,9 @@ fn write_pulse(connection: &Connection, change: &Change) -> Result<bool, Fault> 
     let (id, version) = (id.as_bytes(), version_column(*version).unwrap_or(0));
     let (state, proven_at) = state_columns(state);
     let written = match change.kind() {
-        ChangeKind::Claim => connection.prepare_cached(MOVE)?.execute(params![id, version]),
+        ChangeKind::Claim | ChangeKind::Name => {
+            connection.prepare_cached(MOVE)?.execute(params![id, version])
+        }
         ChangeKind::Proof => connection.prepare_cached(PROVE)?.execute(params![id, version, proven_at]),
         ChangeKind::State | ChangeKind::Pair | ChangeKind::End { .. } => {
             connection.prepare_cached(SET_STATE)?.execute(params![id, version, proven_at, state])
@@ -119,6 +122,7 @@ fn write_body(connection: &Connection, change: &Change) -> Result<Option<usize>,
                 pair.expires_at,
             ])
         }
+        ChangeKind::Name => connection.prepare_cached(SET_NAME)?.execute(params![id, next.display_name]),
         ChangeKind::End { .. } => {
             let (Some(reason), Some(at)) = end_columns(&next.state) else {
                 return Err(Fault(corrupt("an end without a reason")));

@@ -251,7 +251,7 @@ pub trait Subscriber: Send {
 /// An event of a [`Subscriber`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeedEvent {
-    /// A session ended, is suspect, or has another pair. A cached row of it is out of date.
+    /// A session ended, is suspect, or has another pair or name. A cached row of it is out of date.
     Session(SessionId),
     /// Every change committed before this event has been delivered. Caches may be trusted until
     /// `until`, by the clock that all processes share. So a process that was suspended trusts

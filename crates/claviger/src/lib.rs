@@ -34,8 +34,8 @@ pub use claviger_store::{MemoryStore, Store, StoreError};
 
 #[cfg(feature = "axum")]
 pub use claviger_axum::{
-    Authenticate, Claviger, ClavigerLayer, HEADER_NAME, HEADER_PROVIDER, HEADER_SESSION, HEADER_USER,
-    MaybeSignedIn, RequestHead, SameSite, SignedIn, Site, SiteData,
+    Authenticate, Claviger, ClavigerLayer, HEADER_LOGIN, HEADER_NAME, HEADER_PROVIDER, HEADER_SESSION,
+    HEADER_USER, MaybeSignedIn, RequestHead, SameSite, SignedIn, Site, SiteData,
 };
 #[cfg(feature = "mock")]
 pub use claviger_mock as mock;

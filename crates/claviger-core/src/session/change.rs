@@ -1,6 +1,6 @@
 //! A change of a row, and which of the row's columns it writes.
 
-use super::{ActiveState, PendingRevocation, Session, State};
+use super::{ActiveState, PendingRevocation, Refused, Session, State};
 
 /// The next row, and the kind of the change that leads to it.
 ///
@@ -24,6 +24,8 @@ pub enum ChangeKind {
     Proof,
     /// The row went to another state that is not the end.
     State,
+    /// The provider calls the user by another name.
+    Name,
     /// The session ended.
     End {
         /// The revocation of its last pair, unless none is needed. It is written in the same step.
@@ -42,6 +44,8 @@ pub enum Column {
     Claim,
     /// [`ActiveState::pair`].
     Pair,
+    /// [`Session::display_name`].
+    Name,
     /// Reason and time of [`State::Ended`].
     End,
 }
@@ -50,11 +54,12 @@ impl ChangeKind {
     /// The columns that a change of this kind writes, beside the version, which every change
     /// writes.
     pub const fn columns(&self) -> &'static [Column] {
-        use Column::{Claim, End, Pair, Proof, State};
+        use Column::{Claim, End, Name, Pair, Proof, State};
         match self {
             Self::Claim => &[Claim],
             Self::Proof => &[Proof],
             Self::State => &[State, Proof],
+            Self::Name => &[Name],
             Self::Pair => &[State, Proof, Claim, Pair],
             Self::End { .. } => &[State, Proof, Claim, Pair, End],
         }
@@ -63,6 +68,20 @@ impl ChangeKind {
     /// Whether a change of this kind writes the column.
     pub fn writes(&self, column: Column) -> bool {
         self.columns().contains(&column)
+    }
+}
+
+impl Session {
+    /// Gives the session the name by which the provider calls its user now.
+    ///
+    /// # Errors
+    /// [`Refused::Ended`], or [`Refused::Superseded`] if it has that name.
+    pub fn rename(mut self, name: &str) -> Result<Change, Refused> {
+        if !self.ended() && self.display_name == name {
+            return Err(Refused::Superseded);
+        }
+        self.display_name = name.to_owned();
+        self.edit(ChangeKind::Name, |_| Ok(()))
     }
 }
 
@@ -117,6 +136,9 @@ impl Change {
     pub fn applied_to(&self, stored: &Session) -> Session {
         let mut row = Session { version: self.next.version, ..stored.clone() };
         let writes = |column| self.kind.writes(column);
+        if writes(Column::Name) {
+            row.display_name.clone_from(&self.next.display_name);
+        }
         if writes(Column::End) {
             row.state = self.next.state.clone();
         } else if let (Some(old), Some(new)) = (stored.active(), self.next.active()) {

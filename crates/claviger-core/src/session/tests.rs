@@ -79,6 +79,7 @@ fn transitions() -> Vec<(&'static str, Transition)> {
             let generation = generation(&s);
             s.park(generation)
         }),
+        ("rename", |s| s.rename("lovelace")),
         ("end", |s| s.end(EndReason::SignedOut, T0)),
         ("end_with", |s| s.end_with(EndReason::SignedOut, T0, Some(SealedBlob(vec![4])))),
         ("end_rejected", |s| s.end_rejected(OURS, EndReason::RefreshTokenRejected, T0)),
@@ -164,6 +165,8 @@ fn what_a_row_says_already_is_not_written_again() {
         Err(Refused::Superseded),
         "a suspicion is the graver of the two"
     );
+    let name = live().display_name;
+    assert_eq!(live().rename(&name), Err(Refused::Superseded));
     assert!(matches!(parked.suspect(Version::FIRST).unwrap().into_next().state, State::Suspect(_)));
 }
 
@@ -410,6 +413,8 @@ fn a_kind_takes_its_columns_from_the_change_and_the_others_from_the_stored_row()
         (ChangeKind::State, State::Suspect(ActiveState { proven_at: new.proven_at, ..old })),
         (ChangeKind::Pair, State::Suspect(new)),
     ];
+    let renamed = Change::forged(ChangeKind::Name, next.clone()).applied_to(&stored);
+    assert_eq!(renamed, Session { version: Version(2), display_name: "eve".into(), ..stored.clone() });
     for (kind, state) in table {
         let written = Change::forged(kind.clone(), next.clone()).applied_to(&stored);
         assert_eq!(written, Session { version: Version(2), state, ..stored.clone() }, "{kind:?}");

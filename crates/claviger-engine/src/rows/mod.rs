@@ -297,6 +297,24 @@ impl Rows {
         updated.await.map(drop)
     }
 
+    /// Gives all of the user's sessions the name that the provider has just said, if this one has
+    /// another. Nobody waits for that. If it fails, the next answer brings the name again.
+    pub(crate) fn note_name(self: &Arc<Self>, row: &Session, name: Option<String>) {
+        let Some(name) = name.filter(|name| row.display_name != *name) else { return };
+        let (rows, subject) = (Arc::clone(self), row.subject.clone());
+        self.env.spawn(async move {
+            let renamed = async {
+                for row in rows.devices(&subject).await? {
+                    rows.update(row.id, |row: Session| row.rename(&name)).await?;
+                }
+                Ok::<_, StoreError>(())
+            };
+            if let Err(error) = renamed.await {
+                tracing::warn!(%error, "the new name of a user was not written down");
+            }
+        });
+    }
+
     /// Adds a session that just began, and takes note of the ones that it ended. Gives their
     /// number.
     pub(crate) async fn insert(

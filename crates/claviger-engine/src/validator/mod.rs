@@ -195,6 +195,9 @@ impl Validator {
         let asked = self.asked(row, pair, at, answer);
         if asked.verdict == Verdict::Valid {
             self.control_user.note_connected(&row.subject.id);
+            if let ValidateAnswer::Valid(proof) = &asked.answer {
+                self.rows.note_name(row, proof.name());
+            }
         }
         Ok(Some(asked))
     }

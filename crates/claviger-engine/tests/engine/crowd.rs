@@ -118,7 +118,7 @@ impl World {
             id,
             version: Version::FIRST,
             subject: subject.clone(),
-            display_name: user.to_owned(),
+            display_name: self.login_of(user),
             secret_hash: secret.hash(),
             custody,
             device: DeviceLabel::from_user_agent("curl/8"),
@@ -129,6 +129,11 @@ impl World {
         change(&mut row);
         self.memory.insert(row, Placement { limit: u32::MAX, replaces: None }).await.unwrap();
         id
+    }
+
+    fn login_of(&self, id: &str) -> String {
+        let mock = self.twitch.mock();
+        mock.users().find(|user| user.id == id).expect("a known user").login.clone()
     }
 
     /// Returns every row that has not ended, in no particular order.

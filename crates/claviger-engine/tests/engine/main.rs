@@ -29,6 +29,7 @@ mod lifetimes;
 mod login;
 mod login_devices;
 mod login_trouble;
+mod names;
 mod outage;
 mod outbox;
 mod proofs;

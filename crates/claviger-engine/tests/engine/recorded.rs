@@ -71,6 +71,7 @@ pub(crate) fn change(change: &Change) {
         ChangeKind::Pair => "the new pair",
         ChangeKind::Proof => "the proof",
         ChangeKind::State => "the new state",
+        ChangeKind::Name => "the new name",
         ChangeKind::End { revocation: Some(_) } => "the end, and the revocation in the outbox",
         ChangeKind::End { revocation: None } => "the end",
     }));

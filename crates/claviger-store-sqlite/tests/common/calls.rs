@@ -142,7 +142,7 @@ fn transition() -> impl Strategy<Value = Transition> {
         Just(Transition::Park),
         Just(Transition::End),
         Just(Transition::Rename),
-        (prop_oneof![0..6u64, Just(u64::MAX)], 0..4u8)
+        (prop_oneof![0..6u64, Just(u64::MAX)], 0..5u8)
             .prop_map(|(version, kind)| Transition::Forge(version, kind)),
     ]
 }
@@ -290,7 +290,8 @@ fn changed(row: Session, transition: Transition) -> Option<Change> {
             Ok(Change::forged(ChangeKind::Claim, renamed))
         }
         Transition::Forge(version, kind) => {
-            let kinds = [ChangeKind::Claim, ChangeKind::Proof, ChangeKind::State, ChangeKind::Pair];
+            let kinds =
+                [ChangeKind::Claim, ChangeKind::Proof, ChangeKind::State, ChangeKind::Pair, ChangeKind::Name];
             let next = Session { version: Version(version), ..self::row(1, 0).with_id(row.id) };
             Ok(Change::forged(kinds[usize::from(kind)].clone(), next))
         }

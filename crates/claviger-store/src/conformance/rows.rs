@@ -101,14 +101,21 @@ pub(super) async fn an_id_is_taken_once(store: Arc<dyn Store>) {
 }
 
 /// A change of each kind that makes this row from a stored one, with a revocation that an end owes.
-fn forged(next: &Session) -> [Change; 5] {
+fn forged(next: &Session) -> [Change; 6] {
     let tombstone = State::Ended { reason: EndReason::Idle, at: t(8) };
     let end = Change::forged(
         ChangeKind::End { revocation: Some(revocation(0)) },
         Session { state: tombstone, ..next.clone() },
     );
     let of = |kind| Change::forged(kind, next.clone());
-    [of(ChangeKind::Claim), of(ChangeKind::Proof), of(ChangeKind::State), of(ChangeKind::Pair), end]
+    [
+        of(ChangeKind::Claim),
+        of(ChangeKind::Proof),
+        of(ChangeKind::State),
+        of(ChangeKind::Pair),
+        of(ChangeKind::Name),
+        end,
+    ]
 }
 
 pub(super) async fn a_change_is_written_if_its_version_follows(store: Arc<dyn Store>) {
@@ -158,7 +165,7 @@ pub(super) async fn a_change_of_a_missing_row_is_a_conflict(store: Arc<dyn Store
 pub(super) async fn each_kind_of_change_writes_its_columns_and_no_others(store: Arc<dyn Store>) {
     for (many, first) in [(false, 1), (true, 101)] {
         let mut next_tag = first..;
-        for kind in 0..5 {
+        for kind in 0..6 {
             let tag = next_tag.next().unwrap();
             let row = session(tag, 0).claim(claim(OURS)).unwrap().into_next();
             put(&store, [row.clone()]).await;

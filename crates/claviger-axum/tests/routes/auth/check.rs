@@ -48,6 +48,7 @@ async fn a_passing_check_returns_only_identity_headers() {
         [
             ("cache-control", "no-store"),
             ("content-length", "0"),
+            ("x-auth-login", "ada_builds"),
             ("x-auth-name", "ada_builds"),
             ("x-auth-provider", "twitch"),
             ("x-auth-session", &session),
