@@ -83,6 +83,16 @@ impl Claviger {
         self.engine().authenticate(self.cookie(head)?, head.ask(assurance)).await
     }
 
+    /// Says whose session it is, by its row, for what a user may do with the own sessions whatever
+    /// the provider says of their tokens. The cookie alone does not suffice.
+    ///
+    /// # Errors
+    /// See [`Engine::authenticate`].
+    pub(crate) async fn owner(&self, head: &RequestHead) -> Result<Caller, Denied> {
+        let cookie = SessionCookie { identity: None, ..self.cookie(head)? };
+        self.engine().authenticate(cookie, head.ask(Assurance::Row)).await
+    }
+
     /// Says who is signed in, for a request that is served either way. It neither asks the provider
     /// nor waits long, so a passing failure looks like nobody.
     pub async fn recognize(&self, head: &RequestHead, cookie: SessionCookie) -> Option<Caller> {

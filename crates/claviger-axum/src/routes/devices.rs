@@ -1,12 +1,12 @@
 //! `GET /auth/devices`, `POST /auth/devices/{id}/end`, `POST /auth/devices/end-others`: the user's
-//! devices, as a page and as JSON.
+//! devices, as a page and as JSON. None of them needs the provider.
 
 use axum::{
     Json,
     extract::{Path, State, rejection::PathRejection},
     response::{IntoResponse, Redirect, Response},
 };
-use claviger_core::{Assurance, EndReason, ProviderHabits, Session, SessionId, Timestamp, TokenStatus};
+use claviger_core::{EndReason, ProviderHabits, Session, SessionId, Timestamp, TokenStatus};
 use claviger_engine::{Caller, Denied, EndError, Target};
 use http::{StatusCode, request::Parts};
 use serde::Serialize;
@@ -48,7 +48,7 @@ pub(crate) async fn list(State(claviger): State<Claviger>, head: RequestHead, pa
     if head.embedded {
         return respond::of_denied(&Denied::NoSession).json();
     }
-    let caller = match claviger.caller(&head, Assurance::Session).await {
+    let caller = match claviger.owner(&head).await {
         Ok(caller) => caller,
         Err(denied) => return claviger.deny(&head, &denied).await,
     };
@@ -73,7 +73,7 @@ pub(crate) async fn end_one(
     head: RequestHead,
 ) -> Response {
     let page = head.shows_page();
-    let caller = match claviger.caller(&head, Assurance::Session).await {
+    let caller = match claviger.owner(&head).await {
         Ok(caller) => caller,
         Err(denied) => return respond::of_denied(&denied).posted().answer(page),
     };
@@ -93,7 +93,7 @@ pub(crate) async fn end_one(
 /// Signs all other devices out.
 pub(crate) async fn end_others(State(claviger): State<Claviger>, head: RequestHead) -> Response {
     let page = head.shows_page();
-    let caller = match claviger.caller(&head, Assurance::Session).await {
+    let caller = match claviger.owner(&head).await {
         Ok(caller) => caller,
         Err(denied) => return respond::of_denied(&denied).posted().answer(page),
     };

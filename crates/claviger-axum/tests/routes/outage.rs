@@ -11,7 +11,7 @@ use crate::{
 
 /// The routes for programs and for people.
 async fn ask_all_ways(app: &App, browser: &mut Browser, lives: bool, during: &str) {
-    for path in ["/auth/session", "/auth/check", "/auth/devices"] {
+    for path in ["/auth/session", "/auth/check"] {
         let answer = browser.fetches(app, path).await;
         answer.assert_sets_no_cookie();
         if lives {
@@ -23,9 +23,10 @@ async fn ask_all_ways(app: &App, browser: &mut Browser, lives: bool, during: &st
     }
     let page = browser.opens(app, "/auth/devices").await;
     page.assert_sets_no_cookie();
-    if lives {
-        page.assert_page(StatusCode::OK, "Your devices");
-    } else {
+    page.assert_page(StatusCode::OK, "Your devices");
+    let page = browser.opens(app, "/auth/sign-in").await;
+    page.assert_sets_no_cookie();
+    if !lives {
         page.assert_passing_failure();
     }
 }

@@ -274,6 +274,50 @@ async fn a_store_failure_ends_no_device() {
     assert!(linux.is_signed_in(&app).await && windows.is_signed_in(&app).await, "TRANSIENT");
 }
 
+/// What a user does with the own devices needs the row alone.
+#[tokio::test(start_paused = true)]
+async fn devices_are_listed_and_ended_while_the_provider_is_away() {
+    let app = App::start().await;
+    let [mut linux, windows, iphone, grace] = devices(&app).await;
+    app.provider_fails_when_needed();
+    app.twitch.breaks(Endpoint::Validate, 503);
+    linux.fetches(&app, "/auth/session").await.assert_passing_failure();
+    let page = linux.opens(&app, "/auth/devices").await;
+    page.assert_page(StatusCode::OK, "Safari 18 on iPhone");
+    let listed = linux.fetches(&app, "/auth/devices").await.json();
+    assert_eq!(listed["devices"].as_array().unwrap().len(), 3);
+    let answer = linux.posts(&app, &end_path(&app, &windows)).await;
+    assert_eq!((answer.status, answer.json()), (StatusCode::OK, serde_json::json!({ "ended": 1 })));
+    let answer = linux.submits(&app, "/auth/devices/end-others", From::ThisSite).await;
+    answer.assert_leads_to("/auth/devices?signed_out=1");
+    for ended in [&windows, &iphone] {
+        let reason = app.end_reason(ended.session(&app)).await;
+        assert_eq!(reason, Some(EndReason::SignedOutFromAnotherDevice));
+    }
+    assert_eq!(app.end_reason(grace.session(&app)).await, None, "BLAST");
+    let answer = linux.submits(&app, &end_path(&app, &linux), From::ThisSite).await;
+    answer.assert_leads_to("/auth/sign-in?signed_out=true");
+}
+
+/// A sealed cookie of an ended session, or of one that never was, owns nothing.
+#[tokio::test(start_paused = true)]
+async fn the_cookie_alone_opens_no_device_list() {
+    let app = App::start().await;
+    let [linux, windows, ..] = devices(&app).await;
+    let elsewhere = App::start().await;
+    for (app, browser) in [(&app, &linux), (&elsewhere, &windows)] {
+        let mut browser = browser.clone();
+        let session = browser.session(app);
+        if app.store.load(session).await.unwrap().is_some() {
+            app.end(session, EndReason::SignedOut).await;
+        }
+        let answer = browser.fetches(app, "/auth/devices").await;
+        answer.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
+        let answer = browser.posts(app, "/auth/devices/end-others").await;
+        answer.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_device_limit_ends_the_one_used_least_recently() {
     let app = App::with(|setup| setup.settings.devices_per_user = 2).await;
@@ -336,6 +380,7 @@ async fn the_link_on_the_page_renews_this_device() {
     app.pass(TOKEN_LIFE - 28 * SECOND);
     for tokens in ["answer_lost", "renewal_needed"] {
         app.twitch.mock().add_fault(Fault::once(Endpoint::Token, FaultKind::CloseAfter));
+        browser.fetches(&app, "/auth/session").await;
         assert_eq!(token_state(&app, &browser, &browser).await, tokens);
         app.pass(6 * SECOND);
     }

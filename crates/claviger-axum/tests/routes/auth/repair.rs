@@ -10,6 +10,9 @@ use crate::{
     twitch::{ADA, GRACE},
 };
 
+/// Where a page of the app sends a session that needs a renewal.
+const PAGE: &str = "/auth/sign-in?return_to=%2Fauth%2Fdevices";
+
 /// A browser whose session lost the answer to a refresh, and whose replay came too late.
 async fn beyond_refresh() -> (App, Browser) {
     let app = App::start().await;
@@ -39,7 +42,7 @@ async fn is_led_to_provider(app: &App, browser: &mut Browser, path: &str) -> Str
 async fn a_navigation_renews_the_session_at_the_provider() {
     let (app, mut browser) = beyond_refresh().await;
     let session = browser.session(&app);
-    let location = is_led_to_provider(&app, &mut browser, "/auth/devices").await;
+    let location = is_led_to_provider(&app, &mut browser, PAGE).await;
     assert!(!location.contains("force_verify=true"), "silent {location}");
     let callback = crate::browser::path_of(&app.twitch.agree(ADA, &location));
     let answer = browser.follows(&app, &callback, From::Elsewhere).await;
@@ -54,7 +57,7 @@ async fn a_navigation_renews_the_session_at_the_provider() {
 #[tokio::test(start_paused = true)]
 async fn a_link_on_another_site_renews_the_session_too() {
     let (app, mut browser) = beyond_refresh().await;
-    let mut answer = browser.follows(&app, "/auth/devices", From::Elsewhere).await;
+    let mut answer = browser.follows(&app, PAGE, From::Elsewhere).await;
     while answer.location().starts_with('/') {
         let next = answer.location().to_owned();
         answer = browser.follows(&app, &next, From::Elsewhere).await;
@@ -76,7 +79,7 @@ async fn a_script_gets_json_instead_of_a_redirect() {
 async fn another_account_at_the_provider_is_explained() {
     let (app, mut browser) = beyond_refresh().await;
     let session = browser.session(&app);
-    let location = is_led_to_provider(&app, &mut browser, "/auth/devices").await;
+    let location = is_led_to_provider(&app, &mut browser, PAGE).await;
     let callback = crate::browser::path_of(&app.twitch.agree(GRACE, &location));
     let answer = browser.follows(&app, &callback, From::Elsewhere).await;
     let page = browser.reads_failure(&app, &answer).await;
@@ -94,7 +97,7 @@ async fn another_account_at_the_provider_is_explained() {
 async fn a_sign_out_during_the_renewal_is_not_undone() {
     let (app, mut browser) = beyond_refresh().await;
     let session = browser.session(&app);
-    let location = is_led_to_provider(&app, &mut browser, "/auth/devices").await;
+    let location = is_led_to_provider(&app, &mut browser, PAGE).await;
     let reason = claviger_core::session::EndReason::SignedOutFromAnotherDevice;
     app.end(session, reason).await;
     let callback = crate::browser::path_of(&app.twitch.agree(ADA, &location));
