@@ -43,7 +43,7 @@ impl Cause {
     /// Returns the response to a suspicion of this kind that the operator chose.
     pub fn response(self, cascade: Cascade) -> Response {
         match (self, cascade) {
-            (Self::RefreshTokenRejected, Cascade::Always) => Response::EndAll,
+            (Self::RefreshTokenRejected, Cascade::Always) => Response::EndAll(EndReason::Administrator),
             (Self::RefreshTokenRejected | Self::AccessTokenRejected, Cascade::Never) => Response::Nothing,
             _ => Response::Confirm,
         }
@@ -55,8 +55,9 @@ impl Cause {
 pub enum Response {
     /// Ask the provider.
     Confirm,
-    /// End all of the user's older sessions at once.
-    EndAll,
+    /// End all of the user's older sessions at once. Nobody knows whether the user disconnected the
+    /// app, so the reason is that the operator wants it.
+    EndAll(EndReason),
     /// Do nothing: each session notices by itself.
     Nothing,
 }
@@ -160,6 +161,10 @@ mod tests {
             let Finding::EndAll(reason) = finding(Some(connection), None) else { panic!("{connection:?}") };
             assert!(reason.user_wide(), "BLAST: {reason:?}");
         }
+        let Response::EndAll(reason) = Cause::RefreshTokenRejected.response(Cascade::Always) else {
+            panic!("it ends all")
+        };
+        assert!(reason.user_wide(), "BLAST: {reason:?}");
     }
 
     #[test]
@@ -167,7 +172,7 @@ mod tests {
         use Cause::{AccessTokenRejected, ConnectionCheck, RefreshTokenRejected, WebhookEvent};
         let table = [
             (RefreshTokenRejected, Cascade::Confirm, Response::Confirm),
-            (RefreshTokenRejected, Cascade::Always, Response::EndAll),
+            (RefreshTokenRejected, Cascade::Always, Response::EndAll(EndReason::Administrator)),
             (RefreshTokenRejected, Cascade::Never, Response::Nothing),
             (AccessTokenRejected, Cascade::Confirm, Response::Confirm),
             (AccessTokenRejected, Cascade::Always, Response::Confirm),

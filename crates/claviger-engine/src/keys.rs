@@ -389,7 +389,10 @@ impl Keys {
     /// The row's refresh token, sealed so that the server can open it, if the device brought its
     /// secret and the provider revokes refresh tokens.
     pub(crate) fn refresh_to_revoke(&self, row: &Session, secret: &SessionSecret) -> Option<SealedBlob> {
-        let generation = row.generation().filter(|_| self.provider.provider().revokes_refresh_tokens())?;
+        let generation = row.generation()?;
+        if !self.provider.provider().revokes_refresh_tokens(row.custody) {
+            return None;
+        }
         let token = self.open_refresh(row, Some(secret)).ok()?;
         let binding = binding(row, generation);
         Some(self.keyring().seal_refresh(binding, RefreshLock::Server, &token, self.env.nonce()))

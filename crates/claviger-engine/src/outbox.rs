@@ -116,6 +116,8 @@ impl Outbox {
         if !tokens.is_empty() && self.provider.require_issuer(*session, provider).is_err() {
             return AfterTry::Reschedule(limits::REVOCATION_PAUSE_MAX);
         }
+        let mut after = AfterTry::Acknowledge;
+        // What becomes of one token does not delay the other.
         for token in tokens {
             let answer = match token {
                 Revocable::Refresh(token) => self.provider.revoke_refresh(&token).await,
@@ -125,8 +127,7 @@ impl Outbox {
                 RevokeAnswer::Done => {}
                 RevokeAnswer::Unknown(failure) => {
                     let asked = failure.retry_after.unwrap_or_default().min(limits::RETRY_AFTER_MAX);
-                    let pause = pause_after(pending.tries).max(asked);
-                    return AfterTry::Reschedule(pause);
+                    after = AfterTry::Reschedule(pause_after(pending.tries).max(asked));
                 }
                 RevokeAnswer::Misconfigured => {
                     tracing::error!(
@@ -136,7 +137,7 @@ impl Outbox {
                 }
             }
         }
-        AfterTry::Acknowledge
+        after
     }
 
     /// The tokens that are still to be revoked; none if the provider has no revocation. The refresh
@@ -152,7 +153,8 @@ impl Outbox {
         let given_up = confirmed.is_some_and(|now| is_given_up(pending, now));
         let keyring = self.keys.keyring();
         let mut tokens = Vec::new();
-        let revokes_refresh = self.provider.provider().revokes_refresh_tokens() && !given_up;
+        let custody = self.env.settings().custody;
+        let revokes_refresh = self.provider.provider().revokes_refresh_tokens(custody) && !given_up;
         if let Some(refresh) = refresh.as_ref().filter(|_| revokes_refresh) {
             tokens.push(Revocable::Refresh(keyring.open_refresh(binding, RefreshLock::Server, refresh)?));
         }
@@ -182,7 +184,7 @@ impl Outbox {
     /// open both.
     fn revocation_of(&self, row: &Session, issued: &IssuedPair) -> Item {
         let generation = row.version.next();
-        let revokes_refresh = self.provider.provider().revokes_refresh_tokens();
+        let revokes_refresh = self.provider.provider().revokes_refresh_tokens(row.custody);
         let refresh = issued.refresh.as_ref().filter(|_| revokes_refresh);
         let refresh = refresh.map(|token| (token, RefreshLock::Server));
         let pair = self.keys.seal_pair(row, generation, issued, self.env.now(), Vec::new(), refresh);

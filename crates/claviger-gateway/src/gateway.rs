@@ -9,7 +9,7 @@ use claviger_core::{Lifetimes, Timestamp, request::routes::Policy};
 use claviger_engine::{
     Clock, Engine, HttpClient, OsEntropy, Parts, Settings, Sweep, SystemClock, WebhookSettings,
 };
-use claviger_provider::{Provider, Registration};
+use claviger_provider::{Provider, RefreshTokens, Registration};
 use claviger_store::Store;
 use claviger_store_postgres::{DatabaseClock, Options, PostgresStore};
 use claviger_store_sqlite::SqliteStore;
@@ -177,7 +177,7 @@ fn provider(config: &Config, client_secret: claviger_core::ClientSecret) -> Prov
     if let Some(revocation) = &mut provider.capabilities.revocation
         && let Some(wanted) = config.provider.revokes_refresh_tokens
     {
-        revocation.refresh_tokens = wanted;
+        revocation.refresh_tokens = if wanted { RefreshTokens::All } else { RefreshTokens::None };
     }
     provider
 }

@@ -74,11 +74,23 @@ pub trait TokenCheckForm: fmt::Debug + Send + Sync {
 pub struct Revocation {
     /// Where.
     pub endpoint: Url,
-    /// Whether refresh tokens are revoked too, because they outlive the revocation of their access
+    /// Whose refresh tokens are revoked too, because they outlive the revocation of their access
     /// token (RFC 7009 section 2.1 leaves that to the provider).
-    pub refresh_tokens: bool,
+    pub refresh_tokens: RefreshTokens,
     /// Whether the revocation of an access token carries our secret, as RFC 7009 section 2.1 says.
     pub with_secret: bool,
+}
+
+/// Which refresh tokens are revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshTokens {
+    /// None.
+    None,
+    /// Those of sign-ins of which no token is kept. Of two sign-ins with the same refresh token, a
+    /// revocation could end the other one (BLAST); here none needs it.
+    Unkept,
+    /// All that the server can open.
+    All,
 }
 
 /// How a provider says which users still let the app in, several users at a time.

@@ -78,8 +78,8 @@ mod words;
 pub use answer::{Answer, Unanswered, date};
 pub use app::AppTokenAnswer;
 pub use capabilities::{
-    Capabilities, ConnectionCheck, Revocation, Subscriptions, TokenCheck, TokenCheckForm, Validation,
-    WebhookEvents,
+    Capabilities, ConnectionCheck, RefreshTokens, Revocation, Subscriptions, TokenCheck, TokenCheckForm,
+    Validation, WebhookEvents,
 };
 pub use client::{Client, Endpoints, Registration};
 pub use connections::ConnectionsAnswer;

@@ -1,11 +1,11 @@
 //! A provider: our client there, what it can do, and what it does with refresh tokens.
 
 use bytes::Bytes;
-use claviger_core::{AccessToken, ProviderHabits, ProviderName, RefreshToken};
+use claviger_core::{AccessToken, Custody, ProviderHabits, ProviderName, RefreshToken};
 use http::Request;
 
 use crate::{
-    capabilities::{Capabilities, TokenCheck},
+    capabilities::{Capabilities, RefreshTokens, TokenCheck},
     client::Client,
     request::post,
 };
@@ -31,9 +31,14 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Whether refresh tokens are revoked beside access tokens.
-    pub fn revokes_refresh_tokens(&self) -> bool {
-        self.capabilities.revocation.as_ref().is_some_and(|revocation| revocation.refresh_tokens)
+    /// Whether refresh tokens are revoked beside access tokens, if they are kept in this custody.
+    pub fn revokes_refresh_tokens(&self, custody: Custody) -> bool {
+        let whose = self.capabilities.revocation.as_ref().map(|revocation| revocation.refresh_tokens);
+        match whose {
+            Some(RefreshTokens::All) => true,
+            Some(RefreshTokens::Unkept) => custody == Custody::None,
+            Some(RefreshTokens::None) | None => false,
+        }
     }
 
     /// Revokes an access token (RFC 7009 section 2.1). None if the provider revokes none.
@@ -50,7 +55,8 @@ impl Provider {
     /// Revokes a refresh token (RFC 7009 section 2.1). The hint saves the provider a search. None
     /// if the provider revokes none.
     pub fn revoke_refresh(&self, token: &RefreshToken) -> Option<Request<Bytes>> {
-        let revocation = self.capabilities.revocation.as_ref().filter(|found| found.refresh_tokens)?;
+        let revocation = self.capabilities.revocation.as_ref();
+        let revocation = revocation.filter(|found| found.refresh_tokens != RefreshTokens::None)?;
         let fields = [("token", token.expose()), ("token_type_hint", "refresh_token")];
         Some(self.client.post(&revocation.endpoint, &fields))
     }

@@ -32,15 +32,26 @@ const CASCADES: usize = 3;
 fn responses(cause: Cause) -> Vec<(&'static str, Vec<&'static str>)> {
     let cascades: [_; CASCADES] =
         [("confirm", Cascade::Confirm), ("always", Cascade::Always), ("never", Cascade::Never)];
-    let leads = |wanted: Response| -> Vec<_> {
-        cascades.iter().filter(|(_, by)| cause.response(*by) == wanted).map(|(name, _)| *name).collect()
+    let leads = |node| -> Vec<_> {
+        cascades
+            .iter()
+            .filter(|(_, by)| response_node(cause.response(*by)) == node)
+            .map(|(name, _)| *name)
+            .collect()
     };
-    let nodes = [("confirm", Response::Confirm), ("all", Response::EndAll), ("nothing", Response::Nothing)];
-    nodes
+    ["confirm", "all", "nothing"]
         .into_iter()
-        .map(|(node, response)| (node, leads(response)))
+        .map(|node| (node, leads(node)))
         .filter(|(_, names)| !names.is_empty())
         .collect()
+}
+
+fn response_node(response: Response) -> &'static str {
+    match response {
+        Response::Confirm => "confirm",
+        Response::EndAll(_) => "all",
+        Response::Nothing => "nothing",
+    }
 }
 
 fn node_id(cause: Cause) -> &'static str {

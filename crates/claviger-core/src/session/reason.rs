@@ -25,7 +25,7 @@ named! {
         TooOld = "too_old",
         /// The user signed in on more devices than allowed, and this one was used least recently.
         DeviceLimit = "device_limit",
-        /// An administrator ended it.
+        /// An administrator ended it, or a rule that the operator chose, such as `session.cascade`.
         Administrator = "administrator",
         /// The provider asked for it.
         ProviderLogout = "provider_logout",
@@ -35,11 +35,13 @@ named! {
 }
 
 impl EndReason {
-    /// Returns whether it applies to every device of the user. All others end only one row (BLAST).
+    /// Returns whether it may apply to every device of the user. All others end only one row
+    /// (BLAST).
     pub fn user_wide(self) -> bool {
         matches!(
             self,
-            Self::SignedOutEverywhere
+            Self::Administrator
+                | Self::SignedOutEverywhere
                 | Self::DisconnectedAtProvider
                 | Self::ProviderLogout
                 | Self::AccountGone

@@ -346,12 +346,12 @@ fn the_device_limit_ends_those_used_least_recently() {
 }
 
 #[test]
-fn reasons_have_distinct_names_and_only_four_are_user_wide() {
+fn reasons_have_distinct_names_and_only_five_are_user_wide() {
     for (reason, name) in EndReason::NAMES {
         assert_eq!(reason.name(), name);
         assert_eq!(EndReason::from_name(name), Some(reason));
     }
-    assert_eq!(EndReason::NAMES.iter().filter(|(reason, _)| reason.user_wide()).count(), 4);
+    assert_eq!(EndReason::NAMES.iter().filter(|(reason, _)| reason.user_wide()).count(), 5);
 }
 
 proptest! {

@@ -162,9 +162,7 @@ impl Disconnects {
     ) -> Result<Tried, StoreError> {
         match suspicion.cause.response(self.env.settings().cascade) {
             suspicion::Response::Nothing => return Ok(AfterTry::Acknowledge.into()),
-            suspicion::Response::EndAll => {
-                return self.end_all(suspicion, EndReason::DisconnectedAtProvider).await;
-            }
+            suspicion::Response::EndAll(reason) => return self.end_all(suspicion, reason).await,
             suspicion::Response::Confirm => {}
         }
         let devices = self.rows.devices(&suspicion.subject).await?;
@@ -219,7 +217,8 @@ impl Disconnects {
     ) -> Result<Tried, StoreError> {
         let ended = self.rows.end_selection(suspicion.subject.clone(), None, suspicion.at, reason).await?;
         let (cause, subject) = (suspicion.cause.name(), &suspicion.subject.id);
-        tracing::info!(subject, count = ended, cause, reason = reason.name(), "a user disconnected the app");
+        let reason = reason.name();
+        tracing::info!(subject, count = ended, cause, reason, "the older sessions of a user ended");
         Ok(Tried { after: AfterTry::Acknowledge, ended })
     }
 

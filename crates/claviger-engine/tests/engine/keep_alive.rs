@@ -185,7 +185,7 @@ async fn a_dead_refresh_token_ends_its_row_and_checks_the_siblings() {
         app.sweep_due().await.unwrap();
         world.look_into_suspicions(&app).await;
         assert_eq!(world.end_reason(devices[0].session).await, Some(EndReason::RefreshTokenRejected));
-        let expected = others_end.then_some(EndReason::DisconnectedAtProvider);
+        let expected = others_end.then_some(EndReason::Administrator);
         assert_eq!(world.end_reason(devices[1].session).await, expected, "{cascade:?}");
         assert_eq!(world.end_reason(bystander.session).await, None, "BLAST");
         world.run_for(SECOND).await;

@@ -113,7 +113,8 @@ async fn with_one_key_nothing_is_counted() {
 async fn pending_revocations_are_resealed_when_tried() {
     let (world, app) = World::with(|setup| {
         setup.settings.custody = Custody::Server;
-        setup.provider.capabilities.revocation.as_mut().unwrap().refresh_tokens = true;
+        setup.provider.capabilities.revocation.as_mut().unwrap().refresh_tokens =
+            claviger_provider::RefreshTokens::All;
     })
     .await;
     let browser = world.sign_in(&app, ADA).await;

@@ -280,6 +280,7 @@ async fn custody_none_revokes_the_tokens() {
     assert_eq!(world.owed().await, 1);
     app.carry_out_revocations().await.unwrap();
     assert_eq!(world.twitch.mock().live_access_tokens(ADA), 0, "CASCADE");
+    assert_eq!(world.twitch.calls(Endpoint::Revoke), 2, "the refresh token is revoked too");
     let before = world.twitch.calls(Endpoint::Validate);
     world.pass(2 * TOKEN_LIFE);
     browser.asks(&app).await.unwrap();

@@ -3,6 +3,7 @@
 use claviger_core::{Custody, EndReason, limits};
 use claviger_engine::Target;
 use claviger_mock::{Endpoint, FaultKind, RetryAfter};
+use claviger_provider::RefreshTokens;
 use claviger_store::{Method, Queue};
 
 use crate::{
@@ -210,6 +211,19 @@ async fn a_token_without_an_expiry_is_given_up() {
     assert_eq!(app.carry_out_revocations().await, Ok(1));
 }
 
+/// A provider that refuses one of the two tokens leaves the other revoked.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_not_revoked_delays_no_other() {
+    let (world, app) = World::with(crate::world::custody(Custody::None)).await;
+    world.twitch.once(Endpoint::Revoke, FaultKind::status(500));
+    world.sign_in(&app, ADA).await;
+    assert_eq!(app.carry_out_revocations().await, Ok(0));
+    assert_eq!(world.twitch.mock().live_access_tokens(ADA), 0, "CASCADE");
+    world.pass(limits::REVOCATION_PAUSE);
+    assert_eq!(app.carry_out_revocations().await, Ok(1));
+    assert_eq!(world.owed().await, 0);
+}
+
 /// Where refresh tokens survive the revocation of their access token, those that the server can
 /// open are revoked too.
 #[tokio::test(start_paused = true)]
@@ -230,7 +244,8 @@ async fn refresh_tokens_are_revoked_if_they_can_be_opened() {
     for (custody, wanted, by_device, expired, calls) in table {
         let (world, app) = World::with(|setup| {
             setup.settings.custody = custody;
-            setup.provider.capabilities.revocation.as_mut().unwrap().refresh_tokens = wanted;
+            setup.provider.capabilities.revocation.as_mut().unwrap().refresh_tokens =
+                if wanted { RefreshTokens::All } else { RefreshTokens::Unkept };
         })
         .await;
         let device = world.sign_in(&app, ADA).await;

@@ -227,7 +227,8 @@ settings! {
         ///
         /// The preset `twitch` does not. It is unproven whether Twitch accepts them, and whether
         /// two sign-ins of one user may get the same refresh token. If they do, revoking it would
-        /// sign out another device.
+        /// sign out another device. With custody `none` no device needs one, so they are revoked
+        /// unless this is `false`.
         revokes_refresh_tokens: Option<bool>, example true;
 
         /// Maximum number of refreshes per second, with bursts of twice this number. A refresh over
@@ -302,7 +303,9 @@ settings! {
         ///   ends the others only if the provider clearly says so. One request covers several
         ///   users.
         /// - `always`: a rejected refresh token ends all of the user's older sessions at once. It
-        ///   needs no request, but a token that died alone signs its user out everywhere.
+        ///   needs no request, but a token that died alone signs its user out everywhere. These
+        ///   sessions end with the reason `administrator`, since nobody asked whether the user
+        ///   disconnected the app.
         /// - `never`: each device is on its own. It notices a disconnect when its own token is
         ///   validated, up to `sweep.period` later than the first.
         ///

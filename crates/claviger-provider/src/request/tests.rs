@@ -1,8 +1,12 @@
-use claviger_core::ClientSecret;
+use claviger_core::{ClientSecret, Custody};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{capabilities::Revocation, provider::Provider, twitch::tests::twitch};
+use crate::{
+    capabilities::{RefreshTokens, Revocation},
+    provider::Provider,
+    twitch::tests::twitch,
+};
 
 fn provider() -> Provider {
     let mut provider = twitch("id&1", "s3%/=+ ä");
@@ -95,7 +99,7 @@ fn a_revocation_brings_what_the_provider_takes() {
     let with_secret = revoking(|revocation| revocation.with_secret = true);
     let secret = "client_secret=s3%25%2F%3D%2B+%C3%A4";
     assert_eq!(shown_fields(with_secret.revoke(&token)), Some(format!("{at}&{secret}&token=a%25%2F%3D%2B")));
-    let both = revoking(|revocation| revocation.refresh_tokens = true);
+    let both = revoking(|revocation| revocation.refresh_tokens = RefreshTokens::All);
     assert_eq!(
         shown_fields(both.revoke_refresh(&RefreshToken::new("r%"))),
         Some(format!("{at}&{secret}&token=r%25&token_type_hint=refresh_token"))
@@ -105,12 +109,17 @@ fn a_revocation_brings_what_the_provider_takes() {
 #[test]
 fn what_the_provider_does_not_revoke_is_not_asked_for() {
     let (access, refresh) = (AccessToken::new("a"), RefreshToken::new("r"));
-    assert!(provider().revoke_refresh(&refresh).is_none());
-    let mut none = revoking(|revocation| revocation.refresh_tokens = true);
-    assert!(none.revokes_refresh_tokens());
+    let unwanted = revoking(|revocation| revocation.refresh_tokens = RefreshTokens::None);
+    assert!(unwanted.revoke_refresh(&refresh).is_none());
+    let mut none = revoking(|revocation| revocation.refresh_tokens = RefreshTokens::All);
+    assert!(none.revokes_refresh_tokens(Custody::Device));
     none.capabilities.revocation = None;
     assert!(none.revoke(&access).is_none() && none.revoke_refresh(&refresh).is_none());
-    assert!(!none.revokes_refresh_tokens());
+    assert!(!none.revokes_refresh_tokens(Custody::None));
+    let kept = [Custody::Device, Custody::Server, Custody::None];
+    let of_twitch = kept.map(|custody| provider().revokes_refresh_tokens(custody));
+    assert_eq!(of_twitch, [false, false, true], "BLAST: no other device may need the token");
+    assert_eq!(kept.map(|custody| unwanted.revokes_refresh_tokens(custody)), [false; 3]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use claviger_core::{ProviderHabits, ProviderName, Rotation};
 use url::Url;
 
 use crate::{
-    capabilities::{Capabilities, Revocation, TokenCheck, Validation},
+    capabilities::{Capabilities, RefreshTokens, Revocation, TokenCheck, Validation},
     client::{Client, Endpoints, Registration, below},
     dialect::Dialect,
     preset::Preset,
@@ -91,8 +91,9 @@ fn build(preset: &Preset, registration: Registration, mock: Option<&Url>) -> Pro
             revocation: Some(Revocation {
                 endpoint: oauth("revoke"),
                 // Only the revocation of access tokens is documented. Two sign-ins of one user may
-                // have the same refresh token: revoking that could sign out another device.
-                refresh_tokens: false,
+                // have the same refresh token: revoking that could sign out another device that
+                // keeps it.
+                refresh_tokens: RefreshTokens::Unkept,
                 // "Revoking access tokens" names none.
                 with_secret: false,
             }),
