@@ -42,6 +42,8 @@ enum Form {
     Unsaid,
     /// The app did not get it.
     Unsent,
+    /// The app did not get it, and a front proxy led the window here.
+    UnsentBefore,
     /// The app may have got it.
     Unknown,
 }
@@ -50,12 +52,12 @@ impl Form {
     fn words(self, sign_in_helps: bool) -> Option<&'static str> {
         match self {
             Self::Unsaid => None,
-            Self::Unsent if sign_in_helps => Some(
+            Self::Unsent | Self::UnsentBefore if sign_in_helps => Some(
                 "Your form was not sent. Sign in with the button below, which opens a new tab. Then come back to this \
                  tab, go back to your form with the Back button, and send it again. Most browsers still show what you \
                  typed; copy it before you do anything else.",
             ),
-            Self::Unsent => Some(
+            Self::Unsent | Self::UnsentBefore => Some(
                 "Your form was not sent. Go back to it with the Back button, and send it again later. Most browsers \
                  still show what you typed; copy it before you do anything else.",
             ),
@@ -108,6 +110,11 @@ impl Problem {
     pub const fn unsent(mut self) -> Self {
         self.form = Form::Unsent;
         self
+    }
+
+    /// Says to a window that a front proxy led here that the app did not get its form.
+    pub(crate) fn unsent_before(self) -> Self {
+        Self { form: Form::UnsentBefore, ..self }
     }
 
     /// Says to a window that posted a form that the app may have got it.
@@ -179,7 +186,7 @@ impl Problem {
 
     /// Answers a request: with a page if a window would show it, else with JSON.
     pub fn answer_to(&self, head: &RequestHead) -> Response {
-        let posted = head.shows_page() && *head.method() == Method::POST;
+        let posted = *head.method() == Method::POST || self.form == Form::UnsentBefore;
         self.write(head.shows_page(), if posted { self.form } else { Form::Unsaid })
     }
 

@@ -154,6 +154,7 @@ pub(crate) fn of_failed_sign_in(name: &str) -> Option<Problem> {
             "Something is missing",
             "This site needs all of the access that it asks for. Start again and agree to all of it.",
         ),
+        "form_unsent" => Some(of_denied(&Denied::NoSession).unsent_before()),
         "bad_request" => again(
             "bad_request",
             "This address is not right",

@@ -36,6 +36,7 @@ use crate::{
     params,
     problem::Problem,
     respond::{self, bad_request},
+    routes::failed,
 };
 
 pub(crate) const PATH: &str = "/auth/check";
@@ -77,8 +78,8 @@ pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) ->
     }
 }
 
-/// Refuses a request. The answer to a navigation says where to sign in, for proxies that lead the
-/// browser there themselves.
+/// Refuses a request. The answer to a window says where to sign in, for proxies that lead the
+/// browser there themselves. One that posted a form goes to a page that says so.
 async fn refuse(
     claviger: &Claviger,
     parts: &Parts,
@@ -90,14 +91,22 @@ async fn refuse(
     let problem = respond::of_denied(denied);
     if problem.status != StatusCode::UNAUTHORIZED || !head.navigates() {
         // A proxy that passes our answer on shows it to the user.
-        return if asked.redirects { problem.unsent().answer_to(head) } else { problem.json() };
+        if asked.redirects {
+            return problem.unsent().answer_to(head);
+        }
+        let posts_form = problem.sign_in_helps && head.shows_page();
+        return if posts_form { leads_to(&problem, failed::UNSENT) } else { problem.json() };
     }
     let return_to = claviger.way_back(original.target(parts)).await;
     if asked.redirects {
         return respond::to_sign_in(&return_to, denied);
     }
+    leads_to(&problem, &respond::sign_in_address(&return_to, denied))
+}
+
+/// An answer for a proxy that leads the browser itself.
+fn leads_to(problem: &Problem, address: &str) -> Response {
     let mut answer = problem.json();
-    let address = respond::sign_in_address(&return_to, denied);
     if let Ok(address) = HeaderValue::try_from(address) {
         answer.headers_mut().insert(SIGN_IN, address);
     }

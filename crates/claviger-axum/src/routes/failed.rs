@@ -20,6 +20,8 @@ use crate::{
 };
 
 pub(crate) const PATH: &str = "/auth/failed";
+/// Where a proxy leads a window that posted a form without a session.
+pub(crate) const UNSENT: &str = "/auth/failed?error=form_unsent";
 
 pub(crate) async fn failed(State(claviger): State<Claviger>, head: RequestHead, parts: Parts) -> Response {
     let read = || -> Result<_, BadParams> {
