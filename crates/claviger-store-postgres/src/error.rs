@@ -117,12 +117,16 @@ pub enum OpenError {
          connect to the database itself"
     )]
     Pooler,
-    /// The database refuses the connection, or cannot be reached.
-    #[error("the database cannot be used ({0})")]
-    Refused(String),
     /// Any failure that may also happen later.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl OpenError {
+    /// Whether it may pass without the operator ([`StoreError::may_pass`]).
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Store(error) if error.may_pass())
+    }
 }
 
 /// What stops a piece of work on the database.
@@ -132,6 +136,8 @@ pub(crate) enum Fault {
     Sql(SqlError),
     /// No connection became available.
     NoConnection(String),
+    /// The database refuses connections until the operator has acted.
+    Refused(String),
     /// It took too long.
     TooLong,
     /// The stored row or the request is at fault.
@@ -153,6 +159,7 @@ impl From<StoreError> for Fault {
 impl From<PoolError> for Fault {
     fn from(error: PoolError) -> Self {
         match error {
+            PoolError::Backend(error) if is_of_operator(&error) => Self::Refused(words(&error)),
             PoolError::Backend(error) => Self::NoConnection(words(&error)),
             PoolError::Timeout(_) => Self::NoConnection("no connection became free in time".to_owned()),
             PoolError::Closed => Self::NoConnection("the store is closed".to_owned()),
@@ -167,7 +174,8 @@ impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Sql(error) => of_sql(&error),
-            Fault::NoConnection(why) => Self::Unavailable(why),
+            Fault::NoConnection(why) => Self::Unreachable(why),
+            Fault::Refused(why) => Self::Refused(why),
             Fault::TooLong => Self::Unavailable("the database did not answer in time".to_owned()),
             Fault::Store(error) => error,
         }
@@ -177,11 +185,13 @@ impl From<Fault> for StoreError {
 impl Fault {
     /// Adds where the database is to a failure that concerns the whole of it.
     pub(crate) fn at(self, place: &str) -> StoreError {
-        let concerns_all = matches!(self, Self::Sql(_) | Self::NoConnection(_) | Self::TooLong);
+        let concerns_all = matches!(self, Self::Sql(_) | Self::TooLong);
         match StoreError::from(self) {
             StoreError::Unavailable(why) if concerns_all => {
                 StoreError::Unavailable(format!("{why} [{place}]"))
             }
+            StoreError::Unreachable(why) => StoreError::Unreachable(format!("{why} [{place}]")),
+            StoreError::Refused(why) => StoreError::Refused(format!("{why} [{place}]")),
             StoreError::ReadOnly(why) => StoreError::ReadOnly(format!("{why} [{place}]")),
             StoreError::Full(why) => StoreError::Full(format!("{why} [{place}]")),
             error => error,
@@ -251,6 +261,24 @@ fn is_of_values(code: &SqlState) -> bool {
     !UNKNOWN.contains(code) && classes.iter().any(|class| code.code().starts_with(class))
 }
 
+/// Whether a connection fails because of what the operator configured, here or in the database:
+/// user, password, name of the database, rights, TLS.
+fn is_of_operator(error: &SqlError) -> bool {
+    match error.code() {
+        Some(code) => is_code_of_operator(code),
+        None => match cause(error) {
+            Some(Cause::Tls(tls)) => matches!(tls, rustls::Error::InvalidCertificate(_)),
+            Some(Cause::Io(_)) => false,
+            None => words(error).ends_with(NO_TLS),
+        },
+    }
+}
+
+/// Class 28: user and password. 3D000: the database. 42501: the right to connect.
+fn is_code_of_operator(code: &SqlState) -> bool {
+    code.code().starts_with("28") || ["3D000", "42501"].contains(&code.code())
+}
+
 pub(crate) fn of_sql(error: &SqlError) -> StoreError {
     let told = words(error);
     match error.code() {
@@ -262,8 +290,10 @@ pub(crate) fn of_sql(error: &SqlError) -> StoreError {
 fn of_code(code: &SqlState, told: String) -> StoreError {
     match code.code() {
         "53100" => StoreError::Full(told),
-        // A standby, or a role without the right.
-        "25006" | "42501" => StoreError::ReadOnly(told),
+        // A standby.
+        "25006" => StoreError::ReadOnly(told),
+        // A role without the right.
+        "42501" => StoreError::Refused(told),
         // Damaged pages, or missing tables, columns or functions.
         "XX001" | "XX002" | "3F000" | "42P01" | "42703" | "42883" => StoreError::Corrupt(told),
         _ => StoreError::Unavailable(told),
@@ -278,20 +308,12 @@ pub(crate) fn words(error: &SqlError) -> String {
             None => format!("PostgreSQL's code {}", code.code()),
         };
     }
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>()
-            && io.get_ref().is_none()
-        {
-            return format!("the connection to the database: {}", of_io(io));
-        }
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+    match cause(error) {
+        Some(Cause::Io(io)) => return format!("the connection to the database: {}", of_io(io)),
+        Some(Cause::Tls(tls)) => {
             return format!("the connection to the database: TLS: {tls}{}", hint_of_tls(tls));
         }
-        cause = match error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()) {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
+        None => {}
     }
     if error.is_closed() {
         return "the connection to the database is closed".to_owned();
@@ -301,6 +323,28 @@ pub(crate) fn words(error: &SqlError) -> String {
     let kind = told.split(':').next().unwrap_or_default();
     let hint = if kind.contains("TLS") { NO_TLS } else { "" };
     format!("the connection to the database: {kind}{hint}")
+}
+
+/// What made an error of the connection.
+enum Cause<'a> {
+    Io(&'a std::io::Error),
+    Tls(&'a rustls::Error),
+}
+
+fn cause(error: &SqlError) -> Option<Cause<'_>> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        match io.map(|io| (io, io.get_ref())) {
+            Some((io, None)) => return Some(Cause::Io(io)),
+            Some((_, Some(inner))) => cause = Some(inner),
+            None => match error.downcast_ref::<rustls::Error>() {
+                Some(tls) => return Some(Cause::Tls(tls)),
+                None => cause = error.source(),
+            },
+        }
+    }
+    None
 }
 
 const NO_TLS: &str = "; turn TLS on at the server, or set store.insecure_plaintext_to_database if nobody else can read \
@@ -361,7 +405,7 @@ mod tests {
         let table: [(&SqlState, Told); 10] = [
             (&SqlState::DISK_FULL, StoreError::Full),
             (&SqlState::READ_ONLY_SQL_TRANSACTION, StoreError::ReadOnly),
-            (&SqlState::INSUFFICIENT_PRIVILEGE, StoreError::ReadOnly),
+            (&SqlState::INSUFFICIENT_PRIVILEGE, StoreError::Refused),
             (&SqlState::DATA_CORRUPTED, StoreError::Corrupt),
             (&SqlState::INDEX_CORRUPTED, StoreError::Corrupt),
             (&SqlState::UNDEFINED_TABLE, StoreError::Corrupt),
@@ -392,6 +436,21 @@ mod tests {
         assert!(refused.contains("is the database running"), "{refused}");
         let issuer = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
         assert!(hint_of_tls(&issuer).contains("store.ca_file"));
+    }
+
+    #[test]
+    fn who_must_act_on_a_refused_connection_follows_from_its_code() {
+        let table = [
+            (&SqlState::INVALID_PASSWORD, true),
+            (&SqlState::INVALID_AUTHORIZATION_SPECIFICATION, true),
+            (&SqlState::INVALID_CATALOG_NAME, true),
+            (&SqlState::INSUFFICIENT_PRIVILEGE, true),
+            (&SqlState::CANNOT_CONNECT_NOW, false),
+            (&SqlState::TOO_MANY_CONNECTIONS, false),
+        ];
+        for (code, operator) in table {
+            assert_eq!(is_code_of_operator(code), operator, "{}", code.code());
+        }
     }
 
     #[test]

@@ -347,9 +347,16 @@ pub struct Claims {
 /// Why a store failed. Each variant says who must act.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be reached or is busy: try again. Whether a write happened is unknown.
+    /// It did not answer, or is busy: try again. Whether a write happened is unknown.
     #[error("the session store is unavailable: {0}")]
     Unavailable(String),
+    /// It cannot be reached: try again. Nothing was changed.
+    #[error("the session store is unavailable: {0}")]
+    Unreachable(String),
+    /// It refuses us: the operator must correct its address, or the rights of our role. Nothing was
+    /// changed.
+    #[error("the session store cannot be used: {0}")]
+    Refused(String),
     /// There is no space left: the operator must free some.
     #[error("the session store is full ({0}); the operator must free space")]
     Full(String),
@@ -365,9 +372,27 @@ impl StoreError {
     /// Whether the whole store fails, as opposed to one damaged row.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Unavailable(_) | Self::Full(_) | Self::ReadOnly(_) => true,
+            Self::Unavailable(_)
+            | Self::Unreachable(_)
+            | Self::Refused(_)
+            | Self::Full(_)
+            | Self::ReadOnly(_) => true,
             Self::Corrupt(_) => false,
         }
+    }
+
+    /// Whether it may pass without the operator, as in a failover. Then a server is a standby until
+    /// it is promoted, or until a proxy leads to another one.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Unreachable(_) | Self::ReadOnly(_) => true,
+            Self::Refused(_) | Self::Full(_) | Self::Corrupt(_) => false,
+        }
+    }
+
+    /// Whether a write that failed so certainly changed nothing.
+    pub fn is_undone(&self) -> bool {
+        !matches!(self, Self::Unavailable(_))
     }
 }
 
