@@ -207,6 +207,14 @@ pub mod limits {
     pub const DISTRUSTED_SESSIONS: usize = 100_000;
     /// Default of how long an instance that is cut off from the changes of others believes cookies.
     pub const COOKIE_WHEN_CUT_OFF: Duration = Duration::from_secs(60);
+    /// Default of how long a call waits for a store that cannot be used for a moment.
+    pub const STORE_WAIT: Duration = Duration::from_secs(5);
+    /// Maximum number of calls that wait for the store at a time. Further ones fail at once.
+    pub const STORE_WAITERS: usize = 1_024;
+    /// From this age of an outage on, no call waits: it is no short one.
+    pub const STORE_WAITED_FOR: Duration = Duration::from_secs(60);
+    /// Interval between two looks whether the store is back.
+    pub const STORE_LOOK_EVERY: Duration = Duration::from_millis(100);
     /// Maximum number of sessions cached for requests with assurance `session`.
     pub const CACHED_SESSIONS: usize = 10_000;
     /// Maximum number of uses in memory while the store cannot be written. Further ones are

@@ -20,6 +20,9 @@ pub struct Settings {
     /// How long an instance that no longer receives the changes of others believes cookies with
     /// assurance `cookie`, and keeps streams open.
     pub cookie_when_cut_off: Duration,
+    /// How long a call waits for a store that cannot be used for a moment, as in a failover. With
+    /// zero it fails at once.
+    pub store_wait: Duration,
     /// Maximum number of sessions held in memory.
     pub cached_sessions: usize,
     /// Number of refreshes per second in the long run. After a pause, at most twice as many are
@@ -66,6 +69,7 @@ impl Default for Settings {
             devices_per_user: limits::DEVICES_PER_USER,
             carry_access_token: false,
             cookie_when_cut_off: limits::COOKIE_WHEN_CUT_OFF,
+            store_wait: limits::STORE_WAIT,
             cached_sessions: limits::CACHED_SESSIONS,
             refreshes_per_second: limits::REFRESHES_PER_SECOND,
             sweep: Sweep {

@@ -1,5 +1,10 @@
 //! Whether the store works: every call of the engine goes through [`WatchedStore`].
 //!
+//! A call waits for a store that cannot be used for a moment, so a failover of its database is a
+//! pause and no error. Only what certainly changed nothing is tried again: reads, and writes that
+//! did not reach the store ([`StoreError::is_undone`]). While there is an outage, one waiting call
+//! looks whether the store is back, and the others wait for it. [`Store::check`] never waits.
+//!
 //! An outage is logged when it begins, once a minute while it lasts, and when it is over. So the
 //! places that meet an outage need not log it themselves.
 
@@ -12,14 +17,19 @@ use std::{
 };
 
 use async_trait::async_trait;
-use claviger_core::{AttemptId, Change, EndReason, Placement, Session, SessionId, Slot, Subject, Timestamp};
+use claviger_core::{
+    AttemptId, Change, EndReason, Placement, Session, SessionId, Slot, Subject, Timestamp, limits,
+};
 use claviger_store::{
     Applied, Backlog, ChangeFeed, Item, ItemId, KeyIdCount, Lease, LeaseTerms, LeaseUpdate, Leftover, Queue,
     Selection, SessionCounts, SharedEntry, Store, StoreError, SweepKind,
 };
+use tokio::sync::{Notify, Semaphore};
 
 use crate::{Clock, Lock, metrics};
 
+/// A shared entry that does not exist. Looking for it is the cheapest read.
+const NO_ENTRY: &str = "";
 /// How often an outage that lasts is logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
@@ -54,10 +64,18 @@ impl Access {
             Self::Write => "write",
         }
     }
+
+    /// Whether a call that failed so may be made again.
+    fn may_repeat(self, error: &StoreError) -> bool {
+        match self {
+            Self::Read => error.may_pass(),
+            Self::Write => error.may_pass() && error.is_undone(),
+        }
+    }
 }
 
-/// An outage of one kind of calls.
-struct Outage {
+/// What is known of an outage of one kind of calls.
+struct Record {
     since: Timestamp,
     logged_at: Timestamp,
     failures: u64,
@@ -65,23 +83,41 @@ struct Outage {
 }
 
 /// One kind of calls. `fails` says without a lock whether there is an outage.
-#[derive(Default)]
 struct Calls {
     fails: AtomicBool,
-    outage: Lock<Option<Outage>>,
+    outage: Lock<Option<Record>>,
+    /// Is notified when the outage is over.
+    over: Notify,
+    /// Held by the waiting call that looks whether the outage is over.
+    looking: Semaphore,
+}
+
+/// Whether a call waits.
+enum Outage {
+    /// There is no outage.
+    None,
+    /// It may be over soon.
+    Short(StoreError),
+    /// It lasts too long to wait, or until the operator acts, or no call waits by the settings.
+    Lasting,
 }
 
 /// The store, and what fails at it.
 pub(crate) struct WatchedStore {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    /// How long a call waits.
+    wait: Duration,
+    /// One permit for each call that may wait.
+    waiters: Semaphore,
     reads: Calls,
     writes: Calls,
 }
 
 impl WatchedStore {
-    pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { store, clock, reads: Calls::default(), writes: Calls::default() })
+    pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, wait: Duration) -> Arc<Self> {
+        let waiters = Semaphore::new(limits::STORE_WAITERS);
+        Arc::new(Self { store, clock, wait, waiters, reads: Calls::new(), writes: Calls::new() })
     }
 
     /// What fails at the moment. It asks the store, since a full disk shows only at a write.
@@ -91,11 +127,86 @@ impl WatchedStore {
         StoreState { reads: self.reads.failing(), writes: self.writes.failing() }
     }
 
-    fn note<T>(&self, access: Access, answer: Result<T, StoreError>) -> Result<T, StoreError> {
-        let calls = match access {
+    /// Makes a call. In a short outage it waits, and makes the call again if that is safe.
+    async fn call<T, F>(&self, access: Access, attempt: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let until = self.clock.monotonic() + self.wait;
+        if let Outage::Short(error) = self.outage(access)
+            && !self.outlast(access, until).await
+        {
+            return Err(not_tried(error));
+        }
+        loop {
+            let answer = self.note(access, attempt().await);
+            let Err(error) = &answer else { return answer };
+            let again = access.may_repeat(error) && !matches!(self.outage(access), Outage::Lasting);
+            if !again || !self.outlast(access, until).await {
+                return answer;
+            }
+        }
+    }
+
+    fn outage(&self, access: Access) -> Outage {
+        let calls = self.calls(access);
+        if !calls.fails.load(Ordering::Relaxed) {
+            return Outage::None;
+        }
+        match calls.failing() {
+            None => Outage::None,
+            Some(Failing { since, error }) => {
+                let is_short = self.clock.now().since(since) < limits::STORE_WAITED_FOR;
+                let waits = is_short && error.may_pass() && !self.wait.is_zero();
+                if waits { Outage::Short(error) } else { Outage::Lasting }
+            }
+        }
+    }
+
+    /// Waits until an outage is over, at most until a time. Gives false if it is not over, or if
+    /// too many wait.
+    async fn outlast(&self, access: Access, until: Duration) -> bool {
+        let left = until.saturating_sub(self.clock.monotonic());
+        let Ok(_permit) = self.waiters.try_acquire() else { return false };
+        if left.is_zero() {
+            return false;
+        }
+        let over = async {
+            tokio::select! {
+                () = self.calls(access).over.notified() => {}
+                () = self.look_until_over(access) => {}
+            }
+        };
+        tokio::time::timeout(left, over).await.is_ok()
+    }
+
+    /// Looks now and then whether the outage is over. One caller at a time looks.
+    async fn look_until_over(&self, access: Access) {
+        let calls = self.calls(access);
+        tokio::time::sleep(limits::STORE_LOOK_EVERY).await;
+        // The semaphore is never closed.
+        let _looking = calls.looking.acquire().await;
+        while calls.fails.load(Ordering::Relaxed) {
+            // Its answer is noted, which ends the outage if the store is back.
+            let _noted = match access {
+                Access::Read => self.note(access, self.store.shared_entry(NO_ENTRY).await.map(drop)),
+                Access::Write => self.check().await,
+            };
+            if calls.fails.load(Ordering::Relaxed) {
+                tokio::time::sleep(limits::STORE_LOOK_EVERY).await;
+            }
+        }
+    }
+
+    fn calls(&self, access: Access) -> &Calls {
+        match access {
             Access::Read => &self.reads,
             Access::Write => &self.writes,
-        };
+        }
+    }
+
+    fn note<T>(&self, access: Access, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        let calls = self.calls(access);
         match &answer {
             Ok(_) if calls.fails.load(Ordering::Relaxed) => calls.recover(access, self.clock.now()),
             Err(error) if error.is_outage() => calls.fail(access, error, self.clock.now()),
@@ -106,6 +217,15 @@ impl WatchedStore {
 }
 
 impl Calls {
+    fn new() -> Self {
+        Self {
+            fails: AtomicBool::new(false),
+            outage: Lock::default(),
+            over: Notify::new(),
+            looking: Semaphore::new(1),
+        }
+    }
+
     fn failing(&self) -> Option<Failing> {
         let outage = self.outage.lock();
         outage.as_ref().map(|outage| Failing { since: outage.since, error: outage.error.clone() })
@@ -114,7 +234,7 @@ impl Calls {
     fn fail(&self, access: Access, error: &StoreError, now: Timestamp) {
         let mut held = self.outage.lock();
         let begins = held.is_none();
-        let first = || Outage { since: now, logged_at: now, failures: 0, error: error.clone() };
+        let first = || Record { since: now, logged_at: now, failures: 0, error: error.clone() };
         let outage = held.get_or_insert_with(first);
         outage.failures += 1;
         outage.error = error.clone();
@@ -122,7 +242,7 @@ impl Calls {
         if begins {
             self.fails.store(true, Ordering::Relaxed);
             metrics::store_fails(access, true);
-            tracing::error!(access, %error, "the session store fails; requests that need it get 503");
+            tracing::error!(access, %error, "the session store fails; requests that need it wait, or get 503");
         } else if now.since(outage.logged_at) >= LOG_EVERY {
             outage.logged_at = now;
             let (failures, seconds) = (outage.failures, now.since(outage.since).as_secs());
@@ -134,19 +254,33 @@ impl Calls {
         let Some(outage) = self.outage.lock().take() else { return };
         self.fails.store(false, Ordering::Relaxed);
         let (access, seconds) = (access.name(), now.since(outage.since).as_secs());
+        self.over.notify_waiters();
         metrics::store_fails(access, false);
         tracing::info!(access, failures = outage.failures, seconds, "the session store is back");
     }
 }
 
-/// Passes each call on, and takes note of its answer.
+/// The error of a call that was not made, because of an outage with this error.
+fn not_tried(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable(why) => StoreError::Unreachable(why),
+        error => error,
+    }
+}
+
+/// Passes each call on.
 macro_rules! watch {
     ($($access:ident $name:ident(&$this:ident $(, $argument:ident: $type:ty)*) -> $answer:ty;)*) => {
         #[async_trait]
         impl Store for WatchedStore {
             $(async fn $name(&$this $(, $argument: $type)*) -> Result<$answer, StoreError> {
-                $this.note(Access::$access, $this.store.$name($($argument),*).await)
+                $this.call(Access::$access, || $this.store.$name($(Clone::clone(&$argument)),*)).await
             })*
+
+            /// It never waits, since health checks ask for the state as it is.
+            async fn check(&self) -> Result<(), StoreError> {
+                self.note(Access::Write, self.store.check().await)
+            }
 
             fn is_exclusive(&self) -> bool {
                 self.store.is_exclusive()
@@ -160,7 +294,6 @@ macro_rules! watch {
 }
 
 watch! {
-    Write check(&self) -> ();
     Write insert(&self, session: Session, placement: Placement) -> Vec<Session>;
     Read load(&self, id: SessionId) -> Option<Session>;
     Write apply(&self, change: &Change) -> Applied;

@@ -65,7 +65,7 @@ pub(crate) struct Wiring {
 impl Wiring {
     pub(crate) async fn new(parts: Parts) -> Result<Self, StoreError> {
         let Parts { store, http, clock, entropy, keyring, provider, settings, webhook } = parts;
-        let store_health = WatchedStore::new(store, clock.clone());
+        let store_health = WatchedStore::new(store, clock.clone(), settings.store_wait);
         let store: Arc<dyn Store> = store_health.clone();
         store.check().await?;
         let env = Env::new(clock, entropy, settings);

@@ -110,7 +110,12 @@ impl FaultyStore {
 
     /// Makes the store unavailable to this instance, or available again.
     pub(crate) fn down(&self, down: bool) {
-        *self.down.lock().unwrap() = down.then(unavailable);
+        self.down_with(down.then(unavailable));
+    }
+
+    /// Makes every call fail with this error and do nothing, or work again.
+    pub(crate) fn down_with(&self, error: Option<StoreError>) {
+        *self.down.lock().unwrap() = error;
     }
 
     /// Makes every call yield before and after its work, as a real store does.

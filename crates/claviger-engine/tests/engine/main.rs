@@ -48,6 +48,7 @@ mod repair;
 mod secrets;
 mod sign_out;
 mod store_health;
+mod store_waits;
 mod stories;
 mod sweep;
 mod sweep_shared;

@@ -167,7 +167,8 @@ impl World {
 
     pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> (Self, Instance) {
         let mut setup = Setup {
-            settings: Settings::default(),
+            // Most tests are about what follows from a failure.
+            settings: Settings { store_wait: Duration::ZERO, ..Settings::default() },
             provider: twitch::PRESET.mock_at(
                 &"http://mock.test/".parse().unwrap(),
                 Registration::new(
