@@ -11,7 +11,7 @@ use claviger_engine::{
 };
 use claviger_provider::{Provider, RefreshTokens, Registration};
 use claviger_store::Store;
-use claviger_store_postgres::{DatabaseClock, Options, PostgresStore};
+use claviger_store_postgres::{DatabaseClock, OpenError, Options, PostgresStore};
 use claviger_store_sqlite::SqliteStore;
 
 use crate::{
@@ -40,10 +40,16 @@ impl Gateway {
     /// # Errors
     /// What prevents the start, as a sentence for the operator.
     pub async fn open(config: &Config, secrets: Secrets) -> anyhow::Result<Self> {
-        let (store, clock) = match &secrets.database {
-            Some(database) => shared_store(config, database).await?,
-            None => own_store(config).await?,
-        };
+        let store = OpenStore::open(config, &secrets).await?;
+        Self::on(store, config, secrets).await
+    }
+
+    /// Builds the gateway on an open store.
+    ///
+    /// # Errors
+    /// What prevents the start, as a sentence for the operator.
+    pub(crate) async fn on(store: OpenStore, config: &Config, secrets: Secrets) -> anyhow::Result<Self> {
+        let OpenStore { store, clock } = store;
         let engine = Engine::start(Parts {
             store,
             http: Arc::new(HttpClient::new().context("TLS towards the provider cannot be set up")?),
@@ -77,22 +83,35 @@ impl Gateway {
     }
 }
 
-async fn own_store(config: &Config) -> anyhow::Result<(Arc<dyn Store>, Arc<dyn Clock>)> {
-    let path = config.store.path.clone();
-    let store = tokio::task::spawn_blocking(move || SqliteStore::open(&path))
-        .await
-        .context("the session store could not be opened")??;
-    Ok((Arc::new(store), Arc::new(SystemClock)))
+/// A store, and the clock that all its users share.
+pub(crate) struct OpenStore {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
 }
 
-/// Instances that share a store use the database's clock, so that they agree on leases.
-async fn shared_store(
-    config: &Config,
-    database: &Database,
-) -> anyhow::Result<(Arc<dyn Store>, Arc<dyn Clock>)> {
-    let store = PostgresStore::open(&database.address, &database_options(config, database)).await?;
-    let clock = SharedClock(store.clock());
-    Ok((Arc::new(store), Arc::new(clock)))
+impl OpenStore {
+    /// Opens the store that the configuration names.
+    pub(crate) async fn open(config: &Config, secrets: &Secrets) -> anyhow::Result<Self> {
+        match &secrets.database {
+            Some(database) => Ok(Self::shared(config, database).await?),
+            None => Self::own(config).await,
+        }
+    }
+
+    async fn own(config: &Config) -> anyhow::Result<Self> {
+        let path = config.store.path.clone();
+        let store = tokio::task::spawn_blocking(move || SqliteStore::open(&path))
+            .await
+            .context("the session store could not be opened")??;
+        Ok(Self { store: Arc::new(store), clock: Arc::new(SystemClock) })
+    }
+
+    /// Instances that share a store use the database's clock, so that they agree on leases.
+    pub(crate) async fn shared(config: &Config, database: &Database) -> Result<Self, OpenError> {
+        let store = PostgresStore::open(&database.address, &database_options(config, database)).await?;
+        let clock = SharedClock(store.clock());
+        Ok(Self { store: Arc::new(store), clock: Arc::new(clock) })
+    }
 }
 
 struct SharedClock(DatabaseClock);
@@ -147,7 +166,7 @@ async fn nothing(Extension(head): Extension<RequestHead>) -> Response {
     problems::NOTHING.answer_to(&head)
 }
 
-fn site(config: &Config) -> Site {
+pub(crate) fn site(config: &Config) -> Site {
     Site {
         insecure: !config.public_url.is_https(),
         same_site: config.session.same_site.0,
@@ -201,6 +220,7 @@ fn settings(config: &Config) -> Settings {
         custody: session.custody.0,
         devices_per_user: session.devices_per_user,
         carry_access_token: session.carry_access_token,
+        store_wait: config.store.wait.0,
         cookie_when_cut_off: session.cookie_when_cut_off.0,
         refreshes_per_second: config.provider.refreshes_per_second,
         sweep: Sweep {

@@ -60,6 +60,7 @@ pub mod inbound;
 mod key_file;
 pub mod metrics;
 mod misdirected;
+mod patient_start;
 pub mod problems;
 pub mod proxy;
 pub mod reload;

@@ -14,6 +14,15 @@ pub const APP_UNREACHABLE: Problem = Problem::new(
 .passing()
 .perhaps_sent();
 
+/// The gateway waits for its session store before it serves.
+pub const STARTING: Problem = Problem::new(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "starting",
+    "One moment, please",
+    "This site is starting. If you are signed in, you stay signed in. Try again shortly.",
+)
+.passing();
+
 /// The app's answer has a head that is too large.
 pub const APP_HEAD_TOO_LARGE: Problem = Problem::new(
     StatusCode::BAD_GATEWAY,

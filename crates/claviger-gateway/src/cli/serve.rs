@@ -9,7 +9,7 @@ use super::{ConfigArgs, block_on};
 use crate::{
     config::{Config, Layers, Listen, explain, secrets::Secrets, warnings},
     gateway::Gateway,
-    metrics,
+    metrics, patient_start,
     reload::{self, Source},
     server,
     signals::{Hangups, stop_on_signal},
@@ -54,8 +54,12 @@ fn load_secrets(source: &Source) -> anyhow::Result<Secrets> {
 async fn serve(config: &Config, layers: Layers, secrets: Secrets, args: &ServeArgs) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
     let hangups = Hangups::new()?;
-    // A start may wait minutes for a step of the schema.
-    let Some(gateway) = stop.run_until_cancelled(Gateway::open(config, secrets)).await.transpose()? else {
+    // A start may wait minutes for the database, or for a step of the schema.
+    let opening = async {
+        let store = patient_start::open_store(config, &secrets).await?;
+        Gateway::on(store, config, secrets).await
+    };
+    let Some(gateway) = stop.run_until_cancelled(opening).await.transpose()? else {
         tracing::info!("stopped before it was ready");
         return Ok(());
     };

@@ -167,6 +167,17 @@ settings! {
         /// connections count sessions and receive changes. The connections of all instances
         /// together must stay below the database's `max_connections`.
         connections: usize = 16, in 1..=1000;
+
+        /// How long a request waits for a store that cannot be used for a moment, as in a failover
+        /// or restart of the database, before it gets 503. Only what certainly changed nothing is
+        /// tried again. At most 1,024 calls wait at a time. In an outage of more than a minute none
+        /// waits. With `0s` none ever does. Health checks never wait. A front proxy must have more
+        /// patience than this.
+        wait: Span = "5s", in "0s"..="1m";
+
+        /// How long a start waits for a database that cannot be reached. Until then `/healthz`
+        /// answers 200, and all else 503. A wrong password or database name ends the start at once.
+        start_wait: Span = "1m", in "0s"..="1h";
     }
 
     /// `[provider]`

@@ -70,9 +70,21 @@ impl Fleet {
     /// Sets up an instance of each of these binaries, with these settings, in front of a provider
     /// with this habit. None is started.
     pub(crate) async fn of(binaries: &[PathBuf], rotation: Rotation, settings: &str) -> Self {
-        claviger_gateway::choose_tls();
         // Processes that are killed may leave a partial profile page.
-        let server = Arc::new(Server::start("full_page_writes = on"));
+        let server = Server::start("full_page_writes = on");
+        Self::on(server, None, binaries, rotation, settings).await
+    }
+
+    /// The same on this server, which may have a standby.
+    pub(crate) async fn on(
+        server: Server,
+        standby: Option<&Server>,
+        binaries: &[PathBuf],
+        rotation: Rotation,
+        settings: &str,
+    ) -> Self {
+        claviger_gateway::choose_tls();
+        let server = Arc::new(server);
         let database = server.database().await;
         let (mock, directory) = (provider(rotation), tempfile::tempdir().unwrap());
         let addresses: Vec<_> = binaries.iter().map(|_| process::free()).collect();
@@ -82,7 +94,14 @@ impl Fleet {
             let own = directory.path().join(format!("instance-{n}"));
             std::fs::create_dir(&own).unwrap();
             let instance = Instance::new(binary, &own, address, server.port).await;
-            let further = instance.settings(&database, settings);
+            let url = match standby {
+                None => format!("host=127.0.0.1 port={}", instance.way.port),
+                Some(standby) => format!(
+                    "host=127.0.0.1,127.0.0.1 port={},{} target_session_attrs=read-write",
+                    instance.way.port, standby.port
+                ),
+            };
+            let further = instance.settings(&format!("{url} user=claviger dbname={database}"), settings);
             instance.program.configure(&process::settings(address, front.address.port(), &mock, &further));
             instances.push(Arc::new(instance));
         }
@@ -143,18 +162,17 @@ impl Instance {
         }
     }
 
-    fn settings(&self, database: &str, further: &str) -> String {
+    fn settings(&self, url: &str, further: &str) -> String {
         format!(
             r#"
             keyring_file = {keys:?}
-            store.url = "host=127.0.0.1 port={port} user=claviger dbname={database}"
+            store.url = "{url}"
             store.insecure_plaintext_to_database = true
             provider.client_secret = "{DEMO_CLIENT_SECRET}"
             metrics.listen = "{metrics}"
             {further}
             "#,
             keys = self.program.directory.join("claviger.keys"),
-            port = self.way.port,
             metrics = self.metrics,
         )
     }
@@ -173,7 +191,8 @@ impl Instance {
         process::until("an instance is ready", || self.program.last_words(), is_ready).await;
     }
 
-    fn keep_up(&self) {
+    /// Starts it, unless it runs.
+    pub(crate) fn keep_up(&self) {
         let mut running = self.running();
         if running.as_mut().is_none_or(Running::has_ended) {
             *running = Some(self.program.start());

@@ -3,7 +3,7 @@
 //! use. Gateways are killed and stopped, the database is killed, and connections are cut or fall
 //! silent. Every commit, answer and sending is recorded and judged.
 //!
-//! With the same setup keys roll over, and the fleet goes from the previous release to this one and
+//! With the same setup a standby takes over from the database, keys roll over, and the fleet goes from the previous release to this one and
 //! back.
 //!
 //! `cargo xtask fleet --minutes 10` makes the long run; the tests make one of a minute.
@@ -21,6 +21,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod failover;
 mod front;
 mod instances;
 mod journal;
@@ -32,6 +33,7 @@ mod rotation;
 #[path = "../../../claviger-store-postgres/tests/common/server.rs"]
 mod server;
 mod standstill;
+mod start;
 mod storm;
 
 use std::{sync::Arc, time::Duration};

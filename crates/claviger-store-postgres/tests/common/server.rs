@@ -19,6 +19,9 @@ use std::{
 
 use claviger_store_postgres::{Address, Way};
 
+/// Name of a standby at its primary.
+const STANDBY: &str = "standby";
+
 /// A running server.
 pub struct Server {
     directory: PathBuf,
@@ -37,28 +40,69 @@ struct ServerControl {
 impl Server {
     /// Creates and starts a server. `settings` are lines for its postgresql.conf.
     pub fn start(settings: &str) -> Self {
-        let binaries = binaries();
+        let initdb = format!(
+            "{}/initdb --no-sync --auth=trust --username=claviger --encoding=UTF8 --locale=C data",
+            binaries().display()
+        );
+        let settings = format!(
+            "listen_addresses = '127.0.0.1'\nfsync = off\nfull_page_writes = off\nshared_buffers = 64MB\n\
+             max_connections = 200\nlog_min_messages = fatal\n{settings}"
+        );
+        Self::made_by(&initdb, &settings)
+    }
+
+    /// Creates and starts a server that follows another one.
+    pub fn standby_of(primary: &Self) -> Self {
+        let backup = format!(
+            "{}/pg_basebackup --no-sync --checkpoint=fast --write-recovery-conf -D data \
+             -d 'host={} port={} user=claviger application_name={STANDBY}'",
+            binaries().display(),
+            primary.directory.display(),
+            primary.port
+        );
+        Self::made_by(&backup, "")
+    }
+
+    /// Starts a server whose files this command makes.
+    fn made_by(command: &str, settings: &str) -> Self {
         let mut control = ServerControl::start();
         let directory = PathBuf::from(control.ask("mktemp -d /tmp/claviger-postgres-XXXXXX"));
         let port = free_port();
-        let conf = format!(
-            "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{0}'\nfsync = off\n\
-             full_page_writes = off\nshared_buffers = 64MB\nmax_connections = 200\nlog_min_messages = fatal\n{settings}",
-            directory.display()
-        );
-        let binaries = binaries.display();
-        control.ask(&format!(
-            "cd {0} && {binaries}/initdb --no-sync --auth=trust --username=claviger --encoding=UTF8 --locale=C data \
-             >initdb.log 2>&1 && cat >>data/postgresql.conf <<'END'\n{conf}\nEND\necho made",
-            directory.display()
+        let directory_name = directory.display();
+        let conf = format!("port = {port}\nunix_socket_directories = '{directory_name}'\n{settings}");
+        let made = control.ask(&format!(
+            "cd {directory_name} && {command} >made.log 2>&1 && cat >>data/postgresql.conf <<'END'\n{conf}\nEND\n\
+             [ -f data/PG_VERSION ] && echo made || echo $(cat made.log)"
         ));
+        assert_eq!(made, "made");
+        let binaries = binaries();
+        let binaries = binaries.display();
         control.tell(&format!(
-            "up() {{ {binaries}/pg_ctl -D data -l server.log -w -t 60 start >pg_ctl.log 2>&1 && echo up || echo 'it does not start'; }}\n\
-             down() {{ {binaries}/pg_ctl -D data -w -m \"$1\" stop >pg_ctl.log 2>&1; echo down; }}\n{KILL}"
+            "up() {{ {binaries}/pg_ctl -D data -l server.log -w -t 60 start >pg_ctl.log 2>&1 && echo up || echo $(cat pg_ctl.log); }}\n\
+             down() {{ {binaries}/pg_ctl -D data -w -m \"$1\" stop >pg_ctl.log 2>&1; echo down; }}\n\
+             promote() {{ {binaries}/pg_ctl -D data -w promote >pg_ctl.log 2>&1 && echo promoted; }}\n{KILL}"
         ));
         let server = Self { directory, port, control: Mutex::new(control), databases: AtomicU32::new(0) };
         server.resume();
         server
+    }
+
+    /// Makes commits wait until the standby has them.
+    pub async fn require_standby(&self) {
+        let client = self.client("postgres").await;
+        let name = format!("ALTER SYSTEM SET synchronous_standby_names = '{STANDBY}'");
+        client.batch_execute(&name).await.unwrap();
+        client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        eventually("the standby is synchronous", async || {
+            let standby = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+            (client.query_one(standby, &[]).await.unwrap().get::<_, i64>(0) == 1).then_some(())
+        })
+        .await;
+    }
+
+    /// Makes a standby the primary.
+    pub fn promote(&self) {
+        assert_eq!(self.control.lock().unwrap().ask("promote"), "promoted");
     }
 
     /// Stops the server as a crash does.
@@ -196,13 +240,17 @@ esac
 /// The newest of Debian's installations, or the programs on the PATH.
 pub fn binaries() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).find(|directory| directory.join("initdb").is_file());
+    // Some directories hold links to a few of the programs only.
+    let has_all = |directory: &Path| {
+        ["initdb", "pg_ctl", "pg_basebackup"].iter().all(|program| directory.join(program).is_file())
+    };
+    let on_path = std::env::split_paths(&path).find(|directory| has_all(directory));
     let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut debian: Vec<_> = debian.map(|version| version.path().join("bin")).collect();
     debian.sort_by_key(|bin| {
         bin.parent().and_then(|version| version.file_name()?.to_str()?.parse::<u32>().ok())
     });
-    let found = on_path.or_else(|| debian.into_iter().rev().find(|bin| bin.join("initdb").is_file()));
+    let found = on_path.or_else(|| debian.into_iter().rev().find(|bin| has_all(bin)));
     found.expect(
         "these tests need PostgreSQL's programs. Install them (on Debian: apt-get install postgresql), or put the \
          directory with initdb on the PATH",
