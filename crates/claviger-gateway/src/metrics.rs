@@ -95,7 +95,7 @@ pub fn serve(
         .route("/keys", get(move || async move { keys(&of_keys).await }))
         .route("/status", get(move || async move { status(&engine).await }))
         .layer(middleware::from_fn_with_state(Arc::<[String]>::from(hosts), require_private_host));
-    let served = server::serve_few(listener, router, stop)?;
+    let served = server::serve_few(listener.try_into()?, router, stop);
     Ok(tokio::spawn(async move {
         let upkeep = async {
             let mut ticks = tokio::time::interval(UPKEEP_EVERY);

@@ -47,7 +47,7 @@ async fn wait_for(config: &Config, database: &Database, mut error: OpenError) ->
             tracing::warn!(%error, waited, limit, "the start waits for the session store, in seconds");
         }
         if health.is_none() {
-            health = Some(Health::answer(config)?);
+            health = Some(Health::answer(config).await?);
         }
         let pause = PAUSE.min(limit.saturating_sub(waited));
         tokio::time::sleep(pause).await;
@@ -74,12 +74,13 @@ struct Health {
 }
 
 impl Health {
-    fn answer(config: &Config) -> anyhow::Result<Self> {
-        let (listener, stop) = (server::bind(config.listen.0, "listen")?, CancellationToken::new());
+    async fn answer(config: &Config) -> anyhow::Result<Self> {
+        let listener = server::Listener::open(&config.listen, "listen").await?;
+        let stop = CancellationToken::new();
         let site = Arc::new(gateway::site(config));
         let starting = move |request: Request| async move { starting(&site, request) };
         let router = Router::new().route("/healthz", get("ok\n")).fallback(starting);
-        let serving = tokio::spawn(server::serve_few(listener, router, stop.clone())?);
+        let serving = tokio::spawn(server::serve_few(listener, router, stop.clone()));
         Ok(Self { stop, serving })
     }
 

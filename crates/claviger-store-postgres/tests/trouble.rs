@@ -98,7 +98,7 @@ async fn change_again_and_again(store: Arc<PostgresStore>, tag: u32, stop: Arc<A
                 row = next.into_next();
             }
             Ok(Applied::Conflict(stored)) => panic!("MONO: nobody else writes {stored:?}"),
-            Err(StoreError::Unavailable(_)) => {
+            Err(StoreError::Unavailable(_) | StoreError::Unreachable(_)) => {
                 unknown += 1;
                 let now = stored(&*store, row.id).await.unwrap();
                 assert!(now == row || now == *next.next(), "neither before nor after: {now:?}");
@@ -137,7 +137,7 @@ async fn sign_in_again_and_again(
         );
         match answer {
             Ok(_) => assert!(is_there, "what was confirmed is there"),
-            Err(StoreError::Unavailable(_)) => {}
+            Err(StoreError::Unavailable(_) | StoreError::Unreachable(_)) => {}
             Err(other) => panic!("{other:?}"),
         }
         if is_there {
@@ -195,9 +195,9 @@ async fn a_stopped_server_is_reported_and_used_again_after_its_restart() {
     for _ in 0..2 {
         server.crash();
         let error = store.load(row.id).await.unwrap_err();
-        assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+        assert!(matches!(error, StoreError::Unavailable(_) | StoreError::Unreachable(_)), "{error:?}");
         let error = store.insert(session(2), ROOMY).await.unwrap_err();
-        assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+        assert!(matches!(error, StoreError::Unavailable(_) | StoreError::Unreachable(_)), "{error:?}");
         server.resume();
         assert_eq!(store.load(row.id).await, Ok(Some(row.clone())), "at once");
         assert_eq!(store.check().await, Ok(()));
@@ -327,7 +327,7 @@ async fn a_read_only_or_damaged_database_differs_from_a_passing_failure() {
     client.batch_execute(&read_only).await.unwrap();
     client.simple_query(CUT_ALL).await.unwrap();
     let error = eventually("the connections are new", async || match store.check().await {
-        Err(StoreError::Unavailable(_)) | Ok(()) => None,
+        Err(StoreError::Unavailable(_) | StoreError::Unreachable(_)) | Ok(()) => None,
         Err(error) => Some(error),
     })
     .await;
@@ -342,7 +342,9 @@ async fn a_read_only_or_damaged_database_differs_from_a_passing_failure() {
         .unwrap();
     client.simple_query(CUT_ALL).await.unwrap();
     let error = eventually("the connections are new", async || match store.check().await {
-        Err(StoreError::Unavailable(_) | StoreError::ReadOnly(_)) | Ok(()) => None,
+        Err(StoreError::Unavailable(_) | StoreError::Unreachable(_) | StoreError::ReadOnly(_)) | Ok(()) => {
+            None
+        }
         Err(error) => Some(error),
     })
     .await;

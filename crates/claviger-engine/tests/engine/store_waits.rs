@@ -75,8 +75,8 @@ async fn a_call_that_waited_long_enough_is_denied() {
     assert_eq!(request.await.unwrap(), Err(Denied::Store(unreachable_store())));
 }
 
-/// It may have happened. So the caller is told, and only a write that did not reach the store is
-/// made again.
+/// It may have happened. So the caller learns that, and only a write that did not reach the store
+/// is made again.
 #[tokio::test(start_paused = true)]
 async fn a_write_of_unknown_outcome_is_not_repeated() {
     let (world, browser, app) = restarted().await;

@@ -15,7 +15,7 @@ mod listener;
 mod places;
 mod socket;
 
-use std::{convert::Infallible, io, net::TcpListener, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use axum::{Router, body::Body, response::Response};
 use claviger_core::policy::limits::SHUTDOWN_DRAIN;
@@ -111,21 +111,15 @@ const FEW_PATIENCE: Duration = Duration::from_secs(10);
 const FEW_KEEP_ALIVE: Duration = Duration::from_secs(130);
 
 /// Serves a socket that only a few programs use, such as Prometheus, until `stop`.
-///
-/// # Errors
-/// If the socket cannot be used.
 pub fn serve_few(
-    listener: TcpListener,
+    listener: Listener,
     router: Router,
     stop: CancellationToken,
-) -> io::Result<impl Future<Output = ()> + Send> {
+) -> impl Future<Output = ()> + Send {
     let patience = Patience { first_request: FEW_PATIENCE, idle: FEW_KEEP_ALIVE, untaken: FEW_KEEP_ALIVE };
     let places = Places::new(FEW_CONNECTIONS, FEW_CONNECTIONS, Trusted::default());
-    let server = Server {
-        listener: listener.try_into()?,
-        http: Http::new(FEW_HEADER_BYTES, patience, FEW_PATIENCE, places),
-    };
-    Ok(async move { server.run(router, stop, Duration::ZERO).await })
+    let server = Server { listener, http: Http::new(FEW_HEADER_BYTES, patience, FEW_PATIENCE, places) };
+    async move { server.run(router, stop, Duration::ZERO).await }
 }
 
 /// A service for the requests of a connection.

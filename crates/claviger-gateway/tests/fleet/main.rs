@@ -3,8 +3,8 @@
 //! use. Gateways are killed and stopped, the database is killed, and connections are cut or fall
 //! silent. Every commit, answer and sending is recorded and judged.
 //!
-//! With the same setup a standby takes over from the database, keys roll over, and the fleet goes from the previous release to this one and
-//! back.
+//! With the same setup a standby takes over from the database, keys roll over, and the fleet goes
+//! from the previous release to this one and back.
 //!
 //! `cargo xtask fleet --minutes 10` makes the long run; the tests make one of a minute.
 //! `FLEET_TEST_SEED` draws the faults of another run.
