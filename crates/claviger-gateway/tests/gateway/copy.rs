@@ -103,11 +103,12 @@ async fn json(world: &World, path: &str, cookie: &str) -> (StatusCode, Value) {
 }
 
 async fn look(world: &World, cookie: &str) -> Kept {
-    let (status, session) = json(world, "/auth/session", cookie).await;
+    let (status, mut session) = json(world, "/auth/session", cookie).await;
     assert_eq!(status, StatusCode::OK, "TRANSIENT: nobody is signed out: {session}");
     let (status, mut devices) = json(world, "/auth/devices", cookie).await;
     assert_eq!(status, StatusCode::OK);
     // Reading the identity is a use.
+    assert!(session.as_object_mut().unwrap().remove("idle_ends_at").is_some());
     for device in devices["devices"].as_array_mut().unwrap() {
         assert!(device.as_object_mut().unwrap().remove("last_seen").is_some());
     }
