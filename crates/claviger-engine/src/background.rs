@@ -52,6 +52,9 @@ const JOBS: &[Job] = &[
         parts.clock_watch.look();
         regular(std::future::ready(Ok(())))
     }),
+    job("look for trouble of the store", Every(secs(60)), |parts| {
+        regular(parts.store_health.look_for_trouble().map(Ok))
+    }),
     job("write the last-seen times", Every(secs(5)), |parts| regular(parts.last_seen.flush())),
     job("set gauges", Every(secs(10)), |parts| regular(set_gauges(parts))),
     job("end overdue sessions", Every(secs(60)), |parts| regular(parts.housekeeping.end_overdue())),

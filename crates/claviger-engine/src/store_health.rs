@@ -49,6 +49,8 @@ pub struct StoreState {
     pub reads: Option<Failing>,
     /// Writes, if they fail. With a full disk, reads work.
     pub writes: Option<Failing>,
+    /// What the operator must mend although calls succeed.
+    pub trouble: Option<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -112,19 +114,34 @@ pub(crate) struct WatchedStore {
     waiters: Semaphore,
     reads: Calls,
     writes: Calls,
+    trouble: Lock<Option<String>>,
 }
 
 impl WatchedStore {
     pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, wait: Duration) -> Arc<Self> {
         let waiters = Semaphore::new(limits::STORE_WAITERS);
-        Arc::new(Self { store, clock, wait, waiters, reads: Calls::new(), writes: Calls::new() })
+        let (reads, writes, trouble) = (Calls::new(), Calls::new(), Lock::default());
+        Arc::new(Self { store, clock, wait, waiters, reads, writes, trouble })
+    }
+
+    /// Looks for what the operator must mend although calls succeed, and logs what is new.
+    pub(crate) async fn look_for_trouble(&self) {
+        let found = self.store.trouble().await;
+        let before = std::mem::replace(&mut *self.trouble.lock(), found.clone());
+        match found {
+            Some(trouble) if before.as_ref() != Some(&trouble) => tracing::error!("{trouble}"),
+            None if before.is_some() => tracing::info!("the session store is as it should be again"),
+            _ => {}
+        }
     }
 
     /// What fails at the moment. It asks the store, since a full disk shows only at a write.
     pub(crate) async fn state(&self) -> StoreState {
         // The answer is taken note of.
         let _noted = self.check().await;
-        StoreState { reads: self.reads.failing(), writes: self.writes.failing() }
+        self.look_for_trouble().await;
+        let trouble = self.trouble.lock().clone();
+        StoreState { reads: self.reads.failing(), writes: self.writes.failing(), trouble }
     }
 
     /// Makes a call. In a short outage it waits, and makes the call again if that is safe.
@@ -280,6 +297,10 @@ macro_rules! watch {
             /// It never waits, since health checks ask for the state as it is.
             async fn check(&self) -> Result<(), StoreError> {
                 self.note(Access::Write, self.store.check().await)
+            }
+
+            async fn trouble(&self) -> Option<String> {
+                self.store.trouble().await
             }
 
             fn is_exclusive(&self) -> bool {

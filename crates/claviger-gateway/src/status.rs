@@ -14,6 +14,9 @@ pub struct Status {
     /// What fails at the session store, if anything does. The release before does not say it.
     #[serde(default)]
     pub store_fails: Vec<StoreFails>,
+    /// What the operator must mend at the session store although it works.
+    #[serde(default)]
+    pub store_trouble: Option<String>,
     /// The sessions and the sweep. None before the first count.
     pub counted: Option<Counted>,
     /// Revocations that the provider has not confirmed yet. None if the store cannot be read.
@@ -196,6 +199,7 @@ impl From<&Report> for Status {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             store_fails: StoreFails::of(report),
+            store_trouble: report.store.trouble.clone(),
             counted: report.load.as_ref().map(|load| Counted::of(load, since(load.now))),
             revocations_owed: report.outbox.map(|outbox| outbox.count),
             oldest_owed_seconds: report.outbox.and_then(|outbox| outbox.oldest).map(|at| since(at).as_secs()),

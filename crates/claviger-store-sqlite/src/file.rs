@@ -72,6 +72,49 @@ pub(crate) fn create(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Which file is open, by the numbers that the operating system gives it.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    path: PathBuf,
+    numbers: Option<(u64, u64)>,
+}
+
+impl Identity {
+    /// The file at this path.
+    pub(crate) fn of(path: &Path) -> std::io::Result<Self> {
+        Ok(Self { path: path.to_owned(), numbers: numbers(&fs::metadata(path)?) })
+    }
+
+    /// What the operator must know if another file or none is at the path now.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let path = self.path.display();
+        let what = match fs::metadata(&self.path) {
+            Ok(found) if numbers(&found) == self.numbers => return None,
+            Ok(_) => "another file is at",
+            Err(error) if error.kind() == ErrorKind::NotFound => "no file is at",
+            // Calls to the store show it.
+            Err(_) => return None,
+        };
+        Some(format!(
+            "the open session store was moved or deleted: {what} {path}; before a restart move it back, together with \
+             the files of its log, or all users have to sign in again"
+        ))
+    }
+}
+
+/// The device and the number of the file on it.
+#[cfg(unix)]
+fn numbers(file: &fs::Metadata) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    Some((file.dev(), file.ino()))
+}
+
+/// This system does not report them.
+#[cfg(not(unix))]
+fn numbers(_file: &fs::Metadata) -> Option<(u64, u64)> {
+    None
+}
+
 fn require_directory(path: &Path) -> Result<(), OpenError> {
     let directory = directory(path);
     if directory.is_dir() { Ok(()) } else { Err(OpenError::NoDirectory(directory.to_owned())) }

@@ -1,7 +1,8 @@
 //! Opens the connections, and holds those that read.
 //!
 //! Reads run inside the async task that asks. A read takes about ten microseconds, and handing it
-//! to another thread takes several times that.
+//! to another thread takes several times that. While the disk does not answer writes, they do run
+//! in other threads, and the tasks wait for limited time.
 
 use std::{
     path::Path,
@@ -25,14 +26,18 @@ pub struct Options {
     pub readers: usize,
     /// KiB of the file that each connection caches. There is one connection more than readers.
     pub cache_kib: u32,
+    /// How long a call waits for the disk.
+    pub patience: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { readers: 4, cache_kib: 2048 }
+        Self { readers: 4, cache_kib: 2048, patience: PATIENCE }
     }
 }
 
+/// Default of how long a call waits for the disk: longer than SQLite waits for a lock.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long SQLite waits for a lock that another program holds, such as a backup.
 const BUSY: Duration = Duration::from_secs(5);
 /// Number of 4 KiB pages at which the log is copied into the file: 40 MiB. This is ten times

@@ -1,6 +1,6 @@
 //! The store: each method of the trait is one read or one write.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use claviger_core::{AttemptId, Change, EndReason, Session, SessionId, Slot, Subject, Timestamp};
@@ -10,14 +10,16 @@ use claviger_store::{
     archive::{MARKER, Side, is_unfinished},
 };
 use rusqlite::Connection;
+use tokio::time::timeout;
 
 use crate::{
     apply,
     error::{Fault, OpenError},
-    file, logins,
+    file::{self, Hold, Identity},
+    logins,
     pool::{self, Options, Pool},
     queues, schema, sessions, shared_entries,
-    writer::Writer,
+    writer::{HANGS, Writer},
 };
 
 /// The first SQLite without the WAL-reset bug, 3.51.3.
@@ -26,7 +28,9 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 /// Sessions in one SQLite file.
 pub struct SqliteStore {
     pool: Arc<Pool>,
-    writer: Writer,
+    pub(crate) writer: Writer,
+    patience: Duration,
+    file: Identity,
 }
 
 impl SqliteStore {
@@ -65,9 +69,16 @@ impl SqliteStore {
         let found = schema::inspect(&connection, path)?;
         pool::make_durable(&connection, path)?;
         schema::migrate(&mut connection, path, found)?;
+        Self::of(path, options, connection, hold)
+    }
+
+    fn of(path: &Path, options: &Options, connection: Connection, hold: Hold) -> Result<Self, OpenError> {
         let pool = Arc::new(Pool::open(path, options)?);
-        let writer = Writer::start(connection, hold).map_err(|error| OpenError::io(path, &error))?;
-        Ok(Self { pool, writer })
+        let file = Identity::of(path).map_err(|error| OpenError::io(path, &error))?;
+        let patience = options.patience;
+        let writer =
+            Writer::start(connection, hold, patience).map_err(|error| OpenError::io(path, &error))?;
+        Ok(Self { pool, writer, patience, file })
     }
 
     /// Opens a file as the source or the destination of a copy. A missing file is created only as a
@@ -97,9 +108,7 @@ impl SqliteStore {
         let connection = pool::writing_connection(path, options)?;
         schema::require_newest(path, schema::inspect(&connection, path)?)?;
         pool::make_unchangeable(&connection, path)?;
-        let pool = Arc::new(Pool::open(path, options)?);
-        let writer = Writer::start(connection, hold).map_err(|error| OpenError::io(path, &error))?;
-        Ok(Self { pool, writer })
+        Self::of(path, options, connection, hold)
     }
 
     /// Runs a long read in a thread of its own.
@@ -110,6 +119,19 @@ impl SqliteStore {
         let pool = Arc::clone(&self.pool);
         let read = tokio::task::spawn_blocking(move || pool.read(work));
         read.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the read was cut short".to_owned())))
+    }
+
+    /// Runs a short read. It runs in this task, unless the disk does not answer: then in a thread
+    /// of its own, for which the task waits for limited time.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if !self.writer.hangs() {
+            return self.pool.read(work);
+        }
+        let read = timeout(self.patience, self.survey(work)).await;
+        read.unwrap_or_else(|_| Err(StoreError::Unavailable(HANGS.to_owned())))
     }
 
     /// Runs and commits `work`.
@@ -141,7 +163,7 @@ impl std::fmt::Debug for SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn check(&self) -> Result<(), StoreError> {
-        self.pool.read(|connection| sessions::denylist(connection, 1))?;
+        self.read(|connection| sessions::denylist(connection, 1)).await?;
         self.write(|connection| Ok(schema::rewrite(connection)?)).await
     }
 
@@ -150,7 +172,7 @@ impl Store for SqliteStore {
     }
 
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.pool.read(|connection| sessions::load(connection, id))
+        self.read(move |connection| sessions::load(connection, id)).await
     }
 
     async fn apply(&self, change: &Change) -> Result<Applied, StoreError> {
@@ -167,7 +189,8 @@ impl Store for SqliteStore {
     }
 
     async fn devices(&self, subject: &Subject, limit: usize) -> Result<Vec<Session>, StoreError> {
-        self.pool.read(|connection| sessions::devices(connection, subject, limit))
+        let subject = subject.clone();
+        self.read(move |connection| sessions::devices(connection, &subject, limit)).await
     }
 
     async fn end_sessions(
@@ -196,11 +219,11 @@ impl Store for SqliteStore {
         created_until: Timestamp,
         limit: usize,
     ) -> Result<Vec<SessionId>, StoreError> {
-        self.pool.read(|connection| sessions::overdue(connection, idle_since, created_until, limit))
+        self.read(move |connection| sessions::overdue(connection, idle_since, created_until, limit)).await
     }
 
     async fn denylist(&self, limit: usize) -> Result<Vec<SessionId>, StoreError> {
-        self.pool.read(|connection| sessions::denylist(connection, limit))
+        self.read(move |connection| sessions::denylist(connection, limit)).await
     }
 
     async fn purge(&self, what: Leftover, until: Timestamp, limit: usize) -> Result<usize, StoreError> {
@@ -242,7 +265,7 @@ impl Store for SqliteStore {
     async fn backlog(&self, queue: Queue) -> Result<Backlog, StoreError> {
         match queue {
             Queue::Revocations | Queue::Suspicions => {
-                self.pool.read(|connection| queues::backlog(connection, queue))
+                self.read(move |connection| queues::backlog(connection, queue)).await
             }
             // It looks for a session in each slot.
             Queue::Slots(_) => self.survey(move |connection| queues::backlog(connection, queue)).await,
@@ -256,7 +279,7 @@ impl Store for SqliteStore {
         after: Option<SessionId>,
         limit: usize,
     ) -> Result<Vec<Session>, StoreError> {
-        self.pool.read(|connection| sessions::in_slot(connection, sweep, slot, after, limit))
+        self.read(move |connection| sessions::in_slot(connection, sweep, slot, after, limit)).await
     }
 
     /// This reads the whole narrow table, 60 MB for a million sessions, so it does not run in the
@@ -271,7 +294,8 @@ impl Store for SqliteStore {
     }
 
     async fn shared_entry(&self, name: &str) -> Result<Option<SharedEntry>, StoreError> {
-        self.pool.read(|connection| shared_entries::read(connection, name))
+        let name = name.to_owned();
+        self.read(move |connection| shared_entries::read(connection, &name)).await
     }
 
     /// The file is open only in this process, and once.
@@ -282,6 +306,14 @@ impl Store for SqliteStore {
     /// The file is open only in this process.
     fn change_feed(&self) -> ChangeFeed {
         ChangeFeed::SoleWriter
+    }
+
+    /// Says so if the file is no longer at its path.
+    async fn trouble(&self) -> Option<String> {
+        let file = self.file.clone();
+        let look = tokio::task::spawn_blocking(move || file.trouble());
+        // A disk that does not answer shows in all calls.
+        timeout(self.patience, look).await.ok()?.ok()?
     }
 
     async fn put_shared_entry(&self, name: &str, entry: &SharedEntry) -> Result<bool, StoreError> {

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use claviger_core::{
@@ -339,4 +340,44 @@ async fn a_file_without_slots_keeps_its_sessions() {
         let found = store.in_slot(SweepKind::Validation, slot, None, 10).await.unwrap();
         assert!(found.contains(row), "{} in slot {}", row.id, slot.number());
     }
+}
+
+/// The disk is one whose answer a test holds back.
+#[tokio::test]
+async fn a_disk_that_hangs_is_waited_for_for_limited_time_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { patience: Duration::from_millis(200), ..Options::default() };
+    let store = SqliteStore::open_with(&directory.path().join("sessions.db"), &options).unwrap();
+    let (answer, hangs) = std::sync::mpsc::channel::<()>();
+    let hanging = store.write(move |_| Ok(hangs.recv().is_ok()));
+    assert!(matches!(hanging.await, Err(StoreError::Unavailable(_))), "its outcome is unknown");
+    for failed in [store.check().await, store.spend_login([1; 32], t(1)).await.map(drop)] {
+        assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
+    }
+    // Reads that the disk answers go on.
+    assert_eq!(store.load(session(1).id).await, Ok(None));
+    let (answer_reads, hanging_reads) = std::sync::mpsc::channel::<()>();
+    let read = store.read(move |_| Ok(hanging_reads.recv().is_ok()));
+    assert!(matches!(read.await, Err(StoreError::Unavailable(_))));
+    answer_reads.send(()).unwrap();
+    answer.send(()).unwrap();
+    store.check().await.unwrap();
+    assert!(!store.writer.hangs(), "it is noticed that the disk answers");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_is_deleted_or_replaced_underneath_is_noticed() {
+    let (directory, path, store) = open();
+    assert_eq!(store.trouble().await, None);
+    let aside = directory.path().join("aside.db");
+    std::fs::rename(&path, &aside).unwrap();
+    let gone = store.trouble().await.unwrap();
+    assert!(gone.contains("no file is at") && gone.contains("sessions.db"), "{gone}");
+    store.check().await.expect("the open file still works");
+    std::fs::write(&path, "another").unwrap();
+    let replaced = store.trouble().await.unwrap();
+    assert!(replaced.contains("another file is at"), "{replaced}");
+    std::fs::rename(&aside, &path).unwrap();
+    assert_eq!(store.trouble().await, None);
 }

@@ -6,14 +6,21 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, PoisonError, mpsc as blocking},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc as blocking,
+    },
     thread,
     time::Duration,
 };
 
 use claviger_store::StoreError;
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use crate::{error::Fault, file::Hold};
 
@@ -21,33 +28,47 @@ use crate::{error::Fault, file::Hold};
 const WAITING_JOBS: usize = 1024;
 /// Maximum number of jobs in one commit.
 const BATCH_JOBS: usize = 256;
+/// What a caller learns that waited too long.
+pub(crate) const HANGS: &str =
+    "its disk does not answer in time; is it overloaded, or is a network disk cut off?";
 /// How long dropping the store waits for accepted jobs.
 const CLOSING: Duration = Duration::from_secs(10);
 
 pub(crate) struct Writer {
     jobs: Option<mpsc::Sender<Box<dyn Job>>>,
+    patience: Duration,
+    /// Whether a write got no answer in time, and none was committed since.
+    hangs: Arc<AtomicBool>,
     /// Disconnects when the thread ends. In a mutex only because a receiver cannot be shared.
     ended: Mutex<blocking::Receiver<()>>,
 }
 
 impl Writer {
     /// Starts the thread. It owns the lock on the file, so no other process writes before it is
-    /// done.
-    pub(crate) fn start(connection: Connection, hold: Hold) -> std::io::Result<Self> {
+    /// done. A caller waits for at most `patience`.
+    pub(crate) fn start(connection: Connection, hold: Hold, patience: Duration) -> std::io::Result<Self> {
+        let hangs = Arc::<AtomicBool>::default();
+        let works = Arc::clone(&hangs);
         let (jobs, waiting) = mpsc::channel(WAITING_JOBS);
         let (running, ended) = blocking::channel();
         thread::Builder::new().name("claviger-sqlite".to_owned()).spawn(move || {
             let _running: blocking::Sender<()> = running;
             let _hold = hold;
-            write_all(&connection, waiting);
+            write_all(&connection, waiting, &works);
             if connection.close().is_err() {
                 tracing::warn!("the session store did not close cleanly; it is recovered when next opened");
             }
         })?;
-        Ok(Self { jobs: Some(jobs), ended: Mutex::new(ended) })
+        Ok(Self { jobs: Some(jobs), patience, hangs, ended: Mutex::new(ended) })
     }
 
-    /// Runs and commits `work`. Once accepted, it is done even if the caller is dropped.
+    /// Whether the disk does not answer.
+    pub(crate) fn hangs(&self) -> bool {
+        self.hangs.load(Ordering::Relaxed)
+    }
+
+    /// Runs and commits `work`. Once accepted, it is done even if the caller is dropped or waited
+    /// too long.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
@@ -56,8 +77,16 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let task = Task { work: Some(work), result: None, reply };
         let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
-        jobs.send(Box::new(task)).await.map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
+        let Ok(accepted) = timeout(self.patience, jobs.send(Box::new(task))).await else {
+            self.hangs.store(true, Ordering::Relaxed);
+            return Err(StoreError::Unreachable(HANGS.to_owned()));
+        };
+        accepted.map_err(|_| stopped())?;
+        let Ok(answer) = timeout(self.patience, answer).await else {
+            self.hangs.store(true, Ordering::Relaxed);
+            return Err(StoreError::Unavailable(HANGS.to_owned()));
+        };
+        answer.map_err(|_| stopped())?
     }
 
     /// Accepts no more jobs, and waits for a limited time until the accepted ones are done.
@@ -114,7 +143,7 @@ fn unfinished() -> StoreError {
     StoreError::Unavailable("the write was not finished".to_owned())
 }
 
-fn write_all(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Job>>) {
+fn write_all(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Job>>, hangs: &AtomicBool) {
     while let Some(first) = waiting.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < BATCH_JOBS
@@ -123,6 +152,7 @@ fn write_all(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Job>>)
             batch.push(next);
         }
         let committed = write_batch(connection, &mut batch).map_err(|Fault(error)| error);
+        hangs.store(false, Ordering::Relaxed);
         for job in batch {
             job.answer(committed.clone());
         }

@@ -173,6 +173,11 @@ pub trait Store: Send + Sync + 'static {
     /// false if another writer was first.
     async fn put_shared_entry(&self, name: &str, entry: &SharedEntry) -> Result<bool, StoreError>;
 
+    /// Returns what the operator must mend although calls succeed, as a sentence.
+    async fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Returns whether no other process, and no other engine of this one, uses the store while this
     /// one does. A claim of a process that died is then known to be an orphan. False if in doubt.
     fn is_exclusive(&self) -> bool {

@@ -27,6 +27,7 @@ pub(crate) struct FaultyStore {
     down: Mutex<Option<StoreError>>,
     slow: AtomicBool,
     latency: Mutex<Duration>,
+    trouble: Mutex<Option<String>>,
     news: Mutex<Option<mpsc::UnboundedReceiver<FeedEvent>>>,
     /// Whether no other process uses the store, as with a file.
     pub(crate) exclusive: AtomicBool,
@@ -72,6 +73,7 @@ impl FaultyStore {
             down: Mutex::default(),
             slow: AtomicBool::new(false),
             latency: Mutex::default(),
+            trouble: Mutex::default(),
             news: Mutex::default(),
             exclusive: AtomicBool::new(false),
         }
@@ -116,6 +118,11 @@ impl FaultyStore {
     /// Makes every call fail with this error and do nothing, or work again.
     pub(crate) fn down_with(&self, error: Option<StoreError>) {
         *self.down.lock().unwrap() = error;
+    }
+
+    /// Sets what the operator must mend.
+    pub(crate) fn has_trouble(&self, trouble: Option<&str>) {
+        *self.trouble.lock().unwrap() = trouble.map(str::to_owned);
     }
 
     /// Makes every call yield before and after its work, as a real store does.
@@ -288,6 +295,10 @@ impl Store for FaultyStore {
     async fn shared_entry(&self, name: &str) -> Result<Option<SharedEntry>, StoreError> {
         recorded::shared_entry(name);
         self.through(Method::SharedEntry, self.inner.shared_entry(name)).await
+    }
+
+    async fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap().clone()
     }
 
     fn is_exclusive(&self) -> bool {

@@ -111,3 +111,22 @@ async fn every_end_is_logged_with_session_user_and_reason() {
         assert_eq!(ends.iter().filter(said).count(), 1, "{session} {reason}: {ends:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_operator_must_mend_is_logged_once_and_reported() {
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let (log, _captured) = Log::begin();
+    let (world, app) = World::start().await;
+    let running = app.run();
+    world.run_for(MINUTE).await;
+    app.faulty_store.has_trouble(Some("the file is gone"));
+    world.run_for(3 * MINUTE).await;
+    let said = log.lines_with("the file is gone");
+    assert!(said.len() == 1 && said[0].contains("ERROR"), "{said:?}");
+    assert_eq!(app.report().await.store.trouble.as_deref(), Some("the file is gone"));
+    app.faulty_store.has_trouble(None);
+    world.run_for(MINUTE).await;
+    assert_eq!(log.lines_with("as it should be again").len(), 1);
+    assert_eq!(app.report().await.store.trouble, None);
+    running.stop().await;
+}

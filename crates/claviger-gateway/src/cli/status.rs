@@ -75,6 +75,7 @@ async fn ask_at<T: DeserializeOwned>(address: SocketAddr, path: &str) -> anyhow:
 fn listed(status: &Status) -> String {
     let mut lines = vec![("gateway", format!("version {}", status.version))];
     lines.extend(of_store(&status.store_fails));
+    lines.extend(status.store_trouble.iter().map(|trouble| ("store", format!("TROUBLE: {trouble}"))));
     match &status.counted {
         Some(counted) => of_sessions(counted, &mut lines),
         None => lines.push(("sessions", "not counted yet; ask again in a minute".to_owned())),
@@ -231,6 +232,7 @@ mod tests {
         Status {
             version: "1.2.3".to_owned(),
             store_fails: Vec::new(),
+            store_trouble: None,
             counted: Some(Counted {
                 seconds_ago: 34,
                 live: 123_456,
@@ -305,6 +307,9 @@ clock             agrees with the provider's
         let full = listed(&Status { store_fails: vec![full], revocations_owed: None, ..status() });
         assert!(full.contains("FAILS to write for 1m 15s: the session store is full"), "{full}");
         assert!(full.contains("the store cannot be read"), "{full}");
+        let gone = Some("the file is gone".to_owned());
+        let gone = listed(&Status { store_trouble: gone, ..status() });
+        assert!(gone.contains("TROUBLE: the file is gone"), "{gone}");
         assert!(early.contains("not counted yet") && early.contains("none pending"), "{early}");
     }
 
