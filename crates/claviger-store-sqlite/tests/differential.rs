@@ -26,7 +26,7 @@ proptest! {
 
     #[test]
     fn the_embedded_store_answers_as_the_store_in_memory(calls in vec(calls::call(), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(compare(calls))?;
     }
 }
