@@ -14,28 +14,32 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     AtOnce, Callback, Caller, Denied, EndError, Ending, FinishedSignIn, Grant, KeyRows, KeysRefused, Load,
-    LoginError, LoginStarted, Parts, Report, Settings, Target, WebhookError, WebhookReply, Wiring,
-    background,
+    LoginError, LoginStarted, Parts, Report, Settings, StartError, Target, WebhookError, WebhookReply,
+    Wiring, background, jobs_watch::JobsWatch, settings,
 };
 
 /// Keeps the sessions of one app. Cheap to clone; all clones are the same engine.
 #[derive(Clone)]
 pub struct Engine {
     parts: Arc<Wiring>,
+    jobs_watch: Arc<JobsWatch>,
 }
 
 impl Engine {
-    /// Makes an engine, and learns from the store which sessions ended lately.
+    /// Makes an engine, and learns from the store which sessions ended lately. Its background jobs
+    /// need [`Engine::run`].
     ///
     /// # Errors
-    /// If the store cannot be read and written.
-    pub async fn start(parts: Parts) -> Result<Self, StoreError> {
-        Ok(Self { parts: Arc::new(Wiring::new(parts).await?) })
+    /// If no engine can work with the settings, or the store cannot be read and written.
+    pub async fn start(parts: Parts) -> Result<Self, StartError> {
+        settings::check(&parts.settings, &parts.provider.client)?;
+        Ok(Self { parts: Arc::new(Wiring::new(parts).await?), jobs_watch: Arc::default() })
     }
 
     /// Runs the background jobs until `stop`. Then it writes down what is in memory and lets tasks
     /// finish, within a time limit.
     pub async fn run(&self, stop: CancellationToken) {
+        self.jobs_watch.begin();
         background::run(&self.parts, &stop).await;
         self.drain().await;
     }
@@ -187,6 +191,7 @@ impl Engine {
         shown: Option<&SessionCookie>,
         user_agent: &str,
     ) -> Result<FinishedSignIn, LoginError> {
+        self.jobs_watch.warn_unless_begun();
         self.parts.sign_ins.finish(callback, login_cookie, shown, user_agent).await
     }
 

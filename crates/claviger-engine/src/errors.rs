@@ -6,6 +6,19 @@ use claviger_core::{EndReason, Session, SessionId, State, limits};
 use claviger_seal::{KeyId, OpenError};
 use claviger_store::StoreError;
 
+use crate::settings::SettingsError;
+
+/// Why an engine does not start. The operator must act.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// No engine can work with these settings.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The store cannot be read and written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Why a request is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {

@@ -26,7 +26,8 @@
 //!   function where the thing happens. Then run `cargo test -p claviger-gateway --lib metrics`,
 //!   which rewrites `docs/metrics.md`.
 //! - **A setting of the engine**: a field of [`Settings`], with the same default as the gateway's
-//!   setting, which passes it on in its `gateway.rs`.
+//!   setting, which passes it on in its `config/derived.rs`. What no engine can work with is
+//!   refused in `settings.rs`.
 //! - **A rule**: not here. Rules are pure functions of [`claviger_core`].
 
 mod app_token;
@@ -45,6 +46,7 @@ mod engine;
 mod env;
 mod errors;
 mod housekeeping;
+mod jobs_watch;
 mod keys;
 mod last_seen;
 mod lock;
@@ -77,14 +79,14 @@ pub use disconnects::{
     webhook_events::{WebhookError, WebhookReply},
 };
 pub use engine::Engine;
-pub use errors::{Denied, EndError, LoginError};
+pub use errors::{Denied, EndError, LoginError, StartError};
 pub use keys::{CookieUse, Grant, KeyRole, KeyRows, KeysRefused, SealedRows};
 pub use log_throttle::LogThrottle;
 pub use ports::{Clock, Entropy, OsEntropy, ProviderHttp, SystemClock};
 pub use report::{Breakers, Report};
 pub use resealer::Resealing;
 pub use rows::Ending;
-pub use settings::{Settings, Sweep};
+pub use settings::{Settings, SettingsError, Sweep, registration_problems};
 pub use sign_ins::{Callback, FinishedSignIn, LoginStarted, login_cookie_suffix};
 pub use sign_out::Target;
 pub use store_health::{Failing, StoreState};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use claviger_core::{Cascade, Custody, Lifetimes, Schedule, limits};
-use claviger_provider::Provider;
+use claviger_provider::{Client, Provider};
 
 /// What an operator decides. The defaults are safe.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +59,76 @@ impl Settings {
         }
         settings
     }
+}
+
+/// Why an engine does not start with its settings. The operator must act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// A session would always end by its age first.
+    #[error("`lifetimes.idle` is longer than `lifetimes.absolute`")]
+    IdleTooLong,
+    /// A session would be denied while its proof still counts.
+    #[error("`lifetimes.max_unverified` is shorter than `lifetimes.proof`")]
+    MaxUnverifiedTooShort,
+    /// A proof would expire before the token is validated again.
+    #[error(
+        "`sweep.period` is not shorter than `lifetimes.proof` by more than {} s, the time that a validation may be \
+         late",
+        limits::SWEEP_SLACK.as_secs()
+    )]
+    PeriodTooLong,
+    /// Nobody but the user could open the refresh tokens that are to be kept alive.
+    #[error("`sweep.keep_alive` needs `Custody::Server`")]
+    KeepAliveWithoutCustody,
+    /// Nothing would be allowed, or done.
+    #[error("`{0}` is zero")]
+    Zero(&'static str),
+    /// The provider could not tell who we are.
+    #[error("the client id is empty, or holds spaces or characters outside of ASCII")]
+    ClientId,
+    /// The provider would read another scope, or several.
+    #[error("a scope is empty, or holds spaces or characters outside of ASCII")]
+    Scope,
+}
+
+impl Settings {
+    /// What is wrong with settings, in themselves and together.
+    pub fn problems(&self) -> Vec<SettingsError> {
+        use SettingsError::{
+            IdleTooLong, KeepAliveWithoutCustody, MaxUnverifiedTooShort, PeriodTooLong, Zero,
+        };
+        let (lifetimes, sweep) = (&self.lifetimes, &self.sweep);
+        let table = [
+            (lifetimes.idle > lifetimes.absolute, IdleTooLong),
+            (lifetimes.max_unverified < lifetimes.proof, MaxUnverifiedTooShort),
+            (sweep.period + limits::SWEEP_SLACK >= lifetimes.proof, PeriodTooLong),
+            (sweep.keep_alive && self.custody != Custody::Server, KeepAliveWithoutCustody),
+            (lifetimes.idle.is_zero(), Zero("lifetimes.idle")),
+            (sweep.period.is_zero(), Zero("sweep.period")),
+            (sweep.validations_per_second == 0, Zero("sweep.validations_per_second")),
+            (sweep.connection_check_period.is_zero(), Zero("sweep.connection_check_period")),
+            (self.refreshes_per_second == 0, Zero("refreshes_per_second")),
+            (self.devices_per_user == 0, Zero("devices_per_user")),
+            (self.cached_sessions == 0, Zero("cached_sessions")),
+        ];
+        table.into_iter().filter(|(is_wrong, _)| *is_wrong).map(|(_, problem)| problem).collect()
+    }
+}
+
+/// What is wrong with our registration at the provider.
+pub fn registration_problems(id: &str, scopes: &[String]) -> Vec<SettingsError> {
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let table = [
+        (!plain(id), SettingsError::ClientId),
+        (!scopes.iter().all(|scope| plain(scope)), SettingsError::Scope),
+    ];
+    table.into_iter().filter(|(is_wrong, _)| *is_wrong).map(|(_, problem)| problem).collect()
+}
+
+/// Refuses what no engine can work with.
+pub(crate) fn check(settings: &Settings, client: &Client) -> Result<(), SettingsError> {
+    let problems = settings.problems().into_iter().chain(registration_problems(&client.id, &client.scopes));
+    problems.into_iter().next().map_or(Ok(()), Err)
 }
 
 impl Default for Settings {

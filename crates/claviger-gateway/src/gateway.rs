@@ -5,10 +5,8 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use axum::{Extension, extract::Request, response::Response, routing::any};
 use claviger_axum::{Claviger, RequestHead, Site};
-use claviger_core::{Lifetimes, Timestamp, request::routes::Policy};
-use claviger_engine::{
-    Clock, Engine, HttpClient, OsEntropy, Parts, Settings, Sweep, SystemClock, WebhookSettings,
-};
+use claviger_core::{Timestamp, request::routes::Policy};
+use claviger_engine::{Clock, Engine, HttpClient, OsEntropy, Parts, SystemClock, WebhookSettings};
 use claviger_provider::{Provider, RefreshTokens, Registration};
 use claviger_store::Store;
 use claviger_store_postgres::{DatabaseClock, OpenError, Options, PostgresStore};
@@ -57,7 +55,7 @@ impl Gateway {
             entropy: Arc::new(OsEntropy),
             keyring: secrets.keyring,
             provider: provider(config, secrets.client_secret),
-            settings: settings(config),
+            settings: config.engine(),
             webhook: secrets.webhook.map(|secret| WebhookSettings { callback: config.callback(), secret }),
         })
         .await?;
@@ -206,34 +204,6 @@ pub fn redirect_uri(config: &Config) -> String {
     format!("{}/auth/callback", config.public_url.origin())
 }
 
-fn settings(config: &Config) -> Settings {
-    let session = &config.session;
-    Settings {
-        lifetimes: Lifetimes {
-            idle: session.idle.0,
-            absolute: session.absolute.0,
-            proof: session.proof.0,
-            max_unverified: session.max_unverified.0,
-            refresh_spread: session.refresh_spread.0,
-            ..Lifetimes::default()
-        },
-        custody: session.custody.0,
-        devices_per_user: session.devices_per_user,
-        carry_access_token: session.carry_access_token,
-        store_wait: config.store.wait.0,
-        cookie_when_cut_off: session.cookie_when_cut_off.0,
-        refreshes_per_second: config.provider.refreshes_per_second,
-        sweep: Sweep {
-            period: config.sweep.period.0,
-            validations_per_second: config.sweep.validations_per_second,
-            keep_alive: config.sweep.keep_alive,
-            connection_check_period: config.sweep.connection_check_period.0,
-        },
-        cascade: session.cascade.0,
-        ..Settings::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,7 +216,10 @@ mod tests {
                       provider.client_id = \"a\"\nprovider.client_secret_file = \"s\"\n";
         let config = Config::new(&Layers::defaults().text(needed, "the test").unwrap()).unwrap();
         let provider = provider(&config, claviger_core::ClientSecret::new("s"));
-        assert_eq!(format!("{:?}", settings(&config)), format!("{:?}", Settings::at(&provider)));
+        assert_eq!(
+            format!("{:?}", config.engine()),
+            format!("{:?}", claviger_engine::Settings::at(&provider))
+        );
         assert_eq!(config.provider.habits(), config.provider.preset.0.habits);
         let site = Site::new(config.public_url.origin());
         assert_eq!(format!("{:?}", self::site(&config)), format!("{site:?}"));

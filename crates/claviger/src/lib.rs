@@ -26,7 +26,7 @@ pub use claviger_core::{
 };
 pub use claviger_engine::{
     Caller, Clock, Denied, EndError, Ending, Engine, Entropy, Grant, HttpClient, KeysRefused, OsEntropy,
-    Parts, ProviderHttp, Settings, Sweep, SystemClock, Target, WebhookSettings,
+    Parts, ProviderHttp, Settings, SettingsError, StartError, Sweep, SystemClock, Target, WebhookSettings,
 };
 pub use claviger_provider::{Preset, Provider, Registration, twitch};
 pub use claviger_seal::{KeyFormatError, KeyId, Keyring, KeyringError, RootKey, SessionCookie};

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use claviger_core::{Assurance, EndReason, ReturnTo, limits};
-use claviger_engine::{Denied, Engine, LoginError};
+use claviger_engine::{Denied, Engine, LoginError, Parts, SettingsError, StartError};
 use claviger_mock::{Endpoint, FaultKind};
 use claviger_store::{Method, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     faulty_store::{FaultyStore, Trick, unavailable},
+    store_health::Log,
     world::{ADA, DAY, HOUR, Instance, MINUTE, SECOND, TOKEN_LIFE, World},
 };
 
@@ -162,8 +163,48 @@ async fn the_engine_does_not_start_without_its_store() {
         let faulty_store = Arc::new(FaultyStore::new(Arc::clone(&world.memory)));
         faulty_store.next(method, Trick::Fail);
         let outcome = Engine::start(world.parts(Arc::clone(&faulty_store), &[1])).await;
-        assert_eq!(outcome.err(), Some(unavailable()), "it must know who was signed out");
+        assert_eq!(outcome.err(), Some(StartError::Store(unavailable())), "it must know who was signed out");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_engine_refuses_settings_that_it_cannot_work_with() {
+    use SettingsError::{ClientId, IdleTooLong, KeepAliveWithoutCustody, PeriodTooLong, Scope, Zero};
+    let (world, _app) = World::start().await;
+    type Fault = (fn(&mut Parts), SettingsError);
+    let table: [Fault; 6] = [
+        (|parts| parts.settings.sweep.period = DAY, PeriodTooLong),
+        (|parts| parts.settings.sweep.keep_alive = true, KeepAliveWithoutCustody),
+        (|parts| parts.settings.lifetimes.idle = 1000 * DAY, IdleTooLong),
+        (|parts| parts.settings.refreshes_per_second = 0, Zero("refreshes_per_second")),
+        (|parts| parts.provider.client.id.clear(), ClientId),
+        (|parts| parts.provider.client.scopes = vec!["two scopes".to_owned()], Scope),
+    ];
+    for (change, expected) in table {
+        let mut parts = world.parts(Arc::new(FaultyStore::new(Arc::clone(&world.memory))), &[1]);
+        change(&mut parts);
+        assert_eq!(Engine::start(parts).await.err(), Some(StartError::Settings(expected)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_forgets_the_background_jobs_is_warned_once() {
+    // With a single subscriber, a call site that another thread reaches first would count as
+    // disabled.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let (log, _captured) = Log::begin();
+    let (world, app) = World::start().await;
+    world.sign_in(&app, ADA).await;
+    world.sign_in(&app, ADA).await;
+    assert_eq!(log.lines_with("the background jobs do not run").len(), 1);
+
+    let diligent = world.instance().await;
+    let (stop, running) = run(&diligent);
+    world.run_for(SECOND).await;
+    world.sign_in(&diligent, ADA).await;
+    assert_eq!(log.lines_with("the background jobs do not run").len(), 1);
+    stop.cancel();
+    running.await.unwrap();
 }
 
 /// LIVE over a week: a session in daily use continues through every kind of outage.

@@ -42,12 +42,26 @@ async fn a_kept_pair_lives_through_a_day_without_a_request() {
 
 #[tokio::test(start_paused = true)]
 async fn other_pairs_are_parked_when_their_token_expires() {
-    for (custody, keep_alive) in [(Custody::Server, false), (Custody::Device, true), (Custody::Device, false)]
-    {
-        let (world, _, state) = after_a_day(kept(custody, keep_alive)).await;
-        assert!(matches!(state, State::Parked(_)), "{custody:?} {keep_alive}: {state:?}");
+    for custody in [Custody::Server, Custody::Device] {
+        let (world, _, state) = after_a_day(kept(custody, false)).await;
+        assert!(matches!(state, State::Parked(_)), "{custody:?}: {state:?}");
         assert_eq!(world.twitch.refreshes(), 0);
     }
+}
+
+/// The custody of a session is that of its begin.
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_only_its_device_can_open_is_parked_while_others_are_kept() {
+    let (mut world, app) = World::with(kept(Custody::Device, false)).await;
+    let id = world.sign_in(&app, ADA).await.session;
+    world.settings.custody = Custody::Server;
+    world.settings.sweep.keep_alive = true;
+    let running = world.instance().await.run();
+    world.run_hourly(DAY).await;
+    running.stop().await;
+    let state = world.row(id).await.state;
+    assert!(matches!(state, State::Parked(_)), "{state:?}");
+    assert_eq!(world.twitch.refreshes(), 0);
 }
 
 /// Refreshes fail while validations work: each row is tried again and again, the others are proven

@@ -8,6 +8,7 @@ use claviger_core::{
         path,
     },
 };
+use claviger_engine::{SettingsError, registration_problems};
 use toml::Value;
 
 use super::{
@@ -57,8 +58,7 @@ pub(super) fn problems(config: &Config, layers: &Layers) -> Vec<Problem> {
     check.headers();
     check.store();
     check.provider();
-    check.session();
-    check.sweep();
+    check.engine();
     check.webhook();
     check.routes();
     check.api();
@@ -173,13 +173,9 @@ impl Check<'_> {
 
     fn provider(&mut self) {
         let provider = &self.config.provider;
-        let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        self.ensure(plain(&provider.client_id), "provider.client_id", "must be text without spaces");
-        self.ensure(
-            provider.scopes.iter().all(|scope| plain(scope)),
-            "provider.scopes",
-            "must be a list of scopes, each a text without spaces",
-        );
+        for problem in registration_problems(&provider.client_id, &provider.scopes) {
+            self.engine_refuses(problem);
+        }
         self.ensure(
             provider.mock_url_for_development.is_none() || self.config.insecure_plain_http_for_development,
             "provider.mock_url_for_development",
@@ -187,40 +183,47 @@ impl Check<'_> {
         );
     }
 
-    fn session(&mut self) {
-        let session = &self.config.session;
-        self.ensure(
-            session.idle.0 <= session.absolute.0,
-            "session.idle",
-            "is longer than session.absolute, which would end the session first",
-        );
-        self.ensure(
-            session.max_unverified.0 >= session.proof.0,
-            "session.max_unverified",
-            "is shorter than session.proof",
-        );
+    /// What the engine would refuse, in the words of the configuration.
+    fn engine(&mut self) {
+        for problem in self.config.engine().problems() {
+            self.engine_refuses(problem);
+        }
     }
 
-    fn sweep(&mut self) {
-        let (sweep, session) = (&self.config.sweep, &self.config.session);
-        let proof = session.proof.0;
-        self.ensure(
-            sweep.period.0 + limits::SWEEP_SLACK < proof,
-            "sweep.period",
-            format!(
-                "must be shorter than session.proof ({}) by more than {}, the time that a validation may be late. \
-                 Otherwise a proof expires before the token is validated again. Shorten sweep.period, or lengthen \
-                 session.proof",
-                humantime::format_duration(proof),
-                humantime::format_duration(limits::SWEEP_SLACK),
+    fn engine_refuses(&mut self, problem: SettingsError) {
+        let format = humantime::format_duration;
+        let (key, what) = match problem {
+            SettingsError::IdleTooLong => (
+                "session.idle",
+                "is longer than session.absolute, which would end the session first".to_owned(),
             ),
-        );
-        self.ensure(
-            !sweep.keep_alive || session.custody.0 == Custody::Server,
-            "sweep.keep_alive",
-            "needs session.custody = \"server\", because otherwise the server cannot open a refresh token while its \
-             user is away. Without keep_alive, unused sessions are parked until their user returns",
-        );
+            SettingsError::MaxUnverifiedTooShort => {
+                ("session.max_unverified", "is shorter than session.proof".to_owned())
+            }
+            SettingsError::PeriodTooLong => {
+                let what = format!(
+                    "must be shorter than session.proof ({}) by more than {}, the time that a validation may be late. \
+                     Otherwise a proof expires before the token is validated again. Shorten sweep.period, or lengthen \
+                     session.proof",
+                    format(self.config.session.proof.0),
+                    format(limits::SWEEP_SLACK),
+                );
+                ("sweep.period", what)
+            }
+            SettingsError::KeepAliveWithoutCustody => {
+                let what = "needs session.custody = \"server\", because otherwise the server cannot open a refresh \
+                            token while its user is away. Without keep_alive, unused sessions are parked until their \
+                            user returns";
+                ("sweep.keep_alive", what.to_owned())
+            }
+            SettingsError::ClientId => ("provider.client_id", "must be text without spaces".to_owned()),
+            SettingsError::Scope => {
+                ("provider.scopes", "must be a list of scopes, each a text without spaces".to_owned())
+            }
+            // The limits of the settings allow no zero.
+            SettingsError::Zero(_) => return,
+        };
+        self.wrong(key, what);
     }
 
     fn webhook(&mut self) {

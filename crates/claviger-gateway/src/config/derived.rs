@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use claviger_core::{
+    Lifetimes,
     policy::ProviderHabits,
     request::{
         Assurance,
         routes::{self, Admission, CrossOrigin, Faults},
     },
 };
+use claviger_engine::{Settings, Sweep};
 use url::Url;
 
 use super::{
@@ -21,6 +23,35 @@ use crate::rules::calls::AllowList;
 pub const CALLBACK: &str = "/auth/webhook";
 
 impl Config {
+    /// The settings of the engine.
+    pub fn engine(&self) -> Settings {
+        let session = &self.session;
+        Settings {
+            lifetimes: Lifetimes {
+                idle: session.idle.0,
+                absolute: session.absolute.0,
+                proof: session.proof.0,
+                max_unverified: session.max_unverified.0,
+                refresh_spread: session.refresh_spread.0,
+                ..Lifetimes::default()
+            },
+            custody: session.custody.0,
+            devices_per_user: session.devices_per_user,
+            carry_access_token: session.carry_access_token,
+            store_wait: self.store.wait.0,
+            cookie_when_cut_off: session.cookie_when_cut_off.0,
+            refreshes_per_second: self.provider.refreshes_per_second,
+            sweep: Sweep {
+                period: self.sweep.period.0,
+                validations_per_second: self.sweep.validations_per_second,
+                keep_alive: self.sweep.keep_alive,
+                connection_check_period: self.sweep.connection_check_period.0,
+            },
+            cascade: session.cascade.0,
+            ..Settings::default()
+        }
+    }
+
     /// The address where the provider sends webhook events, if there is a webhook.
     pub fn callback(&self) -> Url {
         match &self.webhook.callback_url {

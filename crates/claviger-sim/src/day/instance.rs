@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use claviger_core::{
     AttemptId, Change, EndReason, ProviderHabits, Session, SessionId, Slot, Subject, Timestamp,
 };
-use claviger_engine::{Engine, Parts, Settings, Sweep};
+use claviger_engine::{Engine, Parts, Settings, StartError, Sweep};
 use claviger_store::{
     Applied, Backlog, ChangeFeed, Item, ItemId, KeyIdCount, Lease, LeaseTerms, LeaseUpdate, Leftover,
     MemoryStore, Placement, Queue, Selection, SessionCounts, SharedEntry, Store, StoreError, SweepKind,
@@ -45,7 +45,7 @@ pub(super) struct Ground {
 }
 
 impl Instance {
-    pub(super) async fn start(ground: &Ground) -> Result<Self, StoreError> {
+    pub(super) async fn start(ground: &Ground) -> Result<Self, StartError> {
         let dead = Arc::new(AtomicBool::new(false));
         let parts = Parts {
             store: Arc::new(Mortal {
