@@ -134,18 +134,26 @@ impl Pool {
         work(&connection).map_err(|Fault(error)| error)
     }
 
-    fn reader(&self) -> Option<MutexGuard<'_, Connection>> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(self.readers.len())?;
+    /// A connection that is free now.
+    pub(crate) fn free(&self) -> Option<MutexGuard<'_, Connection>> {
+        let turn = self.turn();
         let (before, after) = self.readers.split_at_checked(turn)?;
-        for reader in after.iter().chain(before) {
-            match reader.try_lock() {
-                Ok(free) => return Some(free),
-                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) => {}
-            }
-        }
-        let reader = after.first()?;
-        Some(reader.lock().unwrap_or_else(PoisonError::into_inner))
+        after.iter().chain(before).find_map(|reader| match reader.try_lock() {
+            Ok(free) => Some(free),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        })
+    }
+
+    fn reader(&self) -> Option<MutexGuard<'_, Connection>> {
+        self.free().or_else(|| {
+            let next = self.readers.get(self.turn())?;
+            Some(next.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+    }
+
+    fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(self.readers.len()).unwrap_or_default()
     }
 
     /// Closes the connections. No reads are possible after this.

@@ -10,7 +10,7 @@ use claviger_store::{
     archive::{MARKER, Side, is_unfinished},
 };
 use rusqlite::Connection;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     apply,
@@ -31,6 +31,8 @@ pub struct SqliteStore {
     pub(crate) writer: Writer,
     patience: Duration,
     file: Identity,
+    /// Bounds the threads that wait for a disk that does not answer.
+    threads: Arc<Semaphore>,
 }
 
 impl SqliteStore {
@@ -78,7 +80,8 @@ impl SqliteStore {
         let patience = options.patience;
         let writer =
             Writer::start(connection, hold, patience).map_err(|error| OpenError::io(path, &error))?;
-        Ok(Self { pool, writer, patience, file })
+        let threads = Arc::new(Semaphore::new(options.readers.max(1)));
+        Ok(Self { pool, writer, patience, file, threads })
     }
 
     /// Opens a file as the source or the destination of a copy. A missing file is created only as a
@@ -121,17 +124,27 @@ impl SqliteStore {
         read.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the read was cut short".to_owned())))
     }
 
-    /// Runs a short read. It runs in this task, unless the disk does not answer: then in a thread
-    /// of its own, for which the task waits for limited time.
+    /// Runs a short read. It runs in this task, unless the disk does not answer or all readers are
+    /// busy: then in a thread of its own, for which the task waits for limited time.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
-        if !self.writer.hangs() {
-            return self.pool.read(work);
+        if !self.writer.hangs()
+            && let Some(reader) = self.pool.free()
+        {
+            return work(&reader).map_err(|Fault(error)| error);
         }
-        let read = timeout(self.patience, self.survey(work)).await;
-        read.unwrap_or_else(|_| Err(StoreError::Unavailable(HANGS.to_owned())))
+        let read = timeout(self.patience, async {
+            // It is never closed. A thread keeps its permit when nobody waits for it any more.
+            let permit = Arc::clone(&self.threads).acquire_owned().await;
+            self.survey(move |connection| {
+                let _permit = permit;
+                work(connection)
+            })
+            .await
+        });
+        read.await.unwrap_or_else(|_| Err(StoreError::Unavailable(HANGS.to_owned())))
     }
 
     /// Runs and commits `work`.

@@ -8,11 +8,11 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
         mpsc as blocking,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use claviger_store::StoreError;
@@ -37,34 +37,63 @@ const CLOSING: Duration = Duration::from_secs(10);
 pub(crate) struct Writer {
     jobs: Option<mpsc::Sender<Box<dyn Job>>>,
     patience: Duration,
-    /// Whether a write got no answer in time, and none was committed since.
-    hangs: Arc<AtomicBool>,
+    commit: Arc<Commit>,
     /// Disconnects when the thread ends. In a mutex only because a receiver cannot be shared.
     ended: Mutex<blocking::Receiver<()>>,
+}
+
+/// When the commit under way began. The thread writes it down, so that it is known although no
+/// task of the runtime gets on.
+struct Commit {
+    opened: Instant,
+    /// In milliseconds after `opened`. 0: none is under way.
+    began: AtomicU64,
+    /// A commit that takes longer says that the disk does not answer.
+    slow: Duration,
+}
+
+impl Commit {
+    fn begin(&self) {
+        self.began.store(self.elapsed().max(1), Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.began.store(0, Ordering::Relaxed);
+    }
+
+    fn is_slow(&self) -> bool {
+        let began = self.began.load(Ordering::Relaxed);
+        began > 0 && u128::from(self.elapsed().saturating_sub(began)) > self.slow.as_millis()
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 impl Writer {
     /// Starts the thread. It owns the lock on the file, so no other process writes before it is
     /// done. A caller waits for at most `patience`.
     pub(crate) fn start(connection: Connection, hold: Hold, patience: Duration) -> std::io::Result<Self> {
-        let hangs = Arc::<AtomicBool>::default();
-        let works = Arc::clone(&hangs);
+        let commit =
+            Arc::new(Commit { opened: Instant::now(), began: AtomicU64::new(0), slow: patience / 10 });
+        let own = Arc::clone(&commit);
         let (jobs, waiting) = mpsc::channel(WAITING_JOBS);
         let (running, ended) = blocking::channel();
         thread::Builder::new().name("claviger-sqlite".to_owned()).spawn(move || {
             let _running: blocking::Sender<()> = running;
             let _hold = hold;
-            write_all(&connection, waiting, &works);
+            write_all(&connection, waiting, &own);
             if connection.close().is_err() {
                 tracing::warn!("the session store did not close cleanly; it is recovered when next opened");
             }
         })?;
-        Ok(Self { jobs: Some(jobs), patience, hangs, ended: Mutex::new(ended) })
+        Ok(Self { jobs: Some(jobs), patience, commit, ended: Mutex::new(ended) })
     }
 
     /// Whether the disk does not answer.
     pub(crate) fn hangs(&self) -> bool {
-        self.hangs.load(Ordering::Relaxed)
+        self.commit.is_slow()
     }
 
     /// Runs and commits `work`. Once accepted, it is done even if the caller is dropped or waited
@@ -78,12 +107,10 @@ impl Writer {
         let task = Task { work: Some(work), result: None, reply };
         let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
         let Ok(accepted) = timeout(self.patience, jobs.send(Box::new(task))).await else {
-            self.hangs.store(true, Ordering::Relaxed);
             return Err(StoreError::Unreachable(HANGS.to_owned()));
         };
         accepted.map_err(|_| stopped())?;
         let Ok(answer) = timeout(self.patience, answer).await else {
-            self.hangs.store(true, Ordering::Relaxed);
             return Err(StoreError::Unavailable(HANGS.to_owned()));
         };
         answer.map_err(|_| stopped())?
@@ -143,8 +170,9 @@ fn unfinished() -> StoreError {
     StoreError::Unavailable("the write was not finished".to_owned())
 }
 
-fn write_all(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Job>>, hangs: &AtomicBool) {
+fn write_all(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Job>>, commit: &Commit) {
     while let Some(first) = waiting.blocking_recv() {
+        commit.begin();
         let mut batch = vec![first];
         while batch.len() < BATCH_JOBS
             && let Ok(next) = waiting.try_recv()
@@ -152,7 +180,7 @@ fn write_all(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Job>>,
             batch.push(next);
         }
         let committed = write_batch(connection, &mut batch).map_err(|Fault(error)| error);
-        hangs.store(false, Ordering::Relaxed);
+        commit.end();
         for job in batch {
             job.answer(committed.clone());
         }

@@ -103,7 +103,8 @@ async fn an_accepted_write_is_done_even_if_its_caller_goes_away() {
 #[ignore = "run by what_was_committed_survives_kill_9"]
 fn the_writer_that_is_killed() {
     let store = Arc::new(SqliteStore::open(&file_from_environment()).unwrap());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
     runtime.block_on(async {
         let writers = (0..8).map(|lane: u32| {
             let store = Arc::clone(&store);
