@@ -156,7 +156,8 @@ pub mod limits {
     pub const CALLBACK_REPEATS: Duration = Duration::from_secs(60);
     /// Interval between looks for the session that another delivery of a callback begins.
     pub const CALLBACK_POLL: Duration = Duration::from_millis(200);
-    /// Maximum number of open sign-ins in a browser. The oldest gives way.
+    /// Maximum number of sign-ins, open or finished, that a browser has a cookie of. The oldest
+    /// gives way.
     pub const LOGINS_PER_BROWSER: usize = 5;
     /// Maximum time for an answer of the provider.
     pub const PROVIDER_ANSWER: Duration = Duration::from_secs(10);
@@ -211,7 +212,7 @@ pub mod limits {
     pub const STORE_WAIT: Duration = Duration::from_secs(5);
     /// Maximum number of calls that wait for the store at a time. Further ones fail at once.
     pub const STORE_WAITERS: usize = 1_024;
-    /// From this age of an outage on, no call waits: it is no short one.
+    /// Maximum age of an outage during which calls wait.
     pub const STORE_WAITED_FOR: Duration = Duration::from_secs(60);
     /// Interval between two looks whether the store is back.
     pub const STORE_LOOK_EVERY: Duration = Duration::from_millis(100);

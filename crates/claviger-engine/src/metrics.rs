@@ -142,7 +142,7 @@ metrics! {
     CHANGE_FEED: Gauge = "claviger_change_feed_connected";
 
     /// 1 while calls of this kind to the session store fail, else 0. Requests that need one
-    /// get 503.
+    /// wait up to `store.wait`, and then get 503.
     STORE_FAILS: Gauge = "claviger_store_fails", labels "access: read, write";
 
     /// 1 while the provider's time confirms our clock, else 0. While it is 0, no session ends by

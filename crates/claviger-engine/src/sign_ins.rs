@@ -31,7 +31,7 @@ use subtle::ConstantTimeEq;
 
 use crate::{
     Answered, CheckedClock, ControlUser, Denied, Env, Keys, Lock, LogThrottles, LoginError, Outbox,
-    ProviderClient, ReadFrom, Rows, Updated, keys::refresh_lock, metrics, part::part,
+    ProviderClient, ReadFrom, Rows, Updated, keys::refresh_lock, metrics, part::part, retry::until_stored,
 };
 
 use failed::Failed;
@@ -500,8 +500,10 @@ impl SignIns {
     /// the revocation of its pair to the outbox. The user does not wait for that.
     fn abandon(&self, row: &Session, issued: &IssuedPair) {
         let (env, rows, outbox) = (self.env.clone(), Arc::clone(&self.rows), Arc::clone(&self.outbox));
-        let (row, issued) = (row.clone(), issued.clone());
+        let (store, row, issued) = (Arc::clone(&self.store), row.clone(), issued.clone());
         self.env.spawn(async move {
+            // The write of the row may have got no answer, and may still be made.
+            until_stored(|| store.check()).await;
             let at = env.now();
             let end = |written: Session| {
                 if written.secret_hash == row.secret_hash {

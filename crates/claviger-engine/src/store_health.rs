@@ -268,11 +268,14 @@ impl Calls {
     }
 
     fn recover(&self, access: Access, now: Timestamp) {
-        let Some(outage) = self.outage.lock().take() else { return };
-        self.fails.store(false, Ordering::Relaxed);
+        // Under the lock, or a failure that comes meanwhile would be forgotten.
+        let mut held = self.outage.lock();
+        let Some(outage) = held.take() else { return };
         let (access, seconds) = (access.name(), now.since(outage.since).as_secs());
-        self.over.notify_waiters();
+        self.fails.store(false, Ordering::Relaxed);
         metrics::store_fails(access, false);
+        drop(held);
+        self.over.notify_waiters();
         tracing::info!(access, failures = outage.failures, seconds, "the session store is back");
     }
 }

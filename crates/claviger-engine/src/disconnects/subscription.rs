@@ -145,8 +145,8 @@ impl Subscriber {
             Ok(Subscribed::Works) => return limits::SUBSCRIPTIONS_EVERY,
             Ok(Subscribed::Elsewhere) => {
                 tracing::error!(
-                    "another instance subscribed with another webhook secret or address: give all the same, and \
-                     restart those with an old one"
+                    "another instance subscribed with another webhook secret, callback address or client id: give all \
+                     instances the same settings, and restart those with old ones"
                 );
                 return limits::SUBSCRIPTIONS_EVERY;
             }
@@ -201,7 +201,11 @@ impl Subscriber {
             return Ok(if plan.works { Subscribed::Works } else { Subscribed::Waiting });
         }
         match self.provider.create_subscription(subscriptions, &token, callback, secret).await {
-            CreateAnswer::Created(id) => self.remember(settings, id, callback).await,
+            CreateAnswer::Created(id) => {
+                let made = self.remember(settings, id, callback).await?;
+                self.settled.store(true, Ordering::Relaxed);
+                Ok(made)
+            }
             CreateAnswer::Exists => Ok(Subscribed::Waiting),
             CreateAnswer::Refused(why) => Err(Unsubscribed::Refused(why)),
             CreateAnswer::TokenDead => {

@@ -66,7 +66,7 @@ impl WebhookEvents {
         metrics::webhook_event(message.as_ref().map(|message| &message.kind));
         let message = message?;
         let (kind, id) = (metrics::kind_of_event(&message.kind), &message.id);
-        tracing::info!(kind, ?id, "a webhook event came");
+        tracing::info!(kind, ?id, "received a webhook event");
         match message.kind {
             MessageKind::Challenge(text) => return Ok(WebhookReply::Challenge(text)),
             MessageKind::Revoked { user_id, at, .. } => {

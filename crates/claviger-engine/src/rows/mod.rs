@@ -453,6 +453,10 @@ impl Rows {
             while rows.unknown_endings.fetch_sub(answered, Ordering::SeqCst) > answered {
                 answered = rows.unknown_endings.load(Ordering::SeqCst);
                 rows.learn_endings_until_read().await;
+                // A write that got no answer may still be made. A write that succeeds after it says
+                // that it was made or never will be.
+                until_stored(|| rows.store.check()).await;
+                rows.learn_endings_until_read().await;
             }
         });
     }

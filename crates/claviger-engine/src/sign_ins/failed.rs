@@ -27,7 +27,7 @@ impl Failed {
             ($level:ident) => {
                 tracing::$level!(
                     %error, endpoint, status, said = words, left_out,
-                    "a sign-in failed; further ones like it within a minute are counted"
+                    "a sign-in failed; more of this kind within a minute are only counted, in left_out"
                 )
             };
         }

@@ -355,11 +355,8 @@ impl Sweep {
         let Ok(_permit) = self.refreshing.acquire().await else { return Refreshed::Later };
         match self.refresher.refresh(row.id, seen, None, limits::ADOPTION_WAIT).await {
             Ok(_) | Err(Denied::Ended(_) | Denied::NoSession) => Refreshed::Done,
-            Err(
-                Denied::ProviderUnavailable { .. }
-                | Denied::Misconfigured
-                | Denied::Store(StoreError::Unavailable(_)),
-            ) => Refreshed::Later,
+            Err(Denied::ProviderUnavailable { .. } | Denied::Misconfigured) => Refreshed::Later,
+            Err(Denied::Store(error)) if !matches!(error, StoreError::Corrupt(_)) => Refreshed::Later,
             Err(_) => Refreshed::Never,
         }
     }
