@@ -1,4 +1,4 @@
-use claviger_core::{limits::RETURN_TO_BYTES, limits::TOKEN_BYTES};
+use claviger_core::{limits::SHORT_RETURN_TO_BYTES, limits::TOKEN_BYTES};
 use proptest::prelude::*;
 
 use super::*;
@@ -84,14 +84,14 @@ fn a_token_too_large_for_a_cookie_is_not_sealed() {
 }
 
 #[test]
-fn the_longest_return_to_fits_beside_an_ordinary_redirect_uri() {
-    let longest = format!("/{}", "a".repeat(RETURN_TO_BYTES - 1));
+fn a_short_return_to_fits_beside_an_ordinary_redirect_uri() {
+    let longest = format!("/{}", "a".repeat(SHORT_RETURN_TO_BYTES - 1));
     let redirect_uri = "https://app.example/auth/callback";
     let sealed = login(redirect_uri, &longest).seal(&ring(), NONCE);
     assert_eq!(LoginCookie::open(&ring(), &sealed).unwrap().return_to.as_str(), longest);
     let sealed = login(&format!("https://app.example/{}", "b".repeat(2500)), &longest).seal(&ring(), NONCE);
     assert!(NAME_BYTES + sealed.len() <= COOKIE_BYTES);
-    assert_eq!(LoginCookie::open(&ring(), &sealed).unwrap().return_to, ReturnTo::root());
+    assert_eq!(LoginCookie::open(&ring(), &sealed).unwrap().return_to, ReturnTo::lost());
 }
 
 #[test]
