@@ -11,7 +11,9 @@ use claviger_engine::{Caller, Denied, Engine, Grant, LogThrottle};
 use claviger_seal::{CachedToken, SessionCookie};
 use http::{HeaderMap, request::Parts};
 
-use crate::{cookies, guard, head::RequestHead, identity, readiness::Readiness, respond, site::Site};
+use crate::{
+    Problem, cookies, guard, head::RequestHead, identity, readiness::Readiness, respond, site::Site,
+};
 
 /// An engine and the site that it serves. Cheap to clone.
 #[derive(Clone)]
@@ -83,8 +85,8 @@ impl Claviger {
         self.engine().authenticate(self.cookie(head)?, head.ask(assurance)).await
     }
 
-    /// Says whose session it is, by its row, for what a user may do with the own sessions whatever
-    /// the provider says of their tokens. The cookie alone does not suffice.
+    /// Says whose session it is, by its row. The provider is not asked, and the cookie alone is not
+    /// enough.
     ///
     /// # Errors
     /// See [`Engine::authenticate`].
@@ -159,11 +161,20 @@ impl Claviger {
     /// Answers a request that is denied: a redirect to the sign-in or a page for navigations, JSON
     /// otherwise. The extensions of the answer hold the denial.
     pub async fn deny(&self, head: &RequestHead, denied: &Denied) -> Response {
+        self.deny_form(head, denied, Problem::unsent).await
+    }
+
+    /// As [`Claviger::deny`], for a request that the app may have got before its session ended.
+    pub async fn deny_midway(&self, head: &RequestHead, denied: &Denied) -> Response {
+        self.deny_form(head, denied, Problem::perhaps_sent).await
+    }
+
+    async fn deny_form(&self, head: &RequestHead, denied: &Denied, form: fn(Problem) -> Problem) -> Response {
         let problem = respond::of_denied(denied);
         let mut answer = if problem.sign_in_helps && head.navigates() {
             respond::to_sign_in(&self.way_back(head.target().as_bytes()).await, denied)
         } else {
-            problem.unsent().answer_to(head)
+            form(problem).answer_to(head)
         };
         answer.extensions_mut().insert(denied.clone());
         answer
@@ -177,9 +188,8 @@ impl Claviger {
         }
     }
 
-    /// Returns the same destination, short enough for headers and cookies. What leads on to our own
-    /// addresses is not kept, since the page that does so would look like one of ours that the user
-    /// asked for.
+    /// Returns the same destination, short enough for headers and cookies. Addresses below `/auth`
+    /// are not kept, because going on to one would look like a choice of the user.
     pub(crate) async fn shortened(&self, destination: ReturnTo) -> ReturnTo {
         if destination.is_short() {
             return destination;

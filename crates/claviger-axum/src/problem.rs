@@ -53,17 +53,16 @@ impl Form {
         match self {
             Self::Unsaid => None,
             Self::Unsent | Self::UnsentBefore if sign_in_helps => Some(
-                "Your form was not sent. Sign in with the button below, which opens a new tab. Then come back to this \
-                 tab, go back to your form with the Back button, and send it again. Most browsers still show what you \
-                 typed; copy it before you do anything else.",
+                "Your form was not sent. Sign in with the button below, which opens a new tab. Then return to this tab, \
+                 press Back, copy what you typed, and send the form again. Most browsers still show it.",
             ),
             Self::Unsent | Self::UnsentBefore => Some(
-                "Your form was not sent. Go back to it with the Back button, and send it again later. Most browsers \
-                 still show what you typed; copy it before you do anything else.",
+                "Your form was not sent. Press Back, copy what you typed, and send the form again. Most browsers still \
+                 show it.",
             ),
             Self::Unknown => Some(
-                "It is not known whether the app got your form. Go back to it with the Back button: most browsers still \
-                 show what you typed. Copy it, and look whether it arrived before you send it again.",
+                "It is not known whether the app got your form. Press Back and copy what you typed: most browsers still \
+                 show it. Look whether the form arrived before you send it again.",
             ),
         }
     }
@@ -158,6 +157,10 @@ impl Problem {
 
     /// Says that the failure left the session as it was, and leads to the destination.
     pub(crate) fn still_signed_in(mut self, destination: &ReturnTo) -> Self {
+        if self.form == Form::UnsentBefore {
+            let message = "You are signed in.".into();
+            return Self { title: "Your form was not sent", message, sign_in_helps: false, ..self };
+        }
         self.message.to_mut().push_str(" You are still signed in as before.");
         self.leading_to(destination.to_string(), "Continue")
     }

@@ -1,4 +1,4 @@
-//! Maps each denial and error to its answer: status, code and text. No other place does.
+//! Maps each denial and error to its answer: status, code and text.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -107,7 +107,7 @@ pub(crate) fn of_failed_sign_in(name: &str) -> Option<Problem> {
         "sign_in_stale" => again(
             "sign_in_stale",
             "This sign-in is no longer open",
-            "It took longer than ten minutes, or it began in another browser. Nothing is lost: start again.",
+            "It took longer than ten minutes, or it began in another browser. Start again. If you followed a link, open it once more after that.",
         ),
         "sign_in_used" => again(
             "sign_in_used",
@@ -158,7 +158,7 @@ pub(crate) fn of_failed_sign_in(name: &str) -> Option<Problem> {
         "bad_request" => again(
             "bad_request",
             "This address is not right",
-            "The address at which the sign-in service sent your browser back makes no sense. Start again.",
+            "The sign-in service sent your browser back with an address that this site cannot read. Start again.",
         ),
         _ => of_passing_failure(name).map(|problem| problem.offering(Action::try_sign_in())),
     }

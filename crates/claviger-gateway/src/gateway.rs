@@ -107,6 +107,8 @@ impl OpenStore {
     /// Instances that share a store use the database's clock, so that they agree on leases.
     pub(crate) async fn shared(config: &Config, database: &Database) -> Result<Self, OpenError> {
         let store = PostgresStore::open(&database.address, &database_options(config, database)).await?;
+        // A standby can be read, and is of no use until it is promoted.
+        store.check().await?;
         let clock = SharedClock(store.clock());
         Ok(Self { store: Arc::new(store), clock: Arc::new(clock) })
     }

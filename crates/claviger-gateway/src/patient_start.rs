@@ -1,6 +1,9 @@
 //! A start that waits for a database that cannot be reached.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{Router, extract::Request, response::Response, routing::get};
 use claviger_axum::{RequestHead, Site};
@@ -22,7 +25,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How often the log says that the start still waits.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Opens the store. It waits for a database that cannot be reached, for at most `store.start_wait`.
+/// Opens the store. It waits for a database that cannot be reached, for `store.start_wait` and the
+/// attempt that is under way then: an attempt is never cut off, since it may change the tables.
 /// Meanwhile health checks are answered.
 ///
 /// # Errors
@@ -38,20 +42,18 @@ pub(crate) async fn open_store(config: &Config, secrets: &Secrets) -> anyhow::Re
 
 async fn wait_for(config: &Config, database: &Database, mut error: OpenError) -> anyhow::Result<OpenStore> {
     let limit = config.store.start_wait.0;
-    let (mut waited, mut logged) = (Duration::ZERO, None);
+    let (began, mut logged) = (Instant::now(), None::<Instant>);
     let mut health = None;
-    while waited < limit {
-        if logged.is_none_or(|logged| waited.saturating_sub(logged) >= LOG_EVERY) {
-            logged = Some(waited);
-            let (waited, limit) = (waited.as_secs(), limit.as_secs());
-            tracing::warn!(%error, waited, limit, "the start waits for the session store, in seconds");
+    while began.elapsed() < limit {
+        if logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+            logged = Some(Instant::now());
+            let (waited_seconds, limit_seconds) = (began.elapsed().as_secs(), limit.as_secs());
+            tracing::warn!(%error, waited_seconds, limit_seconds, "waiting for the session store before the start");
         }
         if health.is_none() {
             health = Some(Health::answer(config).await?);
         }
-        let pause = PAUSE.min(limit.saturating_sub(waited));
-        tokio::time::sleep(pause).await;
-        waited += pause;
+        tokio::time::sleep(PAUSE.min(limit.saturating_sub(began.elapsed()))).await;
         match OpenStore::shared(config, database).await {
             Ok(store) => {
                 if let Some(health) = health {

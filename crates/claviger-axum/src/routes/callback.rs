@@ -56,7 +56,8 @@ async fn finish(claviger: &Claviger, parts: &Parts, head: &RequestHead, callback
         .engine()
         .finish_login(callback, login_cookie, shown.as_ref(), user_agent.unwrap_or_default())
         .await;
-    // After a failure of our own the same callback may still succeed, so its cookie stays.
+    // After a failure of our own a program may repeat the callback, so its cookie stays. A window
+    // starts a new sign-in.
     let over =
         !matches!(outcome, Err(LoginError::Busy { .. } | LoginError::Store(_) | LoginError::UnknownKey(_)));
     let mut response = match outcome {

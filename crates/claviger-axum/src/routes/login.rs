@@ -44,7 +44,7 @@ pub(crate) async fn login(State(claviger): State<Claviger>, head: RequestHead, p
     let mut response = no_store(Redirect::to(&started.location).into_response());
     let headers = response.headers_mut();
     let site = claviger.site();
-    // Abandoned sign-ins of this browser give way, so that their cookies do not pile up in its
+    // Older sign-ins of this browser give way, so that their cookies do not pile up in its
     // requests.
     let under_way = || head.cookies.logins();
     let surplus = (under_way().count() + 1).saturating_sub(limits::LOGINS_PER_BROWSER);

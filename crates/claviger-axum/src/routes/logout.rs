@@ -18,7 +18,8 @@ pub(crate) async fn logout(State(claviger): State<Claviger>, head: RequestHead, 
     let given = Params::of(&parts.uri)
         .ok()
         .and_then(|params| params.one("return_to").ok().flatten().map(str::to_owned));
-    let return_to = given.as_deref().and_then(ReturnTo::parse);
+    // A long one would make the head of the answer too large for some front proxies.
+    let return_to = given.as_deref().and_then(ReturnTo::parse).filter(ReturnTo::is_short);
     match end_own(&claviger, &head).await {
         Ok(()) => signed_out(&claviger, page, return_to.as_ref()),
         Err(denied) => respond::of_denied(&denied).posted().answer(page),

@@ -19,8 +19,8 @@ const UNKNOWN: Problem = Problem::new(
     StatusCode::NOT_FOUND,
     "destination_unknown",
     "Open your link once more",
-    "This site no longer knows which page you wanted to see: its address was too long or unusual, or the sign-in was too long ago. \
-     If you signed in, you are signed in. Open your link once more, or go to the front page.",
+    "This site no longer has the address that you asked for. It was too long or unusual, too much time passed, or other \
+     links took its place. Open your link once more, or go to the front page.",
 );
 
 pub(crate) async fn return_to(State(claviger): State<Claviger>, head: RequestHead, parts: Parts) -> Response {

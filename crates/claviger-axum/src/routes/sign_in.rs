@@ -33,9 +33,13 @@ pub(crate) async fn sign_in(State(claviger): State<Claviger>, head: RequestHead,
         Ok(_) if again || switch => Denied::SignInAgain,
         // The provider does not show itself in a frame, so there the user opens a window first.
         Err(Denied::SignInAgain) if page && head.audience == Audience::Window => {
+            let return_to = claviger.shortened(return_to).await;
             return no_store(Redirect::to(&login_address(&return_to, false)).into_response());
         }
-        Ok(_) => return no_store(Redirect::to(return_to.as_str()).into_response()),
+        Ok(_) => {
+            let return_to = claviger.shortened(return_to).await;
+            return no_store(Redirect::to(return_to.as_str()).into_response());
+        }
         Err(denied) => denied,
     };
     let Some(Words { title, text, ask_again }) = words(&denied, signed_out) else {

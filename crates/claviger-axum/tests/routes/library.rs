@@ -136,7 +136,7 @@ async fn the_loss_of_an_unsafe_path_is_said() {
     let callback = browser.reaches_provider(&app, ADA, "/auth/login?return_to=/auth/return").await;
     browser.follows(&app, &callback, From::Elsewhere).await.assert_leads_to("/auth/return");
     let page = browser.follows(&app, "/auth/return", From::Elsewhere).await;
-    page.assert_page(StatusCode::NOT_FOUND, "If you signed in, you are signed in.");
+    page.assert_page(StatusCode::NOT_FOUND, "no longer has the address that you asked for");
 }
 
 #[tokio::test(start_paused = true)]

@@ -173,7 +173,8 @@ fn of_webhook(webhook: Webhook) -> &'static str {
         }
         Webhook::Refused => "NOT subscribed: the provider refuses; the log has its reason",
         Webhook::OtherSettings => {
-            "NOT subscribed: another instance has another webhook secret or address; give all the same"
+            "NOT subscribed: another instance has another webhook secret, callback address or client id; give all \
+             instances the same"
         }
         Webhook::Subscribed => "subscribed",
     }

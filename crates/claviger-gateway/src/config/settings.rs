@@ -56,8 +56,9 @@ settings! {
         /// request came, in `X-Forwarded-For`, and at `/auth/check` what the original request was.
         /// Let them pass the `Host` header on.
         ///
-        /// `unix:` stands for every proxy that uses the Unix socket of `listen`. Without it these
-        /// have no address, are trusted with nothing, and share the places of one client.
+        /// A proxy that connects to the Unix socket of `listen` has no address; `unix:` stands for
+        /// it. Without that, Claviger ignores what it reports of its clients, and all its
+        /// connections count together for `limits.connections_per_address`.
         trusted_proxies: Vec<Proxies> = [];
 
         /// Allows a `public_url` of plain http on localhost. Never use it in production: cookies
@@ -168,11 +169,11 @@ settings! {
         /// together must stay below the database's `max_connections`.
         connections: usize = 16, in 1..=1000;
 
-        /// How long a request waits for a store that cannot be used for a moment, as in a failover
-        /// or restart of the database, before it gets 503. Only what certainly changed nothing is
-        /// tried again. At most 1,024 calls wait at a time. In an outage of more than a minute none
-        /// waits. With `0s` none ever does. Health checks never wait. A front proxy must have more
-        /// patience than this.
+        /// How long a call to the store waits during a short outage, such as a failover or restart
+        /// of the database, before its request gets 503. A call is made again only if it certainly
+        /// changed nothing. At most 1,024 calls wait at a time, and none once an outage lasts
+        /// longer than a minute. Health checks never wait. `0s` turns waiting off. The time limit
+        /// of a front proxy must be longer.
         wait: Span = "5s", in "0s"..="1m";
 
         /// How long a start waits for a database that cannot be reached. Until then `/healthz`
@@ -495,7 +496,8 @@ settings! {
 
     /// `[limits]`
     pub struct Limits {
-        /// Maximum number of connections that are served at a time. More wait to be accepted. An
+        /// Maximum number of connections that are served at a time. More are accepted, and
+        /// wait for one to end. An
         /// open request over HTTP/2 counts like a connection; more get 503.
         connections: usize = 4096, in 1..=1000000;
 
@@ -518,7 +520,8 @@ settings! {
         body_pause: Span = "60s", in "1ns"..="1d";
 
         /// How long a client may take nothing of an answer that waits for it. Then its connection
-        /// is closed.
+        /// is closed. Over HTTP/2 any request or answer that moves keeps the connection open, so
+        /// let a front proxy use HTTP/1.1 towards the gateway.
         answer_pause: Span = "60s", in "1ns"..="1d";
 
         /// Maximum size of the part of a body that nobody needs, because the answer was given

@@ -28,7 +28,8 @@ const SCRIPT: &str = include_str!("../../templates/sample.js");
 const STYLE: &str = include_str!("../../templates/sample.css");
 
 /// The headers that the gateway adds.
-const IDENTITY: [&str; 4] = ["x-auth-provider", "x-auth-user", "x-auth-name", "x-auth-session"];
+const IDENTITY: [&str; 5] =
+    ["x-auth-provider", "x-auth-user", "x-auth-name", "x-auth-login", "x-auth-session"];
 
 /// A sample app that listens on a free port of this computer.
 pub(super) struct Sample {

@@ -207,7 +207,7 @@ impl Proxy {
     async fn broken_off(&self, head: &RequestHead, admission: Admission) -> Response {
         match self.admit(admission, head).await {
             Ok(_) => problems::BROKEN_OFF_BY_DOUBT.answer_to(head),
-            Err(denied) => self.claviger.deny(head, &denied).await,
+            Err(denied) => self.claviger.deny_midway(head, &denied).await,
         }
     }
 

@@ -36,7 +36,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// How long to wait after a connection could not be accepted, such as for lack of files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The answer to a request that got no place. A body would wait for the client without a place.
+/// The answer to a request that got no place. A body that waits for the client
+/// would occupy memory that nothing counts.
 fn busy() -> Response {
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

@@ -112,8 +112,10 @@ async fn a_request_in_flight_learns_that_its_session_ended() {
     let cookie = world.sign_in(ADA).await;
     let program = world.get("/slow?x=1").header(header::COOKIE, &cookie);
     let window = world.get("/slow?x=1").header(header::COOKIE, &cookie).header(header::ACCEPT, "text/html");
+    let form = world.post("/slow").header(header::COOKIE, &cookie).header(header::ACCEPT, "text/html");
     let (program, window) = (tokio::spawn(program.send()), tokio::spawn(window.send()));
-    for _ in 0..2 {
+    let form = tokio::spawn(form.body("amount=5").send());
+    for _ in 0..3 {
         patiently(arrivals.recv()).await.unwrap();
     }
     world.sign_out(&cookie).await;
@@ -122,6 +124,8 @@ async fn a_request_in_flight_learns_that_its_session_ended() {
     assert!(program.text().await.unwrap().contains("\"reason\":\"signed_out\""));
     let window = patiently(window).await.unwrap().unwrap();
     assert_eq!(location(&window), "/auth/sign-in?return_to=%2Fslow%3Fx%3D1");
+    let form = patiently(form).await.unwrap().unwrap().text().await.unwrap();
+    assert!(form.contains("It is not known whether the app got your form."), "{form}");
 }
 
 #[tokio::test]

@@ -149,7 +149,7 @@ const FAILURES: [(&str, Failure, StatusCode, &str); 16] = [
             with_query(&app, &mut browser, |callback| format!("{callback}&{}", part(callback, "state"))).await
         }),
         BAD,
-        "makes no sense",
+        "that this site cannot read",
     ),
     (
         "code twice",
@@ -157,7 +157,7 @@ const FAILURES: [(&str, Failure, StatusCode, &str); 16] = [
             with_query(&app, &mut browser, |callback| format!("{callback}&code=other")).await
         }),
         BAD,
-        "makes no sense",
+        "that this site cannot read",
     ),
     (
         "oversized",
@@ -166,7 +166,7 @@ const FAILURES: [(&str, Failure, StatusCode, &str); 16] = [
                 .await
         }),
         BAD,
-        "makes no sense",
+        "that this site cannot read",
     ),
     (
         "provider down",
@@ -267,7 +267,7 @@ async fn a_repeated_callback_leads_on() {
     let forgotten = browser.follows(&app, &callback, From::User).await;
     forgotten.assert_leads_to("/auth/return");
     let page = browser.follows(&app, "/auth/return", From::User).await;
-    page.assert_page(StatusCode::NOT_FOUND, "no longer knows which page you wanted");
+    page.assert_page(StatusCode::NOT_FOUND, "no longer has the address that you asked for");
     assert_eq!(browser.session(&app), session);
     let mut stranger = Browser::new();
     let answer = stranger.follows(&app, &callback, From::Elsewhere).await;

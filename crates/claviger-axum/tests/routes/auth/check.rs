@@ -210,9 +210,12 @@ async fn denied_redirect_sends_navigations_to_the_sign_in() {
     answer.assert_page(StatusCode::UNAUTHORIZED, "Your form was not sent.");
     let answer = asks(&app, &mut nobody, "/auth/check", &form).await;
     answer.assert_error(StatusCode::UNAUTHORIZED, "sign_in_required");
-    let page = answer.headers["x-auth-sign-in"].to_str().unwrap().to_owned();
-    let page = nobody.opens(&app, &page).await;
+    let address = answer.headers["x-auth-sign-in"].to_str().unwrap().to_owned();
+    let page = nobody.opens(&app, &address).await;
     page.assert_page(StatusCode::UNAUTHORIZED, "Your form was not sent.");
+    let later = app.signed_in(ADA).await.opens(&app, &address).await;
+    later.assert_page(StatusCode::UNAUTHORIZED, "Your form was not sent.");
+    assert!(later.body.contains("You are signed in.") && !later.body.contains("Sign in"), "{}", later.body);
     assert!(page.body.contains("href=\"/auth/sign-in\" target=\"_blank\""), "{}", page.body);
     let answer = asks(&app, &mut nobody, "/auth/check", &script).await;
     assert!(!answer.headers.contains_key("x-auth-sign-in"), "{answer:?}");

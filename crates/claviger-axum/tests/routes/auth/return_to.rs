@@ -75,7 +75,7 @@ async fn a_long_destination_survives_the_sign_in() {
             "{denied:?}"
         );
         let page = through_sign_in(&app, &mut browser, &denied).await;
-        page.assert_page(OK, "You are signed in.");
+        page.assert_page(OK, "Opening the page that you asked for.");
         assert!(goes_on_by_itself(&page));
         assert_eq!(link(&page, "id=\"onward\" href=\"").replace("&#38;", "&"), deep);
     }
@@ -121,10 +121,10 @@ async fn a_destination_that_is_lost_is_said() {
     let denied = browser.opens(&app, &deep(2000)).await;
     app.store_fails(false);
     let page = through_sign_in(&app, &mut browser, &denied).await;
-    page.assert_page(StatusCode::NOT_FOUND, "no longer knows which page you wanted");
+    page.assert_page(StatusCode::NOT_FOUND, "no longer has the address that you asked for");
     for reference in ["", "x", "%00", &"A".repeat(43), &"A".repeat(500)] {
         let page = browser.opens(&app, &format!("/auth/return?to={reference}")).await;
-        page.assert_page(StatusCode::NOT_FOUND, "no longer knows which page you wanted");
+        page.assert_page(StatusCode::NOT_FOUND, "no longer has the address that you asked for");
     }
     app.store_fails(true);
     let page = browser.opens(&app, &format!("/auth/return?to={}", "A".repeat(43))).await;
