@@ -40,6 +40,7 @@ pub(crate) async fn open_store(config: &Config, secrets: &Secrets) -> anyhow::Re
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "how long a start waits concerns no session")]
 async fn wait_for(config: &Config, database: &Database, mut error: OpenError) -> anyhow::Result<OpenStore> {
     let limit = config.store.start_wait.0;
     let (began, mut logged) = (Instant::now(), None::<Instant>);

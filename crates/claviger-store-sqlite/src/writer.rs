@@ -53,6 +53,11 @@ struct Commit {
 }
 
 impl Commit {
+    #[expect(clippy::disallowed_methods, reason = "how long the disk takes concerns no session")]
+    fn new(slow: Duration) -> Self {
+        Self { opened: Instant::now(), began: AtomicU64::new(0), slow }
+    }
+
     fn begin(&self) {
         self.began.store(self.elapsed().max(1), Ordering::Relaxed);
     }
@@ -75,8 +80,7 @@ impl Writer {
     /// Starts the thread. It owns the lock on the file, so no other process writes before it is
     /// done. A caller waits for at most `patience`.
     pub(crate) fn start(connection: Connection, hold: Hold, patience: Duration) -> std::io::Result<Self> {
-        let commit =
-            Arc::new(Commit { opened: Instant::now(), began: AtomicU64::new(0), slow: patience / 10 });
+        let commit = Arc::new(Commit::new(patience / 10));
         let own = Arc::clone(&commit);
         let (jobs, waiting) = mpsc::channel(WAITING_JOBS);
         let (running, ended) = blocking::channel();
