@@ -1,5 +1,5 @@
-//! The baselines: an axum handler that does nothing, alone and with the limits of the gateway's
-//! accept loop.
+//! Baselines as processes of their own: axum handlers that do nothing or answer a little, alone and
+//! with the limits of the gateway's accept loop.
 
 use std::{net::SocketAddr, process::Stdio, time::Duration};
 
@@ -12,12 +12,17 @@ use tokio::{
 
 use crate::load::{Load, Measured};
 
+/// The path of the handler that does nothing.
+pub(crate) const CHECK: &str = "/auth/check";
+/// The path of a small answer.
+pub(crate) const SMALL: &str = "/small";
+
 /// Prints its address, and serves until it is killed.
 pub(crate) async fn serve(limits: bool) -> Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     println!("{}", listener.local_addr()?);
-    let app = Router::new().route("/auth/check", get(|| async {}));
+    let app = Router::new().route(CHECK, get(|| async {})).route(SMALL, get(|| async { "x".repeat(100) }));
     let mut server = axum_server::from_tcp(listener)?;
     if limits {
         server.http_builder().http1().header_read_timeout(Duration::from_secs(130)).max_buf_size(32 * 1024);
@@ -34,10 +39,10 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    pub(crate) async fn start(limits: bool) -> Result<Self> {
+    /// Starts this program with these arguments.
+    pub(crate) async fn start(arguments: &[&str]) -> Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
-            .arg("bare")
-            .args(limits.then_some("--limits"))
+            .args(arguments)
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -48,7 +53,11 @@ impl Bare {
         Ok(Self { process: id, _child: process, address })
     }
 
-    pub(crate) async fn measure(&self, load: &Load) -> Result<Measured> {
-        load.run(self.process, &self.address, "/auth/check").await
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) async fn measure(&self, load: &Load, path: &str) -> Result<Measured> {
+        load.run(self.process, &self.address, path).await
     }
 }

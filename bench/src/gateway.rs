@@ -29,11 +29,20 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts it with a new SQLite file.
     pub(crate) async fn start(binary: &Path, sessions: u32) -> Result<Self> {
+        Self::with_file(binary, sessions, None).await
+    }
+
+    /// Starts it before an app, with a new SQLite file.
+    pub(crate) async fn before_app(binary: &Path, sessions: u32, app: &str) -> Result<Self> {
+        Self::with_file(binary, sessions, Some(app)).await
+    }
+
+    async fn with_file(binary: &Path, sessions: u32, app: Option<&str>) -> Result<Self> {
         let directory = TempDir::new()?;
         let file = directory.path().join("claviger.db");
         let store = Arc::new(SqliteStore::open(&file)?);
         let setting = format!("path = {:?}", file.display());
-        Self::with_store(binary, sessions, directory, store, &setting).await
+        Self::with_store(binary, sessions, directory, store, &setting, app).await
     }
 
     /// Starts it with the store of this setting.
@@ -43,6 +52,7 @@ impl Gateway {
         directory: TempDir,
         store: Arc<dyn Store>,
         setting: &str,
+        app: Option<&str>,
     ) -> Result<Self> {
         let root = RootKey::new(KeyId(1), random()?);
         let keys = directory.path().join("claviger.keys");
@@ -51,7 +61,7 @@ impl Gateway {
         let cookies = fill(store, &Keyring::new(vec![root])?, fillings).await?;
         let address = free_address()?;
         let config = directory.path().join("claviger.toml");
-        std::fs::write(&config, configuration(&address, directory.path(), setting))?;
+        std::fs::write(&config, configuration(&address, directory.path(), setting, app))?;
         let process = Command::new(binary)
             .args(["serve", "--config"])
             .arg(&config)
@@ -66,7 +76,11 @@ impl Gateway {
     }
 
     pub(crate) async fn measure(&self, load: &Load, assurance: &str) -> Result<Measured> {
-        load.run(self.id()?, &self.address, &format!("/auth/check?assurance={assurance}")).await
+        self.ask(load, &format!("/auth/check?assurance={assurance}")).await
+    }
+
+    pub(crate) async fn ask(&self, load: &Load, path: &str) -> Result<Measured> {
+        load.run(self.id()?, &self.address, path).await
     }
 
     fn id(&self) -> Result<u32> {
@@ -102,11 +116,12 @@ fn write_private(path: &Path, text: &str) -> Result<()> {
     Ok(file.write_all(text.as_bytes())?)
 }
 
-fn free_address() -> Result<String> {
+pub(crate) fn free_address() -> Result<String> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
-fn configuration(address: &str, directory: &Path, store: &str) -> String {
+fn configuration(address: &str, directory: &Path, store: &str, app: Option<&str>) -> String {
+    let upstream = app.map(|app| format!("upstream = \"http://{app}\"")).unwrap_or_default();
     let port = address.rsplit(':').next().unwrap_or_default();
     let directory = directory.display();
     format!(
@@ -114,6 +129,7 @@ fn configuration(address: &str, directory: &Path, store: &str) -> String {
 public_url = "http://localhost:{port}"
 trusted_proxies = ["127.0.0.1"]
 insecure_plain_http_for_development = true
+{upstream}
 keyring_file = "{directory}/claviger.keys"
 
 [provider]

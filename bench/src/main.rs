@@ -10,15 +10,20 @@ mod fill;
 mod gateway;
 mod load;
 mod postgres;
+mod proxy;
 mod refresh;
 mod sweep;
+mod table;
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::load::Measured;
+use crate::{
+    bare::{Bare, CHECK},
+    table::Table,
+};
 
 #[derive(Parser)]
 struct Cli {
@@ -31,6 +36,9 @@ enum Command {
     /// Requests a second and p99 of /auth/check beside a bare axum handler, and the gateway's
     /// memory.
     Check(Check),
+    /// Requests a second and p99 of a small answer through the gateway, beside a bare proxy of
+    /// hyper-util and beside nginx.
+    Proxy(proxy::Options),
     /// Refreshes a second by the engine with SQLite, beside a bare loop of the same HTTP client.
     Refresh(refresh::Options),
     /// Validations a second by the sweep with SQLite, beside a bare loop of the same HTTP client,
@@ -46,6 +54,13 @@ enum Command {
         /// Sets the limits of the gateway's accept loop.
         #[arg(long)]
         limits: bool,
+    },
+    /// The baseline: a proxy that passes requests on.
+    #[command(hide = true)]
+    BareProxy {
+        /// Address of the app.
+        #[arg(long)]
+        app: String,
     },
 }
 
@@ -72,6 +87,8 @@ struct Check {
 async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Check(options) => check(&options).await,
+        Command::Proxy(options) => proxy::run(&options).await,
+        Command::BareProxy { app } => proxy::serve_bare(app).await,
         Command::Sweep(options) => sweep::run(&options).await,
         Command::SweepPart(part) => sweep::measure(&part).await,
         Command::Postgres(options) => postgres::run(&options).await,
@@ -92,16 +109,23 @@ async fn check(options: &Check) -> Result<()> {
     let memory_idle = gateway.resident_mib()?;
     let cookies = gateway.cookies().get(..options.active as usize).unwrap_or(gateway.cookies());
     let load = load::Load::new(cookies, options.seconds)?;
-    let (bare, limited) = (bare::Bare::start(false).await?, bare::Bare::start(true).await?);
-    let mut rounds = Rounds::default();
+    let (bare, limited) = (Bare::start(&["bare"]).await?, Bare::start(&["bare", "--limits"]).await?);
+    let mut table = Table::new(&[
+        ("bare axum handler", ""),
+        ("the same with our limits", ""),
+        ("assurance cookie", "0.85"),
+        ("assurance session", "0.80"),
+    ]);
     for round in 1..=options.rounds {
         println!("round {round} of {}", options.rounds);
-        rounds.bare.push(bare.measure(&load).await?);
-        rounds.limited.push(limited.measure(&load).await?);
-        rounds.cookie.push(gateway.measure(&load, "cookie").await?);
-        rounds.session.push(gateway.measure(&load, "session").await?);
+        table.add(vec![
+            bare.measure(&load, CHECK).await?,
+            limited.measure(&load, CHECK).await?,
+            gateway.measure(&load, "cookie").await?,
+            gateway.measure(&load, "session").await?,
+        ]);
     }
-    rounds.print();
+    table.print();
     println!(
         "\nmemory, MiB resident: {memory_few:.1} with {} sessions in the file and under load;\n\
          {memory_idle:.1} with {} at rest, {:.1} under load (to reach: 64)",
@@ -110,41 +134,4 @@ async fn check(options: &Check) -> Result<()> {
         gateway.resident_mib()?
     );
     Ok(())
-}
-
-#[derive(Default)]
-struct Rounds {
-    bare: Vec<Measured>,
-    limited: Vec<Measured>,
-    cookie: Vec<Measured>,
-    session: Vec<Measured>,
-}
-
-impl Rounds {
-    fn print(&self) {
-        println!(
-            "\n{:<28}{:>12}{:>8}{:>10}{:>10}{:>8}{:>12}{:>8}",
-            "", "requests/s", "ratio", "to reach", "p99 ms", "ratio", "CPU us", "ratio"
-        );
-        for (name, runs, reach) in [
-            ("bare axum handler", &self.bare, ""),
-            ("the same with our limits", &self.limited, ""),
-            ("assurance cookie", &self.cookie, "0.85"),
-            ("assurance session", &self.session, "0.80"),
-        ] {
-            // A machine's speed varies within minutes, so a run is compared with the baseline of
-            // its round.
-            let ratios: Vec<_> = runs.iter().zip(&self.bare).map(|(run, bare)| run.beside(bare)).collect();
-            let (median, ratio) = (Measured::median(runs), Measured::median(&ratios));
-            println!(
-                "{name:<28}{:>12.0}{:>8.2}{reach:>10}{:>10.2}{:>8.2}{:>12.2}{:>8.2}",
-                median.per_second,
-                ratio.per_second,
-                median.p99_millis,
-                ratio.p99_millis,
-                median.cpu_micros,
-                ratio.cpu_micros,
-            );
-        }
-    }
 }

@@ -462,7 +462,8 @@ async fn checks(options: &Options, server: &Server) -> Result<()> {
     let setting = format!("url = \"{}\"", server.text(&name));
     let directory = tempfile::TempDir::new()?;
     let postgres =
-        Gateway::with_store(&options.gateway, options.few, directory, Arc::new(store), &setting).await?;
+        Gateway::with_store(&options.gateway, options.few, directory, Arc::new(store), &setting, None)
+            .await?;
     let mut runs = [const { Vec::new() }; 2];
     let warm = |gateway: &Gateway| Load::new(gateway.cookies().get(..1_000).unwrap_or(gateway.cookies()), 2);
     let loads = [warm(&sqlite)?, warm(&postgres)?];

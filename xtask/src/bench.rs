@@ -16,7 +16,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if what == "postgres" {
         postgres::prepare()?;
     }
-    if matches!(what, "check" | "postgres") {
+    if matches!(what, "check" | "proxy" | "postgres") {
         if tools::on_path("wrk").is_none() && tools::can_apt_install() {
             tools::apt_install("wrk")?;
         }
