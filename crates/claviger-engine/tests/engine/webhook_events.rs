@@ -207,7 +207,7 @@ async fn each_event_has_one_line_with_its_outcome() {
     world.disconnect(ADA);
     assert_eq!(world.deliver(&app).await, [Ok(WebhookReply::Noted)]);
     world.run_for(SECOND).await;
-    assert_eq!(log.lines_with("a webhook event came kind=\"revoked\"").len(), 3);
+    assert_eq!(log.lines_with("received a webhook event kind=\"revoked\"").len(), 3);
     let outcomes = log.lines_with("the provider sent word of a disconnect");
     let expected = [(ADA, "connected", 0), ("999", "gone", 0), (ADA, "disconnected", 2)];
     assert_eq!(outcomes.len(), expected.len(), "{outcomes:?}");

@@ -30,7 +30,7 @@ async fn a_start_waits_for_a_database_that_is_away_and_says_so() {
     for path in ["/readyz", "/", "/auth/session"] {
         assert_eq!(ask(path).await, Some(StatusCode::SERVICE_UNAVAILABLE), "{path}");
     }
-    assert!(fleet.logs().contains("the start waits for the session store"), "{}", fleet.logs());
+    assert!(fleet.logs().contains("waiting for the session store before the start"), "{}", fleet.logs());
     let server = Arc::clone(&fleet.server);
     tokio::task::spawn_blocking(move || server.resume()).await.unwrap();
     let is_ready = || process::is_ready(&instance.client, instance.address);
