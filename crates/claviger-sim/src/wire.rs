@@ -7,10 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -24,7 +21,7 @@ use http::{Request, Response, StatusCode};
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
-    fate::{Fate, Point, START},
+    fate::{CLOCKS_APART, Fate, Point, START},
     ledger::Ledger,
     plan::Offers,
     record::Record,
@@ -42,9 +39,8 @@ pub(crate) struct Provider {
     offers: Offers,
     network: Mutex<Network>,
     facts: Mutex<Facts>,
-    spread: Mutex<Spread>,
+    spread: Mutex<SpreadWatch>,
     /// SPREAD needs clocks that agree.
-    spread_holds: AtomicBool,
     /// Wakes the delivery of webhook events.
     pub(crate) mail: Notify,
 }
@@ -107,8 +103,7 @@ impl Provider {
             offers,
             network: Mutex::default(),
             facts: Mutex::default(),
-            spread: Mutex::new(spread),
-            spread_holds: AtomicBool::new(true),
+            spread: Mutex::new(SpreadWatch { spread, judged_from: Some(Duration::ZERO) }),
             mail: Notify::new(),
         }
     }
@@ -265,16 +260,21 @@ impl Provider {
 
     /// SPREAD: counts a validation against the budget.
     fn validates(&self) {
-        let allowed = self.spread.lock().unwrap_or_else(PoisonError::into_inner).sent(self.record.elapsed());
-        if !allowed && self.spread_holds.load(Ordering::SeqCst) {
+        let now = self.record.elapsed();
+        let mut watch = self.spread.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_judged = watch.judged_from.is_some_and(|from| from <= now);
+        if is_judged && !watch.spread.sent(now) {
             self.record.violate("SPREAD", "more validations were sent than the budget allows");
         }
     }
 
-    /// Checks SPREAD afresh, or not while clocks are wrong.
+    /// Checks SPREAD afresh, or not while clocks are wrong. What an instance reserved by a wrong
+    /// clock, or beside it, may still be used for a moment.
     pub(crate) fn watch_spread(&self, clocks_are_right: bool) {
-        self.spread_holds.store(clocks_are_right, Ordering::SeqCst);
-        self.spread.lock().unwrap_or_else(PoisonError::into_inner).forget();
+        let from = self.record.elapsed() + limits::RATE_LIMIT_AHEAD + limits::RATE_LIMIT_LATE + CLOCKS_APART;
+        let mut watch = self.spread.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.spread.forget();
+        watch.judged_from = clocks_are_right.then_some(from);
     }
 
     /// CAPABILITY: no endpoint is called that the provider lacks. A sign-in may ask whose its new
@@ -289,6 +289,13 @@ impl Provider {
     fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The judge of SPREAD.
+struct SpreadWatch {
+    spread: Spread,
+    /// Since the history began. None while clocks are wrong.
+    judged_from: Option<Duration>,
 }
 
 /// One instance's way to the provider.
