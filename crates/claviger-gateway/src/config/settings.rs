@@ -520,8 +520,7 @@ settings! {
         body_pause: Span = "60s", in "1ns"..="1d";
 
         /// How long a client may take nothing of an answer that waits for it. Then its connection
-        /// is closed. Over HTTP/2 any request or answer that moves keeps the connection open, so
-        /// let a front proxy use HTTP/1.1 towards the gateway.
+        /// is closed, or over HTTP/2 the stream of that answer.
         answer_pause: Span = "60s", in "1ns"..="1d";
 
         /// Maximum size of the part of a body that nobody needs, because the answer was given

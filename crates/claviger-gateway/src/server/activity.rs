@@ -1,32 +1,35 @@
 //! What a connection is doing, and when that is nothing.
 //!
 //! Hyper limits the time of a head, and pings HTTP/2 clients. It does not see a client that answers
-//! pings and asks for nothing, or one that asks and never reads. [`Watch`] does.
+//! pings and asks for nothing, or one that asks and never reads. [`Watch`] does for a connection,
+//! and [`Taking`] for each answer over HTTP/2.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::body::Body;
 use bytes::{Buf, Bytes};
+use futures_util::task::AtomicWaker;
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::timeout;
 
 use super::places::Place;
+use crate::timer;
 
 /// Counts what moves on a connection. It reads no clock, since every request passes here.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
-    /// Requests whose answer is not over.
+    /// Requests that are not over.
     open: AtomicUsize,
-    /// Answers whose next piece waits for the client.
-    untaken: AtomicUsize,
-    /// Grows with each request, and with each piece of an answer.
+    /// Grows with each beginning and end of a request.
     moves: AtomicU64,
     /// Whether the socket takes no more octets.
     blocked: AtomicBool,
@@ -38,7 +41,6 @@ pub(super) struct Activity {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Snapshot {
     open: usize,
-    untaken: usize,
     moves: u64,
     blocked: bool,
     writes: u64,
@@ -49,7 +51,7 @@ impl Activity {
     pub(super) fn begin(self: &Arc<Self>, place: Option<Place>) -> Arc<Open> {
         self.open.fetch_add(1, Relaxed);
         self.moves.fetch_add(1, Relaxed);
-        Arc::new(Open { activity: Arc::clone(self), waits_for_client: AtomicBool::new(false), place })
+        Arc::new(Open { activity: Arc::clone(self), _place: place })
     }
 
     /// The socket took octets, or takes no more.
@@ -65,7 +67,6 @@ impl Activity {
     fn snapshot(&self) -> Snapshot {
         Snapshot {
             open: self.open.load(Relaxed),
-            untaken: self.untaken.load(Relaxed),
             moves: self.moves.load(Relaxed),
             blocked: self.blocked.load(Relaxed),
             writes: self.writes.load(Relaxed),
@@ -73,45 +74,121 @@ impl Activity {
     }
 }
 
-/// A request whose answer is not over.
+/// A request that is not over. Its answer and its body share it.
 #[derive(Debug)]
 pub(super) struct Open {
     activity: Arc<Activity>,
-    waits_for_client: AtomicBool,
-    place: Option<Place>,
-}
-
-impl Open {
-    /// Only HTTP/2 needs this, where pings may pass while an answer waits. There a request has a
-    /// place. Over HTTP/1.1 the socket shows what the client takes, however large a piece is.
-    fn wait_for_client(&self, waits: bool) {
-        let waits = waits && self.place.is_some();
-        match (self.waits_for_client.swap(waits, Relaxed), waits) {
-            (false, true) => self.activity.untaken.fetch_add(1, Relaxed),
-            (true, false) => self.activity.untaken.fetch_sub(1, Relaxed),
-            _ => return,
-        };
-    }
+    _place: Option<Place>,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.wait_for_client(false);
         self.activity.open.fetch_sub(1, Relaxed);
+        self.activity.moves.fetch_add(1, Relaxed);
     }
 }
 
-/// The body of an answer. The server asks for the next piece when the client has room for it.
+/// The body of a request. Until it was read or discarded, the request keeps its place.
+#[derive(Debug)]
+pub(super) struct Arriving<B> {
+    body: B,
+    _open: Arc<Open>,
+}
+
+impl<B> Arriving<B> {
+    pub(super) fn new(body: B, open: Arc<Open>) -> Self {
+        Self { body, _open: open }
+    }
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Arriving<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// How much of an answer over HTTP/2 the client has taken. Over HTTP/1.1 an answer has the
+/// connection for itself, so the socket shows that.
+#[derive(Debug, Default)]
+pub(super) struct Taking {
+    /// Pieces that wait for the client.
+    waiting: AtomicUsize,
+    /// Grows with each part of a piece that the client takes.
+    moves: AtomicU64,
+    /// What sends the answer, while it waits for the last piece to be taken.
+    sender: AtomicWaker,
+}
+
+tokio::task_local! {
+    /// The answer that this task sends over HTTP/2.
+    static TAKING: Arc<Taking>;
+}
+
+impl Taking {
+    /// Serves a request over HTTP/2 until the client takes nothing of an answer that waits for it,
+    /// for this long. The work is dropped then, which resets the stream.
+    ///
+    /// The limit counts from the first look that finds nothing new, so it is exceeded by up to a
+    /// quarter.
+    pub(super) async fn watch(work: impl Future<Output = ()>, untaken: Duration) {
+        let taking = Arc::<Self>::default();
+        let mut work = pin!(TAKING.scope(Arc::clone(&taking), work));
+        let (mut seen, mut since) = (None, timer::now());
+        while timeout(untaken / 4, work.as_mut()).await.is_err() {
+            let waits = taking.waiting.load(Relaxed) > 0;
+            let state = waits.then(|| taking.moves.load(Relaxed));
+            if state.is_none() || state != seen {
+                (seen, since) = (state, timer::now());
+            } else if since.elapsed() >= untaken {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the client has taken all that it was sent.
+    fn poll_taken(&self, context: &Context<'_>) -> Poll<()> {
+        self.sender.register(context.waker());
+        if self.waiting.load(Relaxed) == 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// The body of an answer.
+///
+/// Over HTTP/2 its end is sent when the client has taken everything before, and not with the last
+/// octets. Otherwise nothing could reset a stream whose last octets the client does not take.
 #[derive(Debug)]
 pub(super) struct Outbound {
-    inner: Body,
-    open: Arc<Open>,
+    rest: Rest,
+    _open: Arc<Open>,
+    taking: Option<Arc<Taking>>,
+}
+
+/// What is still to be sent of an answer.
+#[derive(Debug)]
+enum Rest {
+    Body(Body),
+    /// Nothing but the trailers, if there are any.
+    End(Option<HeaderMap>),
 }
 
 impl Outbound {
-    pub(super) fn new(inner: Body, open: Arc<Open>) -> Self {
-        open.wait_for_client(true);
-        Self { inner, open }
+    pub(super) fn new(body: Body, open: Arc<Open>) -> Self {
+        let taking = TAKING.try_with(Arc::clone).ok();
+        Self { rest: Rest::Body(body), _open: open, taking }
     }
 }
 
@@ -123,38 +200,57 @@ impl HttpBody for Outbound {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, axum::Error>>> {
-        let frame = Pin::new(&mut self.inner).poll_frame(context);
-        self.open.wait_for_client(frame.is_ready());
-        if frame.is_ready() {
-            self.open.activity.moves.fetch_add(1, Relaxed);
+        let this = &mut *self;
+        if let Rest::Body(body) = &mut this.rest {
+            let end = match ready!(Pin::new(body).poll_frame(context)) {
+                None => None,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(octets) => {
+                        let piece = Piece::new(octets, this.taking.as_ref());
+                        return Poll::Ready(Some(Ok(Frame::data(piece))));
+                    }
+                    Err(frame) => frame.into_trailers().ok(),
+                },
+            };
+            this.rest = Rest::End(end);
         }
-        let open = &self.open;
-        frame.map(|next| {
-            next.map(|frame| frame.map(|frame| frame.map_data(|octets| Piece::new(octets, open))))
-        })
+        if let Some(taking) = &this.taking {
+            ready!(taking.poll_taken(context));
+        }
+        let Rest::End(trailers) = &mut this.rest else { return Poll::Ready(None) };
+        Poll::Ready(trailers.take().map(Frame::trailers).map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        let waits = self.taking.as_ref().is_some_and(|taking| taking.waiting.load(Relaxed) > 0);
+        match &self.rest {
+            Rest::Body(body) => body.is_end_stream() && !waits,
+            Rest::End(trailers) => trailers.is_none() && !waits,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.rest {
+            Rest::Body(body) => body.size_hint(),
+            Rest::End(_) => SizeHint::with_exact(0),
+        }
     }
 }
 
-/// A piece of an answer. Over HTTP/2 it waits until the client takes it, and the answer is not over
-/// before. Over HTTP/1.1 the next request waits as well, so there the connection's place suffices.
+/// A piece of an answer. Over HTTP/2 it waits until the client takes it.
 #[derive(Debug)]
 pub(super) struct Piece {
     octets: Bytes,
-    open: Option<Arc<Open>>,
+    taking: Option<Arc<Taking>>,
 }
 
 impl Piece {
-    fn new(octets: Bytes, open: &Arc<Open>) -> Self {
-        let open = open.place.is_some().then(|| Arc::clone(open));
-        Self { octets, open }
+    fn new(octets: Bytes, taking: Option<&Arc<Taking>>) -> Self {
+        if let Some(taking) = taking {
+            taking.waiting.fetch_add(1, Relaxed);
+        }
+        Self { octets, taking: taking.cloned() }
     }
 }
 
@@ -169,8 +265,18 @@ impl Buf for Piece {
 
     fn advance(&mut self, count: usize) {
         self.octets.advance(count);
-        if let Some(open) = &self.open {
-            open.activity.moves.fetch_add(1, Relaxed);
+        if let Some(taking) = &self.taking {
+            taking.moves.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if let Some(taking) = &self.taking
+            && taking.waiting.fetch_sub(1, Relaxed) == 1
+        {
+            taking.sender.wake();
         }
     }
 }
@@ -182,7 +288,7 @@ pub(super) struct Patience {
     pub(super) first_request: Duration,
     /// Without an open request.
     pub(super) idle: Duration,
-    /// Without taking any octet of an answer that waits for the client.
+    /// Without taking any octet of what waits for the client.
     pub(super) untaken: Duration,
 }
 
@@ -193,7 +299,7 @@ pub(super) enum Verdict {
     Fine(Duration),
     /// It is idle, so it may finish.
     Idle,
-    /// The client does not send or does not read, so it is cut.
+    /// The client sends no request, or reads nothing at all, so it is cut.
     Stuck,
 }
 
@@ -225,9 +331,6 @@ impl Watch {
         if state.writes != self.seen.writes || !state.blocked || !self.seen.blocked {
             self.wrote = now;
         }
-        if state.untaken > 0 && self.seen.untaken == 0 {
-            self.moved = now;
-        }
         self.seen = state;
         if state.moves == 0 {
             return match first_request.checked_sub(now) {
@@ -237,10 +340,9 @@ impl Watch {
                 Some(left) => Verdict::Fine(left),
             };
         }
-        let quiet = now.saturating_sub(self.moved);
-        if (state.untaken > 0 && quiet >= untaken) || now.saturating_sub(self.wrote) >= untaken {
+        if now.saturating_sub(self.wrote) >= untaken {
             Verdict::Stuck
-        } else if state.open == 0 && quiet >= idle {
+        } else if state.open == 0 && now.saturating_sub(self.moved) >= idle {
             Verdict::Idle
         } else {
             Verdict::Fine(idle.min(untaken) / 4)
@@ -250,8 +352,13 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use std::{convert::Infallible, future::pending};
+
+    use futures_util::StreamExt as _;
+    use http_body_util::BodyExt as _;
+    use tokio::time::sleep;
+
     use super::*;
-    use crate::server::places::{Places, Trusted};
 
     const PATIENCE: Patience = Patience {
         first_request: Duration::from_secs(10),
@@ -271,10 +378,6 @@ mod tests {
                 verdict => return (verdict, now.as_secs()),
             }
         }
-    }
-
-    fn place() -> Place {
-        Places::new(1, 1, Trusted::default()).take_at_once(None).unwrap()
     }
 
     fn goes_on(fate: (Verdict, u64)) -> bool {
@@ -298,32 +401,68 @@ mod tests {
         assert!(goes_on(fate(&activity, |_| drop(activity.begin(None)))), "requests come");
     }
 
-    #[test]
-    fn an_answer_that_the_client_does_not_take_is_cut() {
-        let activity = Arc::new(Activity::default());
-        let mut body = Outbound::new(Body::from("answer"), activity.begin(Some(place())));
-        let (verdict, after) = fate(&activity, |_| activity.wrote(true));
-        assert_eq!(verdict, Verdict::Stuck, "pings take nothing");
-        assert!((60..=75).contains(&after), "{after}");
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        let slowly = fate(&activity, |_| drop(Pin::new(&mut body).poll_frame(&mut context)));
-        assert!(goes_on(slowly), "the client takes a piece now and then");
+    /// How many seconds an answer over HTTP/2 is served to this client, up to ten minutes.
+    async fn served<T: Future<Output = ()>>(answer: Body, client: impl FnOnce(Outbound) -> T) -> u64 {
+        let open = Arc::new(Activity::default()).begin(None);
+        let begun = timer::now();
+        let work = async { client(Outbound::new(answer, open)).await };
+        let _over = timeout(Duration::from_secs(600), Taking::watch(work, PATIENCE.untaken)).await;
+        begun.elapsed().as_secs()
     }
 
-    #[test]
-    fn an_answer_over_http2_is_over_when_its_last_octet_is_taken() {
-        let activity = Arc::new(Activity::default());
-        let mut body = Outbound::new(Body::from("answer"), activity.begin(Some(place())));
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut context) else {
-            panic!("no piece")
+    async fn next(answer: &mut Outbound) -> Piece {
+        answer.frame().await.unwrap().unwrap().into_data().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_over_http2_that_the_client_does_not_take_is_cut() {
+        let cut_after = async |octets: usize| {
+            served(Body::from("answer"), async |mut answer| {
+                let mut piece = next(&mut answer).await;
+                for _ in 0..octets {
+                    sleep(Duration::from_secs(50)).await;
+                    piece.advance(1);
+                }
+                pending().await
+            })
+            .await
         };
-        drop(body);
-        let mut piece = frame.into_data().unwrap();
-        assert!(goes_on(fate(&activity, |_| piece.advance(usize::from(piece.has_remaining())))));
-        assert_eq!(fate(&activity, |_| ()).0, Verdict::Stuck);
-        drop(piece);
-        assert_eq!(fate(&activity, |_| ()).0, Verdict::Idle);
+        for (octets, expected) in [(0, 60..=90), (1, 110..=140), (5, 310..=340)] {
+            let after = cut_after(octets).await;
+            assert!(expected.contains(&after), "{octets} octets: {after}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_over_http2_may_wait_for_the_app() {
+        let events = futures_util::stream::once(async { Ok::<_, Infallible>("event") });
+        let events = Body::from_stream(events.chain(futures_util::stream::pending()));
+        let after = served(events, async |mut answer| {
+            drop(next(&mut answer).await);
+            answer.frame().await;
+        });
+        assert_eq!(after.await, 600);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_an_answer_over_http2_waits_until_the_rest_is_taken() {
+        let trailers = HeaderMap::from_iter([(http::header::EXPIRES, "never".parse().unwrap())]);
+        for trailers in [None, Some(trailers)] {
+            let frames =
+                [Some(Frame::data(Bytes::from_static(b"answer"))), trailers.clone().map(Frame::trailers)];
+            let frames = frames.into_iter().flatten().map(Ok::<_, Infallible>);
+            let body = Body::new(http_body_util::StreamBody::new(futures_util::stream::iter(frames)));
+            served(body, async |mut answer| {
+                let piece = next(&mut answer).await;
+                let mut waiting = pin!(answer.frame());
+                assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+                drop(piece);
+                let end = waiting.await.map(|frame| frame.unwrap().into_trailers().unwrap());
+                assert_eq!(end, trailers);
+                assert!(answer.is_end_stream());
+            })
+            .await;
+        }
     }
 
     #[test]

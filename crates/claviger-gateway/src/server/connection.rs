@@ -6,9 +6,9 @@ use axum::{body::Body, extract::ConnectInfo, response::Response};
 use claviger_axum::UnixPeer;
 use futures_util::future::Either;
 use http::{HeaderValue, StatusCode, Version, header};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{body::Incoming, rt::Executor, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
 use tokio::time::sleep_until;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Serves,
-    activity::{Activity, Outbound, Patience, Verdict, Watch},
+    activity::{Activity, Arriving, Outbound, Patience, Taking, Verdict, Watch},
     listener::{Listener, Remote},
     places::Places,
     socket::{Accepted, Socket},
@@ -45,10 +45,22 @@ fn busy() -> Response {
     answer
 }
 
+/// Runs what serves the requests of HTTP/2 connections, each in a task of its own.
+#[derive(Clone)]
+struct PerRequest {
+    untaken: Duration,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for PerRequest {
+    fn execute(&self, request: F) {
+        tokio::spawn(Taking::watch(request, self.untaken));
+    }
+}
+
 /// How connections are served.
 #[derive(Clone)]
 pub(super) struct Http {
-    builder: Arc<Builder<TokioExecutor>>,
+    builder: Arc<Builder<PerRequest>>,
     patience: Patience,
     /// How long an HTTP/2 client may take for a ping, and to close an idle connection.
     farewell: Duration,
@@ -59,7 +71,7 @@ impl Http {
     /// A request may have 100 headers, which is hyper's default; setting the same number would cost
     /// an allocation per request.
     pub(super) fn new(header_bytes: usize, patience: Patience, farewell: Duration, places: Places) -> Self {
-        let mut builder = Builder::new(TokioExecutor::new());
+        let mut builder = Builder::new(PerRequest { untaken: patience.untaken });
         builder
             .http1()
             .timer(TokioTimer::new())
@@ -122,6 +134,7 @@ impl Http {
             let answer = if is_full {
                 Either::Left(ready(Ok(busy())))
             } else {
+                let request = request.map(|body| Arriving::new(body, Arc::clone(&open)));
                 Either::Right(service.clone().call(request))
             };
             async move { Ok::<_, Infallible>(answer.await?.map(|body| Outbound::new(body, open))) }

@@ -27,7 +27,7 @@ use crate::{
     config::{Config, Limits},
     gateway::Gateway,
 };
-use activity::Patience;
+use activity::{Arriving, Patience};
 use connection::Http;
 use places::{Places, Trusted};
 
@@ -123,9 +123,13 @@ pub fn serve_few(
 }
 
 /// A service for the requests of a connection.
-pub(crate) trait Serves:
-    Service<http::Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
-    + Clone
+trait Serves:
+    Service<
+        http::Request<Arriving<Incoming>>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Clone
     + Send
     + Sync
     + 'static
@@ -134,7 +138,7 @@ pub(crate) trait Serves:
 
 impl<S> Serves for S where
     S: Service<
-            http::Request<Incoming>,
+            http::Request<Arriving<Incoming>>,
             Response = Response<Body>,
             Error = Infallible,
             Future: Send + 'static,

@@ -214,6 +214,26 @@ async fn an_early_answer_over_http2_ends_its_stream_only() {
     }
 }
 
+#[tokio::test]
+async fn a_body_that_is_discarded_over_http2_keeps_the_place_of_its_request() {
+    let world = World::new(app(), "limits.connections_per_address = 3").await;
+    let stream = TcpStream::connect(world.address).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut begin = || {
+        let request = http::Request::post("http://localhost/app").body(()).unwrap();
+        client.send_request(request, false).unwrap()
+    };
+    let mut bodies = Vec::new();
+    for expected in [401, 401, 503] {
+        let (answer, body) = begin();
+        assert_eq!(patiently(answer).await.unwrap().status(), expected);
+        bodies.push(body);
+    }
+    bodies[0].send_data(Bytes::new(), true).unwrap();
+    patiently(async { while begin().0.await.unwrap().status() != StatusCode::UNAUTHORIZED {} }).await;
+}
+
 /// The upload takes twice as long as the app may be silent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_that_flows_is_not_cut() {

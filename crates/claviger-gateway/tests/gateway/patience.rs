@@ -112,6 +112,50 @@ async fn a_client_that_never_reads_is_cut() {
     }
 }
 
+/// The end of the answer that is not read is in the gateway's hands, or still in the app's.
+#[tokio::test]
+async fn an_answer_that_is_never_read_ends_without_the_others_of_its_connection() {
+    for path in ["/short", "/endless"] {
+        let (app, _dropped) = endless();
+        let app = app.route("/short", get(async || "x".repeat(2000)));
+        let limits = "limits.answer_pause = \"200ms\"\nlimits.connections_per_address = 3";
+        let world = World::new(app, &format!("{OPEN}{limits}")).await;
+        let stream = TcpStream::connect(world.address).await.unwrap();
+        let handshake = h2::client::Builder::new().initial_window_size(1000).handshake::<_, Bytes>(stream);
+        let (mut client, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        let mut ask = |path: &str| {
+            client.send_request(Request::get(world.url(path)).body(()).unwrap(), true).unwrap().0
+        };
+        let mut read = patiently(ask("/endless")).await.unwrap().into_body();
+        let mut unread = patiently(ask(path)).await.unwrap().into_body();
+        let full = patiently(ask("/healthz")).await.unwrap();
+        assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE, "two requests and the connection");
+        let mut read_on = async || {
+            let piece = read.data().await.unwrap().unwrap();
+            read.flow_control().release_capacity(piece.len()).unwrap();
+        };
+        // The window never opens again for this one.
+        let ends = async {
+            loop {
+                match unread.data().await.expect("the answer is not complete") {
+                    Ok(_) => {}
+                    Err(error) => return error.reason(),
+                }
+            }
+        };
+        let reason = tokio::select! {
+            reason = patiently(ends) => reason,
+            () = async { loop { read_on().await } } => unreachable!(),
+        };
+        assert_eq!(reason, Some(h2::Reason::CANCEL), "{path}");
+        patiently(async { while ask("/healthz").await.unwrap().status() != StatusCode::OK {} }).await;
+        for _ in 0..100 {
+            patiently(read_on()).await;
+        }
+    }
+}
+
 /// The system holds more for a client than this one reads in the whole time that it may pause.
 #[tokio::test]
 async fn a_client_that_reads_slowly_and_steadily_is_not_cut() {
