@@ -4,7 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use axum::response::{IntoResponse, Redirect, Response};
 use claviger_core::{ReturnTo, limits};
-use claviger_engine::{Denied, EndError, LoginError, WebhookError};
+use claviger_engine::{Denied, DestinationError, EndError, LoginError, WebhookError};
 use claviger_provider::Refused;
 use claviger_store::StoreError;
 use http::{HeaderValue, StatusCode, header};
@@ -194,6 +194,20 @@ pub(crate) fn of_end_error(error: &EndError) -> Problem {
         )
         .offering(Action::devices()),
         EndError::Store(error) => store_failure(error),
+    }
+}
+
+/// Answers a kept destination that could not be looked up.
+pub(crate) fn of_destination_error(error: &DestinationError) -> Problem {
+    match error {
+        DestinationError::Busy { retry_after } => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_destinations",
+            "One moment, please",
+            "Many long addresses are being opened. Try again in a few seconds.",
+        )
+        .later(*retry_after),
+        DestinationError::Store(error) => store_failure(error),
     }
 }
 

@@ -62,7 +62,7 @@ pub use clock::{ClockCheck, ClockJump, ClockState};
 pub use device::DeviceLabel;
 pub use ids::{AttemptId, MalformedId, ProviderName, SessionId, Subject, Version};
 pub use names::Named;
-pub use policy::{Cascade, Custody, Lifetimes, Places, ProviderHabits, Rotation, limits};
+pub use policy::{Cascade, ClientPlaces, Custody, Lifetimes, Places, ProviderHabits, Rotation, limits};
 pub use request::{Ask, Assurance, Need, Presence};
 pub use return_to::ReturnTo;
 pub use secret::{
@@ -73,7 +73,7 @@ pub use session::{
     ActiveState, BlobHead, Change, ChangeKind, Claim, Column, EndReason, PendingRevocation, Placement,
     RefreshStep, Refused, SealedBlob, SealedPair, Session, State, TokenStatus,
 };
-pub use shares::{Arrival, ExchangeBudget, Shares, Spent};
+pub use shares::{Arrival, ClientBudget, Shares, Spent};
 pub use suspicion::{Cause, Connection, Finding, Suspicion};
 pub use sweep::{
     Purpose, RATE_LIMIT_BYTES, RateLimit, RateLimitBounds, Reservation, SLOTS, Schedule, Slot, Turns,

@@ -142,12 +142,25 @@ pub struct Places {
     pub back_after: Duration,
 }
 
+/// The sizes of a budget that clients share ([`ClientBudget`](crate::ClientBudget)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientPlaces {
+    /// Places of all clients together.
+    pub all: Places,
+    /// How many of them are for clients that did not sign in before; the rest is kept for others.
+    pub strangers: u32,
+    /// Places of one address.
+    pub address: Places,
+    /// Places of one browser that signed in before.
+    pub browser: Places,
+}
+
 /// Everything has a limit. These are the limits of the rules and the engine, each with its unit in
 /// its type or name. The limits of an adapter stand at the top of its file.
 pub mod limits {
     use std::time::Duration;
 
-    use super::Places;
+    use super::{ClientPlaces, Places};
 
     /// Maximum duration of a sign-in (OWASP ASVS 5.0, 10.1.2).
     pub const LOGIN_LIFETIME: Duration = Duration::from_secs(10 * 60);
@@ -237,14 +250,20 @@ pub mod limits {
     pub const SHUTDOWN_DRAIN: Duration = Duration::from_secs(20);
     /// Number of rows in a batch of background work.
     pub const BATCH_ROWS: usize = 256;
-    /// Places of all code exchanges together.
-    pub const EXCHANGES_OF_ALL: Places = Places { count: 80, back_after: Duration::from_millis(125) };
-    /// The same without those that are kept for browsers that signed in before.
-    pub const EXCHANGES_OF_STRANGERS: Places = Places { count: 64, ..EXCHANGES_OF_ALL };
-    /// Places of the code exchanges of one address.
-    pub const EXCHANGES_PER_ADDRESS: Places = Places { count: 16, back_after: Duration::from_secs(3) };
-    /// Places of the code exchanges of one browser that signed in before.
-    pub const EXCHANGES_PER_BROWSER: Places = Places { count: 4, back_after: Duration::from_secs(10) };
+    /// Places of code exchanges, which ask the provider.
+    pub const EXCHANGES: ClientPlaces = ClientPlaces {
+        all: Places { count: 80, back_after: Duration::from_millis(125) },
+        strangers: 64,
+        address: Places { count: 16, back_after: Duration::from_secs(3) },
+        browser: Places { count: 4, back_after: Duration::from_secs(10) },
+    };
+    /// Places of look-ups of kept destinations, which read the store.
+    pub const DESTINATION_READS: ClientPlaces = ClientPlaces {
+        all: Places { count: 80, back_after: Duration::from_millis(10) },
+        strangers: 64,
+        address: Places { count: 32, back_after: Duration::from_millis(250) },
+        browser: Places { count: 16, back_after: Duration::from_secs(1) },
+    };
     /// Maximum number of parties whose shares of a budget are counted. Further ones are limited
     /// only together.
     pub const PARTIES: usize = 10_000;

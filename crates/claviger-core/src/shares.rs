@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{SessionId, Timestamp, limits, policy::Places};
+use crate::{ClientPlaces, Places, SessionId, Timestamp, limits};
 
 /// What became of something that held a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl<K: Ord + Clone> Shares<K> {
     }
 }
 
-/// Who comes back from the provider with a code.
+/// The client that a request comes from, if it is not known who is signed in there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// The client's address, if it is known.
@@ -110,38 +110,37 @@ pub struct Arrival {
     pub browser: Option<SessionId>,
 }
 
-/// The budget of code exchanges. Anybody can begin a sign-in and come back with a made-up code, and
-/// each code asks the provider's token endpoint.
+/// The budget of something that anybody can ask for without a session.
 ///
-/// A code that buys a token costs nothing once it has. Failures use up places of the address, of
-/// the browser, and of all together. Some places of the whole are kept for browsers that signed in
-/// before.
+/// What is used up counts for the address, for the browser, and for all together. Some places of
+/// the whole are kept for browsers that signed in before.
 #[derive(Clone, Debug)]
-pub struct ExchangeBudget {
+pub struct ClientBudget {
+    places: ClientPlaces,
     all: Usage,
     addresses: Shares<IpAddr>,
     browsers: Shares<SessionId>,
 }
 
-impl Default for ExchangeBudget {
-    fn default() -> Self {
+impl ClientBudget {
+    /// Creates a budget of this size, of which nothing is used.
+    pub const fn new(places: ClientPlaces) -> Self {
         Self {
+            places,
             all: Usage::NOTHING,
-            addresses: Shares::new(limits::EXCHANGES_PER_ADDRESS),
-            browsers: Shares::new(limits::EXCHANGES_PER_BROWSER),
+            addresses: Shares::new(places.address),
+            browsers: Shares::new(places.browser),
         }
     }
-}
 
-impl ExchangeBudget {
-    /// Takes a place for an exchange.
+    /// Takes a place.
     ///
     /// # Errors
     /// How long until there is one.
     pub fn take(&mut self, arrival: &Arrival, now: Timestamp) -> Result<(), Duration> {
         let all = match arrival.browser {
-            Some(_) => limits::EXCHANGES_OF_ALL,
-            None => limits::EXCHANGES_OF_STRANGERS,
+            Some(_) => self.places.all,
+            None => Places { count: self.places.strangers, ..self.places.all },
         };
         let address = arrival.address.map(network);
         let waits = [
@@ -167,7 +166,7 @@ impl ExchangeBudget {
     pub fn give_back(&mut self, arrival: &Arrival, now: Timestamp, spent: Spent) {
         self.all.held = self.all.held.saturating_sub(1);
         if spent == Spent::Yes {
-            self.all.spend(limits::EXCHANGES_OF_ALL, now);
+            self.all.spend(self.places.all, now);
         }
         if let Some(address) = arrival.address.map(network) {
             self.addresses.give_back(&address, now, spent);

@@ -2,16 +2,16 @@
 //!
 //! Anybody can have one kept, without a session. So there is a fixed number of places, each a
 //! shared entry of the store, and a rate limit. A new destination takes the place of another, and a
-//! page tells its user so.
+//! page tells its user so. Anybody can look one up too, so clients share a budget for that.
 
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use claviger_core::{Budget, ReturnTo, TokenBucket, Version, limits};
+use claviger_core::{Arrival, Budget, ReturnTo, TokenBucket, Version, limits};
 use claviger_seal::destination;
-use claviger_store::{SharedEntry, Store, StoreError};
+use claviger_store::{SharedEntry, Store};
 
-use crate::{Env, Lock, part::part};
+use crate::{DestinationError, Env, Lock, SharedBudget, part::part};
 
 part! {
     /// The destinations that are kept.
@@ -21,6 +21,7 @@ part! {
     } owns {
         rate: Lock<TokenBucket> =
             Lock::new(TokenBucket::new(Budget::per_second(limits::DESTINATIONS_PER_SECOND))),
+        reads: SharedBudget = SharedBudget::new(env, limits::DESTINATION_READS),
     }
 }
 
@@ -42,11 +43,18 @@ impl Destinations {
     }
 
     /// The destination that has this reference. None if another one took its place.
-    pub(crate) async fn find(&self, reference: &str) -> Result<Option<ReturnTo>, StoreError> {
+    pub(crate) async fn find(
+        &self,
+        reference: &str,
+        arrival: Arrival,
+    ) -> Result<Option<ReturnTo>, DestinationError> {
         let mut id = [0; 32];
         if URL_SAFE_NO_PAD.decode_slice(reference, &mut id) != Ok(id.len()) {
             return Ok(None);
         }
+        // Used up even if it is found, since it may be looked up any number of times.
+        let _place =
+            self.reads.take(arrival).map_err(|retry_after| DestinationError::Busy { retry_after })?;
         let entry = self.store.shared_entry(&place(&id)).await?;
         let kept = entry.and_then(|entry| destination::open(&id, &entry.value).ok());
         Ok(kept.and_then(|kept| ReturnTo::parse(&kept)))

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use claviger_core::{
-    ApiRefusal, Ask, ClientSecret, EndReason, Presence, ReturnTo, Session, SessionId, Subject, Timestamp,
+    ApiRefusal, Arrival, Ask, ClientSecret, EndReason, Presence, ReturnTo, Session, SessionId, Subject,
+    Timestamp,
 };
 use claviger_provider::Provider;
 use claviger_seal::{CachedToken, Keyring, SessionCookie};
@@ -13,9 +14,9 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    AtOnce, Callback, Caller, Denied, EndError, Ending, FinishedSignIn, Grant, KeyRows, KeysRefused, Load,
-    LoginError, LoginStarted, Parts, Report, Settings, StartError, Target, WebhookError, WebhookReply,
-    Wiring, background, jobs_watch::JobsWatch, settings,
+    AtOnce, Callback, Caller, Denied, DestinationError, EndError, Ending, FinishedSignIn, Grant, KeyRows,
+    KeysRefused, Load, LoginError, LoginStarted, Parts, Report, Settings, StartError, Target, WebhookError,
+    WebhookReply, Wiring, background, jobs_watch::JobsWatch, settings,
 };
 
 /// Keeps the sessions of one app. Cheap to clone; all clones are the same engine.
@@ -204,9 +205,13 @@ impl Engine {
     /// The destination that was kept under this reference. None if it is not known any more.
     ///
     /// # Errors
-    /// If the store cannot be read.
-    pub async fn kept_destination(&self, reference: &str) -> Result<Option<ReturnTo>, StoreError> {
-        self.parts.destinations.find(reference).await
+    /// See [`DestinationError`].
+    pub async fn kept_destination(
+        &self,
+        reference: &str,
+        arrival: Arrival,
+    ) -> Result<Option<ReturnTo>, DestinationError> {
+        self.parts.destinations.find(reference, arrival).await
     }
 
     /// Whether the sign-in of this cookie leads to that address. It may be over.

@@ -192,6 +192,20 @@ impl LoginError {
     }
 }
 
+/// Why a kept destination could not be looked up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DestinationError {
+    /// This client, or all together, look up too many.
+    #[error("too many kept destinations are looked up at once")]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Why sessions could not be ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndError {

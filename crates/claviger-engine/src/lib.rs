@@ -6,7 +6,8 @@
 //! and a part uses only parts that are made before it. ARCHITECTURE.md has the table of parts, at
 //! "The parts of the engine".
 //!
-//! Below the parts stand helpers: `breaker`, `by_session` (bounded caches), `errors`, `lock`,
+//! Below the parts stand helpers: `breaker`, `budget` (shares of
+//! clients), `by_session` (bounded caches), `errors`, `lock`,
 //! `log_throttle`, `metrics`, `part` (declares parts), `ports` (what the engine needs of the
 //! world), `retry`, `settings` and `singleflight`. Above them stand `wiring`, `background` (the
 //! table of jobs), `report` and `engine`.
@@ -34,6 +35,7 @@ mod app_token;
 mod authenticator;
 mod background;
 mod breaker;
+mod budget;
 mod by_session;
 mod change_feed;
 mod checked_clock;
@@ -79,7 +81,7 @@ pub use disconnects::{
     webhook_events::{WebhookError, WebhookReply},
 };
 pub use engine::Engine;
-pub use errors::{Denied, EndError, LoginError, StartError};
+pub use errors::{Denied, DestinationError, EndError, LoginError, StartError};
 pub use keys::{CookieUse, Grant, KeyRole, KeyRows, KeysRefused, SealedRows};
 pub use log_throttle::LogThrottle;
 pub use ports::{Clock, Entropy, OsEntropy, ProviderHttp, SystemClock};
@@ -97,6 +99,7 @@ pub use wiring::Parts;
 use app_token::{AppToken, NoToken};
 use authenticator::Authenticator;
 use breaker::SharedBreaker;
+use budget::SharedBudget;
 use by_session::BySession;
 use change_feed::ChangeFeed;
 use checked_clock::CheckedClock;

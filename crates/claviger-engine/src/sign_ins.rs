@@ -19,9 +19,9 @@ use std::sync::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use claviger_core::{
-    ActiveState, Arrival, AuthorizationCode, CodeVerifier, Custody, DeviceLabel, EndReason, ExchangeBudget,
-    IssuedPair, Proof, ProviderFailure, Refused, ReturnTo, Session, SessionId, SessionSecret, Spent, State,
-    Subject, TokenAnswer, ValidateAnswer, Verdict, Version, limits, request,
+    ActiveState, Arrival, AuthorizationCode, CodeVerifier, Custody, DeviceLabel, EndReason, IssuedPair,
+    Proof, ProviderFailure, Refused, ReturnTo, Session, SessionId, SessionSecret, State, Subject,
+    TokenAnswer, ValidateAnswer, Verdict, Version, limits, request,
 };
 use claviger_provider::{AuthorizationError, LoginRequest};
 use claviger_seal::{CookieIdentity, LoginCookie, OpenError, SessionCookie};
@@ -30,8 +30,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::{
-    Answered, CheckedClock, ControlUser, Denied, Env, Keys, Lock, LogThrottles, LoginError, Outbox,
-    ProviderClient, ReadFrom, Rows, Updated, keys::refresh_lock, metrics, part::part, retry::until_stored,
+    Answered, CheckedClock, ControlUser, Denied, Env, Keys, LogThrottles, LoginError, Outbox, ProviderClient,
+    ReadFrom, Rows, SharedBudget, Updated, keys::refresh_lock, metrics, part::part, retry::until_stored,
 };
 
 use failed::Failed;
@@ -50,7 +50,7 @@ part! {
         control_user: Arc<ControlUser>,
     } owns {
         /// Limits the exchanges of codes, since anybody can send a made-up one.
-        exchanges: Lock<ExchangeBudget> = Lock::default(),
+        exchanges: SharedBudget = SharedBudget::new(env, limits::EXCHANGES),
         told_operator: AtomicBool = AtomicBool::new(false),
         failed_log: LogThrottles = LogThrottles::default(),
     }
@@ -70,26 +70,6 @@ struct Repair {
     shown: SessionCookie,
     issued: IssuedPair,
     proof: Proof,
-}
-
-/// A place in the budget of exchanges. It is used up unless the code buys a token.
-struct Place<'a> {
-    sign_ins: &'a SignIns,
-    arrival: Arrival,
-    spent: Spent,
-}
-
-impl Place<'_> {
-    fn succeeded(mut self) {
-        self.spent = Spent::No;
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let now = self.sign_ins.env.now();
-        self.sign_ins.exchanges.lock().give_back(&self.arrival, now, self.spent);
-    }
 }
 
 impl SignIns {
@@ -213,16 +193,17 @@ impl SignIns {
         };
         let arrival =
             Arrival { address: callback.address, browser: shown.as_ref().map(|shown| shown.session) };
-        let place = self.place(arrival)?;
+        let place = self.exchanges.take(arrival).map_err(|retry_after| LoginError::Busy { retry_after })?;
         let state_hash = Sha256::digest(login.state).into();
         let forget_at = login.started_at.after(limits::LOGIN_LIFETIME * 2);
         if !self.store.spend_login(state_hash, forget_at).await? {
             let signed_in = self.repeated(&login, shown.as_ref()).await?;
-            place.succeeded();
+            place.free();
             return Ok((metrics::SignIn::Repeated, signed_in));
         }
         let issued = self.exchange(&code, &login).await?;
-        place.succeeded();
+        // A code that buys a token uses nothing up.
+        place.free();
         let proof = match self.identify(&issued).await {
             Ok(proof) => proof,
             Err(error) => {
@@ -322,15 +303,6 @@ impl SignIns {
                 LoginError::ProviderUnavailable { retry_after: limits::RETRY_AFTER }
             }
             AuthorizationError::Other => LoginError::RefusedByProvider(error_code(error)),
-        }
-    }
-
-    /// Takes a place in the budget of exchanges.
-    fn place(&self, arrival: Arrival) -> Result<Place<'_>, LoginError> {
-        let now = self.env.now();
-        match self.exchanges.lock().take(&arrival, now) {
-            Ok(()) => Ok(Place { sign_ins: self, arrival, spent: Spent::Yes }),
-            Err(retry_after) => Err(LoginError::Busy { retry_after }),
         }
     }
 

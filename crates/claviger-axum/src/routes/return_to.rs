@@ -8,7 +8,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use claviger_core::ReturnTo;
+use claviger_core::{Arrival, ReturnTo};
 use http::{StatusCode, request::Parts};
 
 use crate::{
@@ -29,10 +29,12 @@ pub(crate) async fn return_to(State(claviger): State<Claviger>, head: RequestHea
         Ok(reference) => reference.unwrap_or_default(),
         Err(error) => return respond::of_bad_params(&error).answer_to(&head),
     };
-    match claviger.engine().kept_destination(&reference).await {
+    let browser = claviger.cookie(&head).ok().map(|cookie| cookie.session);
+    let arrival = Arrival { address: head.peer().own_address(), browser };
+    match claviger.engine().kept_destination(&reference, arrival).await {
         Ok(Some(destination)) => onward(&claviger, &head, &destination),
         Ok(None) => UNKNOWN.answer_to(&head),
-        Err(error) => respond::store_failure(&error).answer_to(&head),
+        Err(error) => respond::of_destination_error(&error).answer_to(&head),
     }
 }
 

@@ -112,7 +112,7 @@ fn known(number: u8) -> Arrival {
 const UNKNOWN: Arrival = Arrival { address: None, browser: None };
 
 /// Counts the exchanges that this party may fail in at a time.
-fn failures(budget: &mut ExchangeBudget, arrival: &Arrival, now: Timestamp) -> u32 {
+fn failures(budget: &mut ClientBudget, arrival: &Arrival, now: Timestamp) -> u32 {
     let mut failed = 0;
     while budget.take(arrival, now).is_ok() {
         budget.give_back(arrival, now, Spent::Yes);
@@ -123,20 +123,20 @@ fn failures(budget: &mut ExchangeBudget, arrival: &Arrival, now: Timestamp) -> u
 
 #[test]
 fn one_address_uses_up_its_own_share_only() {
-    let mut budget = ExchangeBudget::default();
-    let most = limits::EXCHANGES_PER_ADDRESS.count;
+    let mut budget = ClientBudget::new(limits::EXCHANGES);
+    let most = limits::EXCHANGES.address.count;
     assert_eq!(failures(&mut budget, &from("6.6.6.6"), T0), most);
     assert_eq!(failures(&mut budget, &from("::ffff:6.6.6.6"), T0), 0, "the same address");
     assert_eq!(budget.take(&from("7.7.7.7"), T0), Ok(()), "somebody else");
     assert_eq!(budget.take(&UNKNOWN, T0), Ok(()), "somebody whose address is not known");
     let minute = T0.after(60 * SECOND);
-    let again = u32::try_from(60 / limits::EXCHANGES_PER_ADDRESS.back_after.as_secs()).unwrap();
+    let again = u32::try_from(60 / limits::EXCHANGES.address.back_after.as_secs()).unwrap();
     assert_eq!(failures(&mut budget, &from("6.6.6.6"), minute), most.min(again), "after a minute");
 }
 
 #[test]
 fn addresses_of_one_ipv6_network_share() {
-    let mut budget = ExchangeBudget::default();
+    let mut budget = ClientBudget::new(limits::EXCHANGES);
     assert_ne!(failures(&mut budget, &from("2001:db8:1:2::1"), T0), 0);
     assert_eq!(failures(&mut budget, &from("2001:db8:1:2:ffff::9"), T0), 0);
     assert_ne!(failures(&mut budget, &from("2001:db8:1:3::1"), T0), 0);
@@ -144,7 +144,7 @@ fn addresses_of_one_ipv6_network_share() {
 
 #[test]
 fn successes_cost_nothing() {
-    let mut budget = ExchangeBudget::default();
+    let mut budget = ClientBudget::new(limits::EXCHANGES);
     for _ in 0..10_000 {
         assert_eq!(budget.take(&from("6.6.6.6"), T0), Ok(()), "a whole office behind one address");
         budget.give_back(&from("6.6.6.6"), T0, Spent::No);
@@ -153,16 +153,16 @@ fn successes_cost_nothing() {
 
 #[test]
 fn strangers_leave_places_to_browsers_that_signed_in_before() {
-    let mut budget = ExchangeBudget::default();
-    assert_eq!(failures(&mut budget, &UNKNOWN, T0), limits::EXCHANGES_OF_STRANGERS.count);
-    assert_eq!(failures(&mut budget, &known(1), T0), limits::EXCHANGES_PER_BROWSER.count, "its own share");
+    let mut budget = ClientBudget::new(limits::EXCHANGES);
+    assert_eq!(failures(&mut budget, &UNKNOWN, T0), limits::EXCHANGES.strangers);
+    assert_eq!(failures(&mut budget, &known(1), T0), limits::EXCHANGES.browser.count, "its own share");
     assert_eq!(budget.take(&known(2), T0), Ok(()), "another browser");
 }
 
 #[test]
 fn slow_exchanges_of_one_address_leave_places_to_others() {
-    let mut budget = ExchangeBudget::default();
-    for _ in 0..limits::EXCHANGES_PER_ADDRESS.count {
+    let mut budget = ClientBudget::new(limits::EXCHANGES);
+    for _ in 0..limits::EXCHANGES.address.count {
         assert_eq!(budget.take(&from("6.6.6.6"), T0), Ok(()));
     }
     let later = T0.after(60 * SECOND);

@@ -314,7 +314,7 @@ async fn a_code_whose_answer_is_lost_is_not_sent_again() {
 async fn sign_ins_over_the_limit_get_busy() {
     let (world, app) =
         World::with(|setup| setup.mock.live_token_limit = claviger_mock::LiveTokenLimit::Off).await;
-    let logins = (0..limits::EXCHANGES_OF_STRANGERS.count as usize + 3).map(|_| {
+    let logins = (0..limits::EXCHANGES.strangers as usize + 3).map(|_| {
         let started = app.begin_login(ReturnTo::root(), false);
         (world.agree(ADA, &started), started)
     });

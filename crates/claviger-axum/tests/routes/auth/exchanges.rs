@@ -1,9 +1,11 @@
-//! `GET /auth/callback` with made-up codes: anybody can send them.
+//! The limits of what anybody can send without a session: made-up codes to `GET /auth/callback`,
+//! and references to `GET /auth/return`.
 
 use std::net::SocketAddr;
 
 use axum::extract::ConnectInfo;
 use claviger_core::limits;
+use claviger_store::Method as Call;
 use http::{Method, StatusCode};
 
 use crate::{
@@ -37,7 +39,8 @@ impl Client {
     async fn makes_up_a_code(self, app: &App) -> Answer {
         let mut browser = Browser::new();
         let started = self.opens(app, &mut browser, "/auth/login").await;
-        let state = started.location().split_once("state=").unwrap().1.split('&').next().unwrap().to_owned();
+        let state =
+            started.location().split_once("state=").unwrap().1.split('&').next().unwrap().to_owned();
         self.opens(app, &mut browser, &format!("/auth/callback?code=bogus&state={state}")).await
     }
 
@@ -57,7 +60,7 @@ fn exchanges(app: &App) -> usize {
 async fn made_up_codes_of_one_client_concern_nobody_else() {
     let app = behind_proxy().await;
     let attacker = Client(Some("6.6.6.6"));
-    let most = limits::EXCHANGES_PER_ADDRESS.count as usize;
+    let most = limits::EXCHANGES.address.count as usize;
     for _ in 0..10 * most {
         attacker.makes_up_a_code(&app).await;
     }
@@ -80,7 +83,7 @@ async fn strangers_leave_places_to_browsers_that_signed_in_before() {
     let (nobody, mut browser) = (Client(None), Browser::new());
     nobody.signs_in(&app, &mut browser).await;
     let before = exchanges(&app);
-    let most = limits::EXCHANGES_OF_STRANGERS.count as usize;
+    let most = limits::EXCHANGES.strangers as usize;
     for _ in 0..2 * most {
         nobody.makes_up_a_code(&app).await;
     }
@@ -95,13 +98,50 @@ async fn strangers_leave_places_to_browsers_that_signed_in_before() {
 async fn a_callback_without_a_place_may_come_again() {
     let app = behind_proxy().await;
     let client = Client(Some("6.6.6.6"));
-    for _ in 0..limits::EXCHANGES_PER_ADDRESS.count {
+    for _ in 0..limits::EXCHANGES.address.count {
         client.makes_up_a_code(&app).await;
     }
     let mut browser = Browser::new();
     let started = client.opens(&app, &mut browser, "/auth/login").await;
     let callback = path_of(&app.twitch.agree(ADA, started.location()));
     client.opens(&app, &mut browser, &callback).await.assert_passing_failure();
-    app.pass(limits::EXCHANGES_PER_ADDRESS.back_after);
+    app.pass(limits::EXCHANGES.address.back_after);
     assert!(client.opens(&app, &mut browser, &callback).await.touches_session());
+}
+
+/// Each of them reads the store, so no client may have it read at any rate.
+#[tokio::test(start_paused = true)]
+async fn look_ups_of_one_client_concern_nobody_else() {
+    let app = behind_proxy().await;
+    let attacker = Client(Some("6.6.6.6"));
+    let reference = format!("/auth/return?to={}", "A".repeat(43));
+    let most = u64::from(limits::DESTINATION_READS.address.count);
+    let reads = || app.store.calls(Call::SharedEntry);
+    let before = reads();
+    for _ in 0..10 * most {
+        attacker.opens(&app, &mut Browser::new(), &reference).await;
+    }
+    assert_eq!(reads() - before, most);
+    let refused = attacker.opens(&app, &mut Browser::new(), &reference).await;
+    refused.assert_error(StatusCode::SERVICE_UNAVAILABLE, "too_many_destinations");
+    refused.assert_passing_failure();
+    for other in [Client(Some("7.7.7.7")), Client(None)] {
+        let answer = other.opens(&app, &mut Browser::new(), &reference).await;
+        answer.assert_error(StatusCode::NOT_FOUND, "destination_unknown");
+    }
+    app.pass(MINUTE);
+    let later = attacker.opens(&app, &mut Browser::new(), &reference).await;
+    later.assert_error(StatusCode::NOT_FOUND, "destination_unknown");
+}
+
+/// While the store is away look-ups wait for it, but not all of them.
+#[tokio::test(start_paused = true)]
+async fn look_ups_leave_room_to_those_who_wait_for_the_store() {
+    let app = behind_proxy().await;
+    app.store_fails(true);
+    let reference = format!("/auth/return?to={}", "A".repeat(43));
+    let one = async || Client(None).opens(&app, &mut Browser::new(), &reference).await;
+    let answers = futures_util::future::join_all((0..limits::STORE_WAITERS).map(|_| one())).await;
+    let waited = answers.iter().filter(|answer| answer.body.contains("\"store_unavailable\"")).count();
+    assert_eq!(waited, limits::DESTINATION_READS.strangers as usize);
 }
