@@ -207,7 +207,7 @@ impl SignIns {
         let proof = match self.identify(&issued).await {
             Ok(proof) => proof,
             Err(error) => {
-                self.abandon(&self.draft(&login, user_agent).row, &issued);
+                self.give_up(&self.draft(&login, user_agent).row, &issued);
                 return Err(error);
             }
         };
@@ -221,7 +221,7 @@ impl SignIns {
             return Ok((metrics::SignIn::SignedIn, signed_in));
         };
         let Some(shown) = shown else {
-            self.abandon(&draft.row, &issued);
+            self.give_up(&draft.row, &issued);
             return Err(LoginError::Stale.into());
         };
         let signed_in = self.repair(Repair { session, shown, issued, proof }, draft).await?;
@@ -468,13 +468,19 @@ impl SignIns {
         Ok(own.map(|row| row.id))
     }
 
-    /// Ends a row whose cookie no browser will ever hold, whether it was written or not, and adds
-    /// the revocation of its pair to the outbox. The user does not wait for that.
+    /// Adds the revocation of a pair that no session has to the outbox. The user does not wait for
+    /// that.
+    fn give_up(&self, row: &Session, issued: &IssuedPair) {
+        let (outbox, row, issued) = (Arc::clone(&self.outbox), row.clone(), issued.clone());
+        self.env.spawn(async move { outbox.add_issued_until_stored(&row, &issued).await });
+    }
+
+    /// Ends a row whose cookie no browser will ever hold, and gives its pair up. Its write got no
+    /// answer, so it may have been made, or still be.
     fn abandon(&self, row: &Session, issued: &IssuedPair) {
         let (env, rows, outbox) = (self.env.clone(), Arc::clone(&self.rows), Arc::clone(&self.outbox));
         let (store, row, issued) = (Arc::clone(&self.store), row.clone(), issued.clone());
         self.env.spawn(async move {
-            // The write of the row may have got no answer, and may still be made.
             until_stored(|| store.check()).await;
             let at = env.now();
             let end = |written: Session| {
@@ -522,7 +528,7 @@ impl SignIns {
             Updated::Refused(_, row) if self.keys.holds(&row, &issued) => row,
             refused => {
                 let outcome = not_repaired(refused, &shown, &draft);
-                self.abandon(&draft.row, &issued);
+                self.give_up(&draft.row, &issued);
                 return outcome.map(|row| self.signed_in(&row, None, draft.return_to));
             }
         };

@@ -32,8 +32,11 @@ async fn a_token_for_another_app_or_no_user_begins_no_session() {
         world.twitch.rewrite(Endpoint::Validate, move |body| {
             body[field] = if field == "client_id" { "other".into() } else { serde_json::Value::Null };
         });
+        let checks = world.memory.calls(Method::Check);
         let outcome = world.sign_in_again(&app, ADA, None).await;
         assert_eq!(outcome.unwrap_err(), LoginError::NotOurToken, "{field}");
+        world.rest().await;
+        assert_eq!(world.memory.calls(Method::Check), checks, "no write of a row has to be waited for");
         assert_no_trace(&world, &app).await;
     }
 }
