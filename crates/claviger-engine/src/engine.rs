@@ -31,7 +31,8 @@ impl Engine {
     /// need [`Engine::run`].
     ///
     /// # Errors
-    /// If no engine can work with the settings, or the store cannot be read and written.
+    /// If no engine can work with the settings, or the store cannot be read. One that can be read
+    /// serves requests; [`Store::check`] says whether it can be written.
     pub async fn start(parts: Parts) -> Result<Self, StartError> {
         settings::check(&parts.settings, &parts.provider.client)?;
         Ok(Self { parts: Arc::new(Wiring::new(parts).await?), jobs_watch: Arc::default() })

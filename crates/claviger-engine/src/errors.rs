@@ -14,7 +14,7 @@ pub enum StartError {
     /// No engine can work with these settings.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The store cannot be read and written.
+    /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

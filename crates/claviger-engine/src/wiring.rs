@@ -67,7 +67,6 @@ impl Wiring {
         let Parts { store, http, clock, entropy, keyring, provider, settings, webhook } = parts;
         let store_health = WatchedStore::new(store, clock.clone(), settings.store_wait);
         let store: Arc<dyn Store> = store_health.clone();
-        store.check().await?;
         let env = Env::new(clock, entropy, settings);
         let clock_watch = ClockWatch::new(env.clone());
         let provider = ProviderClient::new(env.clone(), clock_watch.clone(), http, provider);

@@ -101,6 +101,7 @@ impl OpenStore {
         let store = tokio::task::spawn_blocking(move || SqliteStore::open(&path))
             .await
             .context("the session store could not be opened")??;
+        store.check().await?;
         Ok(Self { store: Arc::new(store), clock: Arc::new(SystemClock) })
     }
 
