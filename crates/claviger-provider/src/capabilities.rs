@@ -12,7 +12,7 @@ use crate::{
     answer::Answer,
     client::Client,
     connections::ConnectionsAnswer,
-    subscriptions::{CreateAnswer, DeleteAnswer, ListAnswer, Plan, Remembered, Subscription},
+    subscriptions::{CreateAnswer, DeleteAnswer, ListAnswer, Plan, Subscription},
     webhook::{Message, Refused, WebhookSecret},
 };
 
@@ -165,12 +165,7 @@ pub trait Subscriptions: fmt::Debug + Send + Sync {
     fn read_deleted(&self, client: &Client, answer: Answer, now: Timestamp) -> DeleteAnswer;
 
     /// Decides what is to be done about all subscriptions that were found, not only one page of
-    /// them, so that events come to `callback`.
-    fn plan(
-        &self,
-        client: &Client,
-        found: &[Subscription],
-        callback: &Url,
-        remembered: Remembered<'_>,
-    ) -> Plan;
+    /// them, so that events come to `callback`. `current` is the id of the one that was made with
+    /// the settings as they are, and no other one counts.
+    fn plan(&self, client: &Client, found: &[Subscription], callback: &Url, current: Option<&str>) -> Plan;
 }

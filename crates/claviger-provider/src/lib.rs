@@ -88,7 +88,7 @@ pub use preset::Preset;
 pub use provider::Provider;
 pub use request::LoginRequest;
 pub use said::Said;
-pub use subscriptions::{CreateAnswer, DeleteAnswer, ListAnswer, Plan, Remembered, Subscription};
+pub use subscriptions::{CreateAnswer, DeleteAnswer, ListAnswer, Plan, Subscription};
 pub use webhook::{MESSAGE_BYTES, Message, MessageKind, Refused, UnfitSecret, WebhookSecret};
 pub use words::AuthorizationError;
 

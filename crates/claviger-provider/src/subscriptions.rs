@@ -67,15 +67,6 @@ pub enum DeleteAnswer {
     Unknown(ProviderFailure),
 }
 
-/// What the caller remembers of the subscription that it made last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Remembered<'a> {
-    /// The id of the one that was made with the settings as they are. No other one counts.
-    pub current: Option<&'a str>,
-    /// The address that the last one sends to.
-    pub callback: Option<&'a str>,
-}
-
 /// What is to be done so that there is one good subscription.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {

@@ -2,7 +2,6 @@
 //! secret it signs with, so a changed one would go unnoticed.
 
 use claviger_core::Version;
-use claviger_provider::Remembered;
 use claviger_store::{SharedEntry, Store, StoreError};
 
 /// The name of the shared entry in the store.
@@ -17,7 +16,7 @@ pub(super) struct Registration {
     pub(super) settings: [u8; 32],
     /// Its id at the provider. Empty until it is made.
     pub(super) id: String,
-    /// The address that the last one that was made sends its events to.
+    /// The address that it sends its events to.
     pub(super) callback: String,
 }
 
@@ -71,13 +70,16 @@ impl Stored {
         self.registration.as_ref().is_some_and(|registration| registration.settings != *settings)
     }
 
-    /// What counts for a plan with these settings.
-    pub(super) fn remembered(&self, settings: &[u8; 32]) -> Remembered<'_> {
-        let Some(registration) = &self.registration else { return Remembered::default() };
-        Remembered {
-            current: Some(&*registration.id).filter(|id| !id.is_empty() && !self.differs(settings)),
-            callback: Some(&registration.callback),
-        }
+    /// The id of the subscription that was made with these settings.
+    pub(super) fn current(&self, settings: &[u8; 32]) -> Option<&str> {
+        let registration = self.registration.as_ref().filter(|one| one.settings == *settings)?;
+        Some(&*registration.id).filter(|id| !id.is_empty())
+    }
+
+    /// A subscription that was made for another address. The store may be a copy of the one of a
+    /// deployment there.
+    pub(super) fn elsewhere(&self, callback: &str) -> Option<&Registration> {
+        self.registration.as_ref().filter(|one| !one.id.is_empty() && one.callback != callback)
     }
 }
 

@@ -180,7 +180,7 @@ impl Subscriber {
             return Ok(Subscribed::Elsewhere);
         }
         let found = self.all(subscriptions).await?;
-        let plan = subscriptions.plan(client, &found, callback, stored.remembered(&settings));
+        let plan = subscriptions.plan(client, &found, callback, stored.current(&settings));
         if plan.create {
             *self.found.lock() = Subscribed::Waiting;
             self.announce(&stored, settings, callback).await?;
@@ -224,14 +224,18 @@ impl Subscriber {
         settings: [u8; 32],
         callback: &Url,
     ) -> Result<(), Unsubscribed> {
-        // The one before is deleted, also after a crash.
-        let before = stored.registration.as_ref().map(|before| before.callback.clone());
-        let callback = before.unwrap_or_else(|| callback.to_string());
-        let announced = Registration { settings, id: String::new(), callback };
-        if stored.replace(&*self.store, &announced).await? {
-            return Ok(());
+        let announced = Registration { settings, id: String::new(), callback: callback.to_string() };
+        if !stored.replace(&*self.store, &announced).await? {
+            return Err(Unsubscribed::Later("another instance subscribes"));
         }
-        Err(Unsubscribed::Later("another instance subscribes"))
+        if let Some(Registration { id, callback, .. }) = stored.elsewhere(callback.as_str()) {
+            tracing::warn!(
+                id,
+                callback,
+                "the webhook has another address than before; its subscription to that address is left alone, since                  another deployment may use it: delete it at the provider if none does"
+            );
+        }
+        Ok(())
     }
 
     /// Writes down which subscription was made. Another instance with the same settings may have

@@ -341,30 +341,47 @@ async fn two_instances_share_one_subscription_and_duplicates_are_deleted() {
 /// The provider does not tell which secret it signs with.
 #[tokio::test(start_paused = true)]
 async fn changed_settings_are_subscribed_with_at_the_next_start() {
-    for (callback, secret) in [
-        ("https://app.test/notices", "another-secret-of-some-length"),
-        ("https://app.test/elsewhere", "a-secret-of-some-length"),
-    ] {
-        let (world, _, running) = subscribed(|_| {}).await;
-        running.stop().await;
-        let before = world.subscriptions()[0].id.clone();
-        let app = world.listening_with(callback, secret).await;
-        let device = world.sign_in(&app, ADA).await;
-        let running = app.run();
-        world.run_for(SECOND).await;
-        assert_eq!(app.report().await.subscribed, Subscribed::Waiting, "{callback} {secret}");
-        assert!(matches!(world.deliver(&app).await[..], [Ok(WebhookReply::Challenge(_))]));
-        world.run_for(2 * MINUTE).await;
-        assert_eq!(app.report().await.subscribed, Subscribed::Works);
-        let now = world.subscriptions();
-        assert_eq!((now.len(), world.enabled()), (1, 1), "the one before is deleted: {now:?}");
-        assert_ne!(now[0].id, before);
-        world.disconnect(ADA);
-        assert_eq!(world.deliver(&app).await, [Ok(WebhookReply::Noted)]);
-        world.run_for(SECOND).await;
-        assert_eq!(world.end_reason(device.session).await, DISCONNECTED);
-        running.stop().await;
-    }
+    let (world, _, running) = subscribed(|_| {}).await;
+    running.stop().await;
+    let before = world.subscriptions()[0].id.clone();
+    let app = world.listening_with("https://app.test/notices", "another-secret-of-some-length").await;
+    let device = world.sign_in(&app, ADA).await;
+    let running = app.run();
+    world.run_for(SECOND).await;
+    assert_eq!(app.report().await.subscribed, Subscribed::Waiting);
+    assert!(matches!(world.deliver(&app).await[..], [Ok(WebhookReply::Challenge(_))]));
+    world.run_for(2 * MINUTE).await;
+    assert_eq!(app.report().await.subscribed, Subscribed::Works);
+    let now = world.subscriptions();
+    assert_eq!((now.len(), world.enabled()), (1, 1), "the one before is deleted: {now:?}");
+    assert_ne!(now[0].id, before);
+    world.disconnect(ADA);
+    assert_eq!(world.deliver(&app).await, [Ok(WebhookReply::Noted)]);
+    world.run_for(SECOND).await;
+    assert_eq!(world.end_reason(device.session).await, DISCONNECTED);
+    running.stop().await;
+}
+
+/// A copy of a store remembers the subscription of the original, which may be at work.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_started_elsewhere_leaves_the_subscription_of_the_original() {
+    let (log, _captured) = Log::begin();
+    let (world, _, running) = subscribed(|_| {}).await;
+    running.stop().await;
+    let original = world.subscriptions()[0].clone();
+    let app = world.listening_with("https://staging.test/notices", "a-secret-of-some-length").await;
+    let running = app.run();
+    world.run_for(SECOND).await;
+    assert!(matches!(world.deliver(&app).await[..], [Ok(WebhookReply::Challenge(_))]));
+    world.run_for(3 * HOUR).await;
+    assert_eq!(app.report().await.subscribed, Subscribed::Works);
+    let now = world.subscriptions();
+    assert_eq!((now.len(), world.enabled()), (2, 2), "{now:?}");
+    assert_eq!(now[0].id, original.id);
+    let said = log.lines_with("is left alone");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains(&original.id) && said[0].contains("app.test/notices"), "{said:?}");
+    running.stop().await;
 }
 
 /// The release before remembered nothing, so its secret is unknown.

@@ -17,7 +17,7 @@ use crate::{
     body::{self, Object, is_id, readable},
     capabilities::Subscriptions,
     client::Client,
-    subscriptions::{CreateAnswer, DeleteAnswer, ListAnswer, Plan, Remembered, Subscription},
+    subscriptions::{CreateAnswer, DeleteAnswer, ListAnswer, Plan, Subscription},
     webhook::WebhookSecret,
     words::text_or_none,
 };
@@ -166,20 +166,13 @@ impl Subscriptions for EventSubSubscriptions {
         }
     }
 
-    /// The remembered subscription stays if it is enabled or waits for its challenge. The list does
-    /// not tell which secret a subscription was made with, so others with our client end, if they
-    /// send to our address or to the one before. One with another address is left alone, since it
-    /// is another deployment's of the same client, and so is one about something else.
-    fn plan(
-        &self,
-        client: &Client,
-        found: &[Subscription],
-        callback: &Url,
-        remembered: Remembered<'_>,
-    ) -> Plan {
-        let addresses = [Some(callback.as_str()), remembered.callback];
-        let ours = || found.iter().filter(|one| is_ours(one, addresses, &client.id));
-        let is_current = |one: &&Subscription| remembered.current == Some(&one.id) && is_good(one, callback);
+    /// The current subscription stays if it is enabled or waits for its challenge. The list does
+    /// not tell which secret a subscription was made with, so others of our client to our address
+    /// end. One with another address is left alone, also if this store made it: the store may be a
+    /// copy, and the original at work there. So is one about something else.
+    fn plan(&self, client: &Client, found: &[Subscription], callback: &Url, current: Option<&str>) -> Plan {
+        let ours = || found.iter().filter(|one| is_ours(one, callback, &client.id));
+        let is_current = |one: &&Subscription| current == Some(&one.id) && is_good(one);
         let kept = ours().find(is_current);
         let is_kept = |id: &String| kept.is_some_and(|kept| kept.id == *id);
         Plan {
@@ -190,16 +183,15 @@ impl Subscriptions for EventSubSubscriptions {
     }
 }
 
-fn is_ours(one: &Subscription, addresses: [Option<&str>; 2], client_id: &str) -> bool {
+fn is_ours(one: &Subscription, callback: &Url, client_id: &str) -> bool {
     one.kind == REVOKE
         && one.version.as_deref() == Some(VERSION)
-        && one.callback.is_some()
-        && addresses.contains(&one.callback.as_deref())
+        && one.callback.as_deref() == Some(callback.as_str())
         && one.client_id.as_deref() == Some(client_id)
 }
 
-fn is_good(one: &Subscription, callback: &Url) -> bool {
-    one.callback.as_deref() == Some(callback.as_str()) && [ENABLED, PENDING].contains(&one.status.as_str())
+fn is_good(one: &Subscription) -> bool {
+    [ENABLED, PENDING].contains(&one.status.as_str())
 }
 
 /// Reads a page. None if it cannot be relied on, also if it goes on at a place that is not

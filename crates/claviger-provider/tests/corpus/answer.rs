@@ -21,7 +21,7 @@ use claviger_core::{
 };
 use claviger_provider::{
     Answer, AppTokenAnswer, ConnectionsAnswer, CreateAnswer, DeleteAnswer, ListAnswer, Provider,
-    Registration, Remembered, Unanswered, twitch,
+    Registration, Unanswered, twitch,
 };
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde::{
@@ -244,7 +244,7 @@ fn list(provider: &Provider, given: &Given) -> &'static str {
             assert!(found.iter().all(|one| is_id(&one.id) && is_id(&one.status) && is_id(&one.kind)));
             assert!(next.is_none_or(|next| !next.is_empty() && HeaderValue::try_from(next).is_ok()));
             let ours = "https://app.example/auth/webhook".parse().unwrap();
-            let plan = subscriptions.plan(&provider.client, &found, &ours, Remembered::default());
+            let plan = subscriptions.plan(&provider.client, &found, &ours, None);
             for id in plan.delete {
                 let one = found.iter().find(|one| one.id == id).unwrap();
                 assert_eq!(one.callback.as_deref(), Some(ours.as_str()), "another deployment's stays");
