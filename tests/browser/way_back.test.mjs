@@ -81,6 +81,22 @@ describe('the destination', () => {
     assert.equal(page.url(), `${site.origin}/a`);
   });
 
+  test('keeps its fragment, which the provider does not see', async () => {
+    for (const path of ['/a#secret', '/auth/sign-in?return_to=%2Fa%23secret#more', '/auth/login?return_to=%2Fa%23secret#more']) {
+      const page = await freshPage();
+      await page.goto(`${site.origin}${path}`);
+      const signInLink = page.locator('#sign-in');
+      const atProvider = page.locator('button[name=decision][value=authorize]');
+      await signInLink.or(atProvider).waitFor();
+      if (await signInLink.count()) await signInLink.click();
+      await atProvider.waitFor();
+      assert.equal(new URL(page.url()).hash, '', page.url());
+      await consent(page, site.origin, ADA);
+      assert.equal(page.url(), `${site.origin}/a#secret`);
+      await page.context().close();
+    }
+  });
+
   test('survives a denial, whose page shows neither code nor state', async () => {
     const page = await freshPage();
     await signIn(page, `${site.origin}/inbox?page=2#top`, ADA, { decision: 'deny' });

@@ -35,6 +35,10 @@ impl Client {
     /// PKCE is S256 or nothing: the plain method does not protect from a reader of this address
     /// (RFC 9700 section 2.1.1). `scope` is sent even where there is none, since some providers
     /// insist on it.
+    ///
+    /// It ends with an empty fragment. A browser takes the fragment of the page before over a
+    /// redirect to an address without one, so the provider's page would see it (RFC 9110 section
+    /// 10.2.2).
     pub fn authorize_url(&self, login: &LoginRequest<'_>) -> Url {
         let mut url = self.endpoints.authorize.clone();
         let mut query = url.query_pairs_mut();
@@ -54,6 +58,7 @@ impl Client {
                 .append_pair("code_challenge_method", "S256");
         }
         drop(query);
+        url.set_fragment(Some(""));
         url
     }
 

@@ -76,7 +76,7 @@ impl App {
         let field = |name| response.headers().get(name).unwrap().to_str().unwrap();
         let (_, state) = field(header::LOCATION).split_once("state=").unwrap();
         let cookie = field(header::SET_COOKIE).split(';').next().unwrap();
-        Begun { state: state.split('&').next().unwrap().to_owned(), cookie: cookie.to_owned() }
+        Begun { state: state.split(['&', '#']).next().unwrap().to_owned(), cookie: cookie.to_owned() }
     }
 
     /// The value of a good session cookie.

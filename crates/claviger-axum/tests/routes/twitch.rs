@@ -61,7 +61,7 @@ impl Twitch {
     /// Refuses as the user.
     pub(crate) fn deny(&self, location: &str) -> String {
         self.mock().settings_mut().authorize_at_once_as = None;
-        let (address, query) = location.split_once('?').unwrap();
+        let (address, query) = location.trim_end_matches('#').split_once('?').unwrap();
         let form = format!("{query}&decision=deny");
         self.redirect(Request::post(address).body(Bytes::from(form)).unwrap())
     }

@@ -129,14 +129,14 @@ fn a_browser_is_sent_with_what_the_provider_asks_for() {
     let plain = "https://id.twitch.tv/oauth2/authorize?client_id=id%261\
                  &redirect_uri=http%3A%2F%2Flocalhost%3A3000%2Fcallback%3Fa%3Db&response_type=code\
                  &scope=user%3Aread%3Aemail+chat%3Aread&state=s%26%3D%2B";
-    assert_eq!(client().authorize_url(&login).as_str(), plain);
+    assert_eq!(client().authorize_url(&login).as_str(), format!("{plain}#"));
     let forced = LoginRequest { ask_again: true, ..login };
-    assert_eq!(client().authorize_url(&forced).as_str(), format!("{plain}&force_verify=true"));
+    assert_eq!(client().authorize_url(&forced).as_str(), format!("{plain}&force_verify=true#"));
     // The example of RFC 7636, appendix B.
     assert_eq!(
         with_pkce().authorize_url(&login).as_str(),
         format!(
-            "{plain}&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256"
+            "{plain}&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256#"
         )
     );
 }
@@ -148,7 +148,7 @@ fn scope_is_sent_even_without_scopes_and_a_query_of_the_endpoint_stays() {
     let verifier = CodeVerifier::new("v");
     let url = client.authorize_url(&LoginRequest { state: "s", verifier: &verifier, ask_again: false });
     assert!(url.as_str().starts_with("https://id.twitch.tv/oauth2/authorize?a=b&client_id="), "{url}");
-    assert!(url.as_str().ends_with("&response_type=code&scope=&state=s"), "{url}");
+    assert!(url.as_str().ends_with("&response_type=code&scope=&state=s#"), "{url}");
 }
 
 proptest! {

@@ -40,7 +40,7 @@ impl Client {
         let mut browser = Browser::new();
         let started = self.opens(app, &mut browser, "/auth/login").await;
         let state =
-            started.location().split_once("state=").unwrap().1.split('&').next().unwrap().to_owned();
+            started.location().split_once("state=").unwrap().1.split(['&', '#']).next().unwrap().to_owned();
         self.opens(app, &mut browser, &format!("/auth/callback?code=bogus&state={state}")).await
     }
 
