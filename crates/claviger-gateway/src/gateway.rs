@@ -11,6 +11,7 @@ use claviger_provider::{Provider, RefreshTokens, Registration};
 use claviger_store::Store;
 use claviger_store_postgres::{DatabaseClock, OpenError, Options, PostgresStore};
 use claviger_store_sqlite::SqliteStore;
+use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
     api::ApiProxy,
@@ -21,6 +22,7 @@ use crate::{
     },
     entry::Entry,
     inbound::Bodies,
+    private::{Private, credentials::CredentialsInForce},
     problems,
     proxy::{Proxy, streams::Streams},
 };
@@ -30,6 +32,7 @@ pub struct Gateway {
     claviger: Claviger,
     streams: Streams,
     entry: Entry,
+    credentials: CredentialsInForce,
 }
 
 impl Gateway {
@@ -62,7 +65,9 @@ impl Gateway {
         let claviger = Claviger::new(engine, site(config));
         let streams = Streams::default();
         let entry = entry(config, &claviger, &streams)?;
-        Ok(Self { claviger, streams, entry })
+        let credentials = CredentialsInForce::default();
+        credentials.replace(secrets.credentials);
+        Ok(Self { claviger, streams, entry, credentials })
     }
 
     /// The engine and the site.
@@ -75,7 +80,17 @@ impl Gateway {
         &self.streams
     }
 
-    /// The service for all requests.
+    /// The credentials of the private listener.
+    pub fn credentials(&self) -> &CredentialsInForce {
+        &self.credentials
+    }
+
+    /// What the private listener serves.
+    pub(crate) fn private(&self, metrics: PrometheusHandle) -> Private {
+        Private::new(self.claviger.clone(), self.credentials.clone(), metrics)
+    }
+
+    /// The service for all public requests.
     pub fn entry(&self) -> Entry {
         self.entry.clone()
     }

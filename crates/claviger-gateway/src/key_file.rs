@@ -1,10 +1,6 @@
 //! A key file: one root key per line. The first seals, and every one opens what it sealed.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use claviger_engine::{Entropy as _, OsEntropy};
@@ -12,7 +8,7 @@ use claviger_seal::{KeyId, RootKey};
 use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
-use crate::config::secrets;
+use crate::{config::secrets, secret_file};
 
 /// A new root key.
 pub(crate) fn generate(id: u32) -> anyhow::Result<RootKey> {
@@ -32,8 +28,11 @@ pub(crate) fn put_on_top(path: &Path) -> anyhow::Result<()> {
 /// Puts a new key on top of a key file, or at its end. Returns its id and the number of other keys.
 pub(crate) fn put_with_id(path: &Path, id: Option<u32>, at_end: bool) -> anyhow::Result<(u32, usize)> {
     let shown = path.display();
-    let before =
-        if path.exists() { secrets::read(path).map_err(anyhow::Error::msg)? } else { Zeroizing::default() };
+    let before = if path.exists() {
+        secret_file::read(path).map_err(anyhow::Error::msg)?
+    } else {
+        Zeroizing::default()
+    };
     let keys = secrets::parse_lines(&before)
         .with_context(|| format!("{shown} is not a key file; nothing was changed"))?;
     let highest = keys.iter().map(|key| key.id().0).max().unwrap_or_default();
@@ -51,14 +50,15 @@ pub(crate) fn put_with_id(path: &Path, id: Option<u32>, at_end: bool) -> anyhow:
     } else {
         format!("{key}\n{before}")
     });
-    replace(path, &text).with_context(|| format!("{shown} cannot be written; nothing was changed"))?;
+    secret_file::replace(path, &text)
+        .with_context(|| format!("{shown} cannot be written; nothing was changed"))?;
     Ok((id, keys.len()))
 }
 
 /// Moves the newest key of a file to its top. Returns its id.
 pub(crate) fn promote(path: &Path) -> anyhow::Result<KeyId> {
     let shown = path.display();
-    let before = secrets::read(path).map_err(anyhow::Error::msg)?;
+    let before = secret_file::read(path).map_err(anyhow::Error::msg)?;
     let keys = secrets::parse_lines(&before)
         .with_context(|| format!("{shown} is not a key file; nothing was changed"))?;
     let newest = keys.iter().map(RootKey::id).max().with_context(|| format!("{shown} holds no key"))?;
@@ -66,34 +66,9 @@ pub(crate) fn promote(path: &Path) -> anyhow::Result<KeyId> {
     let (first, others): (Vec<&str>, Vec<&str>) = before.lines().partition(is_newest);
     let lines = first.into_iter().chain(others);
     let text = Zeroizing::new(lines.flat_map(|line| [line, "\n"]).collect::<String>());
-    replace(path, &text).with_context(|| format!("{shown} cannot be written; nothing was changed"))?;
+    secret_file::replace(path, &text)
+        .with_context(|| format!("{shown} cannot be written; nothing was changed"))?;
     Ok(newest)
-}
-
-/// Replaces a file atomically, so that neither readers nor crashes leave half of it.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let beside = PathBuf::from(name);
-    let written = private(&beside).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    });
-    let done = written.and_then(|()| std::fs::rename(&beside, path));
-    if done.is_err() {
-        // The old file stays, and the caller reports the error.
-        let _removed = std::fs::remove_file(&beside);
-    }
-    done
-}
-
-/// Creates a file that only its owner can read.
-fn private(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 #[cfg(test)]
@@ -111,7 +86,7 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         let ids: Vec<u32> = secrets::parse_lines(&text).unwrap().iter().map(|key| key.id().0).collect();
         assert_eq!(ids, [10, 9, 2, 1]);
-        assert!(!secrets::others_can_read(&path));
+        assert!(!secret_file::others_can_read(&path));
         assert!(put_with_id(&path, Some(9), false).unwrap_err().to_string().contains("already"));
         assert!(put_with_id(&path, Some(3), true).unwrap_err().to_string().contains("needs the highest id"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);

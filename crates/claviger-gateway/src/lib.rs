@@ -13,7 +13,8 @@
 //! | [`inbound`] | the body of a request, and the part of it that nobody reads |
 //! | [`proxy`] | the reverse proxy |
 //! | [`api`] | the proxy to the provider's API |
-//! | [`reload`], `key_file` | keys and client secret that change; the file of keys |
+//! | [`private`] | the private listener, its credentials and their rights |
+//! | [`reload`], `key_file`, `secret_file` | keys and secrets that change; the file of keys |
 //! | [`metrics`], [`status`] | what Prometheus and `claviger status` read |
 //! | [`problems`] | errors as pages and as JSON |
 //! | [`telemetry`], `signals`, `timer` | logging; the signals that stop or reload; the runtime's clock |
@@ -61,10 +62,12 @@ mod key_file;
 pub mod metrics;
 mod misdirected;
 mod patient_start;
+pub mod private;
 pub mod problems;
 pub mod proxy;
 pub mod reload;
 pub mod rules;
+mod secret_file;
 pub mod server;
 mod signals;
 pub mod status;

@@ -22,7 +22,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    server,
+    private, server,
     status::{Key, Status},
 };
 
@@ -33,7 +33,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Every metric there is.
 fn all() -> impl Iterator<Item = &'static Metric> {
-    METRICS.iter().chain([&server::REFUSED])
+    METRICS.iter().chain([&server::REFUSED, &private::REQUESTS])
 }
 
 /// Installs the recorder once in a process, and returns the handle that renders it.
@@ -74,41 +74,45 @@ fn renamed() -> impl Iterator<Item = (&'static str, &'static Metric)> {
     RENAMED_METRICS.iter().filter_map(move |(old, new)| Some((*old, find(*new)?)))
 }
 
+/// Starts to record, and returns what shows the metrics. Old samples are cleared until `stop`.
+///
+/// # Errors
+/// If the recorder cannot be installed.
+pub fn record(stop: CancellationToken) -> anyhow::Result<PrometheusHandle> {
+    let handle = recorder()?;
+    let kept = handle.clone();
+    tokio::spawn(stop.run_until_cancelled_owned(async move {
+        let mut ticks = tokio::time::interval(UPKEEP_EVERY);
+        loop {
+            ticks.tick().await;
+            kept.run_upkeep();
+        }
+    }));
+    Ok(handle)
+}
+
 /// Serves the socket until `stop`, for requests that name a private host or one of these.
 ///
 /// # Errors
-/// If the recorder cannot be installed, or the socket fails.
+/// If the socket fails.
 pub fn serve(
     listener: TcpListener,
     hosts: Vec<String>,
     engine: Engine,
+    handle: PrometheusHandle,
     stop: CancellationToken,
 ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
-    let handle = recorder()?;
     for (old, metric) in renamed() {
         tracing::info!("metric {old} is now called {}; this release exports both names", metric.name);
     }
-    let rendered = handle.clone();
     let of_keys = engine.clone();
     let router = Router::new()
-        .route("/metrics", get(move || async move { rendered.render() }))
+        .route("/metrics", get(move || async move { handle.render() }))
         .route("/keys", get(move || async move { keys(&of_keys).await }))
         .route("/status", get(move || async move { status(&engine).await }))
         .layer(middleware::from_fn_with_state(Arc::<[String]>::from(hosts), require_private_host));
     let served = server::serve_few(listener.try_into()?, router, stop);
-    Ok(tokio::spawn(async move {
-        let upkeep = async {
-            let mut ticks = tokio::time::interval(UPKEEP_EVERY);
-            loop {
-                ticks.tick().await;
-                handle.run_upkeep();
-            }
-        };
-        tokio::select! {
-            () = upkeep => {}
-            () = served => {}
-        }
-    }))
+    Ok(tokio::spawn(served))
 }
 
 /// A page of another site can make a browser ask here, through a name of its own that leads here.

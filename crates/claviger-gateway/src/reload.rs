@@ -1,5 +1,5 @@
-//! Reloads keys and client secret while the gateway runs: at SIGHUP, and when one of their files
-//! changes.
+//! Reloads keys, client secret and credentials while the gateway runs: at SIGHUP, and when one of
+//! their files changes.
 //!
 //! Unusable ones are refused. The old ones then stay in use, the log asks the operator to act, and
 //! the gateway tries again.
@@ -11,7 +11,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use crate::config::{Config, Layers, secrets::Secrets};
+use crate::{
+    config::{Config, Layers, secrets::Secrets},
+    private::credentials::CredentialsInForce,
+};
 
 /// How often the files are checked.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
@@ -31,10 +34,19 @@ pub struct Source {
     pub load: Load,
 }
 
+/// What uses the secrets.
+#[derive(Clone)]
+pub struct Users {
+    /// It uses keys and client secret.
+    pub engine: Engine,
+    /// The credentials of the private listener.
+    pub credentials: CredentialsInForce,
+}
+
 /// Reloads the secrets until `stop`: when one of their files changes, and when `asked` is notified.
-pub async fn keep(source: Source, config: &Config, engine: &Engine, asked: &Notify, stop: CancellationToken) {
-    let files: Vec<PathBuf> =
-        [&config.keyring_file, &config.provider.client_secret_file].into_iter().flatten().cloned().collect();
+pub async fn keep(source: Source, config: &Config, users: &Users, asked: &Notify, stop: CancellationToken) {
+    let files = [&config.keyring_file, &config.provider.client_secret_file, &config.private.credentials_file];
+    let files: Vec<PathBuf> = files.into_iter().flatten().cloned().collect();
     let mut seen = contents(&files);
     let (mut refused, mut checks) = (false, 0);
     loop {
@@ -49,12 +61,11 @@ pub async fn keep(source: Source, config: &Config, engine: &Engine, asked: &Noti
             continue;
         }
         (seen, checks) = (now, 0);
-        refused = match reload(&source, engine).await {
+        refused = match reload(&source, users).await {
             Ok(()) => false,
             Err(error) => {
                 tracing::error!(
-                    "the new keys and client secret are refused, and the old ones stay in use; the operator must act: \
-                     {error:#}"
+                    "the new keys and secrets are refused, and the old ones stay in use; the operator must act: {error:#}"
                 );
                 true
             }
@@ -66,11 +77,14 @@ pub async fn keep(source: Source, config: &Config, engine: &Engine, asked: &Noti
 ///
 /// # Errors
 /// Why they are refused, as a sentence for the operator.
-pub async fn reload(source: &Source, engine: &Engine) -> anyhow::Result<()> {
+pub async fn reload(source: &Source, users: &Users) -> anyhow::Result<()> {
+    let Users { engine, credentials } = users;
     let secrets = (source.load)(source)?;
+    // Keys that are refused must not keep a revoked credential in force.
+    credentials.replace(secrets.credentials);
     engine.use_keys(secrets.keyring).await?;
     engine.use_client_secret(secrets.client_secret).await;
-    tracing::info!("reloaded keys and client secret");
+    tracing::info!("reloaded keys and secrets");
     Ok(())
 }
 

@@ -40,6 +40,8 @@ use crate::{
 };
 
 pub(crate) const PATH: &str = "/auth/check";
+/// The same for those with a credential. The gateway serves it at its private listener.
+const PRIVATE_PATH: &str = "/v1/check";
 
 pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) -> Response {
     let (mut parts, _body) = request.into_parts();
@@ -251,9 +253,11 @@ impl Original {
     }
 }
 
-/// Returns the original address if the proxy appended it to [`PATH`].
+/// Returns the original address if the proxy appended it to the path of the check.
 fn appended(uri: &Uri) -> Option<&str> {
-    uri.path_and_query()?.as_str().strip_prefix(PATH).filter(|target| target.starts_with('/'))
+    let asked = uri.path_and_query()?.as_str();
+    let target = asked.strip_prefix(PATH).or_else(|| asked.strip_prefix(PRIVATE_PATH));
+    target.filter(|target| target.starts_with('/'))
 }
 
 /// Reads the original method. Proxies pass on a client's own headers where they set none, so two

@@ -50,6 +50,14 @@ impl Claviger {
     }
 }
 
+impl Claviger {
+    /// Returns the answer of `/auth/check` for a request to `/v1/check`, which means the same. The
+    /// caller made sure that the request has the credential for it.
+    pub async fn check(&self, request: Request) -> Response {
+        check::check(State(self.clone()), request).await
+    }
+}
+
 fn router(claviger: &Claviger) -> Router<Claviger> {
     let guarded = Router::new()
         .route("/auth/login", get(login::login))

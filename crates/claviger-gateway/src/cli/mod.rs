@@ -1,6 +1,7 @@
 //! The commands.
 
 mod check_config;
+mod credentials;
 mod keys;
 mod migrate;
 mod plan;
@@ -60,6 +61,11 @@ enum Command {
         #[command(subcommand)]
         command: keys::KeysCommand,
     },
+    /// Make and revoke the credentials of the private listener
+    Credentials {
+        #[command(subcommand)]
+        command: credentials::CredentialsCommand,
+    },
     /// Migrate the database to the newest schema
     #[command(after_help = migrate::HELP)]
     Migrate(migrate::Args),
@@ -83,7 +89,7 @@ const SERVE_HELP: &str = "\
 Settings come from defaults, the file and environment variables; the last one given counts.
 CLAVIGER_PUBLIC_URL is public_url, CLAVIGER_SESSION__IDLE is session.idle. `claviger config-reference` lists all.
 
-The gateway reloads keys and client secret when their files change, and at SIGHUP. If the new ones are unusable, the log
+The gateway reloads keys, client secret and credentials when their files change, and at SIGHUP. If the new ones are unusable, the log
 reports it and the old ones stay in use.
 
 SIGTERM and SIGINT stop the gateway. Requests in flight have limits.shutdown to finish.";
@@ -129,6 +135,7 @@ impl Cli {
             Command::CheckConfig(args) => check_config::run(&args),
             Command::ConfigReference => print(&reference::markdown()),
             Command::Keys { command } => keys::run(command),
+            Command::Credentials { command } => credentials::run(command),
             Command::Migrate(args) => block_on(migrate::run(args)),
             Command::Store { command } => block_on(store::run(command)),
             Command::Status(args) => block_on(status::run(args)),

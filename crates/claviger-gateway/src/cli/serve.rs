@@ -10,8 +10,8 @@ use crate::{
     config::{Config, Layers, Listen, explain, secrets::Secrets, warnings},
     gateway::Gateway,
     metrics, patient_start,
-    reload::{self, Source},
-    server,
+    reload::{self, Source, Users},
+    server::{self, Listener, Listeners},
     signals::{Hangups, stop_on_signal},
     telemetry,
 };
@@ -76,24 +76,33 @@ async fn serve(config: &Config, layers: Layers, secrets: Secrets, args: &ServeAr
     // Metrics and new secrets are needed until the last request is over.
     let served = CancellationToken::new();
     let source = Source { config: args.config.config.clone(), started: layers, load: load_secrets };
-    let reloading = tokio::spawn(watch(source, config.clone(), engine, hangups, served.clone()));
-    let listener = server::Listener::open(&config.listen, "listen").await?;
+    let users = Users { engine, credentials: gateway.credentials().clone() };
+    let reloading = tokio::spawn(watch(source, config.clone(), users, hangups, served.clone()));
+    let public = Listener::open(&config.listen, "listen").await?;
+    let private = match &config.private.listen {
+        Some(at) => Some((Listener::open(at, "private.listen").await?, metrics::record(served.clone())?)),
+        None => None,
+    };
+    let listeners = Listeners { public, private };
     let metrics = match config.metrics.listen {
         Some(Listen(address)) => {
+            let shown = metrics::record(served.clone())?;
             let engine = gateway.claviger().engine().clone();
             let hosts = config.metrics.hosts.iter().map(|host| host.0.clone()).collect();
-            Some(metrics::serve(server::bind(address, "metrics.listen")?, hosts, engine, served.clone())?)
+            let listener = server::bind(address, "metrics.listen")?;
+            Some(metrics::serve(listener, hosts, engine, shown, served.clone())?)
         }
         None => None,
     };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        listen = listener.shown(),
+        listen = listeners.public.shown(),
+        private_listen = listeners.private.as_ref().map(|(listener, _)| listener.shown()),
         public_url = %config.public_url.origin(),
         upstream = config.upstream.as_ref().map(ToString::to_string),
         "ready"
     );
-    server::serve(gateway, listener, config, stop).await?;
+    server::serve(gateway, listeners, config, stop).await?;
     served.cancel();
     if let Some(metrics) = metrics {
         metrics.await?;
@@ -104,13 +113,7 @@ async fn serve(config: &Config, layers: Layers, secrets: Secrets, args: &ServeAr
 }
 
 /// Reloads the secrets while the gateway runs.
-async fn watch(
-    source: Source,
-    config: Config,
-    engine: claviger_engine::Engine,
-    mut hangups: Hangups,
-    stop: CancellationToken,
-) {
+async fn watch(source: Source, config: Config, users: Users, mut hangups: Hangups, stop: CancellationToken) {
     let asked = Notify::new();
     let forward = async {
         loop {
@@ -119,7 +122,7 @@ async fn watch(
         }
     };
     tokio::select! {
-        () = reload::keep(source, &config, &engine, &asked, stop) => {}
+        () = reload::keep(source, &config, &users, &asked, stop) => {}
         () = forward => {}
     }
 }

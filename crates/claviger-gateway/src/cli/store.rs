@@ -18,7 +18,10 @@ use super::{
     plan::{grouped, in_words},
     print,
 };
-use crate::config::{Config, Problems, secrets};
+use crate::{
+    config::{Config, Problems, secrets},
+    secret_file,
+};
 
 /// Commands for stores.
 #[derive(Debug, Subcommand)]
@@ -200,7 +203,7 @@ fn place(
 ) -> anyhow::Result<Option<Place>> {
     let parse = |text: &str| Address::parse(text, &secrets::way(&config.store));
     if let Some(path) = url_file {
-        let text = secrets::read(path).map_err(anyhow::Error::msg)?;
+        let text = secret_file::read(path).map_err(anyhow::Error::msg)?;
         let address = parse(&text).with_context(|| format!("--{option}-url-file"))?;
         return Ok(Some(Place::Database(Box::new(address))));
     }

@@ -13,11 +13,11 @@ use toml::Value;
 
 use super::{
     declare::Bounds,
-    endpoints::{ListenAt, Via},
+    endpoints::{ListenAt, Upstream, Via},
     keys::SETTINGS,
     layers::{Layers, literal},
     problem::Problem,
-    settings::{Allowed, Config, Route, RouteAssurance},
+    settings::{Allowed, Config, Private, Route, RouteAssurance},
     values::{FieldName, HostName, is_loopback},
 };
 use crate::{
@@ -60,6 +60,7 @@ pub(super) fn problems(config: &Config, layers: &Layers) -> Vec<Problem> {
     check.provider();
     check.engine();
     check.webhook();
+    check.private();
     check.routes();
     check.api();
     check.log();
@@ -105,18 +106,11 @@ impl Check<'_> {
                  insecure_plain_http_for_development = true",
             );
         }
+        let private = self.config.private.listen.as_ref();
         let itself = upstream.as_ref().is_some_and(|upstream| {
-            let site = upstream.site();
-            match (upstream.via(), listen) {
-                (Via::Unix(app), ListenAt::Unix(own)) => app == own,
-                (Via::Unix(_), ListenAt::Tcp(_)) => false,
-                (_, own) => {
-                    let own = own.address().map(|own| own.port()).filter(|port| *port != 0);
-                    let same_port = own.is_some() && site.url().port_or_known_default() == own;
-                    site.origin() == public_url.origin()
-                        || (same_port && site.is_loopback() && !site.is_https())
-                }
-            }
+            let is_public =
+                !matches!(upstream.via(), Via::Unix(_)) && upstream.site().origin() == public_url.origin();
+            is_public || [listen].into_iter().chain(private).any(|own| is_at(upstream, own))
         });
         self.ensure(!itself, "upstream", "is the gateway itself; give the address of the app behind it");
     }
@@ -224,6 +218,27 @@ impl Check<'_> {
             SettingsError::Zero(_) => return,
         };
         self.wrong(key, what);
+    }
+
+    fn private(&mut self) {
+        let Private { listen, credentials_file, insecure_listen_on_network: insecure } = &self.config.private;
+        self.ensure(
+            listen.is_none() || credentials_file.is_some(),
+            "private.listen",
+            "needs private.credentials_file; make the file with `claviger credentials add`",
+        );
+        self.ensure(
+            listen.is_some() || credentials_file.is_none(),
+            "private.credentials_file",
+            "has no effect without private.listen",
+        );
+        let address = listen.as_ref().and_then(ListenAt::address);
+        self.ensure(
+            *insecure || address.is_none_or(|address| address.ip().is_loopback()),
+            "private.listen",
+            "must be an address of this computer only, such as \"127.0.0.1:9465\", or a Unix socket. Containers may \
+             need another one: private.insecure_listen_on_network = true allows it",
+        );
     }
 
     fn webhook(&mut self) {
@@ -358,6 +373,19 @@ fn fits_a_route(route: &Route, api_path: &str) -> Result<(), String> {
         return Err(format!("is below {own}, which is Claviger's own and never reaches the app"));
     }
     Ok(())
+}
+
+/// Whether requests to the app would arrive at this socket of the gateway.
+fn is_at(upstream: &Upstream, own: &ListenAt) -> bool {
+    let site = upstream.site();
+    match (upstream.via(), own) {
+        (Via::Unix(app), ListenAt::Unix(own)) => app == own,
+        (Via::Unix(_), _) | (_, ListenAt::Unix(_)) => false,
+        (_, ListenAt::Tcp(own)) => {
+            let same_port = own.port() != 0 && site.url().port_or_known_default() == Some(own.port());
+            same_port && site.is_loopback() && !site.is_https()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Reads the secrets that a configuration names: the client secret, the root keys, the webhook
-//! secret, and the address of the database.
+//! secret, the address of the database, and the credentials of the private listener.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use claviger_core::ClientSecret;
 use claviger_provider::WebhookSecret;
@@ -9,15 +9,17 @@ use claviger_seal::{Keyring, RootKey};
 use claviger_store_postgres::{Address, Way};
 use zeroize::Zeroizing;
 
+use crate::{
+    private::credentials::{self, Credentials},
+    secret_file::read,
+};
+
 use super::{
     layers::Layers,
     problem::{Problem, Problems},
     settings::{Config, Provider, Store, Webhook},
     values::Secret,
 };
-
-/// Maximum size of a file with secrets.
-const SECRET_FILE_BYTES: u64 = 64 * 1024;
 
 /// The secrets of a configuration.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct Secrets {
     pub webhook: Option<WebhookSecret>,
     /// The database, if the sessions are not in a file.
     pub database: Option<Database>,
+    /// The credentials of the private listener.
+    pub credentials: Credentials,
 }
 
 /// The addresses of a database, which may hold passwords.
@@ -52,12 +56,13 @@ impl Secrets {
             keyring(config, layers),
             webhook(config, layers),
             database(config, layers),
+            credentials(config, layers),
         ) {
-            (Ok(client_secret), Ok(keyring), Ok(webhook), Ok(database)) => {
-                Ok(Self { client_secret, keyring, webhook, database })
+            (Ok(client_secret), Ok(keyring), Ok(webhook), Ok(database), Ok(credentials)) => {
+                Ok(Self { client_secret, keyring, webhook, database, credentials })
             }
-            (secret, keyring, webhook, database) => {
-                let wrong = [secret.err(), keyring.err(), webhook.err(), database.err()];
+            (secret, keyring, webhook, database, credentials) => {
+                let wrong = [secret.err(), keyring.err(), webhook.err(), database.err(), credentials.err()];
                 Err(Problems(wrong.into_iter().flatten().collect()))
             }
         }
@@ -97,6 +102,11 @@ fn webhook(config: &Config, layers: &Layers) -> Result<Option<WebhookSecret>, Pr
         let what = format!("holds no webhook secret: {unfit}, such as `openssl rand -hex 32` prints");
         layers.problem(&key, what)
     })
+}
+
+fn credentials(config: &Config, layers: &Layers) -> Result<Credentials, Problem> {
+    let Some(path) = &config.private.credentials_file else { return Ok(Credentials::default()) };
+    credentials::read(path).map_err(|what| layers.problem("private.credentials_file", what))
 }
 
 fn client_secret(config: &Config, layers: &Layers) -> Result<ClientSecret, Problem> {
@@ -145,28 +155,4 @@ fn secret(
 pub(crate) fn parse_lines(text: &str) -> Result<Vec<RootKey>, claviger_seal::KeyFormatError> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(RootKey::parse).collect()
-}
-
-/// Reads a small text file into memory that is wiped afterwards.
-pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, String> {
-    let shown = path.display();
-    let length = std::fs::metadata(path).map_err(|error| format!("{shown} cannot be read ({error})"))?.len();
-    if length > SECRET_FILE_BYTES {
-        return Err(format!("{shown} is too large for a file of secrets"));
-    }
-    let bytes = std::fs::read(path).map_err(|error| format!("{shown} cannot be read ({error})"))?;
-    String::from_utf8(bytes).map(Zeroizing::new).map_err(|_| format!("{shown} is not text"))
-}
-
-/// Whether users other than its owner can read a file.
-#[cfg(unix)]
-pub(crate) fn others_can_read(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o007 != 0)
-}
-
-/// Whether users other than its owner can read a file. Unknown on this system.
-#[cfg(not(unix))]
-pub(crate) fn others_can_read(_path: &Path) -> bool {
-    false
 }

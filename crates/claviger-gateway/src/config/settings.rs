@@ -12,8 +12,13 @@ use claviger_core::policy::{Cascade, Custody, Rotation};
 use super::{
     declare::settings,
     endpoints::{ListenAt, Upstream},
-    values::{FieldName, HookUrl, HostName, Listen, PresetName, Proxies, Secret, SiteUrl, Span, Word},
+    values::{FieldName, HookUrl, HostName, PresetName, Proxies, Secret, SiteUrl, Span, Word},
 };
+
+mod operator;
+
+pub use operator::{Log, LogFormat, Metrics, Private};
+
 settings! {
     /// A whole configuration.
     pub struct Config {
@@ -116,6 +121,9 @@ settings! {
 
         /// What is exported to Prometheus and to `claviger status`.
         metrics: Metrics;
+
+        /// What servers ask with a credential.
+        private: Private;
 
         /// What is logged.
         log: Log;
@@ -544,28 +552,6 @@ settings! {
         /// ended at once; clients open them again. See "Time to stop" in operations.md.
         shutdown: Span = "15s", in "0s"..="10m";
     }
-
-    /// `[metrics]`
-    pub struct Metrics {
-        /// The address for Prometheus, at `/metrics`, and for `claviger status`. Without it neither
-        /// works. It has no access control, so keep it private. [All metrics](metrics.md).
-        listen: Option<Listen>, example "127.0.0.1:9464";
-
-        /// Host names by which programs may ask there, so that no page in a browser can do it
-        /// through a name of its own. IP addresses, names without a dot, and names that end with
-        /// `.internal`, `.local`, `.localhost`, `.svc` or `.home.arpa` need not be listed.
-        hosts: Vec<HostName> = [];
-    }
-
-    /// `[log]`
-    pub struct Log {
-        /// The format of log lines on standard error.
-        format: Word<LogFormat> = "text";
-
-        /// Which log lines are written, in the syntax of `RUST_LOG`: `info`, `claviger=debug,warn`.
-        /// The variable `RUST_LOG` counts if neither file nor environment sets this.
-        filter: String = "info";
-    }
 }
 
 claviger_core::named! {
@@ -581,15 +567,5 @@ claviger_core::named! {
         Session = "session",
         /// A recent answer of the provider.
         Provider = "provider",
-    }
-}
-
-claviger_core::named! {
-    /// `log.format`
-    pub enum LogFormat {
-        /// For people.
-        Text = "text",
-        /// For programs.
-        Json = "json",
     }
 }

@@ -4,9 +4,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path, time::Duration};
 
+use crate::secret_file::others_can_read;
+
 use super::{
+    endpoints::ListenAt,
     layers::{Layers, Origin},
-    secrets::{Secrets, others_can_read},
+    secrets::Secrets,
     settings::Config,
 };
 
@@ -64,6 +67,14 @@ pub fn of_config(config: &Config) -> Vec<String> {
         warnings.push(format!(
             "metrics.listen is {address}: anybody who reaches this computer can read it; choose 127.0.0.1 or an address \
              of a private network"
+        ));
+    }
+    if let Some(address) = config.private.listen.as_ref().and_then(ListenAt::address)
+        && !address.ip().is_loopback()
+    {
+        warnings.push(format!(
+            "private.listen is {address}: it speaks plain HTTP, so anybody on the network between can read credentials and \
+             tokens; use 127.0.0.1, a Unix socket, or a network of your own"
         ));
     }
     if let Some(upstream) =

@@ -20,7 +20,8 @@ use toml::Table;
 use crate::{
     config::{CALLBACK, Config, Layers, LogFormat, secrets::Secrets},
     gateway::Gateway,
-    key_file, server,
+    key_file,
+    server::{self, Listeners},
     signals::stop_on_signal,
     telemetry,
 };
@@ -64,7 +65,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let config = Config::new(&layers)?;
     let gateway = Gateway::open(&config, Secrets::load(&config, &layers)?).await?;
     announce(&args, port, &mock.url())?;
-    server::serve(gateway, listener.try_into()?, &config, stop).await?;
+    server::serve(gateway, Listeners { public: listener.try_into()?, private: None }, &config, stop).await?;
     app.stop();
     mock.stop().await;
     Ok(())

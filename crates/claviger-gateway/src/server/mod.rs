@@ -19,7 +19,9 @@ use std::{convert::Infallible, time::Duration};
 
 use axum::{Router, body::Body, response::Response};
 use claviger_core::policy::limits::SHUTDOWN_DRAIN;
+use futures_util::future::OptionFuture;
 use hyper::body::Incoming;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
@@ -34,6 +36,15 @@ use places::{Places, Trusted};
 pub use listener::{Listener, bind};
 pub(crate) use places::REFUSED;
 
+/// The sockets of a gateway.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For browsers and front proxies.
+    pub public: Listener,
+    /// For programs with a credential, and the metrics that they may read.
+    pub private: Option<(Listener, PrometheusHandle)>,
+}
+
 /// Serves until `stop`. Then the gateway is not ready for `limits.shutdown_notice`, and goes on
 /// serving. After that it accepts no connection, tunnels and streams of events end, and other
 /// requests have `limits.shutdown` to finish. At last the engine saves its state.
@@ -42,7 +53,7 @@ pub(crate) use places::REFUSED;
 /// If the socket fails.
 pub async fn serve(
     gateway: Gateway,
-    listener: Listener,
+    listeners: Listeners,
     config: &Config,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -52,9 +63,16 @@ pub async fn serve(
     let trusted = Trusted { networks: site.trusted_proxies.clone(), unix: site.trusts_unix_peers };
     let places = Places::new(limits.connections, limits.connections_per_address, trusted);
     let server = Server {
-        listener,
+        listener: listeners.public,
         http: Http::new(limits.header_bytes, patience(limits), limits.header_read.0, places),
     };
+    let private = OptionFuture::from(listeners.private.map(|(listener, metrics)| {
+        // Its callers may take all of its places.
+        let places = Places::new(limits.connections, limits.connections, Trusted::default());
+        let http = Http::new(limits.header_bytes, patience(limits), limits.header_read.0, places);
+        let routes = gateway.private(metrics).routes();
+        Server { listener, http }.run(routes, gateway.streams().stopping(), limits.shutdown.0)
+    }));
     let streams = gateway.streams().clone();
     let watching = tokio::spawn({
         let (streams, endings, engine) = (streams.clone(), engine.endings(), engine.clone());
@@ -85,7 +103,7 @@ pub async fn serve(
             streams.stop();
         }
     });
-    server.run(gateway.entry(), streams.stopping(), shutdown).await;
+    tokio::join!(server.run(gateway.entry(), streams.stopping(), shutdown), private);
     streams.closed().await;
     served.cancel();
     background.await?;

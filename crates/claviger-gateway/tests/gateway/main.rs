@@ -26,6 +26,7 @@ mod lifecycle;
 mod metrics;
 mod patience;
 mod postgres;
+mod private;
 mod provider;
 #[allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 #[path = "../common/relay.rs"]

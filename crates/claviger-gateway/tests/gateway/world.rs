@@ -9,7 +9,8 @@ use axum::{Json, Router, extract::Request, response::IntoResponse as _};
 use claviger_gateway::{
     config::{Config, Layers, ListenAt, secrets::Secrets},
     gateway::Gateway,
-    metrics, server,
+    metrics,
+    server::{self, Listeners},
 };
 use claviger_mock::{
     Change, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Endpoint, Fault, FaultKind, MockTwitch, Server,
@@ -35,6 +36,8 @@ pub(crate) struct World {
     pub(crate) address: SocketAddr,
     /// Address of the metrics, if they are served.
     pub(crate) metrics: Option<SocketAddr>,
+    /// Address of the private listener, if there is one.
+    pub(crate) private_at: Option<String>,
     pub(crate) client: reqwest::Client,
     stop: CancellationToken,
     served: JoinHandle<anyhow::Result<()>>,
@@ -122,12 +125,23 @@ impl World {
             let listener = TcpListener::bind(address).unwrap();
             let address = listener.local_addr().unwrap();
             let hosts = config.metrics.hosts.iter().map(|host| host.0.clone()).collect();
-            metrics::serve(listener, hosts, gateway.claviger().engine().clone(), stop.clone()).unwrap();
+            let shown = metrics::record(stop.clone()).unwrap();
+            let engine = gateway.claviger().engine().clone();
+            metrics::serve(listener, hosts, engine, shown, stop.clone()).unwrap();
             address
         });
+        let private = match &config.private.listen {
+            Some(at) => {
+                let listener = server::Listener::open(at, "private.listen").await.unwrap();
+                Some((listener, metrics::record(stop.clone()).unwrap()))
+            }
+            None => None,
+        };
+        let private_at = private.as_ref().map(|(listener, _)| listener.shown());
+        let listeners = Listeners { public: listener, private };
         let served = tokio::spawn({
             let stop = stop.clone();
-            async move { server::serve(gateway, listener, &config, stop).await }
+            async move { server::serve(gateway, listeners, &config, stop).await }
         });
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -135,7 +149,7 @@ impl World {
             .no_proxy()
             .build()
             .unwrap();
-        Self { mock, address, metrics, client, stop, served, directory }
+        Self { mock, address, metrics, private_at, client, stop, served, directory }
     }
 
     /// Returns the path of its store, the file `claviger.db`.

@@ -265,3 +265,28 @@ fn routes_and_calls_must_be_plain() {
         ),
     ]);
 }
+
+#[test]
+fn the_private_listener_is_for_this_computer_and_needs_credentials() {
+    let private = |lines: &str| format!("{MINIMAL}[private]\ncredentials_file = \"c\"\n{lines}\n");
+    let behind = |app: &str, listen: &str| private(listen).replace("http://127.0.0.1:3000", app);
+    check([
+        (private("listen = \"127.0.0.1:9465\""), vec![]),
+        (private("listen = \"[::1]:9465\""), vec![]),
+        (private("listen = \"unix:/run/claviger/private.sock\""), vec![]),
+        (
+            private("listen = \":9465\""),
+            vec!["private.listen", "an address of this computer only", "private.insecure_listen_on_network"],
+        ),
+        (private("listen = \"10.0.0.7:9465\""), vec!["an address of this computer only"]),
+        (private("listen = \":9465\"\ninsecure_listen_on_network = true"), vec![]),
+        (private(""), vec!["private.credentials_file", "has no effect without private.listen"]),
+        (
+            format!("{MINIMAL}[private]\nlisten = \"127.0.0.1:9465\"\n"),
+            vec!["needs private.credentials_file", "claviger credentials add"],
+        ),
+        (behind("http://127.0.0.1:9465", "listen = \"127.0.0.1:9465\""), vec!["is the gateway itself"]),
+        (behind("unix:/run/p.sock", "listen = \"unix:/run/p.sock\""), vec!["is the gateway itself"]),
+        (behind("http://127.0.0.1:9466", "listen = \"127.0.0.1:9465\""), vec![]),
+    ]);
+}

@@ -1,0 +1,246 @@
+//! The private listener: what the app's servers, front proxies and the operator ask, each with a
+//! credential of their own.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`rights`] | what a credential may do |
+//! | [`credentials`] | the credentials, and the file that holds their hashes |
+//!
+//! # How to add an address
+//!
+//! 1. Write a handler, and a line in `routes` with the right that it needs. A new right is a line
+//!    in [`rights`].
+//! 2. Answer errors with a [`Problem`], and secrets with `no_store`.
+//! 3. Add the address to `ADDRESSES` in `tests/gateway/private.rs`, which attacks all of them.
+
+pub mod credentials;
+pub mod rights;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Extension, Router,
+    extract::{ConnectInfo, DefaultBodyLimit, Request, State},
+    middleware::{self, Next},
+    response::Response,
+    routing::{MethodRouter, any, get},
+};
+use claviger_axum::{Claviger, Problem, no_store};
+use claviger_core::token_bucket::{Budget, TokenBucket};
+use claviger_engine::{LogThrottle, Metric, MetricKind};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use metrics::counter;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::problems;
+use credentials::{Credential, CredentialsInForce};
+use rights::Right;
+
+/// Number of answers that say that a credential is wrong. Further ones get 429. A valid credential
+/// is served all the same, so nobody can lock others out.
+const FAILED_TRIES: Budget = Budget { per_second: 2, burst: 20 };
+/// When a caller with a wrong credential may try again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Maximum size of a body, in bytes.
+const BODY_BYTES: usize = 4 * 1024;
+
+/// Counts the requests to the private listener.
+pub(crate) static REQUESTS: Metric = Metric {
+    name: "claviger_private_requests_total",
+    kind: MetricKind::Counter,
+    labels: "outcome: allowed, no_credential, wrong_credential, missing_right",
+    help: "Requests to the private listener, by what became of their credential. `wrong_credential` means that a program \
+           has an old one, or that somebody guesses.",
+};
+
+const NO_CREDENTIAL: Problem = Problem::new(
+    StatusCode::UNAUTHORIZED,
+    "credential_required",
+    "A credential is needed",
+    "This address needs a credential, in the header 'Authorization: Bearer …'. `claviger credentials add` makes one.",
+);
+
+const WRONG_CREDENTIAL: Problem = Problem::new(
+    StatusCode::UNAUTHORIZED,
+    "credential_invalid",
+    "The credential is wrong",
+    "This credential is unknown, or was revoked.",
+);
+
+const TOO_MANY_TRIES: Problem = Problem::new(
+    StatusCode::TOO_MANY_REQUESTS,
+    "too_many_tries",
+    "Too many tries",
+    "Too many requests had no valid credential. Try again in a few seconds.",
+);
+
+const MISSING_RIGHT: Problem =
+    Problem::new(StatusCode::FORBIDDEN, "right_missing", "The credential is not enough", "");
+
+/// What the private listener serves. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Private {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    claviger: Claviger,
+    credentials: CredentialsInForce,
+    metrics: PrometheusHandle,
+    failed_tries: Mutex<TokenBucket>,
+    log: LogThrottle,
+}
+
+/// The credential of a request.
+#[derive(Clone, Debug)]
+struct Caller(Arc<Credential>);
+
+impl Private {
+    pub(crate) fn new(
+        claviger: Claviger,
+        credentials: CredentialsInForce,
+        metrics: PrometheusHandle,
+    ) -> Self {
+        let failed_tries = Mutex::new(TokenBucket::new(FAILED_TRIES));
+        let log = LogThrottle::default();
+        Self { inner: Arc::new(Inner { claviger, credentials, metrics, failed_tries, log }) }
+    }
+
+    /// All addresses. Without a valid credential nobody learns which there are.
+    pub(crate) fn routes(&self) -> Router {
+        let check = || needs(Right::Check, any(check));
+        Router::new()
+            .route("/metrics", needs(Right::Metrics, get(metrics)))
+            .route("/v1/check", check())
+            .route("/v1/check/", check())
+            .route("/v1/check/{*target}", check())
+            .fallback(async || problems::NOTHING)
+            .method_not_allowed_fallback(async || problems::BAD_METHOD)
+            .layer(middleware::from_fn_with_state(self.clone(), authenticate))
+            .layer(DefaultBodyLimit::max(BODY_BYTES))
+            .with_state(self.clone())
+    }
+
+    /// The credential that a request shows, or the answer to a request without one.
+    fn caller(&self, request: &Request) -> Result<Caller, Response> {
+        let shown = bearer(request.headers());
+        if let Some(credential) = shown.and_then(|secret| self.inner.credentials.find(secret)) {
+            return Ok(Caller(credential));
+        }
+        let (problem, outcome, challenge) = match shown {
+            None => (NO_CREDENTIAL, "no_credential", "Bearer"),
+            Some(_) => (WRONG_CREDENTIAL, "wrong_credential", "Bearer error=\"invalid_token\""),
+        };
+        counter!(REQUESTS.name, "outcome" => outcome).increment(1);
+        let now = self.inner.claviger.engine().now();
+        if self.inner.log.allows(now) {
+            let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+            tracing::warn!(
+                peer = peer.map_or_else(|| "unix:".to_owned(), |ConnectInfo(address)| address.to_string()),
+                outcome,
+                "refused a request to the private listener; further ones within a minute are not logged"
+            );
+        }
+        let mut failed_tries = self.inner.failed_tries.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed_tries.take(now, Duration::ZERO).is_some() {
+            return Err(challenged(&problem, challenge));
+        }
+        let mut answer = TOO_MANY_TRIES.json();
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
+        Err(answer)
+    }
+}
+
+/// The one bearer token of a request (RFC 6750 section 2.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+    let field = fields.next().filter(|_| fields.next().is_none())?;
+    let (scheme, token) = field.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+/// An answer that says what kind of credential is needed (RFC 6750 section 3).
+fn challenged(problem: &Problem, challenge: &str) -> Response {
+    let mut answer = problem.json();
+    if let Ok(challenge) = HeaderValue::try_from(challenge) {
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    answer
+}
+
+async fn authenticate(State(private): State<Private>, mut request: Request, next: Next) -> Response {
+    match private.caller(&request) {
+        Ok(caller) => {
+            request.headers_mut().remove(header::AUTHORIZATION);
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(refused) => refused,
+    }
+}
+
+/// Serves an address only to credentials with this right.
+fn needs(right: Right, methods: MethodRouter<Private>) -> MethodRouter<Private> {
+    methods.layer(middleware::from_fn_with_state(right, require))
+}
+
+async fn require(
+    State(right): State<Right>,
+    Extension(Caller(credential)): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (name, method) = (&credential.name, request.method());
+    if !credential.rights.contains(&right) {
+        counter!(REQUESTS.name, "outcome" => "missing_right").increment(1);
+        tracing::warn!(credential = %name, %right, %method, "refused a credential without the right");
+        let problem = MISSING_RIGHT.saying(format!("The credential {name} does not have the right {right}."));
+        return challenged(&problem, &format!("Bearer error=\"insufficient_scope\", scope=\"{right}\""));
+    }
+    counter!(REQUESTS.name, "outcome" => "allowed").increment(1);
+    // These two come with every request of a user, and every few seconds.
+    if matches!(right, Right::Check | Right::Metrics) {
+        tracing::debug!(credential = %name, %right, %method, "used a credential");
+    } else {
+        tracing::info!(credential = %name, %right, %method, "used a credential");
+    }
+    next.run(request).await
+}
+
+async fn check(State(private): State<Private>, request: Request) -> Response {
+    private.inner.claviger.check(request).await
+}
+
+async fn metrics(State(private): State<Private>) -> Response {
+    no_store(axum::response::IntoResponse::into_response(private.inner.metrics.render()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_shows_one_bearer_token() {
+        let table: [(&[&str], Option<&str>); 8] = [
+            (&["Bearer abc"], Some("abc")),
+            (&["bearer abc"], Some("abc")),
+            (&[], None),
+            (&["Bearer"], None),
+            (&["Basic abc"], None),
+            (&["abc"], None),
+            (&["Bearer abc", "Bearer abc"], None),
+            (&["Bearer \u{e4}"], None),
+        ];
+        for (fields, expected) in table {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(header::AUTHORIZATION, HeaderValue::from_bytes(field.as_bytes()).unwrap());
+            }
+            assert_eq!(bearer(&headers), expected, "{fields:?}");
+        }
+    }
+}
