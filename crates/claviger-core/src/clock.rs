@@ -42,6 +42,10 @@ impl Timestamp {
     }
 }
 
+/// How wrong a date is that has no fractions of a second, if it is taken as the middle of its
+/// second.
+const DATE_ERROR: Duration = Duration::from_millis(500);
+
 /// Compares our clock with a monotonic one, and with the provider's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockCheck {
@@ -58,7 +62,7 @@ enum Told {
     Nothing,
     /// It answers without naming a time, since this point of the monotonic clock.
     NoTime(Duration),
-    /// How far its clock is ahead of ours, in milliseconds. Zero if they agree.
+    /// How far its clock is ahead of ours, in milliseconds. Zero if a date cannot show it.
     Ahead(i64),
 }
 
@@ -120,7 +124,7 @@ impl ClockCheck {
 
     /// Takes in the time that an answer names, which came after a look. An answer that was under
     /// way during a jump, or for long, says nothing. Returns how far the provider's clock is ahead,
-    /// if that is news to an operator.
+    /// zero if they agree, if that is news to an operator.
     pub fn answers(&mut self, asked: Asked, date: Option<Timestamp>, monotonic: Duration) -> Option<i64> {
         let took = monotonic.saturating_sub(asked.monotonic);
         if asked.jumps != self.jumps || took > limits::CLOCK_ANSWER {
@@ -134,14 +138,15 @@ impl ClockCheck {
             return None;
         };
         // A date has no fractions of a second, and was written somewhere on the way.
-        let theirs = date.after(Duration::from_millis(500));
+        let theirs = date.after(DATE_ERROR);
         let ours = asked.at.after(took / 2);
         let ahead_ms = theirs.as_millis().saturating_sub(ours.as_millis());
-        let agrees = Duration::from_millis(ahead_ms.unsigned_abs()) <= limits::CLOCK_SKEW;
-        let ahead_ms = if agrees { 0 } else { ahead_ms };
+        let ahead_ms = beyond(ahead_ms, DATE_ERROR);
         self.told = Told::Ahead(ahead_ms);
-        let known = matches!(before, Told::Ahead(known_ms) if (known_ms == 0) == agrees);
-        (!known && (!agrees || self.last_jump.is_some() || before != Told::Nothing)).then_some(ahead_ms)
+        let wrong_by_ms = wrong_by(ahead_ms);
+        let agrees = wrong_by_ms == 0;
+        let known = matches!(before, Told::Ahead(known_ms) if (wrong_by(known_ms) == 0) == agrees);
+        (!known && (!agrees || self.last_jump.is_some() || before != Told::Nothing)).then_some(wrong_by_ms)
     }
 
     /// Returns the time that may end sessions, if there is one: the earlier of our time and the
@@ -152,7 +157,7 @@ impl ClockCheck {
             Told::NoTime(since) => {
                 (monotonic.saturating_sub(since) >= limits::CLOCK_TRUSTED_AFTER).then_some(now)
             }
-            Told::Ahead(_) => Some(now.min(self.of_provider(now))),
+            Told::Ahead(ahead_ms) => Some(now.min(shifted(now, wrong_by(ahead_ms)))),
         }
     }
 
@@ -160,7 +165,7 @@ impl ClockCheck {
     /// the provider's, as far as it is known.
     pub fn of_provider(&self, now: Timestamp) -> Timestamp {
         match self.told {
-            Told::Ahead(ahead_ms) => Timestamp::from_millis(now.as_millis().saturating_add(ahead_ms)),
+            Told::Ahead(ahead_ms) => shifted(now, ahead_ms),
             Told::Nothing | Told::NoTime(_) => now,
         }
     }
@@ -174,11 +179,29 @@ impl ClockCheck {
     pub fn state(&self, now: Timestamp, monotonic: Duration) -> ClockState {
         ClockState {
             confirmed: self.confirmed(now, monotonic).is_some(),
-            provider_ahead_ms: if let Told::Ahead(ahead_ms) = self.told { Some(ahead_ms) } else { None },
+            provider_ahead_ms: match self.told {
+                Told::Ahead(ahead_ms) => Some(wrong_by(ahead_ms)),
+                Told::Nothing | Told::NoTime(_) => None,
+            },
             jumps: self.jumps,
             last_jump: self.last_jump,
         }
     }
+}
+
+/// How far the provider's clock is ahead, zero if that needs no operator: then the clocks agree.
+fn wrong_by(ahead_ms: i64) -> i64 {
+    beyond(ahead_ms, limits::CLOCK_SKEW)
+}
+
+/// A difference in milliseconds. Zero if it is not larger than what is allowed.
+fn beyond(difference_ms: i64, allowed: Duration) -> i64 {
+    let larger = Duration::from_millis(difference_ms.unsigned_abs()) > allowed;
+    if larger { difference_ms } else { 0 }
+}
+
+fn shifted(time: Timestamp, by_ms: i64) -> Timestamp {
+    Timestamp::from_millis(time.as_millis().saturating_add(by_ms))
 }
 
 fn base_ms(now: Timestamp, monotonic: Duration) -> i64 {
@@ -233,6 +256,9 @@ mod tests {
         check
     }
 
+    const AGREES: ClockState =
+        ClockState { confirmed: true, provider_ahead_ms: Some(0), jumps: 0, last_jump: None };
+
     #[test]
     fn only_a_confirmed_clock_may_end_sessions_and_never_before_the_provider_would() {
         let day_ms = 24 * 60 * 60 * 1000;
@@ -254,8 +280,21 @@ mod tests {
             assert_eq!(check.confirmed(NOW, limits::CLOCK_TRUSTED_AFTER), expected, "{name}");
         }
         assert_eq!(told(day_ms).of_provider(NOW), NOW.after(DAY + SECOND / 2), "claims go by it");
-        assert_eq!(told(9_000).of_provider(NOW), NOW);
         assert_eq!(silent(SECOND).of_provider(NOW), NOW);
+    }
+
+    #[test]
+    fn clocks_that_need_no_operator_agree_on_claims() {
+        let a_lease = limits::CLAIM_LEASE;
+        // To one the provider seems to be behind, to the other ahead.
+        for (theirs_ms, ours_ms) in [(-9_500, 9_000), (9_000, -9_500), (-9_500, -500), (0, 0)] {
+            let (theirs, ours) = (told(theirs_ms), told(ours_ms));
+            assert_eq!((theirs.state(NOW, SECOND), ours.state(NOW, SECOND)), (AGREES, AGREES));
+            let at = |ahead_ms: i64| Timestamp::from_millis(NOW.as_millis() - ahead_ms);
+            let lease_until = theirs.of_provider(at(theirs_ms)).after(a_lease);
+            let now = ours.of_provider(at(ours_ms));
+            assert_eq!(lease_until.left(now, a_lease), Some(a_lease), "{theirs_ms} and {ours_ms}");
+        }
     }
 
     #[test]

@@ -188,8 +188,10 @@ impl WatchedStore {
         if left.is_zero() {
             return false;
         }
+        // In this order, so that a history of the simulator repeats exactly.
         let over = async {
             tokio::select! {
+                biased;
                 () = self.calls(access).over.notified() => {}
                 () = self.look_until_over(access) => {}
             }
