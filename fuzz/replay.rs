@@ -17,6 +17,17 @@ const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus");
 /// Longer inputs are cut short in fewer places.
 const CUTS: usize = 512;
 
+/// Makes a test for each corpus, with what the module of its name says.
+macro_rules! corpora {
+    ($($target:ident)*) => {
+        $(#[test]
+        fn $target() {
+            replay::replay(stringify!($target), &$target::OUTCOMES, $target::check);
+        })*
+    };
+}
+pub(crate) use corpora;
+
 /// Checks the inputs of a corpus as they are, cut short, and changed at random.
 ///
 /// The name of each input begins with its outcome, and each outcome has an input. `PROPTEST_CASES`

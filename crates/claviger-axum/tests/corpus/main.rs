@@ -14,12 +14,4 @@ mod callback;
 mod replay;
 mod request;
 
-#[test]
-fn callback_corpus() {
-    replay::replay("callback", &callback::OUTCOMES, callback::check);
-}
-
-#[test]
-fn request_corpus() {
-    replay::replay("request", &request::OUTCOMES, request::check);
-}
+replay::corpora! { callback request }

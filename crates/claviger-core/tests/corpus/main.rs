@@ -15,22 +15,4 @@ mod peer;
 mod replay;
 mod return_to;
 
-#[test]
-fn host_corpus() {
-    replay::replay("host", &host::OUTCOMES, host::check);
-}
-
-#[test]
-fn path_corpus() {
-    replay::replay("path", &path::OUTCOMES, path::check);
-}
-
-#[test]
-fn peer_corpus() {
-    replay::replay("peer", &peer::OUTCOMES, peer::check);
-}
-
-#[test]
-fn return_to_corpus() {
-    replay::replay("return_to", &return_to::OUTCOMES, return_to::check);
-}
+replay::corpora! { host path peer return_to }

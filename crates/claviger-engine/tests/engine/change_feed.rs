@@ -23,20 +23,23 @@ async fn sharing(world: &World) -> (Instance, Running, UnboundedSender<FeedEvent
     (app, running, tell)
 }
 
-/// Connects its change feed.
-fn connect(tell: &UnboundedSender<FeedEvent>) {
+const FOREVER: Timestamp = Timestamp::from_millis(i64::MAX);
+
+/// Connects its change feed. Memory may be trusted until that time.
+fn connect(tell: &UnboundedSender<FeedEvent>, until: Timestamp) {
     tell.send(FeedEvent::Resync).unwrap();
-    tell.send(FeedEvent::UpToDate { until: Timestamp::from_millis(i64::MAX) }).unwrap();
+    tell.send(FeedEvent::UpToDate { until }).unwrap();
 }
 
-/// An instance with a working feed, and a user who signed in at another one.
-async fn hearing(
+/// An instance whose feed works until that time, and a user who signed in at another one.
+async fn following(
     world: &World,
     elsewhere: &Instance,
+    until: Timestamp,
 ) -> (Instance, Running, UnboundedSender<FeedEvent>, Browser) {
     let (app, running, tell) = sharing(world).await;
     let browser = world.sign_in(elsewhere, ADA).await;
-    connect(&tell);
+    connect(&tell, until);
     world.run_for(SECOND).await;
     (app, running, tell, browser)
 }
@@ -54,7 +57,7 @@ async fn a_sign_out_elsewhere_counts_at_once() {
     let (world, elsewhere) = World::start().await;
     let (app, running, tell) = sharing(&world).await;
     let (browser, other) = (world.sign_in(&elsewhere, ADA).await, world.sign_in(&elsewhere, ADA).await);
-    connect(&tell);
+    connect(&tell, FOREVER);
     world.run_for(SECOND).await;
     for assurance in [Assurance::Session, Assurance::Cookie] {
         assert!(served(&browser, &app, assurance).await);
@@ -75,7 +78,7 @@ async fn a_sign_out_elsewhere_counts_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_change_that_is_no_end_costs_one_read() {
     let (world, elsewhere) = World::start().await;
-    let (app, running, tell, browser) = hearing(&world, &elsewhere).await;
+    let (app, running, tell, browser) = following(&world, &elsewhere, FOREVER).await;
     assert!(served(&browser, &app, Assurance::Session).await);
     tell.send(FeedEvent::Session(browser.session)).unwrap();
     world.run_for(SECOND / 10).await;
@@ -96,7 +99,7 @@ async fn without_the_feed_every_request_reads_the_store() {
     let (app, running, tell) = sharing(&world).await;
     for lost in [false, true] {
         if lost {
-            connect(&tell);
+            connect(&tell, FOREVER);
             world.run_for(SECOND).await;
         }
         let browser = world.sign_in(&elsewhere, ADA).await;
@@ -117,7 +120,7 @@ async fn without_the_feed_every_request_reads_the_store() {
 async fn ends_during_a_break_are_read_when_the_feed_is_back() {
     let (world, elsewhere) = World::start().await;
     let (app, running, tell) = sharing(&world).await;
-    connect(&tell);
+    connect(&tell, FOREVER);
     world.run_for(SECOND).await;
     let (browser, other) = (world.sign_in(&elsewhere, ADA).await, world.sign_in(&elsewhere, ADA).await);
     for browser in [&browser, &other] {
@@ -129,7 +132,7 @@ async fn ends_during_a_break_are_read_when_the_feed_is_back() {
     let mut endings = app.endings();
     // The store is away at first.
     app.faulty_store.next(Method::Denylist, Trick::Fail);
-    connect(&tell);
+    connect(&tell, FOREVER);
     world.run_for(SECOND).await;
     assert_eq!(endings.try_recv(), Ok(Ending::Unheard));
     assert!(app.doubts(browser.session) && !app.doubts(other.session));
@@ -147,7 +150,7 @@ async fn ends_during_a_break_are_read_when_the_feed_is_back() {
 #[tokio::test(start_paused = true)]
 async fn a_change_whose_row_cannot_be_read_is_distrusted() {
     let (world, elsewhere) = World::start().await;
-    let (app, running, tell, browser) = hearing(&world, &elsewhere).await;
+    let (app, running, tell, browser) = following(&world, &elsewhere, FOREVER).await;
     assert!(served(&browser, &app, Assurance::Cookie).await);
     elsewhere.end_own(&browser.cookie, EndReason::SignedOut).await.unwrap();
     app.faulty_store.next(Method::Load, Trick::Fail);
@@ -162,7 +165,7 @@ async fn a_change_whose_row_cannot_be_read_is_distrusted() {
 #[tokio::test(start_paused = true)]
 async fn after_the_feed_stops_memory_is_not_trusted() {
     let (world, elsewhere) = World::start().await;
-    let (app, running, _tell, browser) = hearing(&world, &elsewhere).await;
+    let (app, running, _tell, browser) = following(&world, &elsewhere, FOREVER).await;
     assert!(served(&browser, &app, Assurance::Session).await);
     running.stop().await;
     elsewhere.end_own(&browser.cookie, EndReason::SignedOut).await.unwrap();
@@ -173,11 +176,8 @@ async fn after_the_feed_stops_memory_is_not_trusted() {
 #[tokio::test(start_paused = true)]
 async fn memory_is_trusted_only_until_the_time_in_the_feed() {
     let (world, elsewhere) = World::start().await;
-    let (app, running, tell) = sharing(&world).await;
-    let browser = world.sign_in(&elsewhere, ADA).await;
-    tell.send(FeedEvent::Resync).unwrap();
-    tell.send(FeedEvent::UpToDate { until: world.now().after(5 * SECOND) }).unwrap();
-    world.run_for(SECOND).await;
+    let until = world.now().after(5 * SECOND);
+    let (app, running, _tell, browser) = following(&world, &elsewhere, until).await;
     assert!(served(&browser, &app, Assurance::Session).await);
     let reads = world.memory.reads();
     assert!(served(&browser, &app, Assurance::Session).await);
@@ -192,7 +192,7 @@ async fn memory_is_trusted_only_until_the_time_in_the_feed() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_waited_during_a_break_reads_the_row_again() {
     let (world, elsewhere) = World::start().await;
-    let (app, running, tell, browser) = hearing(&world, &elsewhere).await;
+    let (app, running, tell, browser) = following(&world, &elsewhere, FOREVER).await;
     assert!(served(&browser, &app, Assurance::Session).await);
     // No answer comes, so the session is served unproven while its token lives.
     world.twitch.always(Endpoint::Validate, FaultKind::delay(MINUTE));
@@ -215,11 +215,8 @@ async fn a_request_that_waited_during_a_break_reads_the_row_again() {
 #[tokio::test(start_paused = true)]
 async fn a_cut_off_instance_does_not_believe_cookies_for_long() {
     let (world, elsewhere) = World::start().await;
-    let (app, running, tell) = sharing(&world).await;
-    let browser = world.sign_in(&elsewhere, ADA).await;
-    tell.send(FeedEvent::Resync).unwrap();
-    tell.send(FeedEvent::UpToDate { until: world.now().after(5 * SECOND) }).unwrap();
-    world.run_for(SECOND).await;
+    let until = world.now().after(5 * SECOND);
+    let (app, running, tell, browser) = following(&world, &elsewhere, until).await;
     let mut endings = app.endings();
     tell.send(FeedEvent::Lost).unwrap();
     app.faulty_store.down(true);
@@ -241,8 +238,7 @@ async fn a_cut_off_instance_does_not_believe_cookies_for_long() {
     app.faulty_store.down(false);
     assert!(!served(&browser, &app, Assurance::Cookie).await, "ENDED");
     let other = world.sign_in(&elsewhere, ADA).await;
-    tell.send(FeedEvent::Resync).unwrap();
-    tell.send(FeedEvent::UpToDate { until: world.now().after(5 * SECOND) }).unwrap();
+    connect(&tell, world.now().after(5 * SECOND));
     world.run_for(SECOND).await;
     assert!(served(&other, &app, Assurance::Cookie).await);
     assert!(!app.doubts(other.session));

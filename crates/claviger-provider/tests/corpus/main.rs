@@ -13,12 +13,4 @@ mod answer;
 mod replay;
 mod webhook;
 
-#[test]
-fn answer_corpus() {
-    replay::replay("answer", &answer::OUTCOMES, answer::check);
-}
-
-#[test]
-fn webhook_corpus() {
-    replay::replay("webhook", &webhook::OUTCOMES, webhook::check);
-}
+replay::corpora! { answer webhook }

@@ -12,7 +12,4 @@ mod cookie;
 #[path = "../../../../fuzz/replay.rs"]
 mod replay;
 
-#[test]
-fn cookie_corpus() {
-    replay::replay("cookie", &cookie::OUTCOMES, cookie::check);
-}
+replay::corpora! { cookie }
