@@ -16,7 +16,7 @@ use claviger_core::{
         routes::AskedMethod,
     },
 };
-use http::{HeaderMap, HeaderValue, Method, Uri, Version, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, request::Parts, uri::PathAndQuery};
 
 use crate::{
     cookies::{Cookies, TooLarge},
@@ -25,6 +25,8 @@ use crate::{
 
 /// The header of a request that is no use of the session, with the value `1`.
 const PASSIVE: &str = "x-claviger-passive";
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The extension of a request that came through a Unix socket, so that its peer has no address. The
 /// server sets it in place of `ConnectInfo`.
@@ -35,7 +37,7 @@ pub struct UnixPeer;
 #[derive(Clone)]
 pub struct RequestHead {
     method: Method,
-    uri: Uri,
+    target: Option<PathAndQuery>,
     pub(crate) cookies: Cookies,
     pub(crate) fetch_site: FetchSite,
     pub(crate) origin: Origin,
@@ -109,7 +111,7 @@ impl RequestHead {
         };
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
         let is_trusted = |address| site.trusts(address);
-        let forwarded_for = parts.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+        let forwarded_for = parts.headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
         let peer = if address.is_none() && parts.extensions.get::<UnixPeer>().is_some() {
             Peer::read_local(site.trusts_unix_peers, is_trusted, forwarded_for)
         } else {
@@ -120,7 +122,7 @@ impl RequestHead {
         let whole = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(whole)| whole);
         Ok(Self {
             method: parts.method.clone(),
-            uri: whole.clone(),
+            target: whole.path_and_query().cloned(),
             cookies,
             fetch_site: fields.fetch_site,
             origin: fields.origin,
@@ -165,7 +167,7 @@ impl RequestHead {
 
     /// Its path and query.
     pub fn target(&self) -> &str {
-        self.uri.path_and_query().map_or("/", |target| target.as_str())
+        self.target.as_ref().map_or("/", PathAndQuery::as_str)
     }
 
     /// Whether the answer may lead a browser to another address.
@@ -253,7 +255,7 @@ impl fmt::Debug for RequestHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestHead")
             .field("method", &self.method)
-            .field("path", &self.uri.path())
+            .field("path", &self.target.as_ref().map(PathAndQuery::path))
             .field("cookies", &self.cookies)
             .field("audience", &self.audience)
             .field("peer", &self.peer)

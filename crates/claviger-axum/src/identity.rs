@@ -38,23 +38,28 @@ fn looks_like_ours(name: &HeaderName) -> bool {
 
 /// Adds the identity headers.
 pub(crate) fn add(headers: &mut HeaderMap, caller: Caller) {
-    put(headers, HEADER_SESSION, caller.session().to_string());
+    put(headers, HEADER_SESSION, value(caller.session().to_string()));
     let CookieIdentity { subject, display_name } = caller.into_identity();
-    put(headers, HEADER_PROVIDER, subject.provider.0);
+    put(headers, HEADER_PROVIDER, value(subject.provider.0));
     // A user without a name is called by the id.
     let has_login = display_name != subject.id;
-    put(headers, HEADER_USER, subject.id);
-    put(headers, HEADER_NAME, display_name);
-    if has_login && let Some(login) = headers.get(HEADER_NAME).cloned() {
-        headers.insert(HEADER_LOGIN, login);
+    put(headers, HEADER_USER, value(subject.id));
+    let name = value(display_name);
+    put(headers, HEADER_NAME, name.clone());
+    if has_login {
+        put(headers, HEADER_LOGIN, name);
     }
 }
 
-/// Inserts a header. Plain text is not copied.
-fn put(headers: &mut HeaderMap, name: HeaderName, text: String) {
+/// A header's value. Plain text is not copied.
+fn value(text: String) -> Option<HeaderValue> {
     let plain = text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'%');
     let text = if plain { text } else { utf8_percent_encode(&text, UNSAFE_IN_HEADERS).to_string() };
-    if let Ok(value) = HeaderValue::try_from(text) {
+    HeaderValue::try_from(text).ok()
+}
+
+fn put(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    if let Some(value) = value {
         headers.insert(name, value);
     }
 }
@@ -89,8 +94,7 @@ mod tests {
 
     #[test]
     fn a_user_name_is_encoded() {
-        let mut headers = HeaderMap::new();
-        put(&mut headers, HEADER_NAME, "Zoë\r\nX-Evil: 1 100%".to_owned());
-        assert_eq!(headers.get(HEADER_NAME).unwrap(), "Zo%C3%AB%0D%0AX-Evil: 1 100%25");
+        let encoded = value("Zoë\r\nX-Evil: 1 100%".to_owned());
+        assert_eq!(encoded.unwrap(), "Zo%C3%AB%0D%0AX-Evil: 1 100%25");
     }
 }

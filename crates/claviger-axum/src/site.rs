@@ -111,7 +111,7 @@ impl Site {
 
     /// Returns the host of the origin, without its port.
     pub fn host(&self) -> &str {
-        let authority = self.origin.split_once("://").map_or(self.origin.as_str(), |(_, rest)| rest);
+        let authority = self.origin.rsplit('/').next().unwrap_or_default();
         host::name(authority.as_bytes()).unwrap_or(authority)
     }
 

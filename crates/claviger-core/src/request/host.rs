@@ -24,65 +24,82 @@ pub enum Host {
 /// An IP address, `localhost` or a name without a dot is believed to be a trusted proxy's own name
 /// for this server. No browser reaches a public site by such a name through that proxy.
 pub fn compare(field: &[u8], public: &str, others: &[String], from_front: bool) -> Host {
-    let Some(name) = name(field) else { return Host::Invalid };
-    if is_same(name, public) {
+    let Some(host) = Named::read(field) else { return Host::Invalid };
+    if host.is(public) {
         return Host::Public;
     }
-    let listed = others
-        .iter()
-        .position(|other| self::name(other.as_bytes()).is_some_and(|other| is_same(name, other)));
-    match listed {
+    match host.place_in(others) {
         Some(place) => Host::Other(place),
-        None if from_front && is_inner(name) => Host::OfFront,
+        None if from_front && host.is_inner() => Host::OfFront,
         None => Host::Foreign,
     }
 }
 
 /// The host in a `Host` field, without its port. `None` if the field is not valid.
 pub fn name(field: &[u8]) -> Option<&str> {
-    let text = std::str::from_utf8(field).ok()?;
-    let (name, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let inside = rest.find(']')?;
-            rest.get(..inside)?.parse::<Ipv6Addr>().ok()?;
-            text.split_at(inside + 2)
-        }
-        None => {
-            let name = text.split(':').next().unwrap_or_default();
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-            if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(plain) {
-                return None;
-            }
-            text.split_at(name.len())
-        }
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let length = match field {
+        [b'[', rest @ ..] => rest.iter().position(|byte| *byte == b']')? + 2,
+        _ => field.iter().position(|byte| !plain(byte)).unwrap_or(field.len()),
     };
-    let digits = if port.is_empty() { port } else { port.strip_prefix(':')? };
-    let valid = digits.is_empty()
-        || digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok();
-    valid.then_some(name)
+    let (name, port) = field.split_at_checked(length)?;
+    let name = std::str::from_utf8(name).ok()?;
+    let valid = match name.strip_prefix('[') {
+        Some(inside) => inside.strip_suffix(']')?.parse::<Ipv6Addr>().is_ok(),
+        None => (1..=LONGEST_NAME).contains(&name.len()),
+    };
+    (valid && is_port(port)).then_some(name)
+}
+
+/// Whether this is the rest of a `Host` field behind the name.
+fn is_port(rest: &[u8]) -> bool {
+    let digits = match rest {
+        [] | [b':'] => return true,
+        [b':', digits @ ..] => digits,
+        _ => return false,
+    };
+    let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u16>().ok());
+    digits.first() != Some(&b'+') && number.is_some()
 }
 
 /// Maximum length of a host name in bytes (RFC 1035 section 2.3.4, without the root).
 const LONGEST_NAME: usize = 253;
 
-fn is_same(name: &str, other: &str) -> bool {
-    name.eq_ignore_ascii_case(other) || address(name).is_some_and(|ip| Some(ip) == address(other))
-}
-
 /// Whether nobody on the internet can register this name for a page of their own, so that a browser
 /// that asks for it was not led here by such a page (DNS rebinding).
 pub fn is_private(field: &[u8], listed: &[String]) -> bool {
-    let Some(name) = name(field) else { return false };
-    let lower = name.to_ascii_lowercase();
+    let Some(host) = Named::read(field) else { return false };
+    let lower = host.name.to_ascii_lowercase();
     let ours = [".internal", ".local", ".localhost", ".svc", ".home.arpa"];
-    is_inner(name)
-        || ours.iter().any(|ending| lower.ends_with(ending))
-        || listed.iter().any(|other| self::name(other.as_bytes()).is_some_and(|other| is_same(name, other)))
+    host.is_inner() || ours.iter().any(|ending| lower.ends_with(ending)) || host.place_in(listed).is_some()
 }
 
-/// Whether a public site cannot have this name.
-fn is_inner(name: &str) -> bool {
-    !name.contains('.') || address(name).is_some() || name.to_ascii_lowercase().ends_with(".localhost")
+/// A valid host.
+struct Named<'a> {
+    name: &'a str,
+    /// If it is one. An address can be written in several ways.
+    address: Option<IpAddr>,
+}
+
+impl<'a> Named<'a> {
+    fn read(field: &'a [u8]) -> Option<Self> {
+        name(field).map(|name| Self { name, address: address(name) })
+    }
+
+    fn is(&self, other: &str) -> bool {
+        self.name.eq_ignore_ascii_case(other) || self.address.is_some() && self.address == address(other)
+    }
+
+    fn place_in(&self, listed: &[String]) -> Option<usize> {
+        listed.iter().position(|other| name(other.as_bytes()).is_some_and(|other| self.is(other)))
+    }
+
+    /// Whether a public site cannot have this name.
+    fn is_inner(&self) -> bool {
+        !self.name.contains('.')
+            || self.address.is_some()
+            || self.name.to_ascii_lowercase().ends_with(".localhost")
+    }
 }
 
 fn address(name: &str) -> Option<IpAddr> {
