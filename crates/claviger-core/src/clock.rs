@@ -170,6 +170,12 @@ impl ClockCheck {
         }
     }
 
+    /// Returns a time on which all instances agree: the provider's, or ours if the provider names
+    /// none. `None` if our clock is not confirmed.
+    pub fn agreed(&self, now: Timestamp, monotonic: Duration) -> Option<Timestamp> {
+        self.confirmed(now, monotonic).map(|_| self.of_provider(now))
+    }
+
     /// Whether the provider has not answered since the start or the last jump.
     pub fn is_untold(&self) -> bool {
         self.told == Told::Nothing
@@ -280,6 +286,10 @@ mod tests {
             assert_eq!(check.confirmed(NOW, limits::CLOCK_TRUSTED_AFTER), expected, "{name}");
         }
         assert_eq!(told(day_ms).of_provider(NOW), NOW.after(DAY + SECOND / 2), "claims go by it");
+        let agreed = |check: ClockCheck| check.agreed(NOW, limits::CLOCK_TRUSTED_AFTER);
+        assert_eq!(agreed(ClockCheck::new(NOW, Duration::ZERO)), None, "not confirmed");
+        assert_eq!(agreed(told(day_ms)), Some(NOW.after(DAY + SECOND / 2)), "ours is behind");
+        assert_eq!(agreed(told(-day_ms)), Some(NOW.before(DAY).after(SECOND / 2)), "ours is ahead");
         assert_eq!(silent(SECOND).of_provider(NOW), NOW);
     }
 

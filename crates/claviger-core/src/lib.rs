@@ -17,6 +17,7 @@
 //! | [`plan`] | how many requests a number of users needs, and whether a budget suffices |
 //! | [`policy`] | the lifetimes, limits and provider habits |
 //! | [`clock`] | what a stored time is worth, and whether our clock is right |
+//! | [`signing_keys`] | which key signs assertions, and which keys are published |
 //! | `return_to` | where a sign-in may send the browser afterwards |
 //! | `device` | the name of a device for people |
 //! | [`display`] | which characters of a stranger's text show as themselves |
@@ -50,6 +51,7 @@ mod return_to;
 mod secret;
 pub mod session;
 pub mod shares;
+pub mod signing_keys;
 pub mod suspicion;
 pub mod sweep;
 mod time;
@@ -74,6 +76,7 @@ pub use session::{
     RefreshStep, Refused, SealedBlob, SealedPair, Session, State, TokenStatus,
 };
 pub use shares::{Arrival, ClientBudget, Shares, Spent};
+pub use signing_keys::{KeyStep, SigningKeys, Since};
 pub use suspicion::{Cause, Connection, Finding, Suspicion};
 pub use sweep::{
     Purpose, RATE_LIMIT_BYTES, RateLimit, RateLimitBounds, Reservation, SLOTS, Schedule, Slot, Turns,

@@ -440,6 +440,24 @@ pub mod limits {
     pub const RESEAL_LOOK_EVERY_IDLE: Duration = Duration::from_secs(10 * 60);
     /// How long a key that was removed from the keyring still opens rows that were read before.
     pub const KEY_LEAVES_AFTER: Duration = Duration::from_secs(10 * 60);
+    /// How long an assertion is valid. It is used again for half of that.
+    pub const ASSERTION_LIFE: Duration = Duration::from_secs(60);
+    /// Maximum number of signed assertions held in memory, of about one kilobyte each.
+    pub const SIGNED_ASSERTIONS: usize = 16_384;
+    /// How long a key signs assertions before the next one is published.
+    pub const SIGNING_KEY_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    /// How long a key is published before it signs: longer than verifiers keep our keys without
+    /// asking again.
+    pub const SIGNING_KEY_LEAD: Duration = Duration::from_secs(24 * 60 * 60);
+    /// How long a key stays published after it signed last. An instance that is cut off from the
+    /// store signs with it meanwhile.
+    pub const SIGNING_KEY_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+    /// Maximum number of keys that stay published after they signed.
+    pub const SIGNING_KEYS_RETIRED: usize = 4;
+    /// Interval between looks at the keys that all instances share.
+    pub const SIGNING_KEYS_LOOK_EVERY: Duration = Duration::from_secs(10);
+    /// How long caches may keep the published keys.
+    pub const SIGNING_KEYS_CACHED: Duration = Duration::from_secs(5 * 60);
     /// Pause before a client tries again, where an operator has to act first.
     pub const RETRY_AFTER_OPERATOR: Duration = Duration::from_secs(60);
     /// Pause before a client tries again, where nobody said how long.
