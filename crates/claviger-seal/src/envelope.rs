@@ -65,6 +65,7 @@ pub(crate) enum Purpose {
     RefreshServer = 6,
     Fingerprint = 7,
     Destination = 8,
+    SigningKeys = 9,
 }
 
 pub(crate) const FORMAT: u8 = 1;

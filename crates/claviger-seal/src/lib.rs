@@ -3,6 +3,7 @@
 //!
 //! Everything is sealed with AES-256-GCM-SIV (RFC 8452). A repeated nonce shows only that two
 //! messages are equal. The crate reads no clock and draws no random numbers; nonces are arguments.
+//! Only the signature of an assertion needs random numbers, which the cryptographic library draws.
 //!
 //! | what | opens with | bound to |
 //! |---|---|---|
@@ -10,6 +11,7 @@
 //! | an access token | a key per row, derived from a root key | format, key id, purpose, provider, session, generation |
 //! | a refresh token in custody `server` | the same, for its own purpose | the same |
 //! | a refresh token in custody `device` | a key derived from the secret in the device's cookie | the same; its key id is 0 |
+//! | the keys that sign assertions ([`SigningKey`]) | a key derived from a root key | format, key id, purpose |
 //!
 //! All of it has one format. Cookies are its base64url.
 //!
@@ -42,8 +44,10 @@ mod encoding;
 mod envelope;
 mod keyring;
 mod rows;
+mod signing;
 
 pub use cookies::{CachedToken, CookieIdentity, LoginCookie, SessionCookie};
 pub use envelope::{KeyId, Nonce, OpenError};
 pub use keyring::{CookiePurpose, KeyFormatError, Keyring, KeyringError, RootKey};
 pub use rows::{AccessPlain, PairBinding, RefreshLock};
+pub use signing::{NotSigned, SigningKey};
