@@ -107,6 +107,7 @@ impl World {
             provider: provider.clone(),
             settings: Settings { refreshes_per_second: 1_000_000, ..Settings::default() },
             webhook: None,
+            assertions: None,
         })
         .await?;
         Ok(Self { mock, provider, http: Limited::new(connections)?, engine, _directory: directory })

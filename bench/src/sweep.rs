@@ -223,6 +223,7 @@ async fn sweep(store: &Path, http: Arc<Counting>, provider: Provider) -> Result<
         provider,
         settings,
         webhook: None,
+        assertions: None,
     })
     .await?;
     loop {

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use claviger_core::{Assurance, ReturnTo, limits, request::path::is_below};
-use claviger_engine::{Caller, Denied, Engine, Grant, LogThrottle};
+use claviger_engine::{Assertion, Caller, Denied, Engine, Grant, LogThrottle};
 use claviger_seal::{CachedToken, SessionCookie};
 use http::{HeaderMap, request::Parts};
 
@@ -237,6 +237,29 @@ impl Claviger {
     /// Adds the headers that tell an app who is calling.
     pub fn add_identity(&self, headers: &mut HeaderMap, caller: Caller) {
         identity::add(headers, caller);
+    }
+
+    /// Adds the assertion that proves to an app who is calling, if assertions are signed.
+    ///
+    /// A reader of it can pass for the user. So it belongs into requests to the app, and never into
+    /// an answer that a browser gets.
+    ///
+    /// # Errors
+    /// See [`Claviger::assertion`].
+    pub fn add_assertion(&self, headers: &mut HeaderMap, caller: &Caller) -> Result<(), Denied> {
+        if let Some(assertion) = self.assertion(caller)? {
+            headers.insert(identity::HEADER_ASSERTION, assertion.header());
+        }
+        Ok(())
+    }
+
+    /// Returns the assertion that proves to an app, or to a service behind it, who is calling. None
+    /// if none are signed.
+    ///
+    /// # Errors
+    /// See [`Engine::assertion`].
+    pub fn assertion(&self, caller: &Caller) -> Result<Option<Assertion>, Denied> {
+        self.engine().assertion(caller)
     }
 }
 

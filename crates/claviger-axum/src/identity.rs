@@ -17,6 +17,8 @@ pub const HEADER_NAME: HeaderName = HeaderName::from_static("x-auth-name");
 pub const HEADER_LOGIN: HeaderName = HeaderName::from_static("x-auth-login");
 /// The id of the device's session. It is an identifier, not a credential.
 pub const HEADER_SESSION: HeaderName = HeaderName::from_static("x-auth-session");
+/// A JWT that proves to the app who is calling.
+pub const HEADER_ASSERTION: HeaderName = HeaderName::from_static("x-auth-assertion");
 
 /// How our names begin: what we tell the app, and what a script tells us.
 const PREFIXES: [&[u8]; 2] = [b"x-auth-", b"x-claviger-"];
@@ -78,6 +80,8 @@ mod tests {
             "x.auth.user",
             "x~auth!user",
             "x-auth-anything",
+            "x-auth-assertion",
+            "x_auth.assertion",
             "x-claviger-passive",
             "x_claviger_passive",
             "x-authority",

@@ -60,7 +60,9 @@ mod site;
 pub use claviger::Claviger;
 pub use extract::{MaybeSignedIn, SignedIn};
 pub use head::{RequestHead, TooManyCookies, UnixPeer};
-pub use identity::{HEADER_LOGIN, HEADER_NAME, HEADER_PROVIDER, HEADER_SESSION, HEADER_USER};
+pub use identity::{
+    HEADER_ASSERTION, HEADER_LOGIN, HEADER_NAME, HEADER_PROVIDER, HEADER_SESSION, HEADER_USER,
+};
 pub use layer::{Authenticate, ClavigerLayer};
 pub use problem::{Problem, no_store};
 pub use site::{SameSite, Site, SiteData};

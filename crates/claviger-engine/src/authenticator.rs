@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use claviger_core::{
     ApiRefusal, Ask, Assurance, EndReason, Expiry, Lifetimes, Need, Presence, Session, SessionId, Spent,
-    Subject, Timestamp, limits, request,
+    State, Subject, Timestamp, limits, request,
 };
 use claviger_seal::{CachedToken, CookieIdentity, SessionCookie};
 
@@ -18,6 +18,19 @@ use crate::{
 pub struct Caller {
     session: SessionId,
     who: Who,
+    vouched: Vouched,
+}
+
+claviger_core::named! {
+    /// Who vouches for a caller, as an assertion says it.
+    pub(crate) enum Vouched {
+        /// The sealed cookie, or a row that has not ended.
+        Cookie = "cookie",
+        /// A live row with a recent proof.
+        Session = "session",
+        /// The provider, asked as lately as the route demands.
+        Provider = "provider",
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -29,6 +42,15 @@ enum Who {
 }
 
 impl Caller {
+    fn new(session: SessionId, who: Who, assurance: Assurance) -> Self {
+        let vouched = match (&who, assurance) {
+            (Who::Cookie(_), _) | (Who::Row(_), Assurance::Row) => Vouched::Cookie,
+            (Who::Row(_), Assurance::Cookie | Assurance::Session) => Vouched::Session,
+            (Who::Row(_), Assurance::Provider { .. }) => Vouched::Provider,
+        };
+        Self { session, who, vouched }
+    }
+
     /// The caller's session.
     pub fn session(&self) -> SessionId {
         self.session
@@ -58,6 +80,19 @@ impl Caller {
             Who::Row(row) => {
                 CookieIdentity { subject: row.subject.clone(), display_name: row.display_name.clone() }
             }
+        }
+    }
+
+    /// Who vouches for the caller.
+    pub(crate) fn vouched(&self) -> Vouched {
+        self.vouched
+    }
+
+    /// When the provider last proved the token of the row that vouches.
+    pub(crate) fn proven_at(&self) -> Option<Timestamp> {
+        match &self.row()?.state {
+            State::Live(active) | State::Parked(active) | State::Suspect(active) => Some(active.proven_at),
+            State::Ended { .. } => None,
         }
     }
 
@@ -146,7 +181,7 @@ impl Authenticator {
                 // around.
                 let row = Box::pin(self.vouch(&cookie, ask.assurance)).await?;
                 self.note_use(row.id, ask.presence);
-                Ok(Caller { session: row.id, who: Who::Row(row) })
+                Ok(Caller::new(row.id, Who::Row(row), ask.assurance))
             }
         }
     }
@@ -164,12 +199,12 @@ impl Authenticator {
                 identity.display_name.clone_from(&row.display_name);
             }
             self.note_use(session, ask.presence);
-            return AtOnce::Caller(Caller { session, who: Who::Cookie(identity) });
+            return AtOnce::Caller(Caller::new(session, Who::Cookie(identity), ask.assurance));
         }
         match self.remembered(&cookie, ask.assurance, now) {
             Some(row) => {
                 self.note_use(session, ask.presence);
-                AtOnce::Caller(Caller { session, who: Who::Row(row) })
+                AtOnce::Caller(Caller::new(session, Who::Row(row), ask.assurance))
             }
             None => AtOnce::Unknown(cookie),
         }

@@ -73,6 +73,9 @@ const JOBS: &[Job] = &[
         regular(parts.connection_sweep.check_due())
     }),
     job("keep the webhook subscription", Always, |parts| regular(parts.subscriber.keep_subscribed().map(Ok))),
+    job("keep the keys of assertions", Every(limits::SIGNING_KEYS_LOOK_EVERY), |parts| {
+        regular(parts.assertions.keys().look())
+    }),
     job(
         "seal rows with the newest key",
         Signal(|parts| parts.resealer.keys_changed(), limits::RESEAL_LOOK_EVERY),

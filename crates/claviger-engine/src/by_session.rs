@@ -3,17 +3,20 @@
 //! A session's id is random, so its own bits serve as its hash. Only ids of ours get here, so an
 //! attacker cannot choose them to collide.
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use claviger_core::SessionId;
 use quick_cache::{UnitWeighter, sync::Cache};
 
 /// A bounded cache of something for each session.
-pub(crate) type BySession<T> = Cache<SessionId, T, UnitWeighter, BuildHasherDefault<OwnBits>>;
+pub(crate) type BySession<T> = By<SessionId, T>;
 
-/// Makes a cache for at most this many sessions.
-pub(crate) fn cache<T: Clone>(sessions: usize) -> BySession<T> {
-    Cache::with(sessions, sessions as u64, UnitWeighter, BuildHasherDefault::default(), Default::default())
+/// A bounded cache by a key whose hash is that of a session.
+pub(crate) type By<K, T> = Cache<K, T, UnitWeighter, BuildHasherDefault<OwnBits>>;
+
+/// Makes a cache of at most this many values.
+pub(crate) fn cache<K: Eq + Hash, T: Clone>(values: usize) -> By<K, T> {
+    Cache::with(values, values as u64, UnitWeighter, BuildHasherDefault::default(), Default::default())
 }
 
 /// A hasher that takes the last eight octets: in an id these are 62 random bits.

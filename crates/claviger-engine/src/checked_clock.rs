@@ -36,6 +36,11 @@ impl CheckedClock {
         self.watch.of_provider()
     }
 
+    /// A time on which all instances agree, as far as is known without asking.
+    pub(crate) fn agreed(&self) -> Option<Timestamp> {
+        self.watch.agreed()
+    }
+
     /// The time that may end sessions. If the provider has not answered since the start or the last
     /// jump, it is asked for its time. None if it does not say.
     pub(crate) async fn confirmed(&self) -> Option<Timestamp> {

@@ -50,6 +50,11 @@ impl ClockWatch {
         self.after_look(|check, now, _| check.of_provider(now))
     }
 
+    /// A time on which all instances agree, if the provider has confirmed the clock.
+    pub(crate) fn agreed(&self) -> Option<Timestamp> {
+        self.after_look(|check, now, monotonic| check.agreed(now, monotonic))
+    }
+
     pub(crate) fn is_untold(&self) -> bool {
         self.after_look(|check, _, _| check.is_untold())
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use claviger_core::{
     ApiRefusal, Arrival, Ask, ClientSecret, EndReason, Presence, ReturnTo, Session, SessionId, Subject,
     Timestamp,
@@ -14,9 +15,9 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    AtOnce, Callback, Caller, Denied, DestinationError, EndError, Ending, FinishedSignIn, Grant, KeyRows,
-    KeysRefused, Load, LoginError, LoginStarted, Parts, Report, Settings, StartError, Target, WebhookError,
-    WebhookReply, Wiring, background, jobs_watch::JobsWatch, settings,
+    Assertion, AtOnce, Callback, Caller, Denied, DestinationError, EndError, Ending, FinishedSignIn, Grant,
+    KeyRows, KeysRefused, Load, LoginError, LoginStarted, Parts, Report, Settings, StartError, Target,
+    WebhookError, WebhookReply, Wiring, background, jobs_watch::JobsWatch, settings,
 };
 
 /// Keeps the sessions of one app. Cheap to clone; all clones are the same engine.
@@ -98,6 +99,23 @@ impl Engine {
     /// asked. Otherwise the cookie is for [`Engine::authenticate`].
     pub fn authenticate_at_once(&self, cookie: SessionCookie, ask: impl Into<Ask>) -> AtOnce {
         self.parts.authenticator.at_once(cookie, ask.into())
+    }
+
+    /// The assertion that tells an app who is calling. None without [`Parts::assertions`].
+    ///
+    /// # Errors
+    /// If it cannot be signed. Nobody is signed out.
+    pub fn assertion(&self, caller: &Caller) -> Result<Option<Assertion>, Denied> {
+        self.parts.assertions.of(caller)
+    }
+
+    /// The public halves of the keys that sign assertions, as a JWK set (RFC 7517). None without
+    /// [`Parts::assertions`].
+    ///
+    /// # Errors
+    /// If there are no keys, because those of the store do not open.
+    pub fn key_set(&self) -> Result<Option<Bytes>, Denied> {
+        self.parts.assertions.key_set()
     }
 
     /// When idleness ends the session of this row, unless it is used again.
@@ -291,12 +309,23 @@ impl Engine {
         self.parts.provider.use_client_secret(client_secret).await;
     }
 
-    /// Requires that every row can be opened. It scans all rows.
+    /// Requires that every row, and the keys that sign assertions, can be opened. It scans all
+    /// rows.
     ///
     /// # Errors
-    /// [`KeysRefused::InUse`] names a key that is missing.
+    /// [`KeysRefused::InUse`] and [`KeysRefused::SignsAssertions`] name a key that is missing.
     pub async fn require_keys(&self) -> Result<(), KeysRefused> {
-        self.parts.keys.require_all().await
+        self.parts.keys.require_all().await?;
+        self.parts.assertions.keys().require().await
+    }
+
+    /// Takes over the keys that sign assertions from other instances, and takes the step of their
+    /// rotation that is due.
+    ///
+    /// # Errors
+    /// If the store cannot be used. Then the keys of before are used.
+    pub async fn look_at_signing_keys(&self) -> Result<(), StoreError> {
+        self.parts.assertions.keys().look().await
     }
 
     /// Each key of the keyring, and each that rows need, with the rows that it sealed. It scans all

@@ -42,6 +42,11 @@ pub enum KeysRefused {
         "key {0} is another key than the one of this id that is in force; the operator must give it an id of its own"
     )]
     Contradiction(KeyId),
+    /// The keys that sign assertions are sealed with a key that is missing.
+    #[error(
+        "key {0} seals the keys that sign assertions and is not in the keyring; the operator must put it back"
+    )]
+    SignsAssertions(KeyId),
     /// The rows could not be counted.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -32,6 +32,7 @@
 //! - **A rule**: not here. Rules are pure functions of [`claviger_core`].
 
 mod app_token;
+mod assertions;
 mod authenticator;
 mod background;
 mod breaker;
@@ -74,6 +75,7 @@ mod validator;
 mod wiring;
 
 pub use self::metrics::{METRICS, Metric, MetricKind, RENAMED as RENAMED_METRICS};
+pub use assertions::{Assertion, AssertionSettings};
 pub use authenticator::{AtOnce, Caller};
 pub use client::HttpClient;
 pub use disconnects::{
@@ -97,6 +99,7 @@ pub use wiring::Parts;
 
 // The parts, and what several of them use, for the modules of this crate.
 use app_token::{AppToken, NoToken};
+use assertions::Assertions;
 use authenticator::Authenticator;
 use breaker::SharedBreaker;
 use budget::SharedBudget;

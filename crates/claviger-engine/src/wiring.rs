@@ -7,11 +7,11 @@ use claviger_seal::Keyring;
 use claviger_store::{Store, StoreError};
 
 use crate::{
-    AppToken, Authenticator, ChangeFeed, CheckedClock, Clock, ClockWatch, ConnectionChecks, ConnectionSweep,
-    ControlUser, Destinations, Disconnects, Entropy, Env, Housekeeping, Keys, LastSeen, LoadMeter, Outbox,
-    ProviderClient, ProviderHttp, Refresher, Resealer, Rows, Settings, SharedRateLimit, SignIns, SignOut,
-    Slots, Subscriber, Validator, WebhookEvents, WebhookSettings, change_feed::trusted_at_start,
-    store_health::WatchedStore, sweep::Sweep,
+    AppToken, AssertionSettings, Assertions, Authenticator, ChangeFeed, CheckedClock, Clock, ClockWatch,
+    ConnectionChecks, ConnectionSweep, ControlUser, Destinations, Disconnects, Entropy, Env, Housekeeping,
+    Keys, LastSeen, LoadMeter, Outbox, ProviderClient, ProviderHttp, Refresher, Resealer, Rows, Settings,
+    SharedRateLimit, SignIns, SignOut, Slots, Subscriber, Validator, WebhookEvents, WebhookSettings,
+    change_feed::trusted_at_start, store_health::WatchedStore, sweep::Sweep,
 };
 
 /// What the engine works with.
@@ -32,6 +32,8 @@ pub struct Parts {
     pub settings: Settings,
     /// Where the provider sends its webhook events, if it is to send any.
     pub webhook: Option<WebhookSettings>,
+    /// For whom assertions are signed, if any are.
+    pub assertions: Option<AssertionSettings>,
 }
 
 /// The engine's parts.
@@ -59,12 +61,13 @@ pub(crate) struct Wiring {
     pub(crate) sign_out: Arc<SignOut>,
     pub(crate) destinations: Arc<Destinations>,
     pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) assertions: Arc<Assertions>,
     pub(crate) housekeeping: Arc<Housekeeping>,
 }
 
 impl Wiring {
     pub(crate) async fn new(parts: Parts) -> Result<Self, StoreError> {
-        let Parts { store, http, clock, entropy, keyring, provider, settings, webhook } = parts;
+        let Parts { store, http, clock, entropy, keyring, provider, settings, webhook, assertions } = parts;
         let store_health = WatchedStore::new(store, clock.clone(), settings.store_wait);
         let store: Arc<dyn Store> = store_health.clone();
         let env = Env::new(clock, entropy, settings);
@@ -74,12 +77,11 @@ impl Wiring {
         let feed = store.change_feed();
         let rows = Rows::open(env.clone(), store.clone(), trusted_at_start(&feed)).await?;
         let last_seen = LastSeen::new(&env, &store);
-
         let keys = Keys::new(env.clone(), store.clone(), rows.clone(), provider.clone(), keyring);
+        let assertions = Assertions::open(&env, &store, &keys, &clock, assertions).await?;
         let app_token = AppToken::new(&env, &store, &keys, &provider);
         let resealer = Resealer::new(&env, &store, &rows, &keys, &app_token);
         let outbox = Outbox::new(&env, &store, &rows, &keys, &clock, &provider);
-
         let control_user = ControlUser::new(&env, &store, &provider);
         let rate_limit = SharedRateLimit::new(&env, &store);
         let validator = Validator::new(&env, &rows, &keys, &provider, &control_user, &rate_limit);
@@ -104,6 +106,7 @@ impl Wiring {
             &disconnects,
         );
         Ok(Self {
+            assertions,
             sign_ins: SignIns::new(&env, &store, &rows, &keys, &clock, &outbox, &provider, &control_user),
             destinations: Destinations::new(&env, &store),
             sign_out: SignOut::new(&env, &rows, &keys, &clock),

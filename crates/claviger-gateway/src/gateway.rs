@@ -59,6 +59,7 @@ impl Gateway {
             keyring: secrets.keyring,
             provider: provider(config, secrets.client_secret),
             settings: config.engine(),
+            assertions: config.assertions(),
             webhook: secrets.webhook.map(|secret| WebhookSettings { callback: config.callback(), secret }),
         })
         .await?;

@@ -10,9 +10,10 @@ use claviger_axum::{Problem, RequestHead, Site, no_store};
 use claviger_core::request::{host::Host, path::is_below};
 use http::{HeaderValue, StatusCode, header, request::Parts};
 
-/// Front proxies ask these by whatever name they know this server, and the provider by the name
-/// that was registered.
-const ASKED_BY_ANY_NAME: [&str; 4] = ["/auth/check", "/auth/webhook", "/healthz", "/readyz"];
+/// Front proxies and the app ask these by whatever name they know this server, and the provider by
+/// the name that was registered.
+const ASKED_BY_ANY_NAME: [&str; 5] =
+    ["/auth/check", "/auth/jwks.json", "/auth/webhook", "/healthz", "/readyz"];
 
 /// Finds requests for other hosts.
 #[derive(Debug, Default)]

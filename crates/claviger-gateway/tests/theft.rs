@@ -72,6 +72,7 @@ impl Victim {
             provider: twitch::PRESET.mock_at(&mock.url().parse().unwrap(), registration),
             settings: Settings { custody, ..Settings::default() },
             webhook: None,
+            assertions: None,
         })
         .await
         .unwrap();

@@ -116,6 +116,7 @@ impl World {
             provider: provider_config(self.plan.habits, self.plan.offers),
             settings: settings(&self.plan),
             webhook: self.plan.webhook.then(webhook),
+            assertions: None,
         };
         let Ok(engine) = Engine::start(parts).await else { return };
         let background = engine.clone();

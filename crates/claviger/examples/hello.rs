@@ -50,6 +50,7 @@ pub async fn app(
         settings: Settings::at(&provider),
         provider,
         webhook: None,
+        assertions: None,
     })
     .await?;
     // `insecure` is for plain http on this computer only.

@@ -25,8 +25,9 @@ pub use claviger_core::{
     SessionId, Subject, Timestamp,
 };
 pub use claviger_engine::{
-    Caller, Clock, Denied, EndError, Ending, Engine, Entropy, Grant, HttpClient, KeysRefused, OsEntropy,
-    Parts, ProviderHttp, Settings, SettingsError, StartError, Sweep, SystemClock, Target, WebhookSettings,
+    Assertion, AssertionSettings, Caller, Clock, Denied, EndError, Ending, Engine, Entropy, Grant,
+    HttpClient, KeysRefused, OsEntropy, Parts, ProviderHttp, Settings, SettingsError, StartError, Sweep,
+    SystemClock, Target, WebhookSettings,
 };
 pub use claviger_provider::{Preset, Provider, Registration, twitch};
 pub use claviger_seal::{KeyFormatError, KeyId, Keyring, KeyringError, RootKey, SessionCookie};
@@ -34,8 +35,8 @@ pub use claviger_store::{MemoryStore, Store, StoreError};
 
 #[cfg(feature = "axum")]
 pub use claviger_axum::{
-    Authenticate, Claviger, ClavigerLayer, HEADER_LOGIN, HEADER_NAME, HEADER_PROVIDER, HEADER_SESSION,
-    HEADER_USER, MaybeSignedIn, RequestHead, SameSite, SignedIn, Site, SiteData,
+    Authenticate, Claviger, ClavigerLayer, HEADER_ASSERTION, HEADER_LOGIN, HEADER_NAME, HEADER_PROVIDER,
+    HEADER_SESSION, HEADER_USER, MaybeSignedIn, RequestHead, SameSite, SignedIn, Site, SiteData,
 };
 #[cfg(feature = "mock")]
 pub use claviger_mock as mock;

@@ -5,6 +5,7 @@ mod check;
 mod devices;
 mod failed;
 mod health;
+mod jwks;
 mod login;
 mod logout;
 mod return_to;
@@ -71,6 +72,7 @@ fn router(claviger: &Claviger) -> Router<Claviger> {
         .route("/auth/devices/end-others", post(devices::end_others))
         .route("/auth/devices/{id}/end", post(devices::end_one))
         .route("/auth/style.css", get(style))
+        .route(jwks::PATH, get(jwks::key_set))
         .route("/auth/{*rest}", any(not_found))
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(claviger.clone(), guard))

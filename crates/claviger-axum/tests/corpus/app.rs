@@ -54,6 +54,7 @@ impl App {
             provider: twitch::PRESET.provider(registration),
             settings: Settings::default(),
             webhook: None,
+            assertions: None,
         };
         let engine = runtime.block_on(Engine::start(parts)).unwrap();
         let site = Site { trusted_proxies: vec![FRONT.parse().unwrap()], ..Site::new(ORIGIN) };

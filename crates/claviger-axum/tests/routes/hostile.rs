@@ -13,7 +13,7 @@ use crate::{
     twitch::ADA,
 };
 
-const PATHS: [&str; 19] = [
+const PATHS: [&str; 20] = [
     "/auth/login",
     "/auth/sign-in",
     "/auth/callback",
@@ -26,6 +26,7 @@ const PATHS: [&str; 19] = [
     "/auth/devices/x/end",
     "/auth/devices/%ff/end",
     "/auth/style.css",
+    "/auth/jwks.json",
     "/auth/check",
     "/auth/webhook",
     "/auth/nothing",

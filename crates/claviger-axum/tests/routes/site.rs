@@ -11,7 +11,9 @@ use std::{
 use axum::{Router, body::Body};
 use claviger_axum::{Claviger, Site};
 use claviger_core::{ClientSecret, EndReason, SessionId, Timestamp};
-use claviger_engine::{Clock, Engine, OsEntropy, Parts, Settings, Target, WebhookSettings};
+use claviger_engine::{
+    AssertionSettings, Clock, Engine, OsEntropy, Parts, Settings, Target, WebhookSettings,
+};
 use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET};
 use claviger_provider::{Registration, WebhookSecret, twitch};
 use claviger_seal::{KeyId, Keyring, RootKey};
@@ -59,6 +61,8 @@ pub(crate) struct Setup {
     pub(crate) keys: Vec<u32>,
     /// Whether the provider sends webhook events.
     pub(crate) webhook: bool,
+    /// For whom assertions are signed.
+    pub(crate) assertions: Option<AssertionSettings>,
     /// Wraps the routes into an app.
     pub(crate) pages: fn(&Claviger) -> Router,
 }
@@ -84,6 +88,7 @@ impl App {
             settings: Settings::default(),
             keys: vec![1],
             webhook: true,
+            assertions: None,
             pages: |claviger| claviger.routes().merge(claviger.health_routes()),
         };
         change(&mut setup);
@@ -100,6 +105,7 @@ impl App {
             settings: *self.claviger.engine().settings(),
             keys: keys.to_vec(),
             webhook: self.claviger.engine().wants_webhook_events(),
+            assertions: None,
             pages: |claviger| claviger.routes().merge(claviger.health_routes()),
         };
         Self::over(setup, Arc::clone(&self.store), Arc::clone(&self.twitch), Arc::clone(&self.clock)).await
@@ -128,6 +134,7 @@ impl App {
                 callback: format!("{ORIGIN}/auth/webhook").parse().unwrap(),
                 secret: WebhookSecret::new(WEBHOOK_SECRET).unwrap(),
             }),
+            assertions: setup.assertions,
         })
         .await
         .unwrap();

@@ -11,6 +11,7 @@
 )]
 
 mod asked_once;
+mod assertions;
 mod authenticate;
 mod background;
 mod capabilities;

@@ -14,8 +14,8 @@ use claviger_core::{
     ReturnTo, Rotation, SealedBlob, Session, SessionId, State, Subject, Timestamp, limits,
 };
 use claviger_engine::{
-    Callback, Caller, Clock, Denied, Engine, Entropy, FinishedSignIn, Grant, LoginError, LoginStarted, Parts,
-    Settings,
+    AssertionSettings, Callback, Caller, Clock, Denied, Engine, Entropy, FinishedSignIn, Grant, LoginError,
+    LoginStarted, Parts, Settings,
 };
 use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, DEMO_REDIRECT_URI};
 use claviger_provider::{Provider, Registration, twitch};
@@ -123,6 +123,7 @@ pub(crate) struct Setup {
     pub(crate) settings: Settings,
     pub(crate) provider: Provider,
     pub(crate) mock: claviger_mock::Settings,
+    pub(crate) assertions: Option<AssertionSettings>,
 }
 
 /// Everything but the engines.
@@ -133,6 +134,7 @@ pub(crate) struct World {
     pub(crate) memory: Arc<MemoryStore>,
     pub(crate) provider: Provider,
     pub(crate) settings: Settings,
+    pub(crate) assertions: Option<AssertionSettings>,
     pub(crate) entropy: Arc<Seeded>,
 }
 
@@ -183,6 +185,7 @@ impl World {
                 rotation: claviger_mock::Rotation::OneTime,
                 ..claviger_mock::Settings::default()
             },
+            assertions: None,
         };
         change(&mut setup);
         let clock = Arc::new(ManualClock::new());
@@ -192,6 +195,7 @@ impl World {
             memory: Arc::new(MemoryStore::new()),
             provider: setup.provider,
             settings: setup.settings,
+            assertions: setup.assertions,
             entropy: Arc::new(Seeded::new(7)),
         };
         let app = world.instance().await;
@@ -220,6 +224,7 @@ impl World {
             provider: self.provider.clone(),
             settings: self.settings,
             webhook: None,
+            assertions: self.assertions.clone(),
         }
     }
 

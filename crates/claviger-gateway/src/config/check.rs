@@ -56,6 +56,7 @@ pub(super) fn problems(config: &Config, layers: &Layers) -> Vec<Problem> {
     check.addresses();
     check.hosts();
     check.headers();
+    check.assertion();
     check.store();
     check.provider();
     check.engine();
@@ -86,6 +87,12 @@ impl Check<'_> {
         if !holds {
             self.wrong(key, what);
         }
+    }
+
+    fn assertion(&mut self) {
+        let audience = self.config.assertion.audience.as_deref();
+        let is_empty = audience.is_some_and(|audience| audience.trim().is_empty());
+        self.ensure(!is_empty, "assertion.audience", "must name your app, such as by its address");
     }
 
     fn addresses(&mut self) {

@@ -10,7 +10,7 @@ use claviger_core::{
         routes::{self, Admission, CrossOrigin, Faults},
     },
 };
-use claviger_engine::{Settings, Sweep};
+use claviger_engine::{AssertionSettings, Settings, Sweep};
 use url::Url;
 
 use super::{
@@ -50,6 +50,12 @@ impl Config {
             cascade: session.cascade.0,
             ..Settings::default()
         }
+    }
+
+    /// For whom assertions are signed, if any are.
+    pub fn assertions(&self) -> Option<AssertionSettings> {
+        let audience = self.assertion.audience.clone()?;
+        Some(AssertionSettings { issuer: self.public_url.origin().to_string(), audience })
     }
 
     /// The address where the provider sends webhook events, if there is a webhook.

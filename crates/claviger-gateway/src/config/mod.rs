@@ -3,7 +3,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`settings`] | every setting: name, type, default, limits, documentation |
+//! | [`settings`], [`assertion`] | every setting: name, type, default, limits, documentation |
 //! | [`declare`] | what a declaration consists of |
 //! | [`derived`] | what follows from them |
 //! | [`keys`] | lookups by key, and old names |
@@ -18,6 +18,7 @@
 //! To add a setting, declare it in [`settings`] and use the new field. A test rewrites
 //! `docs/configuration.md`. Only a check that concerns several settings needs more, in [`check`].
 
+pub mod assertion;
 pub mod check;
 pub mod declare;
 pub mod derived;

@@ -10,6 +10,7 @@ use claviger_axum::{SameSite, SiteData};
 use claviger_core::policy::{Cascade, Custody, Rotation};
 
 use super::{
+    assertion::Assertion,
     declare::settings,
     endpoints::{ListenAt, Upstream},
     values::{FieldName, HookUrl, HostName, PresetName, Proxies, Secret, SiteUrl, Span, Word},
@@ -115,6 +116,9 @@ settings! {
 
         /// How the browser may call the provider's API.
         api: Api;
+
+        /// What proves to the app who is calling.
+        assertion: Assertion;
 
         /// Limits for connections and requests.
         limits: Limits;

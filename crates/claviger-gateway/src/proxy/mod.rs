@@ -186,9 +186,14 @@ impl Proxy {
         let outdated = visitor.as_ref().and_then(|_| self.claviger.outdated_cookie(head));
         let upgrade = tunnel::Upgrade::asked(&mut parts).filter(|_| !self.app.speaks_http2());
         let (caller, hold) = visitor.unzip();
-        let Some(onward) = self.onward(parts, head, caller.as_ref(), upgrade.as_ref(), body) else {
+        let Some(mut onward) = self.onward(parts, head, caller.as_ref(), upgrade.as_ref(), body) else {
             return problems::BAD_HEAD.answer_to(head);
         };
+        if let Some(caller) = &caller
+            && let Err(denied) = self.claviger.add_assertion(onward.headers_mut(), caller)
+        {
+            return self.claviger.deny(head, &denied).await;
+        }
         match self.ask(onward, hold.as_ref()).await {
             Ok(answer) => {
                 let mut answer = self.back(answer, upgrade, hold, head);

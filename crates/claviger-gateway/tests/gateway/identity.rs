@@ -1,6 +1,8 @@
 //! Access control, and the identity that the app receives.
 
 use http::{StatusCode, header};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
+use serde_json::Value;
 
 use crate::world::{ADA, Told, World, echo, listen, status_of};
 
@@ -174,5 +176,44 @@ async fn our_own_routes_never_reach_the_app() {
             .await;
         assert!(!answer.contains("\"target\""), "{path} reached the app: {answer}");
         assert!(status_of(&answer) < 500, "{path}: {answer}");
+    }
+}
+
+/// The app gets one assertion, which is ours, wherever it learns who calls. It verifies with the
+/// public keys.
+#[tokio::test]
+async fn the_app_gets_an_assertion_that_the_public_keys_verify() {
+    let settings = "assertion.audience = \"the app\"\n\
+                    routes = [{ path = \"/open\", assurance = \"none\" }, { path = \"/cheap\", assurance = \"cookie\" },\n\
+                    { path = \"/maybe\", assurance = \"optional\" }]";
+    let world = World::new(echo(), settings).await;
+    let cookie = world.sign_in(ADA).await;
+    let keys = world.get("/auth/jwks.json").header(header::HOST, "claviger:8080").send().await.unwrap();
+    assert_eq!(keys.status(), StatusCode::OK, "the app asks by a name of its own network");
+    let keys: JwkSet = serde_json::from_str(&keys.text().await.unwrap()).unwrap();
+    let forged = "x-auth-assertion: e30.e30.e30\r\nX_Auth_Assertion: e30.e30.e30\r\n";
+    for (path, assurance) in [("/", "session"), ("/cheap", "cookie"), ("/maybe", "cookie")] {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost:{}\r\n", world.address.port());
+        let answer = world.raw(format!("{head}connection: close\r\n{forged}cookie: {cookie}\r\n\r\n")).await;
+        let told = Told::parse(&answer);
+        let [assertion] = told.all("x-auth-assertion")[..] else { panic!("{path}: {:?}", told.names()) };
+        assert!(!told.names().contains(&"x_auth_assertion"), "GATE");
+        let mut rules = Validation::new(Algorithm::ES256);
+        rules.set_audience(&["the app"]);
+        rules.set_issuer(&[format!("http://localhost:{}", world.address.port())]);
+        let kid = jsonwebtoken::decode_header(assertion).unwrap().kid.unwrap();
+        let key = DecodingKey::from_jwk(keys.find(&kid).unwrap()).unwrap();
+        let claims = jsonwebtoken::decode::<Value>(assertion, &key, &rules).unwrap().claims;
+        assert_eq!(
+            (&claims["sub"], &claims["assurance"]),
+            (&format!("twitch:{ADA}").into(), &assurance.into())
+        );
+        assert_eq!(claims["sid"], told.all("x-auth-session")[0], "one session in both");
+    }
+    for path in ["/open", "/maybe"] {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost:{}\r\n", world.address.port());
+        let answer = world.raw(format!("{head}connection: close\r\n{forged}\r\n")).await;
+        let told = Told::parse(&answer);
+        assert!(told.names().iter().all(|name| !name.contains("assertion")), "GATE: {path}");
     }
 }

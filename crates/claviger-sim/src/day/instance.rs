@@ -67,6 +67,7 @@ impl Instance {
                 ..Settings::default()
             },
             webhook: None,
+            assertions: None,
         };
         let engine = Engine::start(parts).await?;
         let background = engine.clone();

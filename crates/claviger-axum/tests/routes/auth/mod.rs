@@ -6,6 +6,7 @@ mod check;
 mod check_limits;
 mod devices;
 mod exchanges;
+mod jwks;
 mod login;
 mod logout;
 mod repair;
