@@ -58,6 +58,7 @@ pub mod demo;
 mod entry;
 pub mod gateway;
 pub mod inbound;
+mod keeping;
 mod key_file;
 pub mod metrics;
 mod misdirected;

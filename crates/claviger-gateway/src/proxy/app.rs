@@ -3,7 +3,7 @@
 use std::{
     io,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -11,19 +11,24 @@ use std::{
 use axum::BoxError;
 use futures_util::future::BoxFuture;
 use http::Uri;
+use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
-    client::legacy::{Client, ResponseFuture, connect::HttpConnector},
+    client::legacy::{Builder, Client, Error, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 #[cfg(not(unix))]
 use tokio::net::TcpStream as UnixStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service;
 
 use super::body::Upload;
-use crate::config::{Config, Upstream, Via};
+use crate::{
+    config::{Config, Upstream, Via},
+    keeping::Keeping,
+};
 
 /// How long idle connections to the app are kept: less than any common server's own limit (Node.js:
 /// 5 s), so that a request rarely meets a connection that the app is closing.
@@ -32,17 +37,22 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(4);
 const ANSWER_BUFFER: u32 = 64 * 1024;
 /// Maximum number of idle connections to the app.
 const IDLE_CONNECTIONS: usize = 64;
-/// How often an app is pinged that speaks HTTP/2 and owes answers, and how long it may take. One
-/// connection has all requests, so they would all wait for an app that vanished.
+/// Maximum number of requests at a time on one connection to an app that speaks HTTP/2. An app
+/// should allow as many (RFC 9113 section 6.5.2).
+const STREAMS: u16 = 100;
+/// How often such a connection is pinged while the app owes answers. If the app vanished, all
+/// requests on it would wait.
 const PING: Duration = Duration::from_secs(10);
 
 /// Sends requests to the app.
-#[derive(Clone)]
 pub(super) enum AppClient {
     Http1(Client<HttpsConnector<HttpConnector>, Upload>),
-    Http2(Client<Always, Upload>),
+    Http2(Connections),
     Unix(Client<UnixConnector, Upload>),
 }
+
+/// The body of an answer, and over HTTP/2 its place on a connection.
+pub(super) type FromApp = Keeping<Incoming, Option<Place>>;
 
 impl AppClient {
     /// # Errors
@@ -77,19 +87,16 @@ impl AppClient {
             Via::Http2 => {
                 // Each answer has a window of its own. Together they do not fill that of the
                 // connection, so one that nobody reads holds up no other.
-                let answers = u32::try_from(config.limits.connections).unwrap_or(u32::MAX);
                 client
                     .timer(TokioTimer::new())
                     .http2_only(true)
                     .http2_initial_stream_window_size(ANSWER_BUFFER)
-                    .http2_initial_connection_window_size(
-                        LARGEST_WINDOW.min(answers.saturating_mul(ANSWER_BUFFER)),
-                    )
+                    .http2_initial_connection_window_size(u32::from(STREAMS) * ANSWER_BUFFER)
                     .http2_max_header_list_size(ANSWER_BUFFER)
                     .http2_keep_alive_interval(PING)
-                    .http2_keep_alive_timeout(PING);
+                    .http2_keep_alive_timeout(config.proxy.answer_timeout.0);
                 let address = app.site().origin().parse().map_err(io::Error::other)?;
-                Self::Http2(client.build(Always { address, tcp }))
+                Self::Http2(Connections::new(client, Always { address, tcp }))
             }
             Via::Unix(path) => {
                 Self::Unix(client.build(UnixConnector { path: path.as_path().into(), timeout }))
@@ -97,17 +104,63 @@ impl AppClient {
         })
     }
 
-    pub(super) fn request(&self, request: http::Request<Upload>) -> ResponseFuture {
-        match self {
-            Self::Http1(client) => client.request(request),
-            Self::Http2(client) => client.request(request),
-            Self::Unix(client) => client.request(request),
-        }
+    pub(super) async fn request(
+        &self,
+        request: http::Request<Upload>,
+    ) -> Result<http::Response<FromApp>, Error> {
+        let (answer, place) = match self {
+            Self::Http1(client) => (client.request(request), None),
+            Self::Unix(client) => (client.request(request), None),
+            Self::Http2(connections) => {
+                let (client, place) = connections.place();
+                let request = request.map(|body| Keeping::new(body, Arc::clone(&place)));
+                (client.request(request), Some(place))
+            }
+        };
+        Ok(answer.await?.map(|body| Keeping::new(body, place)))
     }
 }
 
-/// RFC 9113 section 6.9.1.
-const LARGEST_WINDOW: u32 = (1 << 31) - 1;
+/// The connections to an app that speaks HTTP/2. A client of hyper puts all requests for a host on
+/// one connection, so there are as many clients as connections are needed. One that is not needed
+/// keeps no connection.
+pub(super) struct Connections {
+    builder: Builder,
+    connector: Always,
+    all: Mutex<Vec<Connection>>,
+}
+
+struct Connection {
+    client: Http2Client,
+    free: Arc<Semaphore>,
+}
+
+type Http2Client = Client<Always, Keeping<Upload, Place>>;
+
+/// A request's place on a connection. The request's body and its answer share it.
+type Place = Arc<OwnedSemaphorePermit>;
+
+impl Connections {
+    fn new(builder: Builder, connector: Always) -> Self {
+        Self { builder, connector, all: Mutex::default() }
+    }
+
+    /// A place on the first connection that has one. The later ones become idle when there are
+    /// fewer requests.
+    fn place(&self) -> (Http2Client, Place) {
+        // A panic cannot leave the list inconsistent.
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            for Connection { client, free } in all.iter() {
+                if let Ok(place) = Arc::clone(free).try_acquire_owned() {
+                    return (client.clone(), Arc::new(place));
+                }
+            }
+            let client = self.builder.build(self.connector.clone());
+            all.push(Connection { client, free: Arc::new(Semaphore::new(STREAMS.into())) });
+        }
+    }
+}
 
 /// Connects to this address, whatever host a request names. Over HTTP/2 the address of a request is
 /// the host that the app sees.

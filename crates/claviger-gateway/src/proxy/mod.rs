@@ -31,7 +31,6 @@ use claviger_engine::{Caller, Denied};
 use http::{HeaderMap, HeaderValue, Uri, header, request::Parts, uri::Scheme};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
 use crate::{
     config::{Config, Upstream, Via},
@@ -42,7 +41,7 @@ use crate::{
     },
     well_known,
 };
-use app::AppClient;
+use app::{AppClient, FromApp};
 use body::{Flow, OfSession, Unsaid, UntilStop, Upload};
 use streams::{Hold, Streams};
 
@@ -300,7 +299,7 @@ impl Proxy {
         &self,
         request: http::Request<Body>,
         hold: Option<&Hold>,
-    ) -> Result<http::Response<Incoming>, NoAnswer> {
+    ) -> Result<http::Response<FromApp>, NoAnswer> {
         let app = &self.app;
         let (head, body) = request.into_parts();
         let (body, flow) = Upload::new(body);
@@ -330,7 +329,7 @@ impl Proxy {
     /// The app's answer as the client gets it.
     fn back(
         &self,
-        mut answer: http::Response<Incoming>,
+        mut answer: http::Response<FromApp>,
         upgrade: Option<tunnel::Upgrade>,
         hold: Option<Hold>,
         head: &RequestHead,

@@ -4,7 +4,7 @@ use std::{future::pending, io, ops::Range, pin::pin, time::Duration};
 
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
@@ -43,9 +43,9 @@ impl Upgrade {
 
     /// Starts the tunnel after the app agreed. It closes when the session ends or the gateway
     /// stops.
-    pub(super) fn accepted(
+    pub(super) fn accepted<B>(
         self,
-        mut answer: http::Response<Incoming>,
+        mut answer: http::Response<B>,
         streams: &Streams,
         hold: Option<Hold>,
     ) -> Response {

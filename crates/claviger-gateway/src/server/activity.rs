@@ -22,7 +22,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::timeout;
 
 use super::places::Place;
-use crate::timer;
+use crate::{keeping::Keeping, timer};
 
 /// Counts what moves on a connection. It reads no clock, since every request passes here.
 #[derive(Debug, Default)]
@@ -89,37 +89,7 @@ impl Drop for Open {
 }
 
 /// The body of a request. Until it was read or discarded, the request keeps its place.
-#[derive(Debug)]
-pub(super) struct Arriving<B> {
-    body: B,
-    _open: Arc<Open>,
-}
-
-impl<B> Arriving<B> {
-    pub(super) fn new(body: B, open: Arc<Open>) -> Self {
-        Self { body, _open: open }
-    }
-}
-
-impl<B: HttpBody + Unpin> HttpBody for Arriving<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
+pub(super) type Arriving<B> = Keeping<B, Arc<Open>>;
 
 /// How much of an answer over HTTP/2 the client has taken. Over HTTP/1.1 an answer has the
 /// connection for itself, so the socket shows that.

@@ -2,7 +2,17 @@
 
 #![cfg(unix)]
 
-use std::{convert::Infallible, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    convert::Infallible,
+    future::pending,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -22,7 +32,9 @@ use hyper_util::{
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::watch,
+    task::{JoinHandle, JoinSet},
 };
 
 use crate::world::{Told, World, echo, listen, patiently, status_of};
@@ -189,4 +201,69 @@ async fn http1_clients_reach_an_app_that_speaks_http2_too() {
     let long = axum::body::to_bytes(Body::from(vec![7; 1 << 20]), usize::MAX).await.unwrap();
     let answer = world.client.post(world.url("/x")).body(long.clone()).send().await.unwrap();
     assert_eq!(answer.bytes().await.unwrap(), long);
+}
+
+/// An app that speaks HTTP/2 and never answers `/slow`.
+struct SlowApp {
+    /// Number of `/slow` requests under way, in all.
+    slow: watch::Receiver<usize>,
+    /// The same, for each connection that there has been.
+    by_connection: watch::Receiver<Vec<Arc<AtomicUsize>>>,
+    /// Ends the app and all its connections.
+    running: JoinHandle<()>,
+}
+
+impl SlowApp {
+    async fn start(address: SocketAddr) -> (SocketAddr, Self) {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let (in_all, slow) = watch::channel(0);
+        let (connections, by_connection) = watch::channel(Vec::new());
+        let address = listener.local_addr().unwrap();
+        let running = tokio::spawn(async move {
+            let mut open = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let of_connection = Arc::<AtomicUsize>::default();
+                connections.send_modify(|all| all.push(Arc::clone(&of_connection)));
+                let in_all = in_all.clone();
+                let answer = service_fn(move |request: Request<Incoming>| {
+                    let (in_all, of_connection) = (in_all.clone(), Arc::clone(&of_connection));
+                    async move {
+                        if request.uri().path() == "/slow" {
+                            of_connection.fetch_add(1, SeqCst);
+                            in_all.send_modify(|slow| *slow += 1);
+                            pending::<()>().await;
+                        }
+                        Ok::<_, Infallible>(Response::new(Body::from("at once")))
+                    }
+                });
+                let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                builder.max_concurrent_streams(200);
+                open.spawn(builder.serve_connection(TokioIo::new(stream), answer));
+            }
+        });
+        (address, Self { slow, by_connection, running })
+    }
+}
+
+#[tokio::test]
+async fn slow_requests_do_not_hold_up_others_at_an_app_that_speaks_http2() {
+    let (address, mut app) = SlowApp::start((std::net::Ipv4Addr::LOCALHOST, 0).into()).await;
+    let world = World::before_url(&format!("h2c://{address}"), OPEN).await;
+    let mut slow = JoinSet::new();
+    for _ in 0..250 {
+        slow.spawn(world.get("/slow").send());
+    }
+    patiently(app.slow.wait_for(|slow| *slow == 250)).await.unwrap();
+    let counts: Vec<_> = app.by_connection.borrow().iter().map(|slow| slow.load(SeqCst)).collect();
+    assert!(counts.iter().all(|slow| *slow <= 100), "{counts:?}");
+    let ask = async || patiently(world.get("/").send()).await.unwrap();
+    assert_eq!(ask().await.text().await.unwrap(), "at once");
+
+    app.running.abort();
+    assert!(app.running.await.unwrap_err().is_cancelled());
+    while let Some(answer) = patiently(slow.join_next()).await {
+        assert_eq!(answer.unwrap().unwrap().status(), StatusCode::BAD_GATEWAY);
+    }
+    let (_, _app) = SlowApp::start(address).await;
+    assert_eq!(ask().await.text().await.unwrap(), "at once");
 }
