@@ -11,7 +11,7 @@ use crate::{
     gateway::Gateway,
     metrics, patient_start,
     reload::{self, Source, Users},
-    server::{self, Listener, Listeners},
+    server::{self, Front, Listener},
     signals::{Hangups, stop_on_signal},
     telemetry,
 };
@@ -56,10 +56,10 @@ async fn serve(config: &Config, layers: Layers, secrets: Secrets, args: &ServeAr
     let hangups = Hangups::new()?;
     // A start may wait minutes for the database, or for a step of the schema.
     let opening = async {
-        let store = patient_start::open_store(config, &secrets).await?;
-        Gateway::on(store, config, secrets).await
+        let (store, front) = patient_start::open_store(config, &secrets).await?;
+        anyhow::Ok((Gateway::on(store, config, secrets).await?, front))
     };
-    let Some(gateway) = stop.run_until_cancelled(opening).await.transpose()? else {
+    let Some((gateway, front)) = stop.run_until_cancelled(opening).await.transpose()? else {
         tracing::info!("stopped before it was ready");
         return Ok(());
     };
@@ -78,12 +78,10 @@ async fn serve(config: &Config, layers: Layers, secrets: Secrets, args: &ServeAr
     let source = Source { config: args.config.config.clone(), started: layers, load: load_secrets };
     let users = Users { engine, credentials: gateway.credentials().clone() };
     let reloading = tokio::spawn(watch(source, config.clone(), users, hangups, served.clone()));
-    let public = Listener::open(&config.listen, "listen").await?;
     let private = match &config.private.listen {
         Some(at) => Some((Listener::open(at, "private.listen").await?, metrics::record(served.clone())?)),
         None => None,
     };
-    let listeners = Listeners { public, private };
     let metrics = match config.metrics.listen {
         Some(Listen(address)) => {
             let shown = metrics::record(served.clone())?;
@@ -94,15 +92,22 @@ async fn serve(config: &Config, layers: Layers, secrets: Secrets, args: &ServeAr
         }
         None => None,
     };
+    let front = match front {
+        Some(front) => front,
+        None => {
+            let listener = Listener::open(&config.listen, "listen").await?;
+            Front::open(listener, config, gateway.entry(), gateway.streams().stopping())
+        }
+    };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        listen = listeners.public.shown(),
-        private_listen = listeners.private.as_ref().map(|(listener, _)| listener.shown()),
+        listen = front.shown(),
+        private_listen = private.as_ref().map(|(listener, _)| listener.shown()),
         public_url = %config.public_url.origin(),
         upstream = config.upstream.as_ref().map(ToString::to_string),
         "ready"
     );
-    server::serve(gateway, listeners, config, stop).await?;
+    front.serve(gateway, private, config, stop).await?;
     served.cancel();
     if let Some(metrics) = metrics {
         metrics.await?;

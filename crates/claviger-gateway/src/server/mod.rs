@@ -15,19 +15,25 @@ mod listener;
 mod places;
 mod socket;
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{Router, body::Body, response::Response};
 use claviger_core::policy::limits::SHUTDOWN_DRAIN;
 use futures_util::future::OptionFuture;
 use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
 use crate::{
     config::{Config, Limits},
-    gateway::Gateway,
+    entry::Entry,
+    gateway::{Gateway, site},
 };
 use activity::{Arriving, Patience};
 use connection::Http;
@@ -41,8 +47,115 @@ pub(crate) use places::REFUSED;
 pub struct Listeners {
     /// For browsers and front proxies.
     pub public: Listener,
-    /// For programs with a credential, and the metrics that they may read.
-    pub private: Option<(Listener, PrometheusHandle)>,
+    /// For programs with a credential.
+    pub private: Option<PrivateListener>,
+}
+
+/// A socket for programs with a credential, and the metrics that they may read.
+pub type PrivateListener = (Listener, PrometheusHandle);
+
+/// The public socket, which is served also before there is a gateway. So nobody is refused in
+/// between.
+pub(crate) struct Front {
+    shown: String,
+    /// What serves requests, in place of what did so at first.
+    gateway: Arc<OnceLock<Entry>>,
+    stopping: CancellationToken,
+    served: JoinHandle<()>,
+}
+
+impl Front {
+    /// Serves with this entry until there is a gateway. At `stopping` connections end.
+    pub(crate) fn open(
+        listener: Listener,
+        config: &Config,
+        before: Entry,
+        stopping: CancellationToken,
+    ) -> Self {
+        let limits = &config.limits;
+        let site = site(config);
+        let trusted = Trusted { networks: site.trusted_proxies, unix: site.trusts_unix_peers };
+        let places = Places::new(limits.connections, limits.connections_per_address, trusted);
+        let shown = listener.shown();
+        let server = Server {
+            listener,
+            http: Http::new(limits.header_bytes, patience(limits), limits.header_read.0, places),
+        };
+        let gateway = Arc::<OnceLock<Entry>>::default();
+        let service = tower::service_fn({
+            let gateway = Arc::clone(&gateway);
+            move |request: http::Request<Arriving<Incoming>>| {
+                gateway.get().unwrap_or(&before).clone().call(request)
+            }
+        });
+        let served = tokio::spawn(server.run(service, stopping.clone(), limits.shutdown.0));
+        Self { shown, gateway, stopping, served }
+    }
+
+    /// Its address or path, for people.
+    pub(crate) fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// Serves with this gateway until `stop`, as [`serve`] says.
+    ///
+    /// # Errors
+    /// If the socket fails.
+    pub(crate) async fn serve(
+        self,
+        gateway: Gateway,
+        private: Option<PrivateListener>,
+        config: &Config,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let limits = &config.limits;
+        let engine = gateway.claviger().engine().clone();
+        let streams = gateway.streams().clone();
+        let private = OptionFuture::from(private.map(|(listener, metrics)| {
+            // Its callers may take all of its places.
+            let places = Places::new(limits.connections, limits.connections, Trusted::default());
+            let http = Http::new(limits.header_bytes, patience(limits), limits.header_read.0, places);
+            let routes = gateway.private(metrics).routes();
+            tokio::spawn(Server { listener, http }.run(routes, streams.stopping(), limits.shutdown.0))
+        }));
+        let watching = tokio::spawn({
+            let (streams, endings, engine) = (streams.clone(), engine.endings(), engine.clone());
+            async move { streams.watch(endings, |session| engine.doubts(session)).await }
+        });
+        // The engine outlives all requests, because they may need it.
+        let served = CancellationToken::new();
+        let background = tokio::spawn({
+            let (engine, served) = (engine.clone(), served.clone());
+            async move { engine.run(served).await }
+        });
+        self.gateway.get_or_init(|| gateway.entry());
+        // Nobody sent requests to a gateway that never was ready.
+        let notice = if stop.is_cancelled() { Duration::ZERO } else { config.shutdown_notice() };
+        let mut connections = self.served;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            // It panicked.
+            over = &mut connections => return Ok(over?),
+        }
+        gateway.claviger().stop_being_ready();
+        tracing::info!(
+            notice = %humantime::format_duration(notice),
+            shutdown = %humantime::format_duration(limits.shutdown.0),
+            drain = %humantime::format_duration(SHUTDOWN_DRAIN),
+            "stopping: /readyz says so for the time of notice; then requests have the time of shutdown to finish, \
+             and the engine has the time of drain for refreshes; allow their sum before the process is killed"
+        );
+        tokio::time::sleep(notice).await;
+        streams.stop();
+        self.stopping.cancel();
+        connections.await?;
+        private.await.transpose()?;
+        streams.closed().await;
+        served.cancel();
+        background.await?;
+        watching.abort();
+        Ok(())
+    }
 }
 
 /// Serves until `stop`. Then the gateway is not ready for `limits.shutdown_notice`, and goes on
@@ -57,59 +170,8 @@ pub async fn serve(
     config: &Config,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let limits = &config.limits;
-    let engine = gateway.claviger().engine().clone();
-    let site = gateway.claviger().site();
-    let trusted = Trusted { networks: site.trusted_proxies.clone(), unix: site.trusts_unix_peers };
-    let places = Places::new(limits.connections, limits.connections_per_address, trusted);
-    let server = Server {
-        listener: listeners.public,
-        http: Http::new(limits.header_bytes, patience(limits), limits.header_read.0, places),
-    };
-    let private = OptionFuture::from(listeners.private.map(|(listener, metrics)| {
-        // Its callers may take all of its places.
-        let places = Places::new(limits.connections, limits.connections, Trusted::default());
-        let http = Http::new(limits.header_bytes, patience(limits), limits.header_read.0, places);
-        let routes = gateway.private(metrics).routes();
-        Server { listener, http }.run(routes, gateway.streams().stopping(), limits.shutdown.0)
-    }));
-    let streams = gateway.streams().clone();
-    let watching = tokio::spawn({
-        let (streams, endings, engine) = (streams.clone(), engine.endings(), engine.clone());
-        async move { streams.watch(endings, |session| engine.doubts(session)).await }
-    });
-    // The engine outlives all requests, because they may need it.
-    let served = CancellationToken::new();
-    let background = tokio::spawn({
-        let (engine, served) = (engine.clone(), served.clone());
-        async move { engine.run(served).await }
-    });
-    let shutdown = limits.shutdown.0;
-    // Nobody sent requests to a gateway that never was ready.
-    let notice = if stop.is_cancelled() { Duration::ZERO } else { config.shutdown_notice() };
-    let stopping = tokio::spawn({
-        let (claviger, streams) = (gateway.claviger().clone(), streams.clone());
-        async move {
-            stop.cancelled().await;
-            claviger.stop_being_ready();
-            tracing::info!(
-                notice = %humantime::format_duration(notice),
-                shutdown = %humantime::format_duration(shutdown),
-                drain = %humantime::format_duration(SHUTDOWN_DRAIN),
-                "stopping: /readyz says so for the time of notice; then requests have the time of shutdown to finish, \
-                 and the engine has the time of drain for refreshes; allow their sum before the process is killed"
-            );
-            tokio::time::sleep(notice).await;
-            streams.stop();
-        }
-    });
-    tokio::join!(server.run(gateway.entry(), streams.stopping(), shutdown), private);
-    streams.closed().await;
-    served.cancel();
-    background.await?;
-    stopping.await?;
-    watching.abort();
-    Ok(())
+    let front = Front::open(listeners.public, config, gateway.entry(), gateway.streams().stopping());
+    front.serve(gateway, listeners.private, config, stop).await
 }
 
 fn patience(limits: &Limits) -> Patience {
