@@ -1,4 +1,5 @@
-//! The app's own access token: for questions about users who are away, and for subscriptions.
+//! The app's own access token: for questions about users who are away, for subscriptions, and for
+//! the app's server.
 //!
 //! All instances share one token through the store, since a provider may limit the number of live
 //! tokens of one app. It is sealed like a session's access token, under a session id that no user
@@ -13,7 +14,7 @@ use claviger_provider::AppTokenAnswer;
 use claviger_seal::{AccessPlain, PairBinding};
 use claviger_store::{SharedEntry, Store, StoreError};
 
-use crate::{Answered, Env, Keys, Lock, ProviderClient, part::part};
+use crate::{Answered, Denied, Env, Keys, Lock, LogThrottle, ProviderClient, part::part};
 
 /// The name of the token's shared entry in the store.
 const NAME: &str = "app-token";
@@ -32,6 +33,10 @@ part! {
         kept: Lock<Option<Kept>> = Lock::default(),
         /// One task asks the provider at a time. The others then find its token.
         minting: tokio::sync::Mutex<()> = tokio::sync::Mutex::default(),
+        /// The provider's last refusal, and when it came. Those who waited meanwhile ask no more.
+        refused: Lock<Option<(Timestamp, NoToken)>> = Lock::default(),
+        /// When a caller's report that the token is dead was believed last.
+        reports: LogThrottle = LogThrottle::default(),
     }
 }
 
@@ -41,6 +46,15 @@ struct Kept {
     /// The version of the shared entry that holds it.
     version: Version,
     expires_at: Timestamp,
+}
+
+/// The app's own access token, for its server.
+#[derive(Clone, Debug)]
+pub struct AppGrant {
+    /// The token. All callers and instances get the same.
+    pub token: AccessToken,
+    /// When it expires, as far as the provider says. It is replaced before.
+    pub expires_at: Timestamp,
 }
 
 /// Why there is no app token.
@@ -54,6 +68,26 @@ pub(crate) enum NoToken {
     Store(StoreError),
 }
 
+impl NoToken {
+    /// How long to wait before the provider is asked again.
+    fn pause(&self) -> Duration {
+        match self {
+            Self::ProviderFailure(failure) => failure.pause(),
+            Self::Misconfigured | Self::Store(_) => limits::RETRY_AFTER,
+        }
+    }
+}
+
+impl From<NoToken> for Denied {
+    fn from(no_token: NoToken) -> Self {
+        match no_token {
+            NoToken::ProviderFailure(failure) => Self::ProviderUnavailable { retry_after: failure.pause() },
+            NoToken::Misconfigured => Self::Misconfigured,
+            NoToken::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 impl From<StoreError> for NoToken {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
@@ -64,6 +98,27 @@ impl AppToken {
     /// The app's token. `dead` is one that the provider rejected: then another token is returned, a
     /// new one if necessary.
     pub(crate) async fn get(&self, dead: Option<&AccessToken>) -> Result<AccessToken, NoToken> {
+        self.current(dead).await.map(|kept| kept.token)
+    }
+
+    /// The token for the app's server. `rejected` is one of which it says that the provider
+    /// rejected it. That is believed once a minute, since it costs a token. A caller that is
+    /// dropped loses none.
+    pub(crate) async fn grant(self: &Arc<Self>, rejected: Option<AccessToken>) -> Result<AppGrant, NoToken> {
+        let this = Arc::clone(self);
+        let work = async move {
+            let kept = this.current(None).await?;
+            let is_kept = rejected.as_ref().is_some_and(|dead| dead.expose() == kept.token.expose());
+            if is_kept && this.reports.allows(this.env.now()) {
+                return this.current(rejected.as_ref()).await;
+            }
+            Ok::<_, NoToken>(kept)
+        };
+        let Kept { token, expires_at, .. } = self.env.detached(work).await?;
+        Ok(AppGrant { token, expires_at })
+    }
+
+    async fn current(&self, dead: Option<&AccessToken>) -> Result<Kept, NoToken> {
         let now = self.env.now();
         let usable = |kept: &Kept| {
             kept.expires_at > now.after(limits::APP_TOKEN_MARGIN)
@@ -71,17 +126,17 @@ impl AppToken {
         };
         let kept = || self.kept.lock().clone().filter(usable);
         if let Some(kept) = kept() {
-            return Ok(kept.token);
+            return Ok(kept);
         }
         let _minting = self.minting.lock().await;
         if let Some(kept) = kept() {
-            return Ok(kept.token);
+            return Ok(kept);
         }
         let entry = self.store.shared_entry(NAME).await?;
         let version = entry.as_ref().map(|entry| entry.version);
         if let Some(stored) = entry.and_then(|entry| self.open(&entry)).filter(usable) {
             *self.kept.lock() = Some(stored.clone());
-            return Ok(stored.token);
+            return Ok(stored);
         }
         self.mint(version.map_or(Version::FIRST, Version::next)).await
     }
@@ -100,7 +155,20 @@ impl AppToken {
         self.store.put_shared_entry(NAME, &entry).await.map(drop)
     }
 
-    async fn mint(&self, version: Version) -> Result<AccessToken, NoToken> {
+    async fn mint(&self, version: Version) -> Result<Kept, NoToken> {
+        if let Some((at, refused)) = self.refused.lock().clone()
+            && at.age(self.env.now()).is_some_and(|age| age < refused.pause())
+        {
+            return Err(refused);
+        }
+        let minted = self.ask(version).await;
+        if let Err(refused @ (NoToken::ProviderFailure(_) | NoToken::Misconfigured)) = &minted {
+            *self.refused.lock() = Some((self.env.now(), refused.clone()));
+        }
+        minted
+    }
+
+    async fn ask(&self, version: Version) -> Result<Kept, NoToken> {
         let Answered { answer, said } = self.provider.app_token().await;
         let (token, lifespan) = match answer {
             AppTokenAnswer::Issued { token, lifespan } => (token, lifespan),
@@ -115,14 +183,12 @@ impl AppToken {
         let entry = SharedEntry { version, value: self.seal(&minted) };
         if self.store.put_shared_entry(NAME, &entry).await? {
             *self.kept.lock() = Some(minted.clone());
-            return Ok(minted.token);
+            return Ok(minted);
         }
         // Another instance was first. All instances use its token, so ours is revoked.
         let _answer = self.provider.revoke_access(&minted.token).await;
         let stored = self.store.shared_entry(NAME).await?.and_then(|entry| self.open(&entry));
-        stored
-            .map(|kept| kept.token)
-            .ok_or(NoToken::ProviderFailure(ProviderFailure::new(FailureKind::Unreadable)))
+        stored.ok_or(NoToken::ProviderFailure(ProviderFailure::new(FailureKind::Unreadable)))
     }
 
     fn seal(&self, kept: &Kept) -> Vec<u8> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use claviger_core::{
-    ApiRefusal, Arrival, Ask, ClientSecret, EndReason, Presence, ReturnTo, Session, SessionId, Subject,
-    Timestamp,
+    AccessToken, ApiRefusal, Arrival, Ask, ClientSecret, EndReason, Presence, ReturnTo, Session, SessionId,
+    Subject, Timestamp,
 };
 use claviger_provider::Provider;
 use claviger_seal::{CachedToken, Keyring, SessionCookie};
@@ -15,9 +15,9 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Assertion, AtOnce, Callback, Caller, Denied, DestinationError, EndError, Ending, FinishedSignIn, Grant,
-    KeyRows, KeysRefused, Load, LoginError, LoginStarted, Parts, Report, Settings, StartError, Target,
-    WebhookError, WebhookReply, Wiring, background, jobs_watch::JobsWatch, settings,
+    AppGrant, Assertion, AtOnce, Callback, Caller, Denied, DestinationError, EndError, Ending,
+    FinishedSignIn, Grant, KeyRows, KeysRefused, Load, LoginError, LoginStarted, Parts, Report, Settings,
+    StartError, Target, WebhookError, WebhookReply, Wiring, background, jobs_watch::JobsWatch, settings,
 };
 
 /// Keeps the sessions of one app. Cheap to clone; all clones are the same engine.
@@ -162,6 +162,16 @@ impl Engine {
     /// Opens the cached-token cookie. `None` if it does not open.
     pub fn open_cached_token(&self, value: &str) -> Option<CachedToken> {
         self.parts.keys.open_cached_token(value)
+    }
+
+    /// The app's own access token (RFC 6749 section 4.4), the same for all callers and instances.
+    /// `rejected` is one that the provider answered with 401: then another is returned, a new one
+    /// at most once a minute.
+    ///
+    /// # Errors
+    /// [`Denied::ProviderUnavailable`], [`Denied::Misconfigured`], [`Denied::Store`].
+    pub async fn app_grant(&self, rejected: Option<AccessToken>) -> Result<AppGrant, Denied> {
+        Ok(self.parts.app_token.grant(rejected).await?)
     }
 
     /// Whether the session may have ended: it did, is suspect, or is too old for memory to know, or

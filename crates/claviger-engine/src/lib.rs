@@ -75,6 +75,7 @@ mod validator;
 mod wiring;
 
 pub use self::metrics::{METRICS, Metric, MetricKind, RENAMED as RENAMED_METRICS};
+pub use app_token::AppGrant;
 pub use assertions::{Assertion, AssertionSettings};
 pub use authenticator::{AtOnce, Caller};
 pub use client::HttpClient;

@@ -10,6 +10,7 @@
     reason = "a helper of a test may fail as a test does"
 )]
 
+mod app_token;
 mod asked_once;
 mod assertions;
 mod authenticate;

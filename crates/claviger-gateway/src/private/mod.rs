@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`rights`] | what a credential may do |
 //! | [`credentials`] | the credentials, and the file that holds their hashes |
+//! | `app_token` | the address with the app's own token |
 //!
 //! # How to add an address
 //!
@@ -13,6 +14,7 @@
 //! 2. Answer errors with a [`Problem`], and secrets with `no_store`.
 //! 3. Add the address to `ADDRESSES` in `tests/gateway/private.rs`, which attacks all of them.
 
+mod app_token;
 pub mod credentials;
 pub mod rights;
 
@@ -27,10 +29,13 @@ use axum::{
     extract::{ConnectInfo, DefaultBodyLimit, Request, State},
     middleware::{self, Next},
     response::Response,
-    routing::{MethodRouter, any, get},
+    routing::{MethodRouter, any, get, post},
 };
 use claviger_axum::{Claviger, Problem, no_store};
-use claviger_core::token_bucket::{Budget, TokenBucket};
+use claviger_core::{
+    limits::TOKEN_BYTES,
+    token_bucket::{Budget, TokenBucket},
+};
 use claviger_engine::{LogThrottle, Metric, MetricKind};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use metrics::counter;
@@ -45,8 +50,8 @@ use rights::Right;
 const FAILED_TRIES: Budget = Budget { per_second: 2, burst: 20 };
 /// When a caller with a wrong credential may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// Maximum size of a body, in bytes.
-const BODY_BYTES: usize = 4 * 1024;
+/// Maximum size of a body, in bytes: a token and what stands around it.
+const BODY_BYTES: usize = 2 * TOKEN_BYTES;
 
 /// Counts the requests to the private listener.
 pub(crate) static REQUESTS: Metric = Metric {
@@ -115,6 +120,7 @@ impl Private {
         let check = || needs(Right::Check, any(check));
         Router::new()
             .route("/metrics", needs(Right::Metrics, get(metrics)))
+            .route("/v1/app-token", needs(Right::AppToken, post(app_token::app_token)))
             .route("/v1/check", check())
             .route("/v1/check/", check())
             .route("/v1/check/{*target}", check())
@@ -149,9 +155,7 @@ impl Private {
         if failed_tries.take(now, Duration::ZERO).is_some() {
             return Err(challenged(&problem, challenge));
         }
-        let mut answer = TOO_MANY_TRIES.json();
-        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
-        Err(answer)
+        Err(later(&TOO_MANY_TRIES, RETRY_AFTER))
     }
 }
 
@@ -161,6 +165,13 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let field = fields.next().filter(|_| fields.next().is_none())?;
     let (scheme, token) = field.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+/// An answer that says when to try again.
+fn later(problem: &Problem, pause: Duration) -> Response {
+    let mut answer = problem.json();
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs()));
+    answer
 }
 
 /// An answer that says what kind of credential is needed (RFC 6750 section 3).

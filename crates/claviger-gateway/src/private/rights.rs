@@ -49,6 +49,8 @@ rights! {
     Check = "check";
     /// Read the metrics, at `/metrics`.
     Metrics = "metrics";
+    /// Get the app's own token, at `/v1/app-token`.
+    AppToken = "app-token";
 
     of a name:
     /// Work for users who are away, for this purpose. No address asks for it yet.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET};
+use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Endpoint, Fault, FaultKind};
 use http::{Method, StatusCode, header};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -22,6 +22,7 @@ const ADDRESSES: &[(Method, &str, &str)] = &[
     (Method::GET, "/v1/check/", "check"),
     (Method::GET, "/v1/check/some/page?x=y", "check"),
     (Method::GET, "/metrics", "metrics"),
+    (Method::POST, "/v1/app-token", "app-token"),
 ];
 
 /// A file of credentials, kept by the command.
@@ -51,6 +52,11 @@ impl Credentials {
         self.run(&["add", name, "--right", right]).trim().to_owned()
     }
 
+    /// A secret for each right that opens an address.
+    fn of_each_right(&self) -> [(&'static str, String); 3] {
+        ["check", "metrics", "app-token"].map(|right| (right, self.add(right, right)))
+    }
+
     fn settings(&self, listen: &str) -> String {
         format!("private.listen = \"{listen}\"\nprivate.credentials_file = {:?}\n", self.file())
     }
@@ -78,7 +84,7 @@ async fn code(request: reqwest::RequestBuilder) -> (u16, String) {
 #[tokio::test]
 async fn each_right_opens_its_addresses_and_no_other() {
     let credentials = Credentials::none();
-    let rights = ["check", "metrics", "delegations:clips"];
+    let rights = ["check", "metrics", "app-token", "delegations:clips"];
     let secrets = rights.map(|right| (right, credentials.add(&right.replace(':', "-"), right)));
     let world = credentials.world().await;
     for (method, path, needed) in ADDRESSES {
@@ -87,7 +93,7 @@ async fn each_right_opens_its_addresses_and_no_other() {
             let is_refused = (status, code.as_str()) == (403, "right_missing");
             assert_eq!(is_refused, right != needed, "{method} {path} with {right}: {status} {code}");
         }
-        let refused = ask(&world, method, path, &secrets[2].1).send().await.unwrap();
+        let refused = ask(&world, method, path, &secrets[3].1).send().await.unwrap();
         let challenge = &refused.headers()[header::WWW_AUTHENTICATE];
         assert_eq!(challenge, &format!("Bearer error=\"insufficient_scope\", scope=\"{needed}\"") as &str);
         assert_eq!(refused.headers()[header::CACHE_CONTROL], "no-store");
@@ -163,6 +169,53 @@ async fn the_private_check_means_the_same_as_the_public_one() {
     }
 }
 
+#[tokio::test]
+async fn the_apps_own_token_is_one_for_all_and_replaced_when_it_is_dead() {
+    let credentials = Credentials::none();
+    let secret = credentials.add("worker", "app-token");
+    let world = credentials.world().await;
+    let fetch = async |body: String| {
+        let asked = ask(&world, &Method::POST, "/v1/app-token", &secret).body(body);
+        let answer = asked.send().await.unwrap();
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        assert_eq!(headers[header::CACHE_CONTROL], "no-store");
+        let body: serde_json::Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        (status.as_u16(), headers.contains_key(header::RETRY_AFTER), body)
+    };
+    world.mock.with(|mock| mock.add_fault(Fault::once(Endpoint::Token, FaultKind::status(503))));
+    let (status, has_pause, body) = fetch(String::new()).await;
+    assert_eq!((status, has_pause, body["error"].as_str()), (503, true, Some("provider_unavailable")));
+
+    // The pause after a failure is over.
+    let (_, _, first) = patiently(async {
+        loop {
+            let answer = fetch(String::new()).await;
+            if answer.0 == 200 {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    assert_eq!((first["provider"].as_str(), first["token_type"].as_str()), (Some("twitch"), Some("Bearer")));
+    assert!(first["expires_in"].as_u64().unwrap() > 600, "{first}");
+    let token = first["access_token"].as_str().unwrap();
+    let of_another = fetch("{\"rejected\": \"another\"}".to_owned()).await.2;
+    assert_eq!(of_another["access_token"], token, "a report about another token changes nothing");
+    assert_eq!(world.mock.with(|mock| mock.token_calls("client_credentials")), 2);
+
+    assert!(world.mock.with(|mock| mock.kill_token(token)));
+    let report = |token: &str| format!("{{\"rejected\": \"{token}\"}}");
+    let second = fetch(report(token)).await.2;
+    let second = second["access_token"].as_str().unwrap();
+    assert_ne!(second, token);
+    let third = fetch(report(second)).await.2;
+    assert_eq!(third["access_token"], second, "a report is believed once a minute");
+    for wrong in ["x", "[]", "{\"dead\": \"x\"}"] {
+        assert_eq!(fetch(wrong.to_owned()).await.0, 400, "{wrong}");
+    }
+}
+
 /// Sends these bytes to an address, and returns everything that comes back.
 async fn raw(address: &str, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -200,24 +253,24 @@ fn tricks(path: &str, private: &str) -> Vec<String> {
 #[tokio::test]
 async fn nothing_of_it_is_reached_through_the_other_listeners() {
     let credentials = Credentials::none();
-    let secrets =
-        [("check", credentials.add("front", "check")), ("metrics", credentials.add("prometheus", "metrics"))];
+    let secrets = credentials.of_each_right();
     let world = credentials.world().await;
     let cookie = world.sign_in(ADA).await;
-    let private = world.private_at.clone().unwrap();
+    let (private, origin) = (world.private_at.clone().unwrap(), world.origin());
     for (right, secret) in &secrets {
-        for (_, path, _) in ADDRESSES.iter().filter(|(_, _, needed)| needed == right) {
+        for (method, path, _) in ADDRESSES.iter().filter(|(_, _, needed)| needed == right) {
             for target in tricks(path, &private) {
                 for host in ["localhost", private.as_str(), "private", "127.0.0.1"] {
                     let request = format!(
-                        "GET {target} HTTP/1.1\r\nhost: {host}\r\ncookie: {cookie}\r\nauthorization: Bearer {secret}\r\n\
+                        "{method} {target} HTTP/1.1\r\nhost: {host}\r\norigin: {origin}\r\ncookie: {cookie}\r\nauthorization: Bearer {secret}\r\n\
                          x-forwarded-host: {private}\r\nx-original-uri: {path}\r\nx-rewrite-url: {path}\r\n\
                          connection: close\r\n\r\n"
                     );
                     let answer = world.raw(&request).await;
                     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
                     assert!(!head.contains("x-auth-user"), "{target} {host}: {answer}");
-                    assert!(!body.contains("# TYPE"), "{target} {host}: {answer}");
+                    let shows = |words: &str| body.contains(words);
+                    assert!(!shows("# TYPE") && !shows("access_token"), "{target} {host}: {answer}");
                     let from_app = body.contains("\"target\"");
                     let refused = status_of(&answer) >= 300 && !body.contains("credential_");
                     assert!(from_app || refused, "{target} {host}: {answer}");
@@ -242,15 +295,17 @@ async fn a_right_is_not_widened_by_the_path_or_the_host() {
     let world = credentials.world().await;
     let private = world.private_at.clone().unwrap();
     let mut targets = tricks("/metrics", &private);
+    targets.extend(tricks("/v1/app-token", &private));
     targets.extend(["", "/..", "/%2e%2e"].map(|up| format!("/v1/check{up}/../metrics")));
     for target in targets {
-        for host in [private.as_str(), "localhost", "app.example", "evil.example"] {
+        for (method, host) in [("GET", private.as_str()), ("POST", "localhost"), ("POST", "evil.example")] {
             let request = format!(
-                "GET {target} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {secret}\r\nx-original-uri: /metrics\r\n\
+                "{method} {target} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {secret}\r\nx-original-uri: /metrics\r\n\
                  connection: close\r\n\r\n"
             );
             let answer = raw(&private, &request).await;
-            assert!(status_of(&answer) >= 400 && !answer.contains("# TYPE"), "{target} {host}: {answer}");
+            let shows = answer.contains("# TYPE") || answer.contains("access_token");
+            assert!(status_of(&answer) >= 400 && !shows, "{target} {host}: {answer}");
         }
     }
 }
@@ -258,8 +313,7 @@ async fn a_right_is_not_widened_by_the_path_or_the_host() {
 #[tokio::test]
 async fn a_script_of_a_page_gets_no_permission() {
     let credentials = Credentials::none();
-    let secrets =
-        [("check", credentials.add("front", "check")), ("metrics", credentials.add("prometheus", "metrics"))];
+    let secrets = credentials.of_each_right();
     let world = credentials.world().await;
     for (method, path, needed) in ADDRESSES {
         for origin in [&world.origin(), "https://evil.example", "null"] {
