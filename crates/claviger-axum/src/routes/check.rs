@@ -43,7 +43,25 @@ pub(crate) const PATH: &str = "/auth/check";
 /// The same for those with a credential. The gateway serves it at its private listener.
 const PRIVATE_PATH: &str = "/v1/check";
 
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    /// A script in a page may read the answer.
+    Anybody,
+    /// A program with the credential for it.
+    Program,
+}
+
 pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) -> Response {
+    answer(&claviger, request, Asker::Anybody).await
+}
+
+/// The same for a program with a credential. Its answer has the assertion too.
+pub(crate) async fn private(claviger: &Claviger, request: Request) -> Response {
+    answer(claviger, request, Asker::Program).await
+}
+
+async fn answer(claviger: &Claviger, request: Request, asker: Asker) -> Response {
     let (mut parts, _body) = request.into_parts();
     let head = match claviger.head(&mut parts) {
         Ok(head) => head,
@@ -57,7 +75,7 @@ pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) ->
         Ok(original) => original,
         Err(problem) => return problem.json(),
     };
-    let admission = match admission(&claviger, &parts, &head, &asked, &original) {
+    let admission = match admission(claviger, &parts, &head, &asked, &original) {
         Ok(admission) => admission,
         Err(problem) => return problem.json(),
     };
@@ -75,8 +93,8 @@ pub(crate) async fn check(State(claviger): State<Claviger>, request: Request) ->
         (Admission::Optional, Err(_)) | (Admission::Anyone, _) => Ok(None),
     };
     match caller {
-        Ok(caller) => pass(&claviger, caller, &mut parts, &head),
-        Err(denied) => refuse(&claviger, &parts, &head, &asked, &original, &denied).await,
+        Ok(caller) => pass(claviger, caller, asker, &mut parts, &head),
+        Err(denied) => refuse(claviger, &parts, &head, &asked, &original, &denied).await,
     }
 }
 
@@ -129,7 +147,7 @@ pub(crate) fn at_once(claviger: &Claviger, parts: &mut Parts, head: &RequestHead
     let cookie = claviger.cookie(head).ok()?;
     let presence = asked.presence.unwrap_or(head.presence());
     match claviger.engine().authenticate_at_once(cookie, Ask { assurance, presence }) {
-        AtOnce::Caller(caller) => Some(pass(claviger, Some(caller), parts, head)),
+        AtOnce::Caller(caller) => Some(pass(claviger, Some(caller), Asker::Anybody, parts, head)),
         AtOnce::Unknown(_) => None,
     }
 }
@@ -162,13 +180,24 @@ fn admission(
 
 /// Lets a request pass. The answer reuses the request's header map, since a new one costs two
 /// allocations.
-fn pass(claviger: &Claviger, caller: Option<Caller>, parts: &mut Parts, head: &RequestHead) -> Response {
+fn pass(
+    claviger: &Claviger,
+    caller: Option<Caller>,
+    asker: Asker,
+    parts: &mut Parts,
+    head: &RequestHead,
+) -> Response {
     let outdated = caller.as_ref().and_then(|_| claviger.outdated_cookie(head));
     let mut headers = std::mem::take(&mut parts.headers);
     headers.clear();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(caller) = caller {
+        if asker == Asker::Program
+            && let Err(denied) = claviger.add_assertion(&mut headers, &caller)
+        {
+            return respond::of_denied(&denied).json();
+        }
         claviger.add_identity(&mut headers, caller);
     }
     if let Some(outdated) = outdated {

@@ -52,10 +52,11 @@ impl Claviger {
 }
 
 impl Claviger {
-    /// Returns the answer of `/auth/check` for a request to `/v1/check`, which means the same. The
-    /// caller made sure that the request has the credential for it.
+    /// Returns the answer of `/auth/check` for a request to `/v1/check`, which means the same. It
+    /// also has the assertion, if assertions are signed. The caller made sure that the request has
+    /// the credential for it.
     pub async fn check(&self, request: Request) -> Response {
-        check::check(State(self.clone()), request).await
+        check::private(self, request).await
     }
 }
 

@@ -428,3 +428,27 @@ async fn a_change_of_credentials_needs_no_restart_and_uses_are_logged() {
         assert!(!log.contains(random), "SECRET");
     }
 }
+
+/// SECRET: a script in a page can ask the public check, but has no credential.
+#[tokio::test]
+async fn only_the_private_check_answers_with_an_assertion() {
+    let credentials = Credentials::none();
+    let secret = credentials.add("front", "check");
+    let settings = format!("{}assertion.audience = \"the app\"\n", credentials.settings("127.0.0.1:0"));
+    let world = World::new(echo(), &settings).await;
+    let cookie = world.sign_in(ADA).await;
+    for query in ["", "?assurance=cookie", "?assurance=optional", "?assurance=provider&max_age=1"] {
+        let asked = |request: reqwest::RequestBuilder| async {
+            let answer = request.header(header::COOKIE, &cookie).send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK, "{query}");
+            answer.headers().get("x-auth-assertion").map(|value| value.to_str().unwrap().split('.').count())
+        };
+        let private = ask(&world, &Method::GET, &format!("/v1/check{query}"), &secret);
+        assert_eq!(asked(private).await, Some(3), "{query}");
+        assert_eq!(asked(world.get(&format!("/auth/check{query}"))).await, None, "{query}");
+        let shown = world.get(&format!("/auth/check{query}")).bearer_auth(&secret);
+        assert_eq!(asked(shown).await, None, "a credential counts at the private listener only");
+    }
+    let nobody = ask(&world, &Method::GET, "/v1/check?assurance=optional", &secret).send().await.unwrap();
+    assert!(!nobody.headers().contains_key("x-auth-assertion"));
+}
