@@ -36,11 +36,15 @@ const WORKER = `
 /**
  * Starts the site. Resolves to its `origin`, the address of the `mock`, and `sent`: the bodies of
  * all forms that reached the app.
+ *
+ * `app`: the port of another app; `through`: leads to the mock by another address; `settings`:
+ * gives further settings for an origin, as TOML.
  */
-export async function startOwnSite() {
+export async function startOwnSite({ app, through = (mock) => mock, settings = () => '' } = {}) {
   const directory = await mkdtemp(join(tmpdir(), 'claviger-own-'));
   const sent = [];
-  const [port, app] = [await freePort(), await startApp(sent)];
+  const port = await freePort();
+  app ??= await startApp(sent);
   const origin = `http://localhost:${port}`;
   const mock = await startProgram(
     gateway(),
@@ -60,7 +64,8 @@ export async function startOwnSite() {
     [provider]
     client_id = "claviger0mock0demo0client0id00"
     client_secret = "claviger0mock0demo0secret00000"
-    mock_url_for_development = "${mock.ready[1]}"
+    mock_url_for_development = "${await through(mock.ready[1])}"
+    ${settings(origin)}
   `);
   await startProgram(gateway(), ['serve', '--config', join(directory, 'claviger.toml')], { ready: /ready/ });
   return { origin, mock: mock.ready[1], sent };

@@ -1,5 +1,5 @@
-//! The browser tests: makes sure that Chromium, Node.js and playwright-core are there, builds the
-//! gateway, runs them.
+//! The browser tests: makes sure that Chromium, Node.js and the packages of npm and pip are there,
+//! builds the gateway, runs them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,8 @@ const FRONT_PROXIES: &[(&str, &str)] = &[
 ];
 /// What pip installs Envoy from, with checksums. Debian has no Envoy.
 const ENVOY: &str = "envoy.txt";
+/// The same for PyJWT, which verifies assertions.
+const PYJWT: &str = "pyjwt.txt";
 const CHROMIUM_ON_MACOS: &str = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome";
 
 /// Makes sure that everything but the gateway is installed, and returns the path of Chromium.
@@ -78,6 +80,12 @@ fn node() -> Result<Command> {
             node.env("ENVOY", envoy);
         }
         Err(error) => println!("the tests behind Envoy are left out: {error:#}"),
+    }
+    match from_pip(PYJWT, &tools::target().join("pyjwt")) {
+        Ok(()) => {
+            node.env("PYJWT", tools::target().join("pyjwt"));
+        }
+        Err(error) => println!("the tests with PyJWT are left out: {error:#}"),
     }
     Ok(node)
 }
@@ -132,20 +140,24 @@ fn envoy() -> Result<PathBuf> {
     if let Some(chosen) = env::var_os("CLAVIGER_ENVOY") {
         return Ok(chosen.into());
     }
-    let wanted =
-        std::fs::read(tools::root().join(TESTS).join(ENVOY)).with_context(|| format!("{TESTS}/{ENVOY}"))?;
     let directory = tools::target().join("envoy");
-    let (program, installed) = (directory.join("envoy/_bin/envoy"), directory.join(ENVOY));
-    if program.is_file() && std::fs::read(&installed).is_ok_and(|installed| installed == wanted) {
-        return Ok(program);
+    from_pip(ENVOY, &directory).context("another one can be named with CLAVIGER_ENVOY")?;
+    Ok(directory.join("envoy/_bin/envoy"))
+}
+
+/// Installs what a file of requirements lists into a directory, unless it is there.
+fn from_pip(requirements: &str, directory: &Path) -> Result<()> {
+    let file = format!("{TESTS}/{requirements}");
+    let wanted = std::fs::read(tools::root().join(&file)).with_context(|| file.clone())?;
+    let installed = directory.join(requirements);
+    if std::fs::read(&installed).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
     }
     let mut pip = tools::command("python3");
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"]);
     pip.args(["--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement"]);
-    run(pip.arg(format!("{TESTS}/{ENVOY}")).arg("--target").arg(&directory))
-        .context("Python's pip could not install it; another one can be named with CLAVIGER_ENVOY")?;
-    std::fs::write(&installed, wanted).with_context(|| installed.display().to_string())?;
-    Ok(program)
+    run(pip.arg(&file).arg("--target").arg(directory)).context("Python's pip could not install it")?;
+    std::fs::write(&installed, wanted).with_context(|| installed.display().to_string())
 }
 
 fn installed_chromium() -> Option<PathBuf> {
