@@ -31,8 +31,17 @@ impl CheckedClock {
         self.watch.is_untold()
     }
 
-    /// The time for claims: the provider's, as far as it is known.
-    pub(crate) fn of_provider(&self) -> Timestamp {
+    /// The time on which all instances agree: the provider's. It is asked first if it has not
+    /// named its time since the start or the last jump. Our time if it does not say.
+    pub(crate) async fn of_provider(&self) -> Timestamp {
+        if self.is_untold() {
+            self.ask().await;
+        }
+        self.known_of_provider()
+    }
+
+    /// The same, as far as is known without asking.
+    pub(crate) fn known_of_provider(&self) -> Timestamp {
         self.watch.of_provider()
     }
 

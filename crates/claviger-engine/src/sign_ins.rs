@@ -90,7 +90,7 @@ impl SignIns {
         let now = self.env.now();
         let row = self.rows.load_own(cookie, ReadFrom::Store).await?;
         let over = row.ended() || request::time_is_over(&row, now, &self.env.settings().lifetimes).is_some();
-        if over || !row.beyond_refresh(self.clock.of_provider(), &self.provider.provider().habits) {
+        if over || !row.beyond_refresh(self.clock.of_provider().await, &self.provider.provider().habits) {
             return Ok(None);
         }
         Ok(Some(self.send_to_provider(return_to, Some(cookie.session), false)))
@@ -257,7 +257,7 @@ impl SignIns {
         login: &LoginCookie,
         shown: Option<&SessionCookie>,
     ) -> Result<Option<FinishedSignIn>, LoginError> {
-        let (now, return_to) = (self.clock.of_provider(), login.return_to.clone());
+        let (now, return_to) = (self.clock.of_provider().await, login.return_to.clone());
         let (id, secret) = login.session();
         let Some(row) = self.rows.load_stored(login.repairs.unwrap_or(id)).await? else { return Ok(None) };
         if row.ended() {
@@ -381,7 +381,7 @@ impl SignIns {
     /// A row that is complete except for its user.
     fn draft(&self, login: &LoginCookie, user_agent: &str) -> Draft {
         // By the provider's time, so that it compares with what the provider says of its users.
-        let now = self.clock.of_provider();
+        let now = self.clock.known_of_provider();
         let (id, secret) = login.session();
         let row = Session {
             id,
@@ -509,7 +509,7 @@ impl SignIns {
 
     async fn repair_until_stored(&self, repair: Repair, draft: Draft) -> Result<FinishedSignIn, LoginError> {
         let Repair { session, shown, issued, proof } = repair;
-        let now = self.clock.of_provider();
+        let now = self.clock.of_provider().await;
         let subject = &draft.row.subject;
         let repaired = |row: Session| {
             if shown.session != session || !row.secret_hash.matches(&shown.secret) {

@@ -43,7 +43,7 @@ impl SignOut {
             Target::One(id) => rows.end_one(id, reason, |_| true).await?,
             Target::DeviceOf(subject, id) => rows.end_one(id, reason, |row| row.subject == subject).await?,
             Target::Others(subject, except) => {
-                rows.end_selection(subject, Some(except), self.clock.of_provider(), reason).await?
+                rows.end_selection(subject, Some(except), self.clock.of_provider().await, reason).await?
             }
             Target::AllOf(subject, before) => rows.end_selection(subject, None, before, reason).await?,
         })

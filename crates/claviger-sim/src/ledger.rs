@@ -36,6 +36,8 @@ struct Facts {
     rows: BTreeMap<SessionId, Session>,
     /// Every access token ever committed, and its row.
     tokens: BTreeMap<String, SessionId>,
+    /// When each access token was issued, since the history began.
+    issued: BTreeMap<String, Duration>,
     /// The last access token of each row.
     last_tokens: BTreeMap<SessionId, String>,
     /// Every access token whose revocation was ever pending.
@@ -123,6 +125,12 @@ impl Ledger {
     pub(crate) fn disconnected(&self, user: &str) {
         let at = self.record.elapsed();
         self.facts().disconnected.push((user.to_owned(), at));
+    }
+
+    /// Notes that the provider issued an access token.
+    pub(crate) fn issued(&self, token: String) {
+        let at = self.record.elapsed();
+        self.facts().issued.insert(token, at);
     }
 
     /// Returns when the row was first committed, since the history began. No clock was asked.
@@ -302,9 +310,12 @@ impl Facts {
         // A clock that was ahead may have written the one.
         let begun = self.begun.get(&row.id).copied().unwrap_or_default();
         let created_at = row.created_at.since(START).min(begun);
+        let issued = self.last_tokens.get(&row.id).and_then(|token| self.issued.get(token)).copied();
         let own = self.disconnected.iter().filter(|(user, _)| *user == row.subject.id);
         for at in own.map(|(_, at)| *at) {
-            if created_at < at + CLOCKS_APART {
+            // A sign-in in progress may bring a token that the disconnect killed.
+            let has_dead_token = issued.is_some_and(|issued| issued <= at);
+            if created_at < at + CLOCKS_APART || has_dead_token {
                 causes.extend([EndReason::DisconnectedAtProvider, EndReason::AccountGone]);
             }
             // A sign-in in progress may bring a token that is already dead.

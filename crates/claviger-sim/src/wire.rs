@@ -33,6 +33,7 @@ use crate::{
 
 pub(crate) struct Provider {
     mock: Mutex<MockTwitch>,
+    ledger: Arc<Ledger>,
     record: Arc<Record>,
     rng: Arc<Rng>,
     habits: ProviderHabits,
@@ -90,6 +91,7 @@ impl Provider {
         habits: ProviderHabits,
         offers: Offers,
         spread: Spread,
+        ledger: Arc<Ledger>,
         record: Arc<Record>,
         rng: Arc<Rng>,
         seed: u64,
@@ -97,6 +99,7 @@ impl Provider {
         let mock = MockTwitch::new(Config::strict().settings(|own| *own = settings), seed);
         Self {
             mock: Mutex::new(mock),
+            ledger,
             record,
             rng,
             habits,
@@ -217,6 +220,7 @@ impl Provider {
             if let Some(sent) = refresh_token.filter(|sent| *sent != refresh) {
                 facts.spent.insert(sent.to_owned());
             }
+            self.ledger.issued(access.clone());
             facts.issued.insert(access, refresh);
         }
         if let Some(token) = refresh_token.filter(|_| reused) {

@@ -73,11 +73,13 @@ impl World {
             live_token_limit: LiveTokenLimit::Off,
             ..claviger_mock::Settings::default()
         };
+        let ledger = Arc::new(Ledger::new(Arc::clone(&record), keyring(), plan.habits));
         let provider = Provider::new(
             settings,
             plan.habits,
             plan.offers,
             spread(plan),
+            Arc::clone(&ledger),
             Arc::clone(&record),
             Arc::clone(&rng),
             plan.seed,
@@ -85,7 +87,7 @@ impl World {
         Self {
             plan: plan.clone(),
             variant,
-            ledger: Arc::new(Ledger::new(Arc::clone(&record), keyring(), plan.habits)),
+            ledger,
             provider: Arc::new(provider),
             record,
             rng,

@@ -135,7 +135,7 @@ impl SharedKeys {
     /// The keys that replace the stored ones, if anything has to change.
     fn next(&self, stored: Option<&Held>) -> Option<SigningKeys<Arc<SigningKey>>> {
         let Some(Held { entry, keys, .. }) = stored else {
-            return Some(SigningKeys::first(self.new_key(), self.clock.of_provider()));
+            return Some(SigningKeys::first(self.new_key(), self.clock.known_of_provider()));
         };
         let is_due = |now| keys.due(now).map(|step| keys.after(step, now, || self.new_key()));
         let is_outdated = || self.keys.keyring().is_sealed_by_older(&entry.value);

@@ -115,7 +115,7 @@ impl ConnectionSweep {
     /// Asks about users, and gives the suspicions against those that are gone. None if the provider
     /// did not answer.
     async fn check(&self, ids: &[String], slot: &Lease<Slot>) -> Result<Option<Suspicions>, StoreError> {
-        let at = self.clock.of_provider();
+        let at = self.clock.of_provider().await;
         let connections = self.checks.ask(ids).await?;
         let visit = slot.due_at.as_millis().to_be_bytes();
         let suspect = |id: &String| {

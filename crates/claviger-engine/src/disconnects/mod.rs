@@ -72,7 +72,7 @@ impl Disconnects {
         if cause.response(self.env.settings().cascade) == suspicion::Response::Nothing {
             return;
         }
-        let suspicion = Suspicion { subject: row.subject.clone(), at: self.clock.of_provider(), cause };
+        let suspicion = Suspicion { subject: row.subject.clone(), at: self.clock.known_of_provider(), cause };
         let version = row.version.0.to_be_bytes();
         let key = key_of([cause.name().as_bytes(), row.id.as_bytes(), &version]);
         let disconnects = Arc::clone(self);

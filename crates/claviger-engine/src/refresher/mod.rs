@@ -223,8 +223,6 @@ impl Refresher {
             }
         }
         self.wait_to_send(row, attempt).await?;
-        // A claim by a wrong clock would hold too short, or too long.
-        self.clock.confirmed().await;
         let admission = self.breaker.admit(self.env.clock()).map_err(unavailable)?;
         if step == RefreshStep::Replay {
             self.require_unspent(row).await?;
@@ -236,7 +234,7 @@ impl Refresher {
     /// What a refresh may do now. A lease counts as over only once the provider has named its time,
     /// by which claims go, so that a wrong clock sends no token a second time.
     fn step(&self, row: &Session) -> Result<RefreshStep, Refused> {
-        let now = self.clock.of_provider();
+        let now = self.clock.known_of_provider();
         let may_be_over = !self.clock.is_untold();
         row.refresh_step_where(now, &self.provider.provider().habits, |claim| {
             claim.answer_lost || (may_be_over && claim.lease_is_over(now))
@@ -317,11 +315,12 @@ impl Refresher {
     ) -> Result<Option<Claimed>, Denied> {
         let token = self.keys.open_refresh(row, secret)?;
         let replay = step == RefreshStep::Replay;
+        // A claim by a wrong clock would hold too short, or too long.
+        let now = self.clock.of_provider().await;
         // After the waits until here the provider may not accept a replay any more.
         if replay && self.step(row) != Ok(RefreshStep::Replay) {
             return Ok(None);
         }
-        let now = self.clock.of_provider();
         let first_sent = row.active().and_then(|active| active.claim).filter(|_| replay);
         let claim = Claim {
             attempt: AttemptId(self.env.random()),
@@ -338,7 +337,7 @@ impl Refresher {
             Err(error @ StoreError::Unavailable(_)) => (ClaimWrite::Unknown, Some(error)),
             Err(error) => (ClaimWrite::Failed, Some(error)),
         };
-        let time_left = claim.time_left(self.clock.of_provider(), &self.provider.provider().habits);
+        let time_left = claim.time_left(self.clock.known_of_provider(), &self.provider.provider().habits);
         match claims::after_claim(write, time_left) {
             AfterClaim::Send => {
                 let row = change.into_next();

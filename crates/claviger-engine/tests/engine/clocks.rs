@@ -3,12 +3,12 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use claviger_core::{AttemptId, Claim, EndReason, Fingerprint, ReturnTo, State, limits};
-use claviger_engine::{Denied, LoginError};
+use claviger_engine::{Denied, LoginError, Target};
 use claviger_mock::{Endpoint, FaultKind};
 use claviger_store::{Applied, Leftover, Method, Store as _};
 
 use crate::world::{
-    ADA, Browser, DAY, HOUR, Instance, MINUTE, ONE_TIME, ROTATES, SECOND, TOKEN_LIFE, World, habits,
+    ADA, Browser, DAY, HOUR, Instance, MINUTE, ONE_TIME, ROTATES, SECOND, TOKEN_LIFE, World, habits, subject,
 };
 
 const UNCONFIRMED: Denied = Denied::ClockUnconfirmed { retry_after: limits::RETRY_AFTER };
@@ -225,6 +225,20 @@ async fn a_session_begins_by_the_providers_time() {
         browser.asks(&app).await.unwrap();
         world.clock.set_wrong(Duration::ZERO);
         browser.asks(&app).await.expect("TRANSIENT");
+    }
+}
+
+/// The others began by the provider's time, so what ends them goes by it too.
+#[tokio::test(start_paused = true)]
+async fn other_devices_are_signed_out_right_after_the_clock_was_set_back() {
+    for behind in [HOUR, 365 * DAY] {
+        let (world, app) = World::start().await;
+        let (browser, other) = (world.sign_in(&app, ADA).await, world.sign_in(&app, ADA).await);
+        world.clock.set_back(behind);
+        let others = Target::Others(subject(ADA), browser.session);
+        app.end(others, EndReason::SignedOutFromAnotherDevice).await.unwrap();
+        let reason = world.end_reason(other.session).await;
+        assert_eq!(reason, Some(EndReason::SignedOutFromAnotherDevice), "OTHERS: {behind:?}");
     }
 }
 

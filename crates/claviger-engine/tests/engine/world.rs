@@ -79,6 +79,11 @@ impl ManualClock {
         self.wrong_ms.store(i64::try_from(ahead.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
+    /// Sets the engines' clock this much behind. The provider's stays right.
+    pub(crate) fn set_back(&self, behind: Duration) {
+        self.wrong_ms.store(-i64::try_from(behind.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
     /// The time of the provider.
     pub(crate) fn true_now(&self) -> Timestamp {
         let jumped = self.jumped_ms.load(Ordering::SeqCst);
