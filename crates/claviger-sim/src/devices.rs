@@ -23,7 +23,8 @@ pub(crate) async fn ask(world: Arc<World>, device: usize, tab: Tab) {
     let who = instance.fate.who;
     let work = asked(&world, &instance, &cookie, tab.asks);
     let before = world.ledger.last(cookie.session);
-    world.ledger.used(cookie.session, instance.fate.now());
+    let (asked_at, begun) = (instance.fate.now(), world.record.elapsed());
+    world.ledger.used(cookie.session, asked_at);
     let told_before = instance.fate.told_end(cookie.session);
     let patience = tab.gives_up_after.unwrap_or(Duration::from_secs(24 * 60 * 60));
     let outcome = tokio::select! {
@@ -31,7 +32,9 @@ pub(crate) async fn ask(world: Arc<World>, device: usize, tab: Tab) {
         () = instance.fate.died() => None,
         outcome = tokio::time::timeout(patience, work) => Some(outcome),
     };
-    // The use may have counted at any moment until the answer.
+    // The use may have counted at any moment until the answer, and the clock may have been set back
+    // meanwhile.
+    world.ledger.used(cookie.session, asked_at.after(world.record.elapsed() - begun));
     world.ledger.used(cookie.session, instance.fate.now());
     match outcome {
         None => world.record.count("caller: connection lost", who),
