@@ -9,6 +9,8 @@ pub struct Timestamp(i64);
 impl Timestamp {
     /// The first millisecond of the epoch.
     pub const EPOCH: Self = Self(0);
+    /// Later than any time that a clock shows.
+    pub const MAX: Self = Self(i64::MAX);
 
     /// Wraps milliseconds since the epoch.
     pub const fn from_millis(millis: i64) -> Self {

@@ -43,7 +43,9 @@ impl SignOut {
             Target::One(id) => rows.end_one(id, reason, |_| true).await?,
             Target::DeviceOf(subject, id) => rows.end_one(id, reason, |row| row.subject == subject).await?,
             Target::Others(subject, except) => {
-                rows.end_selection(subject, Some(except), self.clock.of_provider().await, reason).await?
+                // Without a time on which all agree nobody knows which began before, so all end.
+                let created_before = self.clock.agreed().unwrap_or(Timestamp::MAX);
+                rows.end_selection(subject, Some(except), created_before, reason).await?
             }
             Target::AllOf(subject, before) => rows.end_selection(subject, None, before, reason).await?,
         })

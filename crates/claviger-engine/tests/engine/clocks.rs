@@ -231,14 +231,17 @@ async fn a_session_begins_by_the_providers_time() {
 /// The others began by the provider's time, so what ends them goes by it too.
 #[tokio::test(start_paused = true)]
 async fn other_devices_are_signed_out_right_after_the_clock_was_set_back() {
-    for behind in [HOUR, 365 * DAY] {
+    for (behind, plugged) in [(HOUR, true), (HOUR, false), (365 * DAY, true), (365 * DAY, false)] {
         let (world, app) = World::start().await;
         let (browser, other) = (world.sign_in(&app, ADA).await, world.sign_in(&app, ADA).await);
         world.clock.set_back(behind);
+        if !plugged {
+            world.twitch.unplug();
+        }
         let others = Target::Others(subject(ADA), browser.session);
         app.end(others, EndReason::SignedOutFromAnotherDevice).await.unwrap();
         let reason = world.end_reason(other.session).await;
-        assert_eq!(reason, Some(EndReason::SignedOutFromAnotherDevice), "OTHERS: {behind:?}");
+        assert_eq!(reason, Some(EndReason::SignedOutFromAnotherDevice), "OTHERS: {behind:?} {plugged}");
     }
 }
 
