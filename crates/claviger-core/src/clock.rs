@@ -62,8 +62,26 @@ enum Told {
     Nothing,
     /// It answers without naming a time, since this point of the monotonic clock.
     NoTime(Duration),
-    /// How far its clock is ahead of ours, in milliseconds. Zero if a date cannot show it.
-    Ahead(i64),
+    /// How far its clock is ahead of ours, by the best measurement.
+    Ahead(Measured),
+}
+
+/// How far the provider's clock is ahead of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Measured {
+    /// In milliseconds. Zero if a date cannot show it.
+    ahead_ms: i64,
+    /// How wrong that may be.
+    error: Duration,
+}
+
+impl Measured {
+    /// Whether the clocks cannot have moved against each other between this measurement and one
+    /// that is no better.
+    fn stands_against(self, later: Self) -> bool {
+        let apart = self.ahead_ms.abs_diff(later.ahead_ms);
+        later.error >= self.error && Duration::from_millis(apart) <= self.error + later.error
+    }
 }
 
 /// A jump of our clock.
@@ -141,11 +159,14 @@ impl ClockCheck {
         let theirs = date.after(DATE_ERROR);
         let ours = asked.at.after(took / 2);
         let ahead_ms = theirs.as_millis().saturating_sub(ours.as_millis());
-        let ahead_ms = beyond(ahead_ms, DATE_ERROR);
-        self.told = Told::Ahead(ahead_ms);
-        let wrong_by_ms = wrong_by(ahead_ms);
+        let later = Measured { ahead_ms: beyond(ahead_ms, DATE_ERROR), error: DATE_ERROR + took / 2 };
+        if matches!(before, Told::Ahead(known) if known.stands_against(later)) {
+            return None;
+        }
+        self.told = Told::Ahead(later);
+        let wrong_by_ms = wrong_by(later);
         let agrees = wrong_by_ms == 0;
-        let known = matches!(before, Told::Ahead(known_ms) if (wrong_by(known_ms) == 0) == agrees);
+        let known = matches!(before, Told::Ahead(known) if (wrong_by(known) == 0) == agrees);
         (!known && (!agrees || self.last_jump.is_some() || before != Told::Nothing)).then_some(wrong_by_ms)
     }
 
@@ -157,7 +178,7 @@ impl ClockCheck {
             Told::NoTime(since) => {
                 (monotonic.saturating_sub(since) >= limits::CLOCK_TRUSTED_AFTER).then_some(now)
             }
-            Told::Ahead(ahead_ms) => Some(now.min(shifted(now, wrong_by(ahead_ms)))),
+            Told::Ahead(measured) => Some(now.min(shifted(now, wrong_by(measured)))),
         }
     }
 
@@ -165,7 +186,7 @@ impl ClockCheck {
     /// the provider's, as far as it is known.
     pub fn of_provider(&self, now: Timestamp) -> Timestamp {
         match self.told {
-            Told::Ahead(ahead_ms) => shifted(now, ahead_ms),
+            Told::Ahead(measured) => shifted(now, measured.ahead_ms),
             Told::Nothing | Told::NoTime(_) => now,
         }
     }
@@ -186,7 +207,7 @@ impl ClockCheck {
         ClockState {
             confirmed: self.confirmed(now, monotonic).is_some(),
             provider_ahead_ms: match self.told {
-                Told::Ahead(ahead_ms) => Some(wrong_by(ahead_ms)),
+                Told::Ahead(measured) => Some(wrong_by(measured)),
                 Told::Nothing | Told::NoTime(_) => None,
             },
             jumps: self.jumps,
@@ -196,8 +217,8 @@ impl ClockCheck {
 }
 
 /// How far the provider's clock is ahead, zero if that needs no operator: then the clocks agree.
-fn wrong_by(ahead_ms: i64) -> i64 {
-    beyond(ahead_ms, limits::CLOCK_SKEW)
+fn wrong_by(measured: Measured) -> i64 {
+    beyond(measured.ahead_ms, limits::CLOCK_SKEW)
 }
 
 /// A difference in milliseconds. Zero if it is not larger than what is allowed.
@@ -305,6 +326,25 @@ mod tests {
             let now = ours.of_provider(at(ours_ms));
             assert_eq!(lease_until.left(now, a_lease), Some(a_lease), "{theirs_ms} and {ours_ms}");
         }
+    }
+
+    #[test]
+    fn a_slow_answer_does_not_replace_a_better_measurement() {
+        let slow = limits::CLOCK_ANSWER;
+        // The date of a slow answer was written at its begin, at its end, or by another clock.
+        let table =
+            [("begin", 0, NOW), ("end", 5_000, NOW), ("changed", 60_000, NOW.after(Duration::from_secs(58)))];
+        for (name, date_ms, expected) in table {
+            let mut check = told(0);
+            let asked = check.asks(NOW, Duration::ZERO);
+            check.answers(asked, Some(Timestamp::from_millis(NOW.as_millis() + date_ms)), slow);
+            assert_eq!(check.of_provider(NOW), expected, "{name}");
+        }
+        let mut check = ClockCheck::new(NOW, Duration::ZERO);
+        check.answers(check.asks(NOW, Duration::ZERO), Some(NOW), slow);
+        assert_eq!(check.of_provider(NOW), NOW.before(Duration::from_secs(2)));
+        check.answers(check.asks(NOW, Duration::ZERO), Some(NOW), Duration::ZERO);
+        assert_eq!(check.of_provider(NOW), NOW, "a better one replaces it");
     }
 
     #[test]

@@ -69,6 +69,8 @@ impl CheckedClock {
         *asked = Some((monotonic, jumps));
         if self.watch.is_untold() {
             self.provider.ask_time().await;
+            // Those who waited meanwhile do not ask again at once.
+            *asked = Some((self.env.monotonic(), jumps));
         }
     }
 }

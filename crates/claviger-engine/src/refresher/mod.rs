@@ -223,6 +223,8 @@ impl Refresher {
             }
         }
         self.wait_to_send(row, attempt).await?;
+        // Asked before the breaker counts this try. A claim asks again only after a jump.
+        self.clock.of_provider().await;
         let admission = self.breaker.admit(self.env.clock()).map_err(unavailable)?;
         if step == RefreshStep::Replay {
             self.require_unspent(row).await?;

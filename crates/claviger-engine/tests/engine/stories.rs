@@ -273,11 +273,12 @@ impl Story {
         let now = self.world.now();
         let others = Target::Others(subject(USERS[user]), caller);
         let ended = self.apps[at].end(others, EndReason::SignedOutFromAnotherDevice).await.is_ok();
+        // A session that began at this moment ends with the others, or stays.
         let concerned =
-            |device: &&mut Device| device.browser.session != caller && device.row.created_at < now;
+            |device: &&mut Device| device.browser.session != caller && device.row.created_at <= now;
         for device in self.of_user(user).filter(concerned) {
             device.doomed = true;
-            if ended && !device.row.ended() {
+            if ended && !device.row.ended() && device.row.created_at < now {
                 device.ended_at.get_or_insert(at);
             }
         }
