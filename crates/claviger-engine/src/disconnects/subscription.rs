@@ -232,7 +232,8 @@ impl Subscriber {
             tracing::warn!(
                 id,
                 callback,
-                "the webhook has another address than before; its subscription to that address is left alone, since                  another deployment may use it: delete it at the provider if none does"
+                "the webhook has another address than before; its subscription to that address is left \
+                 alone, since another deployment may use it: delete it at the provider if none does"
             );
         }
         Ok(())
