@@ -43,6 +43,10 @@ const STREAMS: u16 = 100;
 /// How often such a connection is pinged while the app owes answers. If the app vanished, all
 /// requests on it would wait.
 const PING: Duration = Duration::from_secs(10);
+/// How long the app may take to answer a ping, at least and at most. In between it is
+/// `proxy.answer_timeout`. A pause of the app must not cut off all its requests, and an app that
+/// vanished must be noticed soon.
+const PING_ANSWER: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(30)];
 
 /// Sends requests to the app.
 pub(super) enum AppClient {
@@ -94,7 +98,7 @@ impl AppClient {
                     .http2_initial_connection_window_size(u32::from(STREAMS) * ANSWER_BUFFER)
                     .http2_max_header_list_size(ANSWER_BUFFER)
                     .http2_keep_alive_interval(PING)
-                    .http2_keep_alive_timeout(config.proxy.answer_timeout.0);
+                    .http2_keep_alive_timeout(ping_answer(config.proxy.answer_timeout.0));
                 let address = app.site().origin().parse().map_err(io::Error::other)?;
                 Self::Http2(Connections::new(client, Always { address, tcp }))
             }
@@ -119,6 +123,12 @@ impl AppClient {
         };
         Ok(answer.await?.map(|body| Keeping::new(body, place)))
     }
+}
+
+/// How long an app with this limit for its answers may take to answer a ping.
+fn ping_answer(answer_timeout: Duration) -> Duration {
+    let [least, most] = PING_ANSWER;
+    answer_timeout.clamp(least, most)
 }
 
 /// The connections to an app that speaks HTTP/2. A client of hyper puts all requests for a host on
@@ -214,4 +224,17 @@ async fn connect(path: &Path) -> io::Result<UnixStream> {
 #[cfg(not(unix))]
 async fn connect(_: &Path) -> io::Result<UnixStream> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ping_is_waited_for_neither_too_short_nor_too_long() {
+        for (answer_timeout, expected) in [(1, 10), (10, 10), (20, 20), (60, 30), (600, 30)] {
+            let waited = ping_answer(Duration::from_secs(answer_timeout));
+            assert_eq!(waited.as_secs(), expected, "{answer_timeout}");
+        }
+    }
 }
