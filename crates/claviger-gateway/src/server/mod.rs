@@ -58,10 +58,22 @@ pub type PrivateListener = (Listener, PrometheusHandle);
 /// between.
 pub(crate) struct Front {
     shown: String,
-    /// What serves requests, in place of what did so at first.
-    gateway: Arc<OnceLock<Entry>>,
+    entries: Arc<Entries>,
     stopping: CancellationToken,
     served: JoinHandle<()>,
+}
+
+/// What serves requests.
+struct Entries {
+    /// Until there is a gateway.
+    before: Entry,
+    gateway: OnceLock<Entry>,
+}
+
+impl Entries {
+    fn present(&self) -> &Entry {
+        self.gateway.get().unwrap_or(&self.before)
+    }
 }
 
 impl Front {
@@ -81,15 +93,13 @@ impl Front {
             listener,
             http: Http::new(limits.header_bytes, patience(limits), limits.header_read.0, places),
         };
-        let gateway = Arc::<OnceLock<Entry>>::default();
+        let entries = Arc::new(Entries { before, gateway: OnceLock::new() });
         let service = tower::service_fn({
-            let gateway = Arc::clone(&gateway);
-            move |request: http::Request<Arriving<Incoming>>| {
-                gateway.get().unwrap_or(&before).clone().call(request)
-            }
+            let entries = Arc::clone(&entries);
+            move |request: http::Request<Arriving<Incoming>>| entries.present().clone().call(request)
         });
         let served = tokio::spawn(server.run(service, stopping.clone(), limits.shutdown.0));
-        Self { shown, gateway, stopping, served }
+        Self { shown, entries, stopping, served }
     }
 
     /// Its address or path, for people.
@@ -128,7 +138,7 @@ impl Front {
             let (engine, served) = (engine.clone(), served.clone());
             async move { engine.run(served).await }
         });
-        self.gateway.get_or_init(|| gateway.entry());
+        self.entries.gateway.get_or_init(|| gateway.entry());
         // Nobody sent requests to a gateway that never was ready.
         let notice = if stop.is_cancelled() { Duration::ZERO } else { config.shutdown_notice() };
         let mut connections = self.served;
