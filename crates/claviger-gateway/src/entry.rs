@@ -167,10 +167,7 @@ fn answer(caught: Caught) -> Answer {
 
 /// Every answer passes here.
 fn finish((answer, closing): (Answer, Closing)) -> Answer {
-    answer.map(|mut answer| {
-        closing.announce(&mut answer);
-        answer
-    })
+    answer.map(|answer| closing.finish(answer))
 }
 
 fn malformed(request: &Parts, head: &RequestHead, policy: &Policy) -> Option<Problem> {

@@ -12,13 +12,14 @@
 //! | is known to be longer (HTTP/1.1) | the same, and the answer says `Connection: close` |
 //! | comes too slowly | the same |
 //! | waits for `100 Continue` (HTTP/1.1) | is not asked for, and the answer says `Connection: close` |
+//! | is left in a connection to the app, which reads nothing | may be read for `limits.discard_time` after the answer ended, and is then closed as if it were longer |
 //!
 //! The lingering is in [`server`](crate::server). Decision 0022 says why.
 
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -34,7 +35,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Limits, rules, timer};
+use crate::{config::Limits, keeping::Keeping, rules, timer};
 
 /// How long the client may take for any body of a request that is for us.
 const GRACE: Duration = Duration::from_secs(10);
@@ -98,7 +99,7 @@ impl Bodies {
         let closes = waits || body.size_hint().lower() > self.limits.discard_bytes;
         let announced = request.version < Version::HTTP_2;
         Some(Inbound {
-            body: Some(Body::new(body)),
+            body: Some(Arc::new(Shared::new(Body::new(body)))),
             limits: Arc::clone(&self.limits),
             least_rate: ours.then_some(LEAST_RATE),
             waits_for_100: waits,
@@ -115,7 +116,7 @@ impl Bodies {
 #[derive(Debug)]
 pub struct Inbound {
     /// None after its end.
-    body: Option<Body>,
+    body: Option<Arc<Shared>>,
     limits: Arc<BodyLimits>,
     /// Number of octets per second after [`GRACE`].
     least_rate: Option<u64>,
@@ -136,15 +137,40 @@ struct Pause {
     end: Pin<Box<Sleep>>,
 }
 
+/// A body that can be closed from outside, since hyper's client may hold it without polling it.
+#[derive(Debug)]
+struct Shared(Mutex<Option<Body>>);
+
+impl Shared {
+    fn new(body: Body) -> Self {
+        Self(Mutex::new(Some(body)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Body>> {
+        // A panic cannot leave it inconsistent: it is there or not.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<Body> {
+        self.lock().take()
+    }
+}
+
+/// The body was still unread long after the answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer had ended long before the body was read")]
+struct TooLate;
+
 /// The client sent nothing for too long, or too little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the body paused for too long, or came too slowly")]
 pub struct TooSlow;
 
 impl Inbound {
-    /// Tells later whether the connection closes after the answer.
+    /// Sees later to what this body means for the answer.
     pub fn closing(&self) -> Closing {
-        Closing(self.closes.clone())
+        let unread = self.body.as_ref().map(Arc::downgrade).unwrap_or_default();
+        Closing { closes: self.closes.clone(), unread, limit: self.limits.discard_time }
     }
 
     /// Gives the body up unread, because it is unknown where it ends.
@@ -178,15 +204,23 @@ impl HttpBody for Inbound {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
         this.waits_for_100 = false;
-        let Some(body) = &mut this.body else { return Poll::Ready(None) };
-        if let Poll::Ready(frame) = Pin::new(body).poll_frame(context) {
+        let Some(shared) = &this.body else { return Poll::Ready(None) };
+        let polled = shared.lock().as_mut().map(|body| {
+            let frame = Pin::new(&mut *body).poll_frame(context);
+            (frame, body.is_end_stream())
+        });
+        let Some((frame, ends)) = polled else {
+            this.end(true);
+            return Poll::Ready(Some(Err(axum::Error::new(TooLate))));
+        };
+        if let Poll::Ready(frame) = frame {
             let now = timer::now();
             this.waited += this.pause.take().map_or(Duration::ZERO, |pause| now - pause.since);
             return Poll::Ready(match frame {
                 Some(Ok(frame)) if !frame.is_trailers() => {
                     let length = frame.data_ref().map_or(0, Bytes::len);
                     this.received = this.received.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
-                    if this.body.as_ref().is_some_and(HttpBody::is_end_stream) {
+                    if ends {
                         this.end(false);
                     }
                     Some(Ok(frame))
@@ -216,14 +250,15 @@ impl HttpBody for Inbound {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+        let Some(shared) = &self.body else { return SizeHint::with_exact(0) };
+        shared.lock().as_ref().map(HttpBody::size_hint).unwrap_or_default()
     }
 }
 
 impl Drop for Inbound {
     fn drop(&mut self) {
         // Reading would ask the client for a body that nobody needs.
-        let rest = self.body.take().filter(|_| !self.waits_for_100);
+        let rest = self.body.take().filter(|_| !self.waits_for_100).and_then(|shared| shared.take());
         if let (Some(rest), Ok(runtime)) = (rest, tokio::runtime::Handle::try_current()) {
             runtime.spawn(discard(rest, Arc::clone(&self.limits)));
         }
@@ -253,16 +288,48 @@ async fn discard(mut rest: Body, limits: Arc<BodyLimits>) {
     }
 }
 
-/// Whether the connection closes after an answer.
+/// What the body of a request means for the answer.
 #[derive(Debug, Default)]
-pub struct Closing(Option<Arc<AtomicBool>>);
+pub struct Closing {
+    /// Whether the connection closes after the answer, if that is to be announced.
+    closes: Option<Arc<AtomicBool>>,
+    unread: Weak<Shared>,
+    /// How long the body may be read after the answer ended.
+    limit: Duration,
+}
 
 impl Closing {
-    /// Says so in the answer. Without it a client could send its next
-    /// request to a connection that is being closed.
-    pub fn announce(&self, answer: &mut Response) {
-        if self.0.as_ref().is_some_and(|closes| closes.load(Ordering::Relaxed)) {
+    /// Announces in the answer that the connection closes. Without that a client could send its
+    /// next request to a connection that is being closed. An answer that ends before the body was
+    /// read closes the body after a while.
+    pub fn finish(self, mut answer: Response) -> Response {
+        if self.closes.as_ref().is_some_and(|closes| closes.load(Ordering::Relaxed)) {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.unread.strong_count() == 0 {
+            return answer;
+        }
+        let (unread, limit) = (self.unread, self.limit);
+        answer.map(|body| Body::new(Keeping::new(body, Unread { body: unread, limit })))
+    }
+}
+
+/// Closes a body that is still unread this long after the answer ended.
+#[derive(Debug)]
+struct Unread {
+    body: Weak<Shared>,
+    limit: Duration,
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let unread = self.body.strong_count() > 0;
+        if let (true, Ok(runtime)) = (unread, tokio::runtime::Handle::try_current()) {
+            let (body, limit) = (Weak::clone(&self.body), self.limit);
+            runtime.spawn(async move {
+                sleep(limit).await;
+                drop(body.upgrade().and_then(|body| body.take()));
+            });
         }
     }
 }
@@ -379,6 +446,22 @@ mod tests {
         assert!(!sender.is_closed(), "the client was asked to send");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_be_read_for_a_while_after_the_answer_ended() {
+        let (sender, body) = pieces();
+        let mut body = take(&request("/", false), body);
+        let answer = body.closing().finish(Response::new(Body::empty()));
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert!(!sender.is_closed(), "the answer has not ended");
+        drop(answer);
+        tokio::time::sleep(Duration::from_secs(29)).await;
+        sender.send(Bytes::from_static(b"x")).unwrap();
+        body.frame().await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(sender.is_closed());
+        body.frame().await.unwrap().expect_err("a body that was closed is not whole");
+    }
+
     #[tokio::test]
     async fn the_answer_says_that_the_connection_closes() {
         let long = || Body::from(vec![0; 1001]);
@@ -398,8 +481,7 @@ mod tests {
             } else {
                 drop(inbound);
             }
-            let mut answer = Response::new(Body::empty());
-            closing.announce(&mut answer);
+            let answer = closing.finish(Response::new(Body::empty()));
             assert_eq!(answer.headers().contains_key(header::CONNECTION), expected, "{name}");
         }
     }

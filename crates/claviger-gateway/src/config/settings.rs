@@ -189,7 +189,8 @@ settings! {
         wait: Span = "5s", in "0s"..="1m";
 
         /// How long a start waits for a database that cannot be reached. Until then `/healthz`
-        /// answers 200, and all else 503. A wrong password or database name ends the start at once.
+        /// answers 200, and other well-formed requests for the gateway's hosts get 503. A wrong
+        /// password or database name ends the start at once.
         start_wait: Span = "1m", in "0s"..="1h";
     }
 
@@ -540,7 +541,8 @@ settings! {
         /// connection is closed.
         discard_bytes: usize = 67108864, in 0..=1099511627776;
 
-        /// How long such a part of a body is read on.
+        /// How long such a part of a body is read on. If the app's answer ended before, the app has
+        /// this long to read the rest.
         discard_time: Span = "30s", in "1ns"..="1d";
 
         /// Maximum size of the head of a request, in bytes. Cookies may take 32768 of them; a

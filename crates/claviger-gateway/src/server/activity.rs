@@ -27,9 +27,9 @@ use crate::{keeping::Keeping, timer};
 /// Counts what moves on a connection. It reads no clock, since every request passes here.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
-    /// Requests that are not over.
+    /// Requests whose answer has not ended.
     open: AtomicUsize,
-    /// Grows with each beginning and end of a request.
+    /// Grows with each beginning of a request and each end of an answer.
     moves: AtomicU64,
     /// Whether the socket takes no more octets.
     blocked: AtomicBool,
@@ -47,11 +47,11 @@ struct Snapshot {
 }
 
 impl Activity {
-    /// A request arrived, and took this place.
-    pub(super) fn begin(self: &Arc<Self>, place: Option<Place>) -> Arc<Open> {
+    /// A request arrived.
+    pub(super) fn begin(self: &Arc<Self>) -> Open {
         self.open.fetch_add(1, Relaxed);
         self.moves.fetch_add(1, Relaxed);
-        Arc::new(Open { activity: Arc::clone(self), _place: place })
+        Open { activity: Arc::clone(self) }
     }
 
     /// The socket took octets, or takes no more.
@@ -74,11 +74,10 @@ impl Activity {
     }
 }
 
-/// A request that is not over. Its answer and its body share it.
+/// A request whose answer has not ended.
 #[derive(Debug)]
 pub(super) struct Open {
     activity: Arc<Activity>,
-    _place: Option<Place>,
 }
 
 impl Drop for Open {
@@ -88,8 +87,11 @@ impl Drop for Open {
     }
 }
 
-/// The body of a request. Until it was read or discarded, the request keeps its place.
-pub(super) type Arriving<B> = Keeping<B, Arc<Open>>;
+/// A request's place over HTTP/2. The request's body and its answer share it.
+pub(super) type SharedPlace = Option<Arc<Place>>;
+
+/// The body of a request. Until it was read, discarded or closed, the request keeps its place.
+pub(super) type Arriving<B> = Keeping<B, SharedPlace>;
 
 /// How much of an answer over HTTP/2 the client has taken. Over HTTP/1.1 an answer has the
 /// connection for itself, so the socket shows that.
@@ -143,7 +145,8 @@ impl Taking {
 #[derive(Debug)]
 pub(super) struct Outbound {
     rest: Rest,
-    _open: Arc<Open>,
+    _open: Open,
+    _place: SharedPlace,
     taking: Option<Arc<Taking>>,
 }
 
@@ -156,9 +159,9 @@ enum Rest {
 }
 
 impl Outbound {
-    pub(super) fn new(body: Body, open: Arc<Open>) -> Self {
+    pub(super) fn new(body: Body, open: Open, place: SharedPlace) -> Self {
         let taking = TAKING.try_with(Arc::clone).ok();
-        Self { rest: Rest::Body(body), _open: open, taking }
+        Self { rest: Rest::Body(body), _open: open, _place: place, taking }
     }
 }
 
@@ -364,18 +367,18 @@ mod tests {
     #[test]
     fn an_idle_connection_may_finish() {
         let activity = Arc::new(Activity::default());
-        drop(activity.begin(None));
+        drop(activity.begin());
         let (verdict, after) = fate(&activity, |_| activity.wrote(true));
         assert_eq!(verdict, Verdict::Idle, "pings are no request");
         assert!((130..=165).contains(&after), "{after}");
-        assert!(goes_on(fate(&activity, |_| drop(activity.begin(None)))), "requests come");
+        assert!(goes_on(fate(&activity, |_| drop(activity.begin()))), "requests come");
     }
 
     /// How many seconds an answer over HTTP/2 is served to this client, up to ten minutes.
     async fn served<T: Future<Output = ()>>(answer: Body, client: impl FnOnce(Outbound) -> T) -> u64 {
-        let open = Arc::new(Activity::default()).begin(None);
+        let open = Arc::new(Activity::default()).begin();
         let begun = timer::now();
-        let work = async { client(Outbound::new(answer, open)).await };
+        let work = async { client(Outbound::new(answer, open, None)).await };
         let _over = timeout(Duration::from_secs(600), Taking::watch(work, PATIENCE.untaken)).await;
         begun.elapsed().as_secs()
     }
@@ -438,7 +441,7 @@ mod tests {
     #[test]
     fn a_large_piece_may_be_taken_slowly_over_http1() {
         let activity = Arc::new(Activity::default());
-        let _body = Outbound::new(Body::from("large"), activity.begin(None));
+        let _body = Outbound::new(Body::from("large"), activity.begin(), None);
         let slowly = fate(&activity, |_| {
             activity.wrote(true);
             activity.wrote(false);
@@ -450,10 +453,10 @@ mod tests {
     #[test]
     fn an_answer_that_waits_for_the_app_goes_on() {
         let activity = Arc::new(Activity::default());
-        let open = activity.begin(None);
+        let open = activity.begin();
         assert!(goes_on(fate(&activity, |_| ())), "no answer yet");
         let stream = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
-        let mut body = Outbound::new(Body::from_stream(stream), open);
+        let mut body = Outbound::new(Body::from_stream(stream), open, None);
         let mut context = Context::from_waker(std::task::Waker::noop());
         assert!(Pin::new(&mut body).poll_frame(&mut context).is_pending());
         assert!(goes_on(fate(&activity, |_| ())), "no event yet");
@@ -462,13 +465,13 @@ mod tests {
     #[test]
     fn a_socket_that_takes_nothing_is_cut() {
         let activity = Arc::new(Activity::default());
-        drop(activity.begin(None));
+        drop(activity.begin());
         activity.wrote(false);
         let (verdict, after) = fate(&activity, |_| ());
         assert_eq!(verdict, Verdict::Stuck);
         assert!((60..=90).contains(&after), "{after}");
         let slowly = fate(&activity, |_| {
-            drop(activity.begin(None));
+            drop(activity.begin());
             activity.wrote(true);
             activity.wrote(false);
         });

@@ -122,11 +122,13 @@ impl Http {
         let mut watch = Watch::new(Arc::clone(&activity), patience);
         let requests = service_fn(move |mut request: http::Request<Incoming>| {
             let place = match request.version() {
-                Version::HTTP_2 => places.take_at_once(remote.map(|remote| remote.ip())).map(Some),
+                Version::HTTP_2 => {
+                    places.take_at_once(remote.map(|remote| remote.ip())).map(|place| Some(Arc::new(place)))
+                }
                 _ => Some(None),
             };
             let is_full = place.is_none();
-            let open = activity.begin(place.flatten());
+            let (open, place) = (activity.begin(), place.flatten());
             match remote {
                 Some(address) => drop(request.extensions_mut().insert(ConnectInfo(address))),
                 None => drop(request.extensions_mut().insert(UnixPeer)),
@@ -134,10 +136,10 @@ impl Http {
             let answer = if is_full {
                 Either::Left(ready(Ok(busy())))
             } else {
-                let request = request.map(|body| Arriving::new(body, Arc::clone(&open)));
+                let request = request.map(|body| Arriving::new(body, place.clone()));
                 Either::Right(service.clone().call(request))
             };
-            async move { Ok::<_, Infallible>(answer.await?.map(|body| Outbound::new(body, open))) }
+            async move { Ok::<_, Infallible>(answer.await?.map(|body| Outbound::new(body, open, place))) }
         });
         async move {
             let mut connection = pin!(builder.serve_connection_with_upgrades(socket, requests));

@@ -1,6 +1,9 @@
 //! Answers that are given before the request's body was read, and uploads that take long.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use axum::{Router, extract::Request, routing::post};
 use bytes::Bytes;
@@ -8,7 +11,7 @@ use claviger_core::limits;
 use http::StatusCode;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
 };
 
 use crate::world::{ADA, World, echo, patiently, status_of};
@@ -232,6 +235,64 @@ async fn a_body_that_is_discarded_over_http2_keeps_the_place_of_its_request() {
     }
     bodies[0].send_data(Bytes::new(), true).unwrap();
     patiently(async { while begin().0.await.unwrap().status() != StatusCode::UNAUTHORIZED {} }).await;
+}
+
+/// An app that answers each upload at once, and neither reads on nor closes.
+async fn app_that_never_reads() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            kept.push(stream);
+        }
+    });
+    address
+}
+
+const OPEN: &str = "routes = [{ path = \"/\", assurance = \"none\" }]\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_the_app_leaves_unread_over_http2_keeps_no_place() {
+    let settings = format!("{OPEN}limits.connections_per_address = 2\nlimits.discard_time = \"100ms\"");
+    let world = World::before(app_that_never_reads().await, &settings).await;
+    let stream = TcpStream::connect(world.address).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::post("http://localhost/upload").body(()).unwrap();
+    let (answer, mut body) = client.send_request(request, false).unwrap();
+    body.send_data(Bytes::from(vec![0; LARGE]), false).unwrap();
+    assert_eq!(patiently(answer).await.unwrap().status(), StatusCode::OK);
+    let reset = patiently(std::future::poll_fn(|context| body.poll_reset(context))).await.unwrap();
+    assert_eq!(reset, h2::Reason::NO_ERROR);
+    let mut status = async || {
+        let request = http::Request::get("http://localhost/healthz").body(()).unwrap();
+        client.send_request(request, true).unwrap().0.await.unwrap().status()
+    };
+    patiently(async { while status().await != StatusCode::OK {} }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_whose_upload_the_app_leaves_unread_is_idle() {
+    let settings = format!("{OPEN}limits.keep_alive = \"100ms\"\nlimits.header_read = \"1s\"");
+    let world = World::before(app_that_never_reads().await, &settings).await;
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let head = format!("POST /upload HTTP/1.1\r\nhost: localhost\r\ncontent-length: {LARGE}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut reading, mut writing) = stream.split();
+    let upload = async { drop(writing.write_all(&vec![0; LARGE]).await) };
+    let answered = async {
+        let mut answer = Vec::new();
+        // A reset is an end as well.
+        drop(reading.read_to_end(&mut answer).await);
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    };
+    patiently(async { tokio::join!(upload, answered) }).await;
 }
 
 /// The upload takes twice as long as the app may be silent.
