@@ -335,7 +335,13 @@ impl<'a> Fields<'a> {
     /// HTTP/2 and the absolute form name the host in the address (RFC 9112 section 3.2.2, RFC 9113
     /// section 8.3.1).
     fn host(&self, site: &Site, parts: &Parts, from_front: bool) -> Host {
-        let compare = |named: &[u8]| host::compare(named, site.host(), &site.other_hosts, from_front);
+        let compare = |named: &[u8]| {
+            // Most requests name the site as it is configured.
+            if named == site.authority().as_bytes() {
+                return Host::Public;
+            }
+            host::compare(named, site.host(), &site.other_hosts, from_front)
+        };
         let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
         match (authority, self.host) {
             _ if self.two_hosts => Host::Invalid,

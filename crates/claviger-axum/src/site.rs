@@ -111,8 +111,14 @@ impl Site {
 
     /// Returns the host of the origin, without its port.
     pub fn host(&self) -> &str {
-        let authority = self.origin.rsplit('/').next().unwrap_or_default();
+        let authority = self.authority();
         host::name(authority.as_bytes()).unwrap_or(authority)
+    }
+
+    /// The host of the origin with its port, if that is not the usual one.
+    pub(crate) fn authority(&self) -> &str {
+        let rest = self.origin.strip_prefix("https://").or_else(|| self.origin.strip_prefix("http://"));
+        rest.unwrap_or(&self.origin)
     }
 
     /// Returns the value of `Clear-Site-Data` at a sign-out, if there is one.

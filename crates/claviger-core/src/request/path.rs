@@ -255,7 +255,7 @@ fn is_simple(raw: &str) -> bool {
         && raw.bytes().all(simple)
         && !raw.ends_with('.')
         && !raw.as_bytes().windows(2).any(|pair| matches!(pair, [b'/', b'/' | b'.'] | [b'.', b'/']))
-        && aliases::are_none(raw)
+        && aliases::script(raw).is_none()
 }
 
 /// Decodes once. A `%` that begins no escape stays.

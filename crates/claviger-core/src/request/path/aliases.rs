@@ -32,7 +32,7 @@ fn without_script(path: &str) -> Option<[String; 2]> {
 }
 
 /// What stands before and behind the first script, if something follows it.
-fn script(path: &str) -> Option<(&str, &str)> {
+pub(super) fn script(path: &str) -> Option<(&str, &str)> {
     // Most paths have no dot.
     path.contains('.').then_some(())?;
     let slashes = path.match_indices('/').map(|(slash, _)| slash);
