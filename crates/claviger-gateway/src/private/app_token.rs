@@ -14,18 +14,23 @@ use claviger_engine::{AppGrant, Denied};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::{Private, later};
+use utoipa::ToSchema;
+
+use super::{Private, later, openapi::Failure};
 
 /// What the caller may say.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Question {
+#[schema(as = AppTokenRequest)]
+pub(super) struct Question {
     /// A token from here that the provider answered with 401. Then there is another one.
     rejected: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+/// The app's own token.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AppToken)]
+pub(super) struct Answer<'a> {
     /// Whose token it is.
     provider: &'a str,
     access_token: &'a str,
@@ -62,6 +67,20 @@ const STORE_UNAVAILABLE: Problem = Problem::new(
     "The gateway's store does not answer. Try again shortly.",
 );
 
+/// The app's own access token
+///
+/// It is the same for all callers and instances, and is replaced before it expires.
+#[utoipa::path(
+    post,
+    path = "/v1/app-token",
+    request_body = Option<Question>,
+    responses(
+        (status = 200, description = "The token; never cached", body = Answer),
+        (status = 400, description = "The body is wrong", body = Failure),
+        (status = 413, description = "The body is too long"),
+        (status = 503, description = "There is no token at the moment; see Retry-After", body = Failure),
+    ),
+)]
 pub(super) async fn app_token(State(private): State<Private>, body: Bytes) -> Response {
     let question = if body.is_empty() { Ok(Question::default()) } else { serde_json::from_slice(&body) };
     let Ok(Question { rejected }) = question else { return BAD_BODY.json() };

@@ -3,19 +3,21 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `openapi` | the OpenAPI document |
 //! | [`rights`] | what a credential may do |
 //! | [`credentials`] | the credentials, and the file that holds their hashes |
 //! | `app_token` | the address with the app's own token |
 //!
 //! # How to add an address
 //!
-//! 1. Write a handler, and a line in `routes` with the right that it needs. A new right is a line
-//!    in [`rights`].
+//! 1. Write a handler with its part of the OpenAPI document, and a line in `addresses` with the
+//!    right that it needs. A new right is a line in [`rights`].
 //! 2. Answer errors with a [`Problem`], and secrets with `no_store`.
 //! 3. Add the address to `ADDRESSES` in `tests/gateway/private.rs`, which attacks all of them.
 
 mod app_token;
 pub mod credentials;
+mod openapi;
 pub mod rights;
 
 use std::{
@@ -29,7 +31,7 @@ use axum::{
     extract::{ConnectInfo, DefaultBodyLimit, Request, State},
     middleware::{self, Next},
     response::Response,
-    routing::{MethodRouter, any, get, post},
+    routing::{MethodRouter, any},
 };
 use claviger_axum::{Claviger, Problem, no_store};
 use claviger_core::{
@@ -40,6 +42,10 @@ use claviger_engine::{LogThrottle, Metric, MetricKind};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use metrics::counter;
 use metrics_exporter_prometheus::PrometheusHandle;
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouter},
+    routes,
+};
 
 use crate::problems;
 use credentials::{Credential, CredentialsInForce};
@@ -117,13 +123,8 @@ impl Private {
 
     /// All addresses. Without a valid credential nobody learns which there are.
     pub(crate) fn routes(&self) -> Router {
-        let check = || needs(Right::Check, any(check));
-        Router::new()
-            .route("/metrics", needs(Right::Metrics, get(metrics)))
-            .route("/v1/app-token", needs(Right::AppToken, post(app_token::app_token)))
-            .route("/v1/check", check())
-            .route("/v1/check/", check())
-            .route("/v1/check/{*target}", check())
+        let (router, _document) = addresses().split_for_parts();
+        router
             .fallback(async || problems::NOTHING)
             .method_not_allowed_fallback(async || problems::BAD_METHOD)
             .layer(middleware::from_fn_with_state(self.clone(), authenticate))
@@ -157,6 +158,27 @@ impl Private {
         }
         Err(later(&TOO_MANY_TRIES, RETRY_AFTER))
     }
+}
+
+/// The addresses, and what the OpenAPI document says of them.
+fn addresses() -> OpenApiRouter<Private> {
+    // Proxies ask with the method of the request that they ask about, and may append its address.
+    let (schemas, paths, _get) = routes!(check);
+    let appended = || require_right(Right::Check, any(check));
+    OpenApiRouter::with_openapi(openapi::about())
+        .routes(needs(Right::Metrics, routes!(metrics)))
+        .routes(needs(Right::AppToken, routes!(app_token::app_token)))
+        .routes(needs(Right::Check, (schemas, paths, any(check))))
+        .route("/v1/check/", appended())
+        .route("/v1/check/{*target}", appended())
+}
+
+/// The OpenAPI document of the private listener, as JSON.
+///
+/// # Errors
+/// If it cannot be written as JSON.
+pub fn document() -> serde_json::Result<String> {
+    addresses().into_openapi().to_pretty_json().map(|document| document + "\n")
 }
 
 /// The one bearer token of a request (RFC 6750 section 2.1).
@@ -194,8 +216,16 @@ async fn authenticate(State(private): State<Private>, mut request: Request, next
     }
 }
 
-/// Serves an address only to credentials with this right.
-fn needs(right: Right, methods: MethodRouter<Private>) -> MethodRouter<Private> {
+/// Serves an address only to credentials with this right, and documents that.
+fn needs(
+    right: Right,
+    (schemas, mut paths, methods): UtoipaMethodRouter<Private>,
+) -> UtoipaMethodRouter<Private> {
+    openapi::describe(&mut paths, &right);
+    (schemas, paths, require_right(right, methods))
+}
+
+fn require_right(right: Right, methods: MethodRouter<Private>) -> MethodRouter<Private> {
     methods.layer(middleware::from_fn_with_state(right, require))
 }
 
@@ -222,10 +252,45 @@ async fn require(
     next.run(request).await
 }
 
+/// Says who sent a request
+///
+/// It means the same as `/auth/check` of the public listener, for any method. Envoy appends the
+/// original address to the path.
+#[utoipa::path(
+    get,
+    path = "/v1/check",
+    params(
+        ("assurance" = Option<String>, Query, description = "optional, cookie, session (the default) or provider"),
+        ("max_age" = Option<u64>, Query, description = "With provider: how old its answer may be, in seconds"),
+        ("passive" = Option<String>, Query, description = "1: the request is no use of the session"),
+        ("denied" = Option<String>, Query, description = "redirect: answer windows with a redirect or a page"),
+    ),
+    responses(
+        (status = 200, description = "The request may pass", headers(
+            ("x-auth-provider" = String, description = "The user's provider"),
+            ("x-auth-user" = String, description = "The provider's id of the user"),
+            ("x-auth-name" = String, description = "The user's name, percent-encoded unless plain ASCII"),
+            ("x-auth-login" = String, description = "The user's login at the provider, in the same form"),
+            ("x-auth-session" = String, description = "The id of the device's session"),
+        )),
+        (status = 303, description = "Nobody is signed in; with denied=redirect"),
+        (status = 400, description = "A parameter is wrong", body = openapi::Failure),
+        (status = 401, description = "Nobody is signed in, or there is no valid credential", body = openapi::Failure),
+        (status = 403, description = "Another site made the request, or the credential does not have the right", body = openapi::Failure),
+        (status = 431, description = "The browser sends too many cookies", body = openapi::Failure),
+        (status = 503, description = "It is not known at the moment", body = openapi::Failure),
+    ),
+)]
 async fn check(State(private): State<Private>, request: Request) -> Response {
     private.inner.claviger.check(request).await
 }
 
+/// All metrics, for Prometheus
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")),
+)]
 async fn metrics(State(private): State<Private>) -> Response {
     no_store(axum::response::IntoResponse::into_response(private.inner.metrics.render()))
 }

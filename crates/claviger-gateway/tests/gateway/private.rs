@@ -81,6 +81,26 @@ async fn code(request: reqwest::RequestBuilder) -> (u16, String) {
     (status, body["error"].as_str().unwrap_or_default().to_owned())
 }
 
+#[test]
+fn the_document_names_each_address_and_its_right() {
+    let document = claviger_gateway::private::document().unwrap();
+    let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let documented = paths.iter().flat_map(|(path, item)| {
+        item.as_object().unwrap().iter().map(move |(method, operation)| {
+            let right = operation["security"][0]["credential"][0].as_str().unwrap();
+            format!("{} {path} {right}", method.to_uppercase())
+        })
+    });
+    // What Envoy appends is no address of its own.
+    let known = ADDRESSES.iter().filter(|(_, path, _)| !path.starts_with("/v1/check/"));
+    let mut known: Vec<_> = known.map(|(method, path, right)| format!("{method} {path} {right}")).collect();
+    let mut documented: Vec<_> = documented.collect();
+    known.sort_unstable();
+    documented.sort_unstable();
+    assert_eq!(documented, known);
+}
+
 #[tokio::test]
 async fn each_right_opens_its_addresses_and_no_other() {
     let credentials = Credentials::none();
