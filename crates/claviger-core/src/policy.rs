@@ -381,6 +381,9 @@ pub mod limits {
     pub const CONNECTION_CHECK_TRIES: usize = 5;
     /// Time before its expiry at which the app's own token is replaced.
     pub const APP_TOKEN_MARGIN: Duration = Duration::from_secs(10 * 60);
+    /// Interval at which an instance replaces the app's own token because a caller says that it is
+    /// dead.
+    pub const APP_TOKEN_REPORTS_EVERY: Duration = Duration::from_secs(60);
     /// Number of suspicions taken at a time where the provider has no connection check.
     pub const SUSPICIONS_AT_ONCE: usize = 16;
     /// Interval between looks for due suspicions. A new one is investigated at once.

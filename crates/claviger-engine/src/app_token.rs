@@ -14,7 +14,7 @@ use claviger_provider::AppTokenAnswer;
 use claviger_seal::{AccessPlain, PairBinding};
 use claviger_store::{SharedEntry, Store, StoreError};
 
-use crate::{Answered, Denied, Env, Keys, Lock, LogThrottle, ProviderClient, part::part};
+use crate::{Answered, Denied, Env, Keys, Lock, ProviderClient, part::part};
 
 /// The name of the token's shared entry in the store.
 const NAME: &str = "app-token";
@@ -35,8 +35,8 @@ part! {
         minting: tokio::sync::Mutex<()> = tokio::sync::Mutex::default(),
         /// The provider's last refusal, and when it came. Those who waited meanwhile ask no more.
         refused: Lock<Option<(Timestamp, NoToken)>> = Lock::default(),
-        /// When a caller's report that the token is dead was believed last.
-        reports: LogThrottle = LogThrottle::default(),
+        /// When a token was last replaced because of a caller's report, by the monotonic clock.
+        reported: Lock<Option<Duration>> = Lock::default(),
     }
 }
 
@@ -46,6 +46,22 @@ struct Kept {
     /// The version of the shared entry that holds it.
     version: Version,
     expires_at: Timestamp,
+}
+
+/// A token that does not work any more.
+#[derive(Clone)]
+enum Dead {
+    /// The provider rejected it when we used it.
+    Seen(AccessToken),
+    /// A caller says that the provider rejected it.
+    Reported(AccessToken),
+}
+
+impl Dead {
+    fn is(&self, kept: &Kept) -> bool {
+        let (Self::Seen(token) | Self::Reported(token)) = self;
+        token.expose() == kept.token.expose()
+    }
 }
 
 /// The app's own access token, for its server.
@@ -64,6 +80,8 @@ pub(crate) enum NoToken {
     ProviderFailure(ProviderFailure),
     /// The provider refuses our own credentials.
     Misconfigured,
+    /// There is only the rejected one, and a report replaced one lately.
+    NotYet(Duration),
     /// The store cannot be used.
     Store(StoreError),
 }
@@ -73,6 +91,7 @@ impl NoToken {
     fn pause(&self) -> Duration {
         match self {
             Self::ProviderFailure(failure) => failure.pause(),
+            Self::NotYet(left) => *left,
             Self::Misconfigured | Self::Store(_) => limits::RETRY_AFTER,
         }
     }
@@ -82,6 +101,7 @@ impl From<NoToken> for Denied {
     fn from(no_token: NoToken) -> Self {
         match no_token {
             NoToken::ProviderFailure(failure) => Self::ProviderUnavailable { retry_after: failure.pause() },
+            NoToken::NotYet(left) => Self::ProviderUnavailable { retry_after: left },
             NoToken::Misconfigured => Self::Misconfigured,
             NoToken::Store(error) => Self::Store(error),
         }
@@ -98,33 +118,25 @@ impl AppToken {
     /// The app's token. `dead` is one that the provider rejected: then another token is returned, a
     /// new one if necessary.
     pub(crate) async fn get(&self, dead: Option<&AccessToken>) -> Result<AccessToken, NoToken> {
-        self.current(dead).await.map(|kept| kept.token)
+        let dead = dead.cloned().map(Dead::Seen);
+        self.current(dead.as_ref()).await.map(|kept| kept.token)
     }
 
     /// The token for the app's server. `rejected` is one of which it says that the provider
-    /// rejected it. That is believed once a minute, since it costs a token. A caller that is
-    /// dropped loses none.
+    /// rejected it; that token is never returned. A report costs a token, so each instance replaces
+    /// one a minute because of them. A caller that is dropped loses none.
     pub(crate) async fn grant(self: &Arc<Self>, rejected: Option<AccessToken>) -> Result<AppGrant, NoToken> {
-        let this = Arc::clone(self);
-        let work = async move {
-            let kept = this.current(None).await?;
-            let is_kept = rejected.as_ref().is_some_and(|dead| dead.expose() == kept.token.expose());
-            if is_kept && this.reports.allows(this.env.now()) {
-                return this.current(rejected.as_ref()).await;
-            }
-            Ok::<_, NoToken>(kept)
-        };
+        let (this, dead) = (Arc::clone(self), rejected.map(Dead::Reported));
+        let work = async move { this.current(dead.as_ref()).await };
         let Kept { token, expires_at, .. } = self.env.detached(work).await?;
         Ok(AppGrant { token, expires_at })
     }
 
-    async fn current(&self, dead: Option<&AccessToken>) -> Result<Kept, NoToken> {
+    async fn current(&self, dead: Option<&Dead>) -> Result<Kept, NoToken> {
         let now = self.env.now();
-        let usable = |kept: &Kept| {
-            kept.expires_at > now.after(limits::APP_TOKEN_MARGIN)
-                && dead.is_none_or(|dead| dead.expose() != kept.token.expose())
-        };
-        let kept = || self.kept.lock().clone().filter(usable);
+        let is_fresh = |kept: &Kept| kept.expires_at > now.after(limits::APP_TOKEN_MARGIN);
+        let is_dead = |kept: &Kept| dead.is_some_and(|dead| dead.is(kept));
+        let kept = || self.kept.lock().clone().filter(|kept| is_fresh(kept) && !is_dead(kept));
         if let Some(kept) = kept() {
             return Ok(kept);
         }
@@ -133,12 +145,29 @@ impl AppToken {
             return Ok(kept);
         }
         let entry = self.store.shared_entry(NAME).await?;
-        let version = entry.as_ref().map(|entry| entry.version);
-        if let Some(stored) = entry.and_then(|entry| self.open(&entry)).filter(usable) {
+        let version = entry.as_ref().map_or(Version::FIRST, |entry| entry.version.next());
+        let stored = entry.and_then(|entry| self.open(&entry)).filter(is_fresh);
+        let Some(stored) = stored else { return self.mint(version).await };
+        if !is_dead(&stored) {
             *self.kept.lock() = Some(stored.clone());
             return Ok(stored);
         }
-        self.mint(version.map_or(Version::FIRST, Version::next)).await
+        let is_report = matches!(dead, Some(Dead::Reported(_)));
+        if is_report && let Some(left) = self.until_next_report() {
+            return Err(NoToken::NotYet(left));
+        }
+        let minted = self.mint(version).await?;
+        if is_report {
+            *self.reported.lock() = Some(self.env.monotonic());
+        }
+        // Another instance that was first may only have sealed the dead one again.
+        if is_dead(&minted) { Err(NoToken::NotYet(limits::RETRY_AFTER)) } else { Ok(minted) }
+    }
+
+    /// How long until a report may replace a token again. None if it may.
+    fn until_next_report(&self) -> Option<Duration> {
+        let since = self.env.monotonic().saturating_sub((*self.reported.lock())?);
+        limits::APP_TOKEN_REPORTS_EVERY.checked_sub(since).filter(|left| !left.is_zero())
     }
 
     /// Seals the token with the key that seals now, if an older one sealed it. Another instance may

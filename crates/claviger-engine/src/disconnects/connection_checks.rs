@@ -50,7 +50,7 @@ impl ConnectionChecks {
             let token = match self.app_token.get(dead.as_ref()).await {
                 Ok(token) => token,
                 Err(NoToken::Store(error)) => return Err(error),
-                Err(NoToken::ProviderFailure(_) | NoToken::Misconfigured) => return Ok(Vec::new()),
+                Err(_) => return Ok(Vec::new()),
             };
             let answer = self.provider.connections(check, &token, &asked).await;
             metrics::connection_check_answered(&answer);

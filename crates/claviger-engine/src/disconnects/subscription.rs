@@ -82,7 +82,9 @@ impl From<StoreError> for Unsubscribed {
 impl From<NoToken> for Unsubscribed {
     fn from(none: NoToken) -> Self {
         match none {
-            NoToken::ProviderFailure(_) => Self::Later("the provider gives no app token"),
+            NoToken::ProviderFailure(_) | NoToken::NotYet(_) => {
+                Self::Later("the provider gives no app token")
+            }
             NoToken::Misconfigured => {
                 Self::Refused("the provider refuses the client id or secret".to_owned())
             }

@@ -1,14 +1,29 @@
 //! The app's own token, as the app's server gets it.
 
-use claviger_core::limits;
+use std::time::Duration;
+
+use claviger_core::{AccessToken, limits};
 use claviger_engine::Denied;
 use claviger_mock::{Endpoint, Fault, FaultKind};
 use futures_util::future::join_all;
 
-use crate::world::World;
+use crate::world::{Instance, SECOND, World};
 
 fn minted(world: &World) -> u64 {
     world.twitch.mock().token_calls("client_credentials")
+}
+
+/// The token that is given to a caller who says that this one is dead.
+async fn instead_of(app: &Instance, dead: &AccessToken) -> Result<AccessToken, Denied> {
+    app.app_grant(Some(dead.clone())).await.map(|grant| grant.token)
+}
+
+/// How long a caller has to wait.
+fn pause(granted: Result<AccessToken, Denied>) -> Duration {
+    match granted {
+        Err(Denied::ProviderUnavailable { retry_after }) => retry_after,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -49,4 +64,43 @@ async fn a_caller_that_is_dropped_loses_no_token() {
     gate.open();
     app.app_grant(None).await.unwrap();
     assert_eq!(minted(&world), 1, "the first is kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reported_token_is_never_given_back() {
+    let (world, app) = World::start().await;
+    let other = world.instance().await;
+    let first = app.app_grant(None).await.unwrap().token;
+    let second = instead_of(&app, &first).await.unwrap();
+    assert_ne!(second.expose(), first.expose());
+    world.pass(SECOND);
+    assert_eq!(pause(instead_of(&app, &second).await), limits::APP_TOKEN_REPORTS_EVERY - SECOND);
+    assert_eq!(app.app_grant(None).await.unwrap().token.expose(), second.expose());
+    assert_eq!(minted(&world), 2);
+
+    // Another instance believes a report of its own. The first one finds the token in the store.
+    let third = instead_of(&other, &second).await.unwrap();
+    assert_eq!(instead_of(&app, &second).await.unwrap().expose(), third.expose());
+    assert_eq!(minted(&world), 3);
+    world.pass(limits::APP_TOKEN_REPORTS_EVERY - SECOND);
+    assert_ne!(instead_of(&app, &third).await.unwrap().expose(), third.expose());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_counts_once_it_brought_a_token() {
+    let (world, app) = World::start().await;
+    let first = app.app_grant(None).await.unwrap().token;
+    world.twitch.mock().add_fault(Fault::once(Endpoint::Token, FaultKind::status(503)));
+    assert_eq!(pause(instead_of(&app, &first).await), limits::RETRY_AFTER, "the provider's failure");
+    world.pass(limits::RETRY_AFTER);
+    let second = instead_of(&app, &first).await.unwrap();
+    assert_ne!(second.expose(), first.expose());
+
+    // A report that finds another's token in the store costs none, so it does not count.
+    let other = world.instance().await;
+    other.app_grant(None).await.unwrap();
+    world.pass(limits::APP_TOKEN_REPORTS_EVERY);
+    let third = instead_of(&app, &second).await.unwrap();
+    assert_eq!(instead_of(&other, &second).await.unwrap().expose(), third.expose());
+    assert_ne!(instead_of(&other, &third).await.unwrap().expose(), third.expose());
 }

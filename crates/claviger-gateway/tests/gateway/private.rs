@@ -229,8 +229,9 @@ async fn the_apps_own_token_is_one_for_all_and_replaced_when_it_is_dead() {
     let second = fetch(report(token)).await.2;
     let second = second["access_token"].as_str().unwrap();
     assert_ne!(second, token);
-    let third = fetch(report(second)).await.2;
-    assert_eq!(third["access_token"], second, "a report is believed once a minute");
+    let (status, has_pause, body) = fetch(report(second)).await;
+    assert_eq!((status, has_pause, body["error"].as_str()), (503, true, Some("provider_unavailable")));
+    assert_eq!(fetch(String::new()).await.2["access_token"], second, "a report is believed once a minute");
     for wrong in ["x", "[]", "{\"dead\": \"x\"}"] {
         assert_eq!(fetch(wrong.to_owned()).await.0, 400, "{wrong}");
     }
