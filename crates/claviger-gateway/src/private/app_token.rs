@@ -23,7 +23,8 @@ use super::{Private, later, openapi::Failure};
 #[serde(deny_unknown_fields)]
 #[schema(as = AppTokenRequest)]
 pub(super) struct Question {
-    /// A token from here that the provider answered with 401. Then there is another one.
+    /// A token from here that the provider answered with 401. It is not given again: there is
+    /// another one, or 503. Each instance replaces one a minute.
     rejected: Option<String>,
 }
 

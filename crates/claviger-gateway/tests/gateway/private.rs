@@ -101,6 +101,39 @@ fn the_document_names_each_address_and_its_right() {
     assert_eq!(documented, known);
 }
 
+/// The headers that the document names for an answer of `GET /v1/check`.
+fn documented_headers(status: &str) -> Vec<String> {
+    let document = claviger_gateway::private::document().unwrap();
+    let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+    let headers = &document["paths"]["/v1/check"]["get"]["responses"][status]["headers"];
+    headers.as_object().unwrap().keys().map(|name| name.to_lowercase()).collect()
+}
+
+#[tokio::test]
+async fn the_document_names_the_headers_of_the_check() {
+    let credentials = Credentials::none();
+    let secret = credentials.add("front", "check");
+    let settings = format!("{}assertion.audience = \"the app\"\n", credentials.settings("127.0.0.1:0"));
+    let world = World::new(echo(), &settings).await;
+    let cookie = world.sign_in(ADA).await;
+    let navigates = |asked: reqwest::RequestBuilder| {
+        asked.header("sec-fetch-mode", "navigate").header("sec-fetch-dest", "document")
+    };
+    let check = || navigates(ask(&world, &Method::GET, "/v1/check", &secret));
+    for (asked, status) in [(check().header(header::COOKIE, cookie), "200"), (check(), "401")] {
+        let answer = asked.send().await.unwrap();
+        assert_eq!(answer.status().as_str(), status);
+        let mut sent: Vec<_> = answer.headers().keys().map(|name| name.as_str().to_owned()).collect();
+        sent.retain(|name| name.starts_with("x-auth-"));
+        // A cookie is renewed after a change of keys only.
+        sent.extend((status == "200").then(|| "set-cookie".to_owned()));
+        let mut documented = documented_headers(status);
+        sent.sort_unstable();
+        documented.sort_unstable();
+        assert_eq!(documented, sent, "{status}");
+    }
+}
+
 #[tokio::test]
 async fn each_right_opens_its_addresses_and_no_other() {
     let credentials = Credentials::none();
