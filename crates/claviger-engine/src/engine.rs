@@ -165,11 +165,12 @@ impl Engine {
     }
 
     /// The app's own access token (RFC 6749 section 4.4), the same for all callers and instances.
-    /// `rejected` is one that the provider answered with 401: then another is returned, a new one
-    /// at most once a minute.
+    /// `rejected` is one that the provider answered with 401: then another is returned. Each
+    /// instance replaces one a minute because of such reports.
     ///
     /// # Errors
-    /// [`Denied::ProviderUnavailable`], [`Denied::Misconfigured`], [`Denied::Store`].
+    /// [`Denied::ProviderUnavailable`], also where there is only the rejected one for now;
+    /// [`Denied::Misconfigured`], [`Denied::Store`].
     pub async fn app_grant(&self, rejected: Option<AccessToken>) -> Result<AppGrant, Denied> {
         Ok(self.parts.app_token.grant(rejected).await?)
     }
@@ -324,9 +325,20 @@ impl Engine {
     ///
     /// # Errors
     /// [`KeysRefused::InUse`] and [`KeysRefused::SignsAssertions`] name a key that is missing.
+    /// [`KeysRefused::AssertionKeysDoNotOpen`] if it is another key of the same id.
     pub async fn require_keys(&self) -> Result<(), KeysRefused> {
         self.parts.keys.require_all().await?;
         self.parts.assertions.keys().require().await
+    }
+
+    /// Makes new keys that sign assertions, if the stored ones do not open. They are shared, so
+    /// call it only if the operator says that the root key is lost: the old ones are then lost for
+    /// all instances. Until then, instances that cannot open them answer 503.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    pub async fn replace_unreadable_signing_keys(&self) -> Result<(), StoreError> {
+        self.parts.assertions.keys().replace_unreadable().await
     }
 
     /// Takes over the keys that sign assertions from other instances, and takes the step of their

@@ -47,6 +47,12 @@ pub enum KeysRefused {
         "key {0} seals the keys that sign assertions and is not in the keyring; the operator must put it back"
     )]
     SignsAssertions(KeyId),
+    /// The keys that sign assertions do not open, although the keyring has a key of the right id.
+    #[error(
+        "the keys that sign assertions do not open: another root key of the same id sealed them, or they were changed; \
+         the operator must put that root key back"
+    )]
+    AssertionKeysDoNotOpen,
     /// The rows could not be counted.
     #[error(transparent)]
     Store(#[from] StoreError),

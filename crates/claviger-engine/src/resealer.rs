@@ -14,7 +14,7 @@ use claviger_store::{Applied, SharedEntry, Store, StoreError, SweepKind};
 use futures_util::future::try_join_all;
 use tokio::sync::Notify;
 
-use crate::{AppToken, Env, Keys, Lock, Rows, SealedRows, keys::Resealed, metrics, part::part};
+use crate::{AppToken, Assertions, Env, Keys, Lock, Rows, SealedRows, keys::Resealed, metrics, part::part};
 
 /// The name of the shared entry that holds the progress.
 const NAME: &str = "reseal";
@@ -43,6 +43,7 @@ part! {
         rows: Arc<Rows>,
         keys: Arc<Keys>,
         app_token: Arc<AppToken>,
+        assertions: Arc<Assertions>,
     } owns {
         progress: Lock<Progress> = Lock::default(),
     }
@@ -116,6 +117,7 @@ impl Resealer {
             return Ok(0);
         }
         self.app_token.reseal().await?;
+        self.assertions.keys().reseal().await?;
         let left = self.count_left(&keyring).await?;
         // Pending revocations are sealed again when they are tried.
         if left.sessions == 0 {

@@ -81,7 +81,7 @@ impl Wiring {
         let keys = Keys::new(env.clone(), store.clone(), rows.clone(), provider.clone(), keyring);
         let assertions = Assertions::open(&env, &store, &keys, &clock, assertions).await?;
         let app_token = AppToken::new(&env, &store, &keys, &provider);
-        let resealer = Resealer::new(&env, &store, &rows, &keys, &app_token);
+        let resealer = Resealer::new(&env, &store, &rows, &keys, &app_token, &assertions);
         let outbox = Outbox::new(&env, &store, &rows, &keys, &clock, &provider);
         let control_user = ControlUser::new(&env, &store, &provider);
         let rate_limit = SharedRateLimit::new(&env, &store);

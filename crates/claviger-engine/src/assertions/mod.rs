@@ -68,6 +68,7 @@ part! {
     /// Signs assertions.
     pub(crate) struct Assertions needs {
         env: Env,
+        clock: Arc<CheckedClock>,
         settings: Option<Arc<AssertionSettings>>,
         keys: Arc<SharedKeys>,
     } owns {
@@ -91,6 +92,7 @@ impl Hash for Place {
 
 /// An assertion that was signed, and what it says.
 struct Signed {
+    /// By our clock, as each look at its age.
     at: Timestamp,
     key: Arc<SigningKey>,
     proven_at: Option<Timestamp>,
@@ -126,7 +128,7 @@ impl Assertions {
         let settings = settings.map(Arc::new);
         let keys = SharedKeys::new(env, store, keys, clock, &settings);
         keys.start().await?;
-        Ok(Self::new(env, &settings, &keys))
+        Ok(Self::new(env, clock, &settings, &keys))
     }
 
     /// The keys that sign.
@@ -149,7 +151,8 @@ impl Assertions {
         {
             return Ok(Some(signed.assertion.clone()));
         }
-        let assertion = sign(settings, caller, key, now)
+        // An app compares it with its own clock, so ours must not make it too old or too young.
+        let assertion = sign(settings, caller, key, self.clock.known_of_provider())
             .map_err(|NotSigned| Denied::Store(corrupt("an assertion could not be signed")))?;
         let signed = Signed {
             at: now,

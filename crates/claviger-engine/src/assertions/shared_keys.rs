@@ -60,9 +60,9 @@ impl Held {
 /// What becomes of an entry that does not open, where memory has no keys.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Unreadable {
-    /// The operator may have to bring back a key.
+    /// The operator may have to bring back a root key. Other instances may be able to open it.
     Stays,
-    /// The operator started without the key.
+    /// The operator says that the root key is lost.
     IsReplaced,
 }
 
@@ -75,15 +75,19 @@ impl SharedKeys {
     /// Reads the keys at a start, and makes the first one. A store that cannot be written gets it
     /// later.
     pub(crate) async fn start(&self) -> Result<(), StoreError> {
-        match self.bring_up_to_date(Unreadable::Stays).await {
+        match self.look().await {
             Err(error) if error.is_outage() => Ok(()),
             done => done,
         }
     }
 
-    /// Takes over the keys of other instances, takes the step that is due, and seals the keys with
-    /// the newest root key.
+    /// Takes over the keys of other instances, and takes the step that is due.
     pub(crate) async fn look(&self) -> Result<(), StoreError> {
+        self.bring_up_to_date(Unreadable::Stays).await
+    }
+
+    /// Makes new keys if the stored ones do not open. The old ones are lost for all instances.
+    pub(crate) async fn replace_unreadable(&self) -> Result<(), StoreError> {
         self.bring_up_to_date(Unreadable::IsReplaced).await
     }
 
@@ -94,7 +98,25 @@ impl SharedKeys {
         }
         match self.store.shared_entry(NAME).await?.map(|entry| self.read(&entry)) {
             Some(Err(OpenError::UnknownKey(key))) => Err(KeysRefused::SignsAssertions(key)),
-            _ => Ok(()),
+            Some(Err(OpenError::Invalid)) => Err(KeysRefused::AssertionKeysDoNotOpen),
+            None | Some(Ok(_)) => Ok(()),
+        }
+    }
+
+    /// Seals the keys with the root key that seals now, if an older one sealed them. It does so
+    /// without the setting too, since an operator may turn assertions on again.
+    pub(crate) async fn reseal(&self) -> Result<(), StoreError> {
+        let Some(entry) = self.store.shared_entry(NAME).await? else { return Ok(()) };
+        if !self.keys.keyring().is_sealed_by_older(&entry.value) {
+            return Ok(());
+        }
+        match self.read(&entry) {
+            // Another instance may be first.
+            Ok(held) => self.put(entry.version.next(), held.keys.clone()).await.map(drop),
+            Err(error) => {
+                self.log_unreadable(error);
+                Ok(())
+            }
         }
     }
 
@@ -119,9 +141,7 @@ impl SharedKeys {
             }
             let Some(keys) = self.next(stored.as_deref()) else { return Ok(()) };
             let version = entry.map_or(Version::FIRST, |entry| entry.version.next());
-            let SealedBlob(value) = self.keys.keyring().seal_signing_keys(&keys, self.env.nonce());
-            let next = Held::new(SharedEntry { version, value }, keys);
-            if self.store.put_shared_entry(NAME, &next.entry).await? {
+            if let Some(next) = self.put(version, keys).await? {
                 let (signs, published) = (next.signing().id(), next.keys.published().count());
                 tracing::info!(signs, published, "the keys that sign assertions were changed");
                 self.held.store(Some(next));
@@ -132,14 +152,25 @@ impl SharedKeys {
         Ok(())
     }
 
+    /// Stores the keys. None if another instance was first.
+    async fn put(
+        &self,
+        version: Version,
+        keys: SigningKeys<Arc<SigningKey>>,
+    ) -> Result<Option<Arc<Held>>, StoreError> {
+        let SealedBlob(value) = self.keys.keyring().seal_signing_keys(&keys, self.env.nonce());
+        let next = Held::new(SharedEntry { version, value }, keys);
+        let is_stored = self.store.put_shared_entry(NAME, &next.entry).await?;
+        Ok(is_stored.then_some(next))
+    }
+
     /// The keys that replace the stored ones, if anything has to change.
     fn next(&self, stored: Option<&Held>) -> Option<SigningKeys<Arc<SigningKey>>> {
-        let Some(Held { entry, keys, .. }) = stored else {
+        let Some(Held { keys, .. }) = stored else {
             return Some(SigningKeys::first(self.new_key(), self.clock.known_of_provider()));
         };
-        let is_due = |now| keys.due(now).map(|step| keys.after(step, now, || self.new_key()));
-        let is_outdated = || self.keys.keyring().is_sealed_by_older(&entry.value);
-        self.clock.agreed().and_then(is_due).or_else(|| is_outdated().then(|| keys.clone()))
+        let now = self.clock.agreed()?;
+        keys.due(now).map(|step| keys.after(step, now, || self.new_key()))
     }
 
     fn read(&self, entry: &SharedEntry) -> Result<Arc<Held>, OpenError> {
@@ -164,8 +195,8 @@ impl SharedKeys {
         if self.unreadable_log.allows(self.env.now()) {
             tracing::error!(
                 %error,
-                "the keys that sign assertions do not open; the operator must put the missing key back into the \
-                 keyring"
+                "the keys that sign assertions do not open; the operator must put the root key back that sealed them, \
+                 or start once with --despite-missing-keys if it is lost"
             );
         }
     }

@@ -3,19 +3,21 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
-use claviger_core::{Assurance, Version, limits};
-use claviger_engine::{AssertionSettings, Caller, Denied, Engine, KeysRefused};
-use claviger_seal::KeyId;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use claviger_core::{Assurance, SealedBlob, Version, limits};
+use claviger_engine::{AssertionSettings, Caller, Denied, Engine, KeysRefused, Parts};
+use claviger_seal::{KeyId, Keyring, RootKey};
 use claviger_store::{Method, SharedEntry, Store as _};
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, jwk::JwkSet};
 use serde_json::{Value, json};
 
 use crate::{
-    faulty_store::Trick,
-    world::{ADA, Browser, DAY, HOUR, Instance, MINUTE, SECOND, Setup, World, keyring},
+    faulty_store::{FaultyStore, Trick},
+    world::{ADA, Browser, DAY, HOUR, Instance, MINUTE, ManualClock, SECOND, Setup, World, keyring},
 };
 
 const ENTRY: &str = "assertion-keys";
@@ -43,7 +45,7 @@ fn header(token: &str) -> Header {
     jsonwebtoken::decode_header(token).unwrap()
 }
 
-/// What an app reads that has these keys. The time is that of the world.
+/// What an app reads that has these keys. Its clock is right.
 fn verified(keys: &JwkSet, token: &str, world: &World) -> Option<Value> {
     let _installed = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
     let key = keys.find(&header(token).kid?)?;
@@ -53,7 +55,13 @@ fn verified(keys: &JwkSet, token: &str, world: &World) -> Option<Value> {
     rules.validate_exp = false;
     let key = DecodingKey::from_jwk(key).unwrap();
     let claims = jsonwebtoken::decode::<Value>(token, &key, &rules).ok()?.claims;
-    (claims["exp"].as_i64().unwrap() > world.now().as_secs()).then_some(claims)
+    (claims["exp"].as_i64().unwrap() > world.clock.true_now().as_secs()).then_some(claims)
+}
+
+/// What an assertion says. The signature is not checked.
+fn claims(token: &str) -> Value {
+    let claims = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
 }
 
 /// The assertion of a request that only needs its row.
@@ -222,36 +230,77 @@ async fn keys_survive_a_change_of_the_keyring() {
     let (world, app) = World::with(wanted).await;
     let keys = published(&app);
     app.use_keys(keyring(&[2, 1])).await.unwrap();
-    app.look_at_signing_keys().await.unwrap();
+    app.reseal().await.unwrap();
     app.use_keys(keyring(&[2])).await.unwrap();
     let restarted = world.instance_with(&[2]).await;
     assert_eq!(published(&restarted), keys, "they are sealed with the new key");
     assert_eq!(restarted.require_keys().await, Ok(()));
 }
 
+/// Assertions are off while the key changes, and are turned on again after it left.
 #[tokio::test(start_paused = true)]
-async fn keys_that_do_not_open_are_an_error_at_a_start() {
+async fn keys_are_resealed_without_the_setting() {
+    let (mut world, app) = World::with(wanted).await;
+    let keys = published(&app);
+    let settings = world.assertions.take();
+    let off = world.instance_with(&[2, 1]).await;
+    off.reseal().await.unwrap();
+    let SharedEntry { value, .. } = world.memory.shared_entry(ENTRY).await.unwrap().unwrap();
+    assert_eq!(KeyId::of(SealedBlob(value).head()), Some(KeyId(2)));
+    world.assertions = settings;
+    let on = world.instance_with(&[2]).await;
+    assert_eq!((on.require_keys().await, published(&on)), (Ok(()), keys));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_operators_word_replaces_keys_that_do_not_open() {
     let (world, app) = World::with(wanted).await;
     let browser = world.sign_in(&app, ADA).await;
-    let keys = published(&app);
-    let lone = world.instance_with(&[2]).await;
-    assert!(matches!(lone.key_set(), Err(Denied::Store(_))));
     let caller = browser.asks(&app).await.unwrap();
-    assert!(matches!(lone.assertion(&caller), Err(Denied::Store(_))), "503, not a request without it");
+    let keys = published(&app);
+    let stored = world.memory.shared_entry(ENTRY).await;
+    let faulty_store = Arc::new(FaultyStore::new(Arc::clone(&world.memory)));
+    let impostor = Keyring::new(vec![RootKey::new(KeyId(1), [9; 32])]).unwrap();
+    let parts = Parts { keyring: impostor, ..world.parts(faulty_store, &[1]) };
+    let wrong = Engine::start(parts).await.unwrap();
+    assert_eq!(wrong.require_keys().await, Err(KeysRefused::AssertionKeysDoNotOpen));
+    let missing = world.instance_with(&[2]).await;
+    for lone in [&wrong, &missing.engine] {
+        lone.look_at_signing_keys().await.unwrap();
+        assert_eq!(world.memory.shared_entry(ENTRY).await, stored, "they serve other instances");
+        assert!(matches!(lone.key_set(), Err(Denied::Store(_))));
+        assert!(matches!(lone.assertion(&caller), Err(Denied::Store(_))), "503, not a request without it");
+    }
 
-    // The operator started it all the same, so its background jobs run.
-    lone.look_at_signing_keys().await.unwrap();
-    assert_ne!(published(&lone), keys);
+    app.replace_unreadable_signing_keys().await.unwrap();
+    assert_eq!(world.memory.shared_entry(ENTRY).await, stored, "it can open them");
+    missing.replace_unreadable_signing_keys().await.unwrap();
+    assert_ne!(published(&missing), keys);
     app.look_at_signing_keys().await.unwrap();
     assert_eq!(published(&app), keys, "an instance that cannot open the new ones keeps its own");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_missing_key_is_named_at_a_start() {
+async fn a_missing_key_and_damage_are_named_at_a_start() {
     let (world, _app) = World::with(wanted).await;
     let keyless = world.instance_with(&[2]).await;
     assert_eq!(keyless.require_keys().await, Err(KeysRefused::SignsAssertions(KeyId(1))));
     let damaged = SharedEntry { version: Version(2), value: vec![0; 40] };
     assert_eq!(world.memory.put_shared_entry(ENTRY, &damaged).await, Ok(true));
-    assert_eq!(world.instance().await.require_keys().await, Ok(()), "no key is missing");
+    let app = world.instance().await;
+    assert_eq!(app.require_keys().await, Err(KeysRefused::AssertionKeysDoNotOpen));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assertion_has_the_providers_time() {
+    let (world, app) = World::with(wanted).await;
+    for set_wrong in [ManualClock::set_wrong, ManualClock::set_back] {
+        set_wrong(&world.clock, HOUR);
+        // Its answer names its time.
+        let browser = world.sign_in(&app, ADA).await;
+        let claims = claims(&asserted(&app, &browser).await);
+        let (iat, now) = (claims["iat"].as_i64().unwrap(), world.clock.true_now().as_secs());
+        assert!(iat.abs_diff(now) <= 2, "CLOCK: {iat} is not {now}");
+        assert_eq!(claims["exp"], iat + 60);
+    }
 }

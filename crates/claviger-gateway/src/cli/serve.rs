@@ -22,7 +22,7 @@ pub(super) struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Start although rows need a key that is not in the keyring; their users are not served until
-    /// it is back
+    /// it is back. Keys of assertions that do not open are replaced for all gateways
     #[arg(long)]
     despite_missing_keys: bool,
 }
@@ -72,6 +72,7 @@ async fn serve(config: &Config, layers: Layers, secrets: Secrets, args: &ServeAr
             );
         }
         tracing::error!(%error, "started although a key is missing");
+        engine.replace_unreadable_signing_keys().await?;
     }
     // Metrics and new secrets are needed until the last request is over.
     let served = CancellationToken::new();
