@@ -8,7 +8,10 @@ use claviger_seal::{KeyId, RootKey};
 use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
-use crate::{config::secrets, secret_file};
+use crate::{
+    config::secrets,
+    secret_file::{self, Locked},
+};
 
 /// A new root key.
 pub(crate) fn generate(id: u32) -> anyhow::Result<RootKey> {
@@ -28,6 +31,7 @@ pub(crate) fn put_on_top(path: &Path) -> anyhow::Result<()> {
 /// Puts a new key on top of a key file, or at its end. Returns its id and the number of other keys.
 pub(crate) fn put_with_id(path: &Path, id: Option<u32>, at_end: bool) -> anyhow::Result<(u32, usize)> {
     let shown = path.display();
+    let file = Locked::existing_or_new(path)?;
     let before = if path.exists() {
         secret_file::read(path).map_err(anyhow::Error::msg)?
     } else {
@@ -50,14 +54,14 @@ pub(crate) fn put_with_id(path: &Path, id: Option<u32>, at_end: bool) -> anyhow:
     } else {
         format!("{key}\n{before}")
     });
-    secret_file::replace(path, &text)
-        .with_context(|| format!("{shown} cannot be written; nothing was changed"))?;
+    file.replace(&text)?;
     Ok((id, keys.len()))
 }
 
 /// Moves the newest key of a file to its top. Returns its id.
 pub(crate) fn promote(path: &Path) -> anyhow::Result<KeyId> {
     let shown = path.display();
+    let file = Locked::existing(path)?;
     let before = secret_file::read(path).map_err(anyhow::Error::msg)?;
     let keys = secrets::parse_lines(&before)
         .with_context(|| format!("{shown} is not a key file; nothing was changed"))?;
@@ -66,8 +70,7 @@ pub(crate) fn promote(path: &Path) -> anyhow::Result<KeyId> {
     let (first, others): (Vec<&str>, Vec<&str>) = before.lines().partition(is_newest);
     let lines = first.into_iter().chain(others);
     let text = Zeroizing::new(lines.flat_map(|line| [line, "\n"]).collect::<String>());
-    secret_file::replace(path, &text)
-        .with_context(|| format!("{shown} cannot be written; nothing was changed"))?;
+    file.replace(&text)?;
     Ok(newest)
 }
 

@@ -15,7 +15,7 @@ use claviger_engine::{Entropy as _, OsEntropy};
 use zeroize::Zeroizing;
 
 use super::rights::{Name, Right};
-use crate::secret_file;
+use crate::secret_file::{self, Locked};
 
 /// How each secret begins, so that people and secret scanners recognise it.
 pub const PREFIX: &str = "claviger_credential_";
@@ -136,6 +136,7 @@ fn read_text(path: &Path) -> Result<Zeroizing<String>, String> {
 /// # Errors
 /// Why nothing was changed, as a sentence for the operator.
 pub(crate) fn add(path: &Path, name: &Name, rights: &[Right]) -> anyhow::Result<Zeroizing<String>> {
+    let file = Locked::existing_or_new(path)?;
     let before =
         if path.exists() { read_text(path).map_err(anyhow::Error::msg)? } else { Zeroizing::default() };
     let credentials = parsed(path, &before)?;
@@ -158,7 +159,7 @@ pub(crate) fn add(path: &Path, name: &Name, rights: &[Right]) -> anyhow::Result<
     let hash = URL_SAFE_NO_PAD.encode(SessionSecret::new(*secret).hash().0);
     let rights: String = rights.iter().map(|right| format!(" {right}")).collect();
     let end = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
-    write(path, &format!("{}{end}{name} {HASH}{hash}{rights}\n", before.as_str()))?;
+    file.replace(&format!("{}{end}{name} {HASH}{hash}{rights}\n", before.as_str()))?;
     let encoded = Zeroizing::new(URL_SAFE_NO_PAD.encode(secret.as_slice()));
     Ok(Zeroizing::new(format!("{PREFIX}{}", encoded.as_str())))
 }
@@ -177,6 +178,7 @@ pub(crate) enum Revoked {
 /// # Errors
 /// Why nothing was changed, as a sentence for the operator.
 pub(crate) fn revoke(path: &Path, name: &Name, which: Revoked) -> anyhow::Result<usize> {
+    let file = Locked::existing(path)?;
     let before = read_text(path).map_err(anyhow::Error::msg)?;
     let all = parsed(path, &before)?.of(name).count();
     let shown = path.display();
@@ -194,7 +196,7 @@ pub(crate) fn revoke(path: &Path, name: &Name, which: Revoked) -> anyhow::Result
         !goes
     });
     let text: String = kept.flat_map(|line| [line, "\n"]).collect();
-    write(path, &text)?;
+    file.replace(&text)?;
     Ok(removed)
 }
 
@@ -202,11 +204,6 @@ fn parsed(path: &Path, text: &str) -> anyhow::Result<Credentials> {
     let shown = path.display();
     Credentials::parse(text)
         .with_context(|| format!("{shown} is not a file of credentials; nothing was changed"))
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    secret_file::replace(path, text)
-        .with_context(|| format!("{} cannot be written; nothing was changed", path.display()))
 }
 
 /// A line for each credential: its name and its rights.
@@ -327,5 +324,33 @@ mod tests {
                 !expected
             );
         }
+    }
+
+    /// A revoked secret must not come back, and no command removes the file of another.
+    #[test]
+    fn commands_that_run_at_the_same_time_keep_what_the_others_did() {
+        const EACH: usize = 8;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("claviger.credentials");
+        for index in 0..EACH {
+            add(&path, &name(&format!("old-{index}")), &[Right::Check]).unwrap();
+        }
+        let begin = std::sync::Barrier::new(2 * EACH);
+        std::thread::scope(|scope| {
+            for index in 0..EACH {
+                let (path, begin) = (&path, &begin);
+                scope.spawn(move || {
+                    begin.wait();
+                    revoke(path, &name(&format!("old-{index}")), Revoked::All).unwrap();
+                });
+                scope.spawn(move || {
+                    begin.wait();
+                    add(path, &name(&format!("new-{index}")), &[Right::Check]).unwrap();
+                });
+            }
+        });
+        let mut left: Vec<_> = read(&path).unwrap().0.iter().map(|one| one.name.to_string()).collect();
+        left.sort();
+        assert_eq!(left, (0..EACH).map(|index| format!("new-{index}")).collect::<Vec<_>>());
     }
 }

@@ -32,6 +32,47 @@ fn configured() -> tempfile::TempDir {
     directory
 }
 
+/// A file that its readers could not read any more would be worse than no change.
+#[cfg(unix)]
+#[test]
+fn a_command_that_cannot_keep_the_owner_changes_nothing() {
+    use std::os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, chown},
+        process::CommandExt as _,
+    };
+    const OTHER: u32 = 65_534;
+    let directory = tempfile::tempdir().unwrap();
+    // Only root can run a command as somebody else.
+    if directory.path().metadata().unwrap().uid() != 0 {
+        return;
+    }
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(directory.path(), 0o777);
+    for (command, file) in [
+        (&["credentials", "add", "worker", "--right", "check"][..], "claviger.credentials"),
+        (&["keys", "generate"], "claviger.keys"),
+    ] {
+        let path = directory.path().join(file);
+        let run = |command: &mut Command| command.args(["--file", file]).output().unwrap();
+        assert!(run(claviger(directory.path()).args(command)).status.success());
+        chown(&path, Some(0), Some(OTHER)).unwrap();
+        mode(&path, 0o640);
+        std::fs::remove_file(directory.path().join(format!("{file}.lock"))).unwrap();
+        let before = std::fs::read_to_string(&path).unwrap();
+        let refused = run(claviger(directory.path()).args(command).uid(OTHER).gid(OTHER));
+        let told = text(&refused);
+        assert!(!refused.status.success(), "{told}");
+        assert!(told.contains("nothing was changed") && told.contains("cannot be kept"), "{told}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
+        assert!(!directory.path().join(format!("{file}.new")).exists());
+        assert!(run(claviger(directory.path()).args(command)).status.success(), "root can go on");
+        let after = path.metadata().unwrap();
+        assert_eq!((after.uid(), after.gid(), after.mode() & 0o777), (0, OTHER, 0o640));
+    }
+}
+
 #[test]
 fn check_config_explains_and_shows_no_secret() {
     let directory = configured();
