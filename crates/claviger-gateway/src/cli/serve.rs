@@ -10,7 +10,7 @@ use crate::{
     config::{Config, Layers, Listen, explain, secrets::Secrets, warnings},
     gateway::Gateway,
     metrics, patient_start,
-    reload::{self, Source, Users},
+    reload::{self, Source, Users, Watched},
     server::{self, Front, Listener},
     signals::{Hangups, stop_on_signal},
     telemetry,
@@ -30,28 +30,30 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let layers = args.config.layers()?;
     let config = args.config.config(&layers)?;
+    // Files may change while the gateway starts.
+    let watched = Watched::new(&config);
     let secrets = Secrets::load(&config, &layers)?;
     telemetry::start(&config.log, &layers);
     for warning in explain::renamed(&layers).into_iter().chain(warnings::all(&config, &layers, &secrets)) {
         tracing::warn!("{warning}");
     }
-    block_on(serve(&config, layers, secrets, args))
+    block_on(serve(&config, layers, secrets, watched, args))
 }
 
-/// Loads the secrets that the configuration names now. Other settings change at the next start
-/// only, and the log says so.
-fn load_secrets(source: &Source) -> anyhow::Result<Secrets> {
+/// Reads the configuration again.
+fn load(source: &Source) -> anyhow::Result<(Config, Layers)> {
     let args = ConfigArgs { config: source.config.clone() };
     let layers = args.layers()?;
-    let secrets = Secrets::load(&args.config(&layers)?, &layers)?;
-    let changed = layers.need_restart(&source.started).join(", ");
-    if !changed.is_empty() {
-        tracing::warn!("changed since the start, and in force after a restart only: {changed}");
-    }
-    Ok(secrets)
+    Ok((args.config(&layers)?, layers))
 }
 
-async fn serve(config: &Config, layers: Layers, secrets: Secrets, args: &ServeArgs) -> anyhow::Result<()> {
+async fn serve(
+    config: &Config,
+    layers: Layers,
+    secrets: Secrets,
+    watched: Watched,
+    args: &ServeArgs,
+) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
     let hangups = Hangups::new()?;
     // A start may wait minutes for the database, or for a step of the schema.
@@ -76,9 +78,9 @@ async fn serve(config: &Config, layers: Layers, secrets: Secrets, args: &ServeAr
     }
     // Metrics and new secrets are needed until the last request is over.
     let served = CancellationToken::new();
-    let source = Source { config: args.config.config.clone(), started: layers, load: load_secrets };
+    let source = Source { config: args.config.config.clone(), started: layers, load };
     let users = Users { engine, credentials: gateway.credentials().clone() };
-    let reloading = tokio::spawn(watch(source, config.clone(), users, hangups, served.clone()));
+    let reloading = tokio::spawn(watch(source, watched, users, hangups, served.clone()));
     let private = match &config.private.listen {
         Some(at) => Some((Listener::open(at, "private.listen").await?, metrics::record(served.clone())?)),
         None => None,
@@ -119,7 +121,13 @@ async fn serve(config: &Config, layers: Layers, secrets: Secrets, args: &ServeAr
 }
 
 /// Reloads the secrets while the gateway runs.
-async fn watch(source: Source, config: Config, users: Users, mut hangups: Hangups, stop: CancellationToken) {
+async fn watch(
+    source: Source,
+    watched: Watched,
+    users: Users,
+    mut hangups: Hangups,
+    stop: CancellationToken,
+) {
     let asked = Notify::new();
     let forward = async {
         loop {
@@ -128,7 +136,7 @@ async fn watch(source: Source, config: Config, users: Users, mut hangups: Hangup
         }
     };
     tokio::select! {
-        () = reload::keep(source, &config, &users, &asked, stop) => {}
+        () = reload::keep(source, watched, &users, &asked, stop) => {}
         () = forward => {}
     }
 }

@@ -64,8 +64,13 @@ pub struct Layers {
 }
 
 /// The settings that a reload takes over.
-const RELOADED: [&str; 4] =
-    ["keyring", "keyring_file", "provider.client_secret", "provider.client_secret_file"];
+const RELOADED: [&str; 5] = [
+    "keyring",
+    "keyring_file",
+    "provider.client_secret",
+    "provider.client_secret_file",
+    "private.credentials_file",
+];
 
 /// What one layer gives: each key with its value and where it stands.
 type Given = BTreeMap<String, (Value, Origin)>;

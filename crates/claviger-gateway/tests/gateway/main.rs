@@ -31,6 +31,7 @@ mod provider;
 #[allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 #[path = "../common/relay.rs"]
 mod relay;
+mod reload;
 mod sockets;
 mod streaming;
 mod tunnels;

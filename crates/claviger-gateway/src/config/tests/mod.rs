@@ -444,4 +444,10 @@ fn a_reload_names_the_settings_that_need_a_restart() {
     let started = layers("127.0.0.1:8080", "canary-secret");
     assert_eq!(layers("127.0.0.1:8080", "another").need_restart(&started), [] as [&str; 0]);
     assert_eq!(layers("127.0.0.1:8081", "another").need_restart(&started), ["listen"]);
+    let private = "[private]\nlisten = \"127.0.0.1:9465\"\ncredentials_file";
+    let at = |file: &str| {
+        let text = format!("{MINIMAL}\n{private} = \"{file}\"");
+        Layers::defaults().text(&text, "claviger.toml").unwrap()
+    };
+    assert_eq!(at("/new").need_restart(&at("/old")), [] as [&str; 0], "a reload reads the new file");
 }
