@@ -38,7 +38,7 @@ pub(crate) fn others_can_read(_path: &Path) -> bool {
     false
 }
 
-/// A file that only this process changes, until this is dropped. Others that want to change it wait.
+/// A file that only this process changes, until this is dropped. Other processes wait.
 ///
 /// A link is followed, so that its target is replaced.
 #[derive(Debug)]

@@ -169,10 +169,12 @@ fn of_webhook(secrets: &Secrets) -> Option<String> {
     })
 }
 
-/// A connection takes a file, and one more towards the app.
+/// A connection takes a file, and one more towards the app. The private listener has as many
+/// connections again, and none towards the app.
 fn of_open_files(config: &Config, limit: u64) -> Option<String> {
     let connections = config.limits.connections;
-    let needed = 2 * u64::try_from(connections).unwrap_or(u64::MAX / 4) + OTHER_FILES;
+    let each = if config.private.listen.is_some() { 3 } else { 2 };
+    let needed = each * u64::try_from(connections).unwrap_or(u64::MAX / 4) + OTHER_FILES;
     (limit < needed).then(|| {
         format!(
             "limits.connections is {connections}, but this process may open only {limit} files. Let it open {needed} \
@@ -321,5 +323,9 @@ mod tests {
         let shown = of_open_files(&config, 1024).unwrap();
         assert!(shown.contains("4096") && shown.contains("1024") && shown.contains("8292"), "{shown}");
         assert_eq!(of_open_files(&config, 8292), None);
+        let private = "private.listen = \"127.0.0.1:9465\"\nprivate.credentials_file = \"/x\"";
+        let (config, _) = load(&with(private), &[]).unwrap();
+        assert!(of_open_files(&config, 12_387).unwrap().contains("12388"));
+        assert_eq!(of_open_files(&config, 12_388), None);
     }
 }

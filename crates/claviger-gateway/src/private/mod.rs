@@ -212,7 +212,11 @@ async fn authenticate(State(private): State<Private>, mut request: Request, next
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(refused) => refused,
+        Err(mut refused) => {
+            // Callers without a credential must not keep the places of others.
+            refused.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            refused
+        }
     }
 }
 

@@ -45,6 +45,18 @@ fn busy() -> Response {
     answer
 }
 
+/// Ends an HTTP/2 connection after an answer with `Connection: close`. HTTP/2 has no such header
+/// (RFC 9113 section 8.2.2), so the connection sends GOAWAY in its place.
+fn end_after(mut answer: Response, http2: Option<CancellationToken>) -> Response {
+    if let Some(connection) = http2
+        && answer.headers().get(header::CONNECTION).is_some_and(|value| value == "close")
+    {
+        answer.headers_mut().remove(header::CONNECTION);
+        connection.cancel();
+    }
+    answer
+}
+
 /// Runs what serves the requests of HTTP/2 connections, each in a task of its own.
 #[derive(Clone)]
 struct PerRequest {
@@ -120,7 +132,9 @@ impl Http {
         let activity = Arc::new(Activity::default());
         let socket = TokioIo::new(Socket::new(accepted, Arc::clone(&activity)));
         let mut watch = Watch::new(Arc::clone(&activity), patience);
+        let ends = stop.clone();
         let requests = service_fn(move |mut request: http::Request<Incoming>| {
+            let ends = (request.version() == Version::HTTP_2).then(|| ends.clone());
             let place = match request.version() {
                 Version::HTTP_2 => {
                     places.take_at_once(remote.map(|remote| remote.ip())).map(|place| Some(Arc::new(place)))
@@ -139,7 +153,10 @@ impl Http {
                 let request = request.map(|body| Arriving::new(body, place.clone()));
                 Either::Right(service.clone().call(request))
             };
-            async move { Ok::<_, Infallible>(answer.await?.map(|body| Outbound::new(body, open, place))) }
+            async move {
+                let answer = end_after(answer.await?, ends);
+                Ok::<_, Infallible>(answer.map(|body| Outbound::new(body, open, place)))
+            }
         });
         async move {
             let mut connection = pin!(builder.serve_connection_with_upgrades(socket, requests));

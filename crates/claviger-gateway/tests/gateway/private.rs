@@ -193,6 +193,46 @@ async fn without_a_valid_credential_nothing_opens_and_others_are_served() {
     assert!(!shown.contains(&secret) && !shown.contains("prometheus"), "SECRET");
 }
 
+/// Anybody who reaches the port could keep all of its connections otherwise.
+#[tokio::test]
+async fn a_refused_request_ends_its_connection() {
+    let credentials = Credentials::none();
+    let secret = credentials.add("prometheus", "metrics");
+    let world = credentials.world().await;
+    let private = world.private_at.clone().unwrap();
+    let served = format!("GET /nothing HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {secret}\r\n\r\n");
+    let request = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut statuses = Vec::new();
+    for _ in 0..30 {
+        let answer = raw(&private, &format!("{served}{request}{served}")).await;
+        let (first, last) = answer.split_at(answer.rfind("HTTP/1.1").unwrap());
+        assert!(status_of(first) == 404 && !first.contains("connection: close"), "{first}");
+        assert!(last.contains("connection: close"), "{last}");
+        statuses.push(status_of(last));
+    }
+    assert!(statuses.contains(&401) && statuses.contains(&429), "{statuses:?}");
+
+    for (shown, ends) in [(secret.as_str(), false), ("wrong", true)] {
+        let stream = TcpStream::connect(&private).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+        let mut over = tokio::spawn(connection);
+        let mut ask = || {
+            let request = http::Request::get(format!("http://{private}/nothing"))
+                .header(header::AUTHORIZATION, format!("Bearer {shown}"));
+            client.send_request(request.body(()).unwrap(), true).unwrap().0
+        };
+        let answer = patiently(ask()).await.unwrap();
+        assert!(!answer.headers().contains_key(header::CONNECTION));
+        assert_eq!(answer.status() == StatusCode::NOT_FOUND, !ends);
+        drop(answer);
+        if ends {
+            patiently(&mut over).await.unwrap().expect("GOAWAY without an error");
+        } else {
+            assert_eq!(patiently(ask()).await.unwrap().status(), StatusCode::NOT_FOUND);
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_private_check_means_the_same_as_the_public_one() {
     let credentials = Credentials::none();
