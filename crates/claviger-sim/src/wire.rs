@@ -23,7 +23,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::{
     fate::{CLOCKS_APART, Fate, Point, START},
     ledger::Ledger,
-    plan::Offers,
+    plan::{Offers, Plan},
     record::Record,
     rng::Rng,
     spent::{self, Heard, Sent},
@@ -87,23 +87,21 @@ pub(crate) struct Delivered {
 
 impl Provider {
     pub(crate) fn new(
+        plan: &Plan,
         settings: Settings,
-        habits: ProviderHabits,
-        offers: Offers,
         spread: Spread,
         ledger: Arc<Ledger>,
         record: Arc<Record>,
         rng: Arc<Rng>,
-        seed: u64,
     ) -> Self {
-        let mock = MockTwitch::new(Config::strict().settings(|own| *own = settings), seed);
+        let mock = MockTwitch::new(Config::strict().settings(|own| *own = settings), plan.seed);
         Self {
             mock: Mutex::new(mock),
             ledger,
             record,
             rng,
-            habits,
-            offers,
+            habits: plan.habits,
+            offers: plan.offers,
             network: Mutex::default(),
             facts: Mutex::default(),
             spread: Mutex::new(SpreadWatch { spread, judged_from: Some(Duration::ZERO) }),

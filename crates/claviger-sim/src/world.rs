@@ -75,14 +75,12 @@ impl World {
         };
         let ledger = Arc::new(Ledger::new(Arc::clone(&record), keyring(), plan.habits));
         let provider = Provider::new(
+            plan,
             settings,
-            plan.habits,
-            plan.offers,
             spread(plan),
             Arc::clone(&ledger),
             Arc::clone(&record),
             Arc::clone(&rng),
-            plan.seed,
         );
         Self {
             plan: plan.clone(),
