@@ -34,9 +34,7 @@ impl CheckedClock {
     /// The time on which all instances agree: the provider's. It is asked first if it has not
     /// named its time since the start or the last jump. Our time if it does not say.
     pub(crate) async fn of_provider(&self) -> Timestamp {
-        if self.is_untold() {
-            self.ask().await;
-        }
+        self.ask_unless_told().await;
         self.known_of_provider()
     }
 
@@ -53,13 +51,14 @@ impl CheckedClock {
     /// The time that may end sessions. If the provider has not answered since the start or the last
     /// jump, it is asked for its time. None if it does not say.
     pub(crate) async fn confirmed(&self) -> Option<Timestamp> {
-        if self.is_untold() {
-            self.ask().await;
-        }
+        self.ask_unless_told().await;
         self.known()
     }
 
-    async fn ask(&self) {
+    async fn ask_unless_told(&self) {
+        if !self.is_untold() {
+            return;
+        }
         let mut asked = self.asked.lock().await;
         let (monotonic, jumps) = (self.env.monotonic(), self.watch.state().jumps);
         let lately = |at: Duration| monotonic.saturating_sub(at) < limits::CLOCK_ASKED_EVERY;

@@ -1,7 +1,7 @@
 //! The metrics.
 
 use std::{
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -9,7 +9,7 @@ use claviger_mock::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Endpoint, Fault, FaultKi
 use http::{StatusCode, header};
 use serde_json::Value;
 
-use crate::world::{ADA, World, listen, patiently};
+use crate::world::{ADA, Process, World, listen, patiently};
 
 const METRICS: &str = "metrics.listen = \"127.0.0.1:0\"";
 
@@ -132,16 +132,6 @@ async fn status_is_shown_to_programs_and_people() {
     assert!(!done && text.contains("is no gateway of this version"), "{text}");
     let (done, text) = status("metrics.listen = \"127.0.0.1:1\"").await;
     assert!(!done && text.contains("no gateway answers at 127.0.0.1:1"), "{text}");
-}
-
-/// A gateway process, since metrics count for a whole process.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// The operator sees a refresh whose answer was lost, even after a restart.

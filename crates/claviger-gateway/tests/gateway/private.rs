@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::world::{ADA, World, echo, listen, patiently, status_of};
+use crate::world::{ADA, Process, World, echo, listen, patiently, status_of};
 
 /// Every address, with the right that it needs.
 const ADDRESSES: &[(Method, &str, &str)] = &[
@@ -446,16 +446,6 @@ async fn it_may_be_at_a_unix_socket() {
         assert_eq!(status_of(&answer), expected, "{answer}");
     }
     drop(world);
-}
-
-/// A gateway process, since only the command watches files.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Each use is logged by its name. A change of the file takes effect without a restart.

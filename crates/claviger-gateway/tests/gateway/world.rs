@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::Child,
     time::Duration,
 };
 
@@ -328,5 +329,15 @@ impl Told {
     /// Returns the names of all headers.
     pub(crate) fn names(&self) -> Vec<&str> {
         self.0["headers"].as_array().unwrap().iter().map(|pair| pair[0].as_str().unwrap()).collect()
+    }
+}
+
+/// A gateway as a process of its own, for what counts in a whole process or only the command does.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
